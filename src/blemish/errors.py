@@ -1,0 +1,42 @@
+"""The exceptions of blemish.
+
+    BlemishError
+    ├── UsageError       unknown names, bad options, missing paths (exit code 2 on the command line)
+    ├── PictureError     a picture that cannot be read
+    ├── WeightsError     a checkpoint that cannot be used
+    └── OutputError      a result that cannot be written
+
+Each message is one sentence that says what is wrong and what to do about it.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class BlemishError(Exception):
+    """Base of everything that blemish raises on purpose."""
+
+
+class UsageError(BlemishError):
+    """What was asked for does not exist or does not fit together."""
+
+
+class _FileError(BlemishError):
+    """A problem with one file; `path` names it where it has a name."""
+
+    def __init__(self, message: str, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.path = None if path is None else os.fspath(path)
+
+
+class PictureError(_FileError):
+    """A picture that is missing, unreadable, truncated or too large."""
+
+
+class WeightsError(_FileError):
+    """A checkpoint that is missing, damaged, unsafe, or of another model than was asked for."""
+
+
+class OutputError(_FileError):
+    """A result that cannot be written."""
