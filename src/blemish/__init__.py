@@ -1,0 +1,65 @@
+"""blemish: zero-shot visual anomaly detection with a frozen CLIP.
+
+    import blemish
+
+    detector = blemish.load("anomalyclip")
+    detection = detector.detect("part.jpg")
+    detection.score          # 0 .. 1, higher = more anomalous
+    detection.map            # (height, width) float32, the picture's own size
+
+Names are imported on first use: `import blemish` itself is quick and loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from blemish.errors import BlemishError, OutputError, PictureError, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from blemish.detection import Detection, Provenance, Region
+    from blemish.detector import Detector, load
+    from blemish.pictures import Picture, find_pictures, read_picture
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Detection": "blemish.detection",
+    "Detector": "blemish.detector",
+    "Picture": "blemish.pictures",
+    "Provenance": "blemish.detection",
+    "Region": "blemish.detection",
+    "find_pictures": "blemish.pictures",
+    "load": "blemish.detector",
+    "read_picture": "blemish.pictures",
+}
+
+__all__ = [
+    "BlemishError",
+    "Detection",
+    "Detector",
+    "OutputError",
+    "Picture",
+    "PictureError",
+    "Provenance",
+    "Region",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "find_pictures",
+    "load",
+    "read_picture",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'blemish' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,77 @@
+"""The command line. `main` is the whole of it: parse, run, and turn every failure into one sentence and an exit code.
+
+Exit codes: 0 all done; 1 something failed (each failure is named); 2 asked for something that does not exist;
+130 interrupted from the keyboard; 141 the reader of standard output went away.
+`BLEMISH_DEBUG=1` shows the traceback of an error instead of its sentence.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for any other tool cut off by `| head`
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after `blemish`; those of the process where none are given.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if os.environ.get("BLEMISH_DEBUG"):
+        return _run(words)
+    try:
+        return _run(words)
+    except KeyboardInterrupt as stop:
+        return _say(str(stop) or "interrupted", EXIT_INTERRUPTED, prefix="")
+    except BrokenPipeError:
+        # Whatever is still buffered for the vanished reader must not fail again when the interpreter shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        return _failure(error)
+
+
+def _run(words: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from blemish.cli.app import app
+
+    try:
+        code = app(words, print_error=False, exit_on_error=False, verbose=False, result_action="return_value")
+    except CycloptsError as error:
+        return _say(f"{error} See `blemish --help`.", EXIT_USAGE)
+    sys.stdout.flush()
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _failure(error: Exception) -> int:
+    from blemish.errors import BlemishError, UsageError
+
+    if isinstance(error, UsageError):
+        return _say(str(error), EXIT_USAGE)
+    if isinstance(error, BlemishError):
+        return _say(str(error), EXIT_FAILED)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return _say(f"the disk is full{where}; make room and run the same command again", EXIT_FAILED)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return _say("out of memory; try a smaller --batch-size or --max-pixels", EXIT_FAILED)
+    kind = type(error).__name__
+    return _say(f"unexpected {kind}: {error} (BLEMISH_DEBUG=1 shows where it comes from)", EXIT_FAILED)
+
+
+def _say(sentence: str, code: int, prefix: str = "blemish: ") -> int:
+    print(f"{prefix}{sentence}", file=sys.stderr)
+    return code
