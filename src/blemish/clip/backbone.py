@@ -1,0 +1,287 @@
+"""The frozen CLIP that all methods share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from blemish.clip import forward
+from blemish.clip.request import Activation, Computation, ImageFeatures, Request
+from blemish.clip.tokenizer import as_text_tokenizer
+from blemish.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+#: The mean and spread of the pictures that OpenAI's CLIP was trained on, per channel of [0, 1].
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 over all parameters: sorted names, shapes, and bytes as float32."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        values = parameter.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False)
+        digest.update(f"{name} {tuple(values.shape)}\n".encode())
+        digest.update(values.data)
+    return digest.hexdigest()[:16]
+
+
+class Backbone(nn.Module):
+    """Holds a `transformers.CLIPModel` and runs it; no call changes it.
+
+    Calls are differentiable: the caller chooses `torch.no_grad()`. The model is taken as it is; `load_backbone` hands
+    out frozen ones.
+
+    Args:
+        model: a CLIP with a vision transformer.
+        tokenizer: a `TextTokenizer` or one of transformers' fast tokenizers.
+        name: what the backbone is called in results.
+        fingerprint: of the weights; computed when first asked for if not given.
+        mean: per channel, taken from pixels in [0, 1].
+        std: per channel, pixels are divided by it.
+
+    Attributes:
+        name: what the backbone is called in results.
+        layers: L, blocks of the vision tower.
+        width: D, of the vision tower.
+        patch: side of a patch in pixels.
+        size: side of the checkpoint's own input in pixels.
+        embed_dim: E, of the space that pictures and text share.
+        text_layers: blocks of the text tower.
+        text_width: Wt, of the text tower.
+        context: tokens in a sentence, at most.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: Any,
+        name: str = "clip",
+        fingerprint: str | None = None,
+        *,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        vision, text = model.config.vision_config, model.config.text_config
+        self.model = model
+        self.tokenizer = as_text_tokenizer(tokenizer)
+        self.name = name
+        self._fingerprint = fingerprint
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.layers: int = vision.num_hidden_layers
+        self.width: int = vision.hidden_size
+        self.patch: int = vision.patch_size
+        self.size: int = vision.image_size
+        self.embed_dim: int = model.config.projection_dim
+        self.text_layers: int = text.num_hidden_layers
+        self.text_width: int = text.hidden_size
+        self.context: int = text.max_position_embeddings
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights, first 16 hex digits."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint_of(self.model)
+        return self._fingerprint
+
+    def preprocess(self, pictures: Sequence[Image.Image], size: int) -> Tensor:
+        """Pictures to pixels as CLIP wants them.
+
+        Each picture is resized to `size` x `size` with Pillow's bicubic filter in its own mode (the aspect is not
+        kept), and only then made RGB, as the reference implementations do.
+
+        Args:
+            pictures: B pictures of 8 bits a channel.
+            size: side in pixels.
+
+        Returns:
+            (B, 3, size, size) float32 on the CPU, mean taken off and divided by the spread.
+        """
+        out = torch.empty(len(pictures), 3, size, size)
+        for row, picture in enumerate(pictures):
+            resized = picture.resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
+            out[row] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
+        return out.div_(255).sub_(mean).div_(std)
+
+    def encode_image(
+        self, pixels: Tensor, request: Request | None = None, computation: Computation | None = None
+    ) -> ImageFeatures:
+        """Run the vision tower once, as far as `request` needs it.
+
+        Args:
+            pixels: (B, 3, S, S) as from `preprocess`, on the backbone's device.
+            request: what to hand out; the class token if not given.
+            computation: how to compute it; if not given, at the pixels' size with the defaults of `Computation`.
+
+        Returns:
+            the streams, tokens and windows asked for.
+
+        Raises:
+            UsageError: if the pixels do not have the size of the computation or are smaller than a patch, a tap lies
+                beyond the last block, or a window does not fit into the grid.
+        """
+        request = Request() if request is None else request
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or min(pixels.shape[2:]) < self.patch:
+            raise UsageError(
+                f"pixels are (B, 3, S, S) with S at least {self.patch} for this backbone, not {tuple(pixels.shape)}"
+            )
+        computation = Computation(pixels.shape[-1]) if computation is None else computation
+        if tuple(pixels.shape[2:]) != (computation.size, computation.size):
+            raise UsageError(f"the computation is for size {computation.size}, the pixels are {tuple(pixels.shape)}")
+        if beyond := [tap.layer for tap in request.taps if tap.layer > self.layers]:
+            raise UsageError(f"layer {max(beyond)} was asked for, but the backbone has {self.layers} layers")
+
+        vision = self.model.vision_model
+        blocks = vision.encoder.layers
+        activation = forward.nonlinearity(computation.activation, blocks)
+        tokens, grid = forward.embed_image(vision, pixels, computation.position)
+        x = vision.pre_layrnorm(tokens)
+        taps, class_token = forward.run_image_blocks(
+            blocks, x, request.taps, class_token=request.class_token, activation=activation
+        )
+        windows = {side: forward.run_windows(blocks, x, grid, side, activation) for side in request.windows}
+        return ImageFeatures(taps=taps, class_token=class_token, windows=windows, grid=grid)
+
+    def project(self, tokens: Tensor, *, norm: bool = True) -> Tensor:
+        """Bring vision tokens into the space shared with text.
+
+        Args:
+            tokens: (..., D) raw tokens.
+            norm: apply the final layer norm first.
+
+        Returns:
+            (..., E), not normalised.
+        """
+        if norm:
+            tokens = self.model.vision_model.post_layernorm(tokens)
+        out: Tensor = self.model.visual_projection(tokens)
+        return out
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Sentences to token numbers.
+
+        Args:
+            texts: T sentences.
+
+        Returns:
+            (T, context) int64 on the CPU, padded with 0 after the end token.
+
+        Raises:
+            UsageError: if a sentence is longer than the context; nothing is cut off.
+        """
+        return self.tokenizer.encode(texts, self.context)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings without positions: (T, n) int64 to (T, n, Wt)."""
+        out: Tensor = self.model.text_model.embeddings.token_embedding(ids)
+        return out
+
+    def end_of_text(self, ids: Tensor) -> Tensor:
+        """Position of the end token, which is the first that equals the tokenizer's end-of-text number.
+
+        Args:
+            ids: (T, n) int64.
+
+        Returns:
+            (T,) int64.
+
+        Raises:
+            UsageError: if a row has no end token.
+        """
+        is_end = ids == self.tokenizer.eos
+        if not bool(is_end.any(dim=-1).all()):
+            raise UsageError(f"a sentence has no end-of-text token (number {self.tokenizer.eos})")
+        # Not argmax: which of several equal values it finds is nowhere promised.
+        places = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
+        return places.masked_fill(~is_end, ids.shape[-1]).amin(dim=-1)
+
+    def encode_text(
+        self,
+        ids: Tensor | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        end: Tensor | None = None,
+        deep: Sequence[Tensor] | None = None,
+        activation: Activation = "checkpoint",
+    ) -> Tensor:
+        """Run the text tower.
+
+        Sentences are read up to the longest end token only, and long lists in batches sorted by length; attention is
+        causal, so both are exact.
+
+        Args:
+            ids: (T, n) int64, n at most the context. May come with `embeddings` to say where the sentences end.
+            embeddings: (T, n, Wt) token embeddings without positions, in place of those of `ids`.
+            end: (T,) position of the end token; found in `ids` if not given.
+            deep: deep[k], (m, Wt) or (T, m, Wt), replaces the hidden states at positions 1..m before block k + 2.
+            activation: as in `Computation`.
+
+        Returns:
+            (T, E), not normalised.
+
+        Raises:
+            UsageError: if neither ids nor embeddings are given, the end is not known or outside the sentence, there are
+                more tokens than the model reads, or more or longer deep prompts than fit.
+        """
+        count, length = self._text_shape(ids, embeddings)
+        if end is None:
+            if ids is None:
+                raise UsageError("embeddings need to be told where the sentences end: give end or ids")
+            end = self.end_of_text(ids)
+        if count == 0:
+            nothing: Tensor = self.model.text_projection.weight.new_zeros(0, self.embed_dim)
+            return nothing
+        if int(end.min()) < 0 or int(end.max()) >= length:
+            raise UsageError(f"end tokens lie within the {length} tokens of a sentence, not at {end.tolist()}")
+        spread = self._spread_deep(deep or (), count, length)
+
+        text = self.model.text_model
+        chosen = forward.nonlinearity(activation, text.encoder.layers)
+
+        def run(rows: Tensor | slice) -> Tensor:
+            if embeddings is not None:
+                tokens = embeddings[rows]
+            else:
+                assert ids is not None
+                # Embed only what will be read.
+                tokens = self.embed(ids[rows][:, : int(end[rows].max()) + 1])
+            return forward.run_text(text, tokens, end[rows], [prompt[rows] for prompt in spread], chosen)
+
+        if count <= forward.SENTENCES:
+            hidden = run(slice(None))
+        else:
+            order = end.argsort(stable=True)
+            parts = [run(rows) for rows in torch.split(order, forward.SENTENCES)]
+            hidden = torch.cat(parts)[order.argsort()]
+        out: Tensor = self.model.text_projection(hidden)
+        return out
+
+    def _text_shape(self, ids: Tensor | None, embeddings: Tensor | None) -> tuple[int, int]:
+        given = embeddings if embeddings is not None else ids
+        if given is None:
+            raise UsageError("there is no text to encode: give ids or embeddings")
+        count, length = given.shape[:2]
+        if length > self.context:
+            raise UsageError(f"sentences of {length} tokens were given, but the model reads {self.context}")
+        if ids is not None and tuple(ids.shape) != (count, length):
+            raise UsageError(f"ids {tuple(ids.shape)} and embeddings {tuple(given.shape)} are not of the same text")
+        return count, length
+
+    def _spread_deep(self, deep: Sequence[Tensor], count: int, length: int) -> list[Tensor]:
+        """One row of deep tokens for each sentence."""
+        if len(deep) > self.text_layers - 1:
+            raise UsageError(f"{len(deep)} deep prompts were given, but the text tower has {self.text_layers} layers")
+        out = [prompt.expand(count, -1, -1) for prompt in deep]
+        if out and max(prompt.shape[1] for prompt in out) > length - 1:
+            raise UsageError(f"deep prompts do not fit into sentences of {length} tokens")
+        return out

@@ -1,0 +1,218 @@
+"""The forward passes, as plain functions over the modules of a `transformers.CLIPModel`.
+
+Nothing is hooked, replaced or remembered: the modules are called, that is all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blemish.clip.position import resize_positions
+from blemish.clip.request import Activation, PositionMode, Tap
+from blemish.errors import UsageError
+
+Nonlinearity = Callable[[Tensor], Tensor]
+
+#: Tokens in one batch of windows: bounds the memory, and stays large enough to keep the matrix products busy.
+WINDOW_TOKENS = 8192
+#: Sentences in one batch of text.
+SENTENCES = 128
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI's approximation of GELU, x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def nonlinearity(name: Activation, blocks: Sequence[Any]) -> Nonlinearity:
+    """The function between the two layers of the MLPs of `blocks`.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name == "checkpoint":
+        chosen: Nonlinearity = blocks[0].mlp.activation_fn
+        return chosen
+    if name == "quick_gelu":
+        return quick_gelu
+    if name == "gelu":
+        return F.gelu
+    raise UsageError(f"there is no activation {name!r}: choose checkpoint, quick_gelu or gelu")
+
+
+def _split(attention: Any, x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:-1], attention.num_heads, -1).transpose(1, 2)
+
+
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+    """Attention over split heads, merged and through the output projection: (B, n, D)."""
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    out: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    return out
+
+
+def _mlp(block: Any, x: Tensor, activation: Nonlinearity) -> Tensor:
+    """x plus the MLP's output."""
+    out: Tensor = x + block.mlp.fc2(activation(block.mlp.fc1(block.layer_norm2(x))))
+    return out
+
+
+def _block(block: Any, x: Tensor, activation: Nonlinearity, *, causal: bool = False, rows: int | None = None) -> Tensor:
+    """One plain transformer block. With `rows`, only the first rows of the result are computed."""
+    attention = block.self_attn
+    y = block.layer_norm1(x)
+    query = _split(attention, attention.q_proj(y[:, :rows]))
+    key, value = _split(attention, attention.k_proj(y)), _split(attention, attention.v_proj(y))
+    return _mlp(block, x[:, :rows] + _attend(attention, query, key, value, causal=causal), activation)
+
+
+def embed_image(vision: Any, pixels: Tensor, position: PositionMode) -> tuple[Tensor, tuple[int, int]]:
+    """Class token and patch tokens with positions, before the first layer norm.
+
+    Args:
+        vision: the vision tower.
+        pixels: (B, 3, H, W); pixels beyond the last whole patch are left out.
+        position: how positional embeddings are resized.
+
+    Returns:
+        tokens (B, 1 + N, D) and the grid (rows, columns).
+    """
+    embeddings = vision.embeddings
+    patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.weight.dtype))
+    grid = (patches.shape[-2], patches.shape[-1])
+    tokens = patches.flatten(2).transpose(1, 2)
+    first = embeddings.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
+    positions = resize_positions(embeddings.position_embedding.weight, grid, position)
+    return torch.cat([first, tokens], dim=1) + positions, grid
+
+
+def run_image_blocks(
+    blocks: Sequence[Any], x: Tensor, taps: Collection[Tap], *, class_token: bool, activation: Nonlinearity
+) -> tuple[dict[Tap, Tensor], Tensor | None]:
+    """Run the vision blocks as far as needed, and in each block only what is needed.
+
+    Args:
+        blocks: all L blocks of the tower.
+        x: (B, 1 + N, D), after the first layer norm.
+        taps: streams to hand out, layers at most L.
+        class_token: also hand out the class token after block L.
+        activation: the MLPs' nonlinearity.
+
+    Returns:
+        taps, each (B, 1 + N, D), and the class token (B, D) or None.
+    """
+    last = len(blocks)
+    groups = sorted({(tap.start, tap.seeded) for tap in taps if tap.path == "value"})
+    ends = {g: max(t.layer for t in taps if t.path == "value" and (t.start, t.seeded) == g) for g in groups}
+    stop = last if class_token else max((min(t.layer + (t.path == "middle"), last) for t in taps), default=0)
+    out: dict[Tap, Tensor] = {}
+    sums: dict[tuple[int, bool], Tensor] = {}
+
+    for number, block in enumerate(blocks[:stop], start=1):
+        residual, ending = Tap(number), Tap(number, "middle")
+        whole = number < stop or residual in taps or (number == last and ending in taps)
+        middle = Tap(number - 1, "middle") if number > 1 else None
+        middle = middle if middle in taps else None
+        active = [group for group in groups if group[0] <= number <= ends[group]]
+
+        attention = block.self_attn
+        y = block.layer_norm1(x)
+        value = _split(attention, attention.v_proj(y))
+        if active:
+            added = _attend(attention, value, value, value)
+            for group in active:
+                before = sums.get(group, x if group[1] else None)
+                # Never in place: taps handed out earlier are these very tensors.
+                sums[group] = added if before is None else before + added
+                tap = Tap(number, "value", *group)
+                if tap in taps:
+                    out[tap] = sums[group]
+        if whole or middle or class_token:
+            # The last block computes the class token's row only, if no one taps its patches.
+            rows = None if whole or middle else 1
+            query = _split(attention, attention.q_proj(y[:, :rows]))
+            key = _split(attention, attention.k_proj(y))
+            halfway = x[:, :rows] + _attend(attention, query, key, value)
+            if middle:
+                out[middle] = halfway
+            if whole or class_token:
+                x = _mlp(block, halfway if whole else halfway[:, :1], activation)
+        if residual in taps:
+            out[residual] = x
+        if number == last and ending in taps:
+            out[ending] = x
+    # A copy, so that keeping the class token does not keep the patches.
+    return out, x[:, 0].clone() if class_token else None
+
+
+def window_indices(grid: tuple[int, int], side: int) -> Tensor:
+    """Patch numbers of all windows of side * side patches at stride 1: (n_windows, side * side), all row-major.
+
+    Raises:
+        UsageError: if no such window fits into the grid.
+    """
+    rows, columns = grid
+    if side > min(grid):
+        raise UsageError(f"windows of {side} x {side} patches do not fit into a grid of {rows} x {columns}")
+    patches = torch.arange(rows * columns).reshape(grid)
+    return patches.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side)
+
+
+def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: int, activation: Nonlinearity) -> Tensor:
+    """Class token of each window: only the class token and the window's patches go through the blocks.
+
+    Args:
+        blocks: all blocks of the tower.
+        x: (B, 1 + N, D), after the first layer norm (it acts on tokens one by one, so it commutes with choosing them).
+        grid: (rows, columns) of the N patches.
+        side: of the windows in patches.
+        activation: the MLPs' nonlinearity.
+
+    Returns:
+        (B, n_windows, D), raw.
+    """
+    index = window_indices(grid, side).to(x.device)
+    # Position 0 is the class token, patches begin at 1.
+    index = torch.cat([index.new_zeros(len(index), 1), index + 1], dim=1)
+    batch, count, length = len(x), *index.shape
+    which = torch.arange(batch * count, device=x.device)
+    done = []
+    for part in torch.split(which, max(1, WINDOW_TOKENS // length)):
+        tokens = x[(part // count)[:, None], index[part % count]]
+        for block in blocks[:-1]:
+            tokens = _block(block, tokens, activation)
+        done.append(_block(blocks[-1], tokens, activation, rows=1)[:, 0])
+    return torch.cat(done).reshape(batch, count, -1)
+
+
+def run_text(text: Any, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor], activation: Nonlinearity) -> Tensor:
+    """Run the text tower over token embeddings and take the end token.
+
+    What comes after the last end token is left out: attention is causal, so it cannot matter.
+
+    Args:
+        text: the text tower.
+        embeddings: (T, n, Wt), without positions.
+        end: (T,) position of the end token.
+        deep: deep[k], (T, m, Wt), replaces the hidden states at positions 1..m before block k + 2.
+        activation: the MLPs' nonlinearity.
+
+    Returns:
+        (T, Wt) after the final layer norm, not projected.
+    """
+    length = int(end.max()) + 1
+    x = embeddings[:, :length]
+    x = x + text.embeddings.position_embedding.weight[:length]
+    for number, block in enumerate(text.encoder.layers):
+        if 1 <= number <= len(deep):
+            tokens = deep[number - 1][:, : length - 1]
+            x = torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + tokens.shape[1] :]], dim=1)
+        x = _block(block, x, activation, causal=True)
+    picked = x[torch.arange(len(x), device=x.device), end]
+    out: Tensor = text.final_layer_norm(picked)
+    return out

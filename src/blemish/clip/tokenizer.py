@@ -1,0 +1,139 @@
+"""Sentences to token numbers."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blemish.errors import UsageError, WeightsError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A `tokenizers.Tokenizer` that adds start and end tokens, and the number of its end token."""
+
+    backend: Any
+    eos: int
+
+    def encode(self, texts: Sequence[str], context: int) -> Tensor:
+        """Tokenise sentences.
+
+        Args:
+            texts: T sentences.
+            context: length of each row.
+
+        Returns:
+            (T, context) int64, padded with 0 after the end token.
+
+        Raises:
+            UsageError: if a sentence has more than `context` tokens; nothing is cut off.
+        """
+        out = torch.zeros(len(texts), context, dtype=torch.int64)
+        for row, (text, coded) in enumerate(zip(texts, self.backend.encode_batch(list(texts)), strict=True)):
+            if len(coded.ids) > context:
+                raise UsageError(
+                    f"the sentence {text!r} has {len(coded.ids)} tokens, but the model reads {context}: shorten it"
+                )
+            out[row, : len(coded.ids)] = torch.tensor(coded.ids, dtype=torch.int64)
+        return out
+
+
+def as_text_tokenizer(tokenizer: Any) -> TextTokenizer:
+    """Take a `TextTokenizer` as it is, or the fast tokenizer inside one of transformers' (copied, not changed)."""
+    if isinstance(tokenizer, TextTokenizer):
+        return tokenizer
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_padding()
+    backend.no_truncation()
+    return TextTokenizer(backend, int(tokenizer.eos_token_id))
+
+
+def read_tokenizer(folder: Path, model_eos: int | None = None) -> TextTokenizer | None:
+    """Read the tokenizer of a checkpoint folder.
+
+    The end token is what tokenizer_config.json calls `eos_token`, else CLIP's, else number `model_eos`.
+
+    Args:
+        folder: may hold tokenizer.json, or vocab.json and merges.txt (CLIP's kind).
+        model_eos: end token that the model's configuration names.
+
+    Returns:
+        the tokenizer, or None if the folder holds none.
+
+    Raises:
+        WeightsError: if the files cannot be used.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        if path.is_file():
+            from tokenizers import Tokenizer
+
+            backend = Tokenizer.from_file(str(path))
+            backend.no_padding()
+            backend.no_truncation()
+        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            path = folder / "merges.txt"
+            lines = path.read_text(encoding="utf-8").splitlines()
+            vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            backend = build_clip_tokenizer(vocab, [line for line in lines if line and not line.startswith("#version")])
+        else:
+            return None
+    except Exception as error:  # tokenizers raises bare Exception
+        raise WeightsError(f"the tokenizer {path.name} cannot be read: {error}", path) from error
+    eos = _end_token(folder, backend, model_eos)
+    if eos is None or eos not in backend.encode("a").ids:
+        raise WeightsError(f"the tokenizer {path.name} does not end sentences with an end-of-text token", path)
+    return TextTokenizer(backend, eos)
+
+
+def _end_token(folder: Path, backend: Any, model_eos: int | None) -> int | None:
+    named: Any = None
+    config = folder / "tokenizer_config.json"
+    if config.is_file():
+        try:
+            named = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+        except (ValueError, AttributeError) as error:
+            raise WeightsError(f"tokenizer_config.json cannot be read: {error}", config) from error
+        named = named.get("content") if isinstance(named, dict) else named
+    for candidate in (named, END):
+        number: int | None = backend.token_to_id(candidate) if isinstance(candidate, str) else None
+        if number is not None:
+            return number
+    return model_eos
+
+
+def build_clip_tokenizer(vocab: dict[str, int], merges: Sequence[str]) -> Any:
+    """CLIP's byte-pair encoding as a `tokenizers.Tokenizer`.
+
+    Args:
+        vocab: token -> number.
+        merges: pairs in order of rank, each "left right".
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    pairs = [(left, right) for left, right in (pair.split(" ") for pair in merges)]
+    backend = Tokenizer(
+        models.BPE(vocab, pairs, unk_token=END, continuing_subword_prefix="", end_of_word_suffix="</w>")
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.RobertaProcessing(
+        (END, vocab[END]), (START, vocab[START]), trim_offsets=False, add_prefix_space=False
+    )
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (START, END)])
+    return backend
