@@ -1,0 +1,147 @@
+"""Put synthetic defects into normal pictures, with an exact mask and words for what was done.
+
+    python pretraining/defects.py sheet.png    # a contact sheet of every kind, with the time each takes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import defects_parts as parts
+import defects_patches as patches
+import defects_surface as surface
+import numpy as np
+from defects_canvas import Canvas, Maker, exact_mask
+from defects_distractors import add_distractors
+from defects_shapes import Rng, chance
+
+if TYPE_CHECKING:
+    from scenes import Scene
+
+__all__ = ["KINDS", "Defect", "add_defects", "add_distractors", "one_defect", "words_for"]
+
+cv2.setNumThreads(0)
+
+TRIES = 4
+FEWEST = 12 / 256**2  # a mask below this part of the picture shows nothing
+FAINTEST = 9.0  # mean change of 255 in the mask; small masks must stand out more (see one_defect)
+
+
+@dataclass(frozen=True)
+class Defect:
+    image: np.ndarray
+    mask: np.ndarray
+    kind: str
+
+
+class Kind(NamedTuple):
+    make: Maker
+    weight: float
+    words: tuple[str, ...]
+
+
+KINDS: dict[str, Kind] = {
+    # fmt: off
+    "scratch": Kind(surface.scratch, 5, ("scratched", "with a scratch", "with scratches")),
+    "crack": Kind(surface.crack, 5, ("cracked", "with a crack", "fractured")),
+    "hole": Kind(surface.hole, 4, ("punctured", "with a hole", "pierced")),
+    "dent": Kind(surface.dent, 4, ("dented", "with a dent", "with a bump")),
+    "contamination": Kind(surface.contamination, 5, ("contaminated", "dirty", "with contamination", "with dirt")),
+    "drops": Kind(surface.drops, 1.5, ("wet", "with drops", "with liquid on it")),
+    "fibre": Kind(surface.fibre, 3, ("with a hair on it", "with a loose thread", "with a fibre")),
+    "pulled thread": Kind(surface.pulled_thread, 2, ("with a pulled thread", "torn", "with a flawed thread")),
+    "knot": Kind(surface.knot, 1.5, ("knotted", "with a knot")),
+    "fold": Kind(surface.fold, 3, ("folded", "wrinkled", "with a crease")),
+    "foreign object": Kind(surface.foreign_object, 4, ("with a foreign object", "contaminated", "with something on it")),
+    "scribble": Kind(surface.scribble, 2, ("scribbled", "with pen marks", "with ink on it")),
+    "inactive region": Kind(surface.inactive, 3, ("with a dark area", "broken", "with a dead region")),
+    "stain": Kind(patches.stain, 4, ("stained", "with a stain", "with a spill")),
+    "discolouration": Kind(patches.discolouration, 4, ("discoloured", "discolored", "with a discoloured spot")),
+    "hot spot": Kind(patches.hot_spot, 2, ("with a hot spot", "unevenly coloured", "with a spot")),
+    "burn": Kind(patches.burn, 1.5, ("burnt", "burned", "with a burn")),
+    "rust": Kind(patches.rust, 1.5, ("rusty", "corroded", "with rust")),
+    "mottling": Kind(patches.mottling, 2, ("mottled", "blotchy", "with blotches")),
+    "foreign texture": Kind(patches.foreign_texture, 6, ("with a foreign patch", "defective", "with a damaged area")),
+    "cut paste": Kind(patches.cut_paste, 6, ("defective", "with a misplaced patch", "with a defect")),
+    "texture change": Kind(patches.texture_change, 3, ("irregular", "with an irregular area", "distorted")),
+    "contrast change": Kind(patches.contrast_change, 2.5, ("worn", "with a rough area", "faded")),
+    "smear": Kind(patches.smear, 3, ("smeared", "smudged", "with a smear")),
+    "warp": Kind(patches.warp, 4, ("bent", "deformed", "with a distortion", "squeezed")),
+    "turned patch": Kind(patches.turned_patch, 2.5, ("wrongly assembled", "with a rotated part", "misaligned")),
+    "shifted band": Kind(patches.shifted_band, 2.5, ("misaligned", "with a shifted part", "with a misalignment")),
+    "lesion": Kind(patches.lesion, 5, ("with a lesion", "with a mass", "with a nodule", "unhealthy", "with a tumor")),
+    "polyp": Kind(patches.polyp, 2.5, ("with a polyp", "with a growth", "with a swelling", "swollen")),
+    "bleed": Kind(patches.bleed, 2, ("bleeding", "inflamed", "with a bleeding")),
+    "chip": Kind(parts.chip, 5, ("chipped", "with a broken edge", "with a chip")),
+    "burr": Kind(parts.burr, 2.5, ("with a burr", "with a protrusion", "with excess material")),
+    "severed": Kind(parts.severed, 3, ("broken", "broken off", "cut", "with a broken end")),
+    "missing part": Kind(parts.missing_part, 5, ("incomplete", "with a missing part", "with something missing")),
+    "extra part": Kind(parts.extra_part, 3, ("with an extra part", "with one too many", "wrong")),
+    "misplaced part": Kind(parts.misplaced_part, 4, ("misplaced", "with a misplaced part", "misaligned")),
+    "recoloured part": Kind(parts.recoloured_part, 2.5, ("wrongly coloured", "with a wrong part", "with an odd part")),
+    "line break": Kind(parts.line_break, 3, ("with a broken line", "interrupted", "with an open")),
+    "line bridge": Kind(parts.line_bridge, 2, ("with a bridge", "short-circuited", "with a short")),
+    "nibble": Kind(parts.nibble, 2.5, ("nibbled", "with a spur", "with a mouse bite")),
+    "missing glyph": Kind(parts.missing_glyph, 2, ("misprinted", "with a missing mark", "with faded print")),
+    "double print": Kind(parts.double_print, 1.5, ("misprinted", "with a print error", "blurred")),
+    "stray line": Kind(parts.stray_line, 2, ("with a stray line", "with an extra line", "misprinted")),
+    "broken repetition": Kind(parts.broken_repetition, 3, ("irregular", "with a broken pattern", "badly woven")),
+    # fmt: on
+}
+_NAMES = tuple(KINDS)
+_WEIGHTS = np.cumsum([kind.weight for kind in KINDS.values()])
+
+
+def words_for(kind: str) -> tuple[str, ...]:
+    """Adjectives ("scratched") and phrases that begin with "with" ("with a scratch")."""
+    return KINDS[kind].words
+
+
+def add_defects(rng: Rng, scene: Scene, photos: Sequence[np.ndarray] = ()) -> Defect | None:
+    """One defect, sometimes two or three of mostly one kind; None if nothing visible came out."""
+    first = None
+    for _ in range(TRIES):
+        first = one_defect(rng, scene, _random_kind(rng), photos)
+        if first is not None:
+            break
+    if first is None:
+        return None
+    image, mask = first.image, first.mask
+    for _ in range(int(rng.choice((0, 1, 2), p=(0.76, 0.16, 0.08)))):
+        kind = first.kind if chance(rng, 0.8) else _random_kind(rng)
+        more = one_defect(rng, dataclasses.replace(scene, image=image), kind, photos)
+        if more is not None:
+            image, mask = more.image, mask | more.mask
+    return Defect(image, mask, first.kind)
+
+
+def _random_kind(rng: Rng) -> str:
+    return _NAMES[int(np.searchsorted(_WEIGHTS, rng.random() * _WEIGHTS[-1], side="right"))]
+
+
+def one_defect(rng: Rng, scene: Scene, kind: str, photos: Sequence[np.ndarray] = ()) -> Defect | None:
+    """One try at one kind; None if the scene does not suit it or the change cannot be seen."""
+    foreground = np.ascontiguousarray(scene.foreground).astype(np.uint8)
+    canvas = Canvas(scene.image, foreground, scene, photos)
+    if canvas.spots.size < 40:
+        return None
+    change = KINDS[kind].make(rng, canvas)
+    if change is None:
+        return None
+    mask, strength = exact_mask(scene.image, change)
+    share = cv2.countNonZero(mask) / mask.size
+    # A hundred pixels must differ more than ten thousand to be found at all.
+    if share < FEWEST or share > 0.6 or strength < FAINTEST + 0.1 / np.sqrt(share):
+        return None
+    return Defect(change.image, mask.astype(bool), kind)
+
+
+if __name__ == "__main__":
+    from defects_sheet import main
+
+    main(sys.argv[1] if len(sys.argv) > 1 else "defects.png")
