@@ -1,0 +1,110 @@
+"""The methods: one file per published method, found by name.
+
+Listing (`names`, `info`) imports no PyTorch; a method's file is imported when the method is created.
+A package of your own adds methods through the entry point group `blemish.methods`
+(`my-method = "my_package.my_method:MyMethod"`), a subclass of `blemish.methods.base.Method` with its own `info`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from blemish.errors import UsageError
+from blemish.methods.catalogue import CATALOGUE, MethodInfo
+
+if TYPE_CHECKING:
+    from blemish.clip import Backbone
+    from blemish.methods.base import Method
+
+__all__ = ["METHODS", "MethodInfo", "create", "info", "load_class", "names"]
+
+METHODS: dict[str, str] = {
+    "anomalyclip": "blemish.methods.anomalyclip:AnomalyCLIP",
+    "clip": "blemish.methods.clip:Clip",
+    "clip-ac": "blemish.methods.clip_ac:ClipAC",
+}
+
+_GROUP = "blemish.methods"
+
+
+def names() -> list[str]:
+    """The names of all methods, plug-ins included, sorted."""
+    return sorted({*METHODS, *_plugins()})
+
+
+def info(name: str) -> MethodInfo:
+    """What is known of a method. Raises UsageError for an unknown name."""
+    return CATALOGUE[name] if name in METHODS else load_class(name).info
+
+
+def load_class(name: str) -> type[Method]:
+    """The class of a method, imported now. Raises UsageError for an unknown name."""
+    if name in METHODS:
+        module, _, attribute = METHODS[name].partition(":")
+        found: type[Method] = getattr(importlib.import_module(module), attribute)
+        return found
+    plugins = _plugins()
+    if name not in plugins:
+        raise UsageError(_unknown(name))
+    found = plugins[name].load()
+    return found
+
+
+def create(
+    name: str,
+    backbone: Backbone,
+    recipe: Mapping[str, Any] | Any | None = None,
+    weights: str | PathLike[str] | None = None,
+) -> Method:
+    """A method on a backbone, ready to score.
+
+    Args:
+        name: one of `names()`.
+        backbone: the frozen CLIP; it is shared, never copied or changed.
+        recipe: an instance of the method's `Recipe`, or a mapping of some of its fields. Without one: the recipe in the
+            weights file, else `EMBEDDED` on the embedded backbone, else the paper's. A mapping changes fields of that.
+        weights: a safetensors file written by `blemish.methods.weights.save`, or a file the authors published
+            (`.pth`, `.pt`), which is read without running code.
+
+    Raises:
+        UsageError: unknown name, or a recipe that does not fit the method or the backbone.
+        WeightsError: weights that cannot be used.
+    """
+    from blemish.methods import recipes
+    from blemish.methods import weights as files
+
+    cls = load_class(name)
+    base = cls.EMBEDDED if backbone.name == "embedded" else cls.Recipe()
+    official = None
+    if weights is not None and files.is_official(weights):
+        official = files.read_official(weights)
+        base = cls.official_recipe(official, base)
+    elif weights is not None:
+        base = recipes.from_json(cls.Recipe, files.read_header(weights, method=name).recipe)
+    if isinstance(recipe, Mapping):
+        base = recipes.change(base, recipe)
+    elif recipe is not None:
+        base = recipe
+    method = cls(backbone, base)
+    if official is not None:
+        method.load_official(official)
+    elif weights is not None:
+        files.load(method, weights)
+    return method
+
+
+def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
+    """Plug-ins by name; a name of blemish's own cannot be taken."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=_GROUP) if point.name not in METHODS}
+
+
+def _unknown(name: str) -> str:
+    known = names()
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"there is no method called {name!r}{hint}; the methods are {', '.join(known)}"

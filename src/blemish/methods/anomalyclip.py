@@ -1,0 +1,200 @@
+"""AnomalyCLIP: object-agnostic prompt learning (Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961).
+
+Code: https://github.com/zqhang/AnomalyCLIP. Two learnt prompts, "[V1]...[Vn] object." and "[W1]...[Wn] damaged object.",
+know no class names, so that they carry over to anything. Learnt tokens also go into deeper text blocks. The image side
+is CLIP with value-value attention in its last blocks (the paper's DPAM), which keeps patches local.
+
+Weights: the authors publish `prompt_learner` files for ViT-L/14@336; `load_official` takes them.
+
+Deviations from the code: the positional embedding is always resized from the checkpoint's own grid (the code resizes its
+last result, which matters only when sizes alternate), and a training batch of one picture is treated as a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
+from blemish.methods import anomalyclip_official, recipes
+from blemish.methods.base import Method, Prediction, Training
+from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.losses import dice, focal
+from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
+from blemish.methods.recipes import Recipe, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyClipRecipe(Recipe):
+    """What AnomalyCLIP leaves open; the defaults are its scripts' for ViT-L/14@336."""
+
+    position: PositionMode = "bilinear"
+    layers: tuple[int, ...] = (-1,)
+    """Tapped layers, from 1; -1 is the last. The shell scripts use the last one, the Python defaults 6, 12, 18, 24."""
+    feature_map_layer: int = 0
+    """The first tapped layer (counted from 0 among the taps) that enters the map and the loss."""
+    dpam_blocks: int = 19
+    """How many of the last blocks get value-value attention; the code's `DPAM_layer` is one more (20)."""
+    n_ctx: int = 12
+    """Learnt tokens at the start of each prompt."""
+    depth: int = 9
+    """Text blocks that see learnt tokens; the first sees the prompts, the others `t_n_ctx` tokens each."""
+    t_n_ctx: int = 4
+    half_deep_tokens: bool = True
+    """Round the deep tokens to float16, as the code does; the published weights were trained with it."""
+    temperature: float = 0.07
+    sigma: float = 4.0
+    """Gaussian smoothing of the map, in pixels; 0 for none."""
+    pixel_weight: float = 4.0
+    """The paper's lambda: weight of the pixel losses against the image loss."""
+
+    def check(self) -> None:
+        super().check()
+        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
+        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
+        require(self.n_ctx >= 1, f"n_ctx has to be at least 1, not {self.n_ctx}")
+        require(self.t_n_ctx >= 1, f"t_n_ctx has to be at least 1, not {self.t_n_ctx}")
+        require(self.depth >= 1, f"depth has to be at least 1, not {self.depth}")
+        require(self.dpam_blocks >= 0, f"dpam_blocks must not be negative, not {self.dpam_blocks}")
+        require(
+            0 <= self.feature_map_layer < len(set(self.layers)),
+            f"feature_map_layer {self.feature_map_layer} is not among the {len(set(self.layers))} tapped layers",
+        )
+
+
+class AnomalyCLIP(Method):
+    """Learnt object-agnostic prompts: `context` (2, n_ctx, Wt) and `deep` (depth - 1, t_n_ctx, Wt)."""
+
+    info = CATALOGUE["anomalyclip"]
+    Recipe: ClassVar[type[AnomalyClipRecipe]] = AnomalyClipRecipe
+    EMBEDDED: ClassVar[AnomalyClipRecipe] = AnomalyClipRecipe(size=256, dpam_blocks=3, n_ctx=8, depth=3)
+    TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
+    WORDS: ClassVar[tuple[str, str]] = ("object.", "damaged object.")
+
+    recipe: AnomalyClipRecipe
+
+    def __init__(self, backbone: Backbone, recipe: AnomalyClipRecipe | None = None) -> None:
+        super().__init__(backbone, recipe)
+        r = self.recipe
+        recipes.at_most(r.dpam_blocks, backbone.layers, "dpam_blocks", "image blocks")
+        recipes.at_most(r.depth, backbone.text_layers, "depth", "text blocks")
+        self.layers = recipes.resolve_layers(r.layers, backbone.layers)
+        self._words = backbone.tokenize(self.WORDS)
+        longest = int(backbone.end_of_text(self._words).max()) + 1
+        recipes.at_most(r.n_ctx + longest, backbone.context, f"n_ctx {r.n_ctx}: a prompt of", "text positions")
+        recipes.at_most(r.t_n_ctx + 1, backbone.context, f"t_n_ctx {r.t_n_ctx}: a length of", "text positions")
+        self.context = nn.Parameter(torch.empty(2, r.n_ctx, backbone.text_width))
+        self.deep = nn.Parameter(torch.empty(r.depth - 1, r.t_n_ctx, backbone.text_width))
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """Draws the learnt tokens from N(0, 0.02^2)."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+    # the image side
+
+    def tap(self, layer: int) -> Tap:
+        """What is tapped at a layer: the value-value stream where there is one, else the plain stream."""
+        start = self.backbone.layers - self.recipe.dpam_blocks + 1
+        return Tap(layer, "value", start=start) if layer >= start else Tap(layer)
+
+    @property
+    def request(self) -> Request:
+        return Request(frozenset(self.tap(layer) for layer in self.layers))
+
+    @property
+    def map_layers(self) -> tuple[int, ...]:
+        """The layers that enter the map and the loss."""
+        return self.layers[self.recipe.feature_map_layer :]
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        return 0.0, float(len(self.map_layers))
+
+    def image_embedding(self, features: ImageFeatures) -> Tensor:
+        """The picture in CLIP's joint space, without the final layer norm as in the code: (B, E), not normalised."""
+        assert features.class_token is not None
+        return self.backbone.project(features.class_token, norm=False)
+
+    def image_logits(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """(B, 2): cosine with both prompts over the temperature."""
+        return cosine_logits(self.image_embedding(features), text, self.recipe.temperature)
+
+    def patch_probability(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """The anomalous probability of every patch at every map layer: (layers, B, N) in [0, 1]."""
+        patches = (self.backbone.project(features.taps[self.tap(layer)][:, 1:]) for layer in self.map_layers)
+        return torch.stack([anomalous_probability(cosine_logits(p, text, self.recipe.temperature)) for p in patches])
+
+    # the text side
+
+    def prompts(self) -> tuple[Tensor, Tensor]:
+        """The two prompts as token embeddings without positions (2, context, Wt), and where each ends (2,).
+
+        start of text | learnt tokens | "object." or "damaged object." | end of text | padding
+        """
+        words = self.backbone.embed(self._words.to(self.device))
+        start, rest = words[:, :1], words[:, 1 : words.shape[1] - self.recipe.n_ctx]
+        end = self.backbone.end_of_text(self._words) + self.recipe.n_ctx
+        return torch.cat([start, self.context.to(words.dtype), rest], dim=1), end.to(words.device)
+
+    def deep_tokens(self) -> list[Tensor]:
+        """What replaces the states after start-of-text before text blocks 2, 3, ...: depth - 1 times (2, t_n_ctx, Wt).
+
+        The code casts these to float16 and joins them with float32 states. So the values are rounded forward, and
+        backward each prompt's gradient is rounded to float16 before the two are added: a copy per prompt, then the cast.
+        """
+        copies = [tokens.expand(2, -1, -1) for tokens in self.deep]
+        return [c.half().to(self.deep.dtype) for c in copies] if self.recipe.half_deep_tokens else copies
+
+    def text_features(self, objects: Sequence[str]) -> Tensor:
+        """The same two prompts for every object: (C, 2, E)."""
+        embeddings, end = self.prompts()
+        raw = self.backbone.encode_text(
+            embeddings=embeddings, end=end, deep=self.deep_tokens(), activation=self.recipe.activation
+        )
+        return normalise(raw).expand(len(objects), -1, -1)
+
+    # scores and losses
+
+    def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
+        patches = self.patch_probability(features, text).sum(dim=0)
+        maps = smooth(upsample(as_grid(patches, features.grid), self.recipe.size), self.recipe.sigma)
+        return self.prediction(anomalous_probability(self.image_logits(features, text)), maps)
+
+    def loss(self, features: ImageFeatures, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy on the picture, focal and two Dice losses on every map layer.
+
+        "focal", "dice_anomalous" and "dice_normal" are (layers,), the others ():
+        pixel = lambda * their sum over layers; total = pixel + image.
+        """
+        text = self.text_features([""])[0]
+        maps = [upsample(as_grid(p, features.grid), self.recipe.size) for p in self.patch_probability(features, text)]
+        losses = {
+            "focal": torch.stack([focal(m, masks) for m in maps]),
+            "dice_anomalous": torch.stack([dice(m, masks) for m in maps]),
+            "dice_normal": torch.stack([dice(1 - m, 1 - masks) for m in maps]),
+        }
+        pixel = self.recipe.pixel_weight * torch.stack([part.sum() for part in losses.values()]).sum()
+        image = F.cross_entropy(self.image_logits(features, text), labels.long())
+        return {**losses, "pixel": pixel, "image": image, "total": pixel + image}
+
+    # the authors' files
+
+    @classmethod
+    def official_recipe(cls, state: Mapping[str, Any], recipe: AnomalyClipRecipe) -> AnomalyClipRecipe:
+        return replace(recipe, **anomalyclip_official.sizes(state))
+
+    def load_official(self, state: Mapping[str, Any]) -> None:
+        r, words = self.recipe, self._words.to(self.device)
+        context, deep = anomalyclip_official.read(
+            state, words.cpu(), self.backbone.embed(words).cpu(), n_ctx=r.n_ctx, depth=r.depth, t_n_ctx=r.t_n_ctx
+        )
+        self.load_state_dict({"context": context, "deep": deep})

@@ -1,0 +1,73 @@
+"""What is known of each method before it is loaded: names, papers, needs. Imports no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """A method in a list: what it is, where it was published, what it needs."""
+
+    name: str
+    """What users type."""
+    title: str
+    paper: str
+    venue: str
+    year: int
+    url: str
+    needs_object: bool
+    """Uses the object's name ("metal nut"); the others are told nothing."""
+    trainable: bool
+    """Has learnt parts: needs weights to be of use."""
+    few_shot: bool
+    """Takes normal reference pictures."""
+    default_backbone: str
+    """The backbone of the paper, by its name on the Hugging Face hub."""
+
+
+_VIT_L_336 = "openai/clip-vit-large-patch14-336"
+_ANOMALYCLIP = "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection"
+_ANOMALYCLIP_URL = "https://arxiv.org/abs/2310.18961"
+
+CATALOGUE: dict[str, MethodInfo] = {
+    info.name: info
+    for info in (
+        MethodInfo(
+            name="anomalyclip",
+            title="AnomalyCLIP",
+            paper=_ANOMALYCLIP,
+            venue="ICLR",
+            year=2024,
+            url=_ANOMALYCLIP_URL,
+            needs_object=False,
+            trainable=True,
+            few_shot=False,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
+            name="clip",
+            title="CLIP, two prompts",
+            paper=f"{_ANOMALYCLIP} (baseline)",
+            venue="ICLR",
+            year=2024,
+            url=_ANOMALYCLIP_URL,
+            needs_object=True,
+            trainable=False,
+            few_shot=False,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
+            name="clip-ac",
+            title="CLIP-AC, prompt ensemble",
+            paper=f"{_ANOMALYCLIP} (baseline)",
+            venue="ICLR",
+            year=2024,
+            url=_ANOMALYCLIP_URL,
+            needs_object=True,
+            trainable=False,
+            few_shot=False,
+            default_backbone=_VIT_L_336,
+        ),
+    )
+}

@@ -1,0 +1,89 @@
+"""The arithmetic between features and an anomaly map: cosines, softmax, bilinear upsampling, Gaussian smoothing.
+
+Everything here runs in float32 even under autocast: half-precision cosines divided by 0.07 lose the map's last digits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def normalise(features: Tensor) -> Tensor:
+    """Divides by the L2 norm along the last axis, without an epsilon, in float32."""
+    features = features.float()
+    return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+
+
+def cosine_logits(features: Tensor, text: Tensor, temperature: float) -> Tensor:
+    """Cosine with each of the two texts, divided by the temperature.
+
+    Args:
+        features: (B, N, E) patches or (B, E) pictures, not normalised.
+        text: (2, E) for all pictures or (B, 2, E), normalised; row 0 normal, row 1 anomalous.
+        temperature: greater than 0.
+
+    Returns:
+        (B, N, 2) or (B, 2), float32.
+    """
+    single = features.dim() == 2
+    with torch.autocast(features.device.type, enabled=False):
+        unit = normalise(features.unsqueeze(1) if single else features)
+        logits = unit @ text.float().mT / temperature
+    return logits.squeeze(1) if single else logits
+
+
+def anomalous_probability(logits: Tensor) -> Tensor:
+    """Softmax over the last axis (normal, anomalous), anomalous entry: (..., 2) -> (...) in [0, 1], float32."""
+    return logits.float().softmax(dim=-1)[..., 1]
+
+
+def as_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, N) patch values, row-major, to (B, rows, columns)."""
+    return patches.reshape(patches.shape[0], *grid)
+
+
+def upsample(maps: Tensor, size: int, *, align_corners: bool = False) -> Tensor:
+    """Bilinear upsampling (B, h, w) -> (B, size, size), float32, no antialias."""
+    return F.interpolate(maps.float().unsqueeze(1), (size, size), mode="bilinear", align_corners=align_corners)[:, 0]
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian smoothing (B, H, W) -> (B, H, W), float32, equal to `scipy.ndimage.gaussian_filter(map, sigma)`.
+
+    Same borders (reflect: d c b a | a b c d | d c b a) and same kernel (cut off after 4 sigma). sigma 0 changes nothing.
+    """
+    maps = maps.float()
+    if sigma == 0:
+        return maps
+    height, width = maps.shape[-2:]
+    rows, columns = _gaussian(height, float(sigma), maps.device), _gaussian(width, float(sigma), maps.device)
+    with torch.autocast(maps.device.type, enabled=False):
+        return rows @ maps @ columns.mT
+
+
+@lru_cache(maxsize=32)
+def _gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
+    return torch.from_numpy(gaussian_matrix(size, sigma).astype(np.float32)).to(device)
+
+
+def gaussian_matrix(size: int, sigma: float) -> NDArray[np.float64]:
+    """The smoothing of one axis as a (size, size) matrix, rows summing to 1.
+
+    A matrix product does in one step what a separable convolution does, also where the kernel is longer than the map:
+    the reflection is then folded in as often as needed.
+    """
+    radius = int(4.0 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    source = (np.arange(size)[:, None] + offsets) % (2 * size)
+    source = np.where(source < size, source, 2 * size - 1 - source)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (np.arange(size)[:, None], source), kernel)
+    return matrix
