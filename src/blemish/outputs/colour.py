@@ -40,12 +40,11 @@ def levels(values: npt.NDArray[np.float32], map_range: tuple[float, float]) -> n
         raise UsageError(f"map_range must be (lo, hi) with lo < hi, not {map_range}.")
     with np.errstate(over="ignore"):  # far outside the scale is the end of the scale
         scaled = np.clip((values - np.float32(low)) * np.float32(255.0 / (high - low)), 0.0, 255.0)
-    return np.round(scaled).astype(np.uint8)
+    place: npt.NDArray[np.uint8] = np.round(scaled).astype(np.uint8)
+    return place
 
 
-def heatmap(
-    values: npt.NDArray[np.float32], map_range: tuple[float, float], *, legend: bool = False
-) -> Image.Image:
+def heatmap(values: npt.NDArray[np.float32], map_range: tuple[float, float], *, legend: bool = False) -> Image.Image:
     """An anomaly map in colours.
 
     Args:

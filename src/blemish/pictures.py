@@ -1,0 +1,386 @@
+"""Pictures in: files, bytes, arrays and tensors become an upright grey or RGB `Picture`.
+
+What is done to a picture on the way is said in its notes. Embedded colour profiles (ICC) are ignored: the numbers in
+the file are taken as sRGB, as CLIP was trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from blemish._found import SUFFIXES, find_pictures
+from blemish.errors import PictureError, UsageError
+
+__all__ = ["MAX_PIXELS", "SUFFIXES", "Picture", "PictureSource", "find_pictures", "read_picture"]
+
+MAX_PIXELS = 178_956_970
+"""Largest picture read unless told otherwise, in pixels: Pillow's own limit."""
+
+# Importing a plugin registers its format with Pillow; `Image.open` itself would load two dozen more.
+_PLUGINS = (
+    JpegImagePlugin,
+    PngImagePlugin,
+    BmpImagePlugin,
+    WebPImagePlugin,
+    TiffImagePlugin,
+    GifImagePlugin,
+    PpmImagePlugin,
+)
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_READS = "JPEG, PNG, BMP, WebP, TIFF, GIF and PPM"
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as the methods take it.
+
+    Attributes:
+        image: mode "L" or "RGB", upright, 8 bits a channel.
+        path: the file; None for one that came from memory.
+        notes: what was done to it while reading: "turned by EXIF", "first of 7 frames", ...
+    """
+
+    image: Image.Image
+    path: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.image.size
+
+
+class ArrayLike(Protocol):
+    """A NumPy array, a torch tensor, or anything else that NumPy can take over."""
+
+    def __array__(self) -> npt.NDArray[Any]: ...
+
+
+PictureSource = Picture | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | ArrayLike
+"""What `read_picture` takes."""
+
+
+def read_picture(source: PictureSource, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
+    """Read one picture.
+
+    Rules: EXIF orientation is applied. Grey stays grey ("L"), everything else becomes "RGB". Transparent parts are
+    laid on white. Of several frames the first is taken. Grey of more than 8 bits (files, PIL images, uint16 arrays)
+    is scaled by its own smallest and largest value, picture by picture; one constant value becomes mid-grey. Colour
+    files of 16 bits a channel are read by their upper 8 bits.
+
+    Args:
+        source: a path, bytes, a binary file object, a PIL image, a NumPy array or a torch tensor (or a `Picture`,
+            handed back). Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor whose first axis is
+            1, 3 or 4 long is taken as (C, H, W). uint8 and integers within 0..255 are taken as they are, bool as
+            black and white, floats within [0, 1] times 255; uint16 and all others are scaled by their true range.
+        max_pixels: a larger picture is refused before it is decoded; None = no limit.
+
+    Raises:
+        PictureError: missing, unreadable, damaged, cut short, not a picture, or too large.
+        UsageError: `max_pixels` is not a positive number.
+    """
+    if max_pixels is not None and (isinstance(max_pixels, bool) or max_pixels < 1):
+        raise UsageError(f"max_pixels must be a positive number of pixels or None, not {max_pixels}.")
+    if isinstance(source, Picture):
+        return source
+    path: str | None = None
+    name = "the picture"
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fsdecode(source)
+        name = repr(path)
+    elif hasattr(source, "read"):
+        called = getattr(source, "name", None)  # a number for a file made from a descriptor
+        if isinstance(called, str):
+            path, name = called, repr(called)
+    try:
+        with _quiet_pillow():
+            image, notes = _read(source, path, name, max_pixels)
+    except PictureError:
+        raise
+    except (MemoryError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{name} is too large to decode; make it smaller.", path) from error
+    except Exception as error:
+        # Decoders meet broken bytes with whatever they stumble over; the cause stays attached.
+        state = "cut short" if "truncated" in str(error).lower() else "damaged or not supported"
+        raise PictureError(f"{name} is {state}; save it again or leave it out.", path) from error
+    return Picture(image, path, tuple(notes))
+
+
+def _read(source: Any, path: str | None, name: str, max_pixels: int | None) -> tuple[Image.Image, list[str]]:
+    if isinstance(source, Image.Image):
+        return _finish(source, name, path, max_pixels)
+    if isinstance(source, (str, os.PathLike)):
+        with _open_file(source, name, path) as stream:
+            return _finish(_identify(stream, name, path), name, path, max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _finish(_identify(io.BytesIO(source), name, path), name, path, max_pixels)
+    if hasattr(source, "read"):
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise PictureError(f"{name} gives text, not bytes; open the file in binary mode.", path)
+        return _finish(_identify(io.BytesIO(data), name, path), name, path, max_pixels)
+    if hasattr(source, "__array__") or hasattr(source, "detach"):
+        image, notes = _from_array(source, max_pixels)
+        flat, more = _finish(image, name, path, max_pixels)
+        return flat, notes + more
+    raise PictureError(
+        f"cannot read a picture from {type(source).__name__}; "
+        "give a path, bytes, a file object, a PIL image, an array or a tensor."
+    )
+
+
+def _open_file(source: str | os.PathLike[str], name: str, path: str | None) -> IO[bytes]:
+    """Open a picture file, with a sentence for whatever stands in the way."""
+    try:
+        # A pipe would block on open and a device may never end, so look before opening.
+        status = os.stat(source)  # noqa: PTH116
+        if stat.S_ISDIR(status.st_mode):
+            raise PictureError(f"{name} is a folder; give the pictures in it (find_pictures lists them).", path)
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError(f"{name} is not a regular file; pass its bytes instead.", path)
+        return open(source, "rb")  # noqa: PTH123 - the caller closes it
+    except FileNotFoundError as error:
+        raise PictureError(f"{name} does not exist; check the path.", path) from error
+    except PermissionError as error:
+        raise PictureError(f"{name} may not be read; check its permissions.", path) from error
+    except ValueError as error:
+        raise PictureError(f"{name} is not a possible path; check it.", path) from error
+    except OSError as error:
+        raise PictureError(f"{name} cannot be opened ({error.strerror}); check the path.", path) from error
+
+
+def _identify(stream: IO[bytes], name: str, path: str | None) -> Image.Image:
+    """Read the header.
+
+    Not by `Image.open`: its own size limit is a global of Pillow, which a library may neither change nor obey.
+    """
+    prefix = stream.read(16)
+    if not prefix:
+        raise PictureError(f"{name} is empty; copy or save it again.", path)
+    for kind in _FORMATS:
+        factory, accept = Image.OPEN[kind]
+        accepted = accept is None or accept(prefix)
+        if isinstance(accepted, str):
+            raise PictureError(f"{name} is {kind}, which this Pillow was built without; convert it to PNG.", path)
+        if accepted:
+            stream.seek(0)
+            return factory(stream, path or "")
+    raise PictureError(f"{name} is in no format that blemish reads ({_READS}); convert it to one of them.", path)
+
+
+def _check_size(size: tuple[int, int], name: str, path: str | None, max_pixels: int | None) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise PictureError(f"{name} has no pixels ({width} x {height}); leave it out.", path)
+    if max_pixels is not None and width * height > max_pixels:
+        raise PictureError(
+            f"{name} has {width} x {height} = {width * height:,} pixels, more than max_pixels = {max_pixels:,}; "
+            "make it smaller or raise max_pixels.",
+            path,
+        )
+
+
+def _finish(image: Image.Image, name: str, path: str | None, max_pixels: int | None) -> tuple[Image.Image, list[str]]:
+    """Decode, turn upright, and bring to "L" or "RGB"."""
+    _check_size(image.size, name, path, max_pixels)
+    notes: list[str] = []
+    tags: Any = getattr(image, "tag_v2", {})
+    orientation, photometric = tags.get(_ORIENTATION, 1), tags.get(262)
+    deep = _deep_colour(image)
+    image.load()
+    frame, frames = image.tell(), 1
+    result = image
+    if orientation in _UPRIGHT:
+        notes.append("turned by EXIF")  # Pillow turns TIFF while decoding
+    else:
+        with contextlib.suppress(Exception):  # broken EXIF is no reason to refuse the pixels
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        if orientation in _UPRIGHT:
+            result = image.transpose(_UPRIGHT[orientation])
+            notes.append("turned by EXIF")
+    if deep:
+        notes.append("16 bits a channel read by their upper 8")
+    if photometric == 0 and result.mode.startswith("I;16"):
+        # Pillow undoes "white is zero" for 8 bits and fewer, not for 16.
+        result = Image.fromarray(np.uint16(65535) - np.asarray(result))
+        notes.append("16-bit inverted, as its white is zero")
+    result = _flatten(result, notes)
+    if result is image or isinstance(result, type(image)):
+        result = result.copy()
+    result.info = {}  # nothing downstream shall turn or blend it a second time
+    # Counting frames walks through the file, so it comes after the pixels are safe.
+    with contextlib.suppress(Exception):
+        frames = int(getattr(image, "n_frames", 1))
+    if frames > 1:
+        notes.append(f"first of {frames} frames" if frame == 0 else f"frame {frame + 1} of {frames}")
+    return result, notes
+
+
+def _deep_colour(image: Image.Image) -> bool:
+    """Whether Pillow will cut the channels from 16 to 8 bits; known only before decoding."""
+    if image.mode.startswith(("I", "F")):
+        return False
+    tiles = getattr(image, "tile", None) or []
+    return any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Any mode to "L" or "RGB"."""
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        kind = "float" if mode == "F" else "32-bit" if mode == "I" else "16-bit"
+        return Image.fromarray(_stretch(np.asarray(image), kind, notes))
+    if image.has_transparency_data:
+        grey = mode in ("1", "L", "LA", "La")
+        image = image.convert("LA" if grey else "RGBA")
+        alpha = image.getchannel("A")
+        solid = image.convert("L" if grey else "RGB")
+        if alpha.getextrema() == (255, 255):
+            return solid
+        notes.append("transparent parts laid on white")
+        white = Image.new(solid.mode, solid.size, "white")
+        white.paste(solid, mask=alpha)
+        return white
+    if mode in ("L", "RGB"):
+        return image
+    if mode == "LAB":
+        # ImageCms' types leave out that None cannot come back without inPlace.
+        converted = ImageCms.profileToProfile(
+            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+        return converted if converted is not None else image.convert("RGB")
+    return image.convert("L" if mode == "1" else "RGB")
+
+
+def _stretch(values: npt.NDArray[Any], kind: str, notes: list[str]) -> npt.NDArray[np.uint8]:
+    """Scale numbers of any type by their true range to uint8, same shape."""
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    low, high = values.min().item(), values.max().item()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise PictureError(f"the {kind} picture holds NaN or infinity; replace them before reading it.")
+    written = (f"{low:.6g}", f"{high:.6g}") if isinstance(low, float) else (str(low), str(high))
+    shrink = 0.5 if math.isinf(float(high) - float(low)) else 1.0
+    start, span = float(low) * shrink, float(high) * shrink - float(low) * shrink
+    result = np.full(values.shape, 128, dtype=np.uint8)
+    if span == 0.0:
+        notes.append(f"{kind} with one value only ({written[0]}), taken as mid-grey")
+        return result
+    notes.append(f"{kind} scaled by its range {written[0]}..{written[1]}")
+    rows = max(1, 1_000_000 // max(1, values[0].size))  # by blocks: float64 of a whole large picture is a lot
+    for top in range(0, values.shape[0], rows):
+        block = values[top : top + rows].astype(np.float64)
+        result[top : top + rows] = np.clip(np.rint((block * shrink - start) / span * 255.0), 0, 255)
+    return result
+
+
+def _from_array(source: Any, max_pixels: int | None) -> tuple[Image.Image, list[str]]:
+    """Array or tensor to a PIL image of mode "L", "RGB" or "RGBA"."""
+    tensor = hasattr(source, "detach")
+    if tensor:
+        source = source.detach().cpu()
+        if not any(known in str(source.dtype) for known in ("float16", "float32", "float64", "int", "bool")) or (
+            "bfloat16" in str(source.dtype)
+        ):
+            source = source.float()  # NumPy lacks bfloat16 and the 8-bit floats
+        source = source.numpy()
+    array = np.asarray(source)
+    given = f"the {'tensor' if tensor else 'array'} of shape {array.shape} and type {array.dtype}"
+    if array.ndim == 3 and tensor and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise PictureError(f"{given} is not one picture; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).")
+    if array.dtype.kind not in "buif":
+        raise PictureError(f"{given} does not hold numbers of pixels; give uint8, uint16, or floats in [0, 1].")
+    _check_size((array.shape[1], array.shape[0]), given, None, max_pixels)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise PictureError(f"{given} holds NaN or infinity; replace them before reading it.")
+    notes: list[str] = []
+    return Image.fromarray(np.ascontiguousarray(_to_bytes(array, notes))), notes
+
+
+def _to_bytes(array: npt.NDArray[Any], notes: list[str]) -> npt.NDArray[np.uint8]:
+    """Pixels of any type to uint8, by the rules of `read_picture`."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    low, high = array.min(), array.max()
+    if array.dtype.kind in "ui" and array.dtype != np.uint16 and low >= 0 and high <= 255:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f" and low >= -1e-6 and high <= 1 + 1e-6:  # rounding may step over the ends
+        return np.rint(np.clip(array.astype(np.float64), 0.0, 1.0) * 255.0).astype(np.uint8)
+    kind = str(array.dtype)
+    if array.ndim == 2 or array.shape[2] == 3:
+        return _stretch(array, kind, notes)
+    # Opacity has no range of its own to be scaled by: full is the type's end, or the largest there is.
+    alpha = array[:, :, 3].astype(np.float64)
+    full = 65535.0 if array.dtype == np.uint16 else max(float(alpha.max()), 1.0)
+    opacity = np.rint(np.clip(alpha / full, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.dstack([_stretch(array[:, :, :3], kind, notes), opacity])
+
+
+_quiet_lock = threading.Lock()
+_quiet_users = 0
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's remarks on odd files to itself; `warnings.catch_warnings` is not safe with threads.
+
+    One filter for Pillow's modules is put in front for as long as any thread reads, and taken out again. Nobody
+    else's filters are saved or restored.
+    """
+    global _quiet_users
+    with _quiet_lock:
+        _quiet_users += 1
+        if _quiet_users == 1:
+            warnings.filterwarnings("ignore", module=_PILLOW)
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_users -= 1
+            if _quiet_users == 0:
+                for entry in [f for f in warnings.filters if getattr(f[3], "pattern", None) == _PILLOW]:
+                    with contextlib.suppress(ValueError, AttributeError):
+                        warnings.filters.remove(entry)  # type: ignore[attr-defined]
+
+
+_PILLOW = r"PIL\."
