@@ -53,6 +53,22 @@ class Canvas:
         return np.flatnonzero(self.foreground)
 
     @functools.cached_property
+    def is_texture(self) -> bool:
+        return self.coverage > 0.97 and len(self.scene.instances) < 2
+
+    @functools.cached_property
+    def ordered(self) -> bool:
+        """Whether turning or shifting a piece shows: not in gravel, whose pieces look alike wherever they lie."""
+        if not self.is_texture:
+            return True
+        small = cv2.resize(self.gray, (128, 128), interpolation=cv2.INTER_AREA).astype(np.float32)
+        across, down = cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1)
+        xx, yy, xy = (float(np.vdot(*pair)) for pair in ((across, across), (down, down), (across, down)))
+        if np.hypot(xx - yy, 2 * xy) > 0.3 * (xx + yy + 1e-3):
+            return True
+        return spectral_peak(small[32:96, 32:96])[1] > 14
+
+    @functools.cached_property
     def backdrop(self) -> np.ndarray:
         """What would be seen if the objects were gone."""
         if self.scene.background is not None:
@@ -188,6 +204,20 @@ def _with_grain(image: np.ndarray, known: np.ndarray, filled: np.ndarray) -> np.
     return filled + (speckle * (1 - known))[..., None]
 
 
+@functools.cache
+def _window() -> np.ndarray:
+    return np.outer(np.hanning(64), np.hanning(64)).astype(np.float32)
+
+
+def spectral_peak(gray: np.ndarray) -> tuple[np.ndarray, float]:
+    """The strongest wave of a 64x64 patch (cycles per pixel along y and x), and how far it stands out."""
+    power = np.abs(np.fft.rfft2((gray - gray.mean()) * _window()))
+    power[:2, :2] = power[-1:, :2] = 0
+    row, column = np.unravel_index(int(power.argmax()), power.shape)
+    wave = np.array([row - 64 if row > 32 else row, column], float) / 64
+    return wave, float(power[row, column] / max(float(power.mean()), 1e-6))
+
+
 def photo_patch(rng: Rng, canvas: Canvas) -> np.ndarray:
     """A full-size foreign picture: a crop of a photograph, else the scene itself turned, enlarged and recoloured."""
     size = canvas.size
@@ -214,9 +244,14 @@ def made_texture(rng: Rng, size: int) -> np.ndarray:
 
 def exact_mask(before: np.ndarray, change: Change) -> tuple[np.ndarray, float]:
     """Where the picture changed visibly (0/1 uint8), and by how much on average there."""
-    intended = cv2.dilate((change.region > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
-    difference = cv2.max(*(parts := cv2.split(cv2.absdiff(before, change.image)))[:2])
-    difference = cv2.max(difference, parts[2])
+    whole = np.zeros(change.region.shape, np.uint8)
+    where = box(change.region, 8)
+    region = change.region[where]
+    if not region.size:
+        return whole, 0.0
+    intended = cv2.dilate((region > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
+    parts = cv2.split(cv2.absdiff(before[where], change.image[where]))
+    difference = cv2.max(cv2.max(parts[0], parts[1]), parts[2])
     # Swapped texture differs pixel by pixel even where it looks the same: look at areas more coarsely.
     smooth = cv2.blur(difference, (5, 5)) if change.solid else cv2.blur(difference, (3, 3))
     visible = (smooth > VISIBLE).astype(np.uint8) & intended
@@ -225,4 +260,5 @@ def exact_mask(before: np.ndarray, change: Change) -> tuple[np.ndarray, float]:
     if change.solid:
         visible |= (cv2.blur(visible * np.uint8(255), (9, 9)) > 90).astype(np.uint8) & intended
     visible = cv2.morphologyEx(visible, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) & intended
-    return visible, float(cv2.mean(difference, visible)[0])
+    whole[where] = visible
+    return whole, float(cv2.mean(difference, visible)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from defects_canvas import Canvas, Change, blend, box, fill_from, mean_colour, shade
+from defects_canvas import Canvas, Change, blend, box, fill_from, mean_colour, shade, spectral_peak
 from defects_shapes import Rng, blob, chance, curve, draw_line, fractal, grid, log_uniform, sign, soften
 
 CROSS = np.ones((3, 3), np.uint8)
@@ -49,7 +49,7 @@ def chip(rng: Rng, canvas: Canvas) -> Change | None:
     if mask is None or point is None:
         return None
     whole = cv2.countNonZero(mask) / mask.size
-    radius = np.sqrt(log_uniform(rng, max(0.0006, whole * 0.01), whole * 0.4) / np.pi) * canvas.size
+    radius = np.sqrt(log_uniform(rng, max(0.0006, whole * 0.01), whole * 0.25) / np.pi) * canvas.size
     bite = soften(blob(rng, canvas.size, point, radius) * mask, log_uniform(rng, 0.3, 0.9))
     image = canvas.image
     if chance(rng, 0.4):
@@ -96,7 +96,7 @@ def severed(rng: Rng, canvas: Canvas) -> Change | None:
 def missing_part(rng: Rng, canvas: Canvas) -> Change | None:
     """One of the parts is gone, or a piece of a pattern is wiped out by its surroundings."""
     parts = canvas.scene.instances
-    if len(parts) > 1 or (parts and chance(rng, 0.4)):
+    if len(parts) > 1:
         mask = parts[int(rng.integers(len(parts)))].astype(np.uint8)
         mask = cv2.dilate(mask, CROSS)
         if cv2.countNonZero(mask) > 0.5 * mask.size:
@@ -114,9 +114,10 @@ def missing_part(rng: Rng, canvas: Canvas) -> Change | None:
     return Change(blend(canvas.image, layer, alpha), alpha > 0.02, True)
 
 
-def _pick_part(rng: Rng, canvas: Canvas) -> np.ndarray | None:
+def _pick_part(rng: Rng, canvas: Canvas, fewest: int = 2) -> np.ndarray | None:
+    """One part among its like: with no others beside it, nobody could tell how it should lie or look."""
     parts = canvas.scene.instances
-    if not parts:
+    if len(parts) < fewest:
         return None
     mask = parts[int(rng.integers(len(parts)))].astype(np.uint8)
     return mask if 30 < cv2.countNonZero(mask) < 0.3 * mask.size else None
@@ -168,7 +169,7 @@ def misplaced_part(rng: Rng, canvas: Canvas) -> Change | None:
 
 def recoloured_part(rng: Rng, canvas: Canvas) -> Change | None:
     """One part has the wrong colour or brightness."""
-    mask = _pick_part(rng, canvas)
+    mask = _pick_part(rng, canvas, 3)
     if mask is None:
         return None
     alpha = soften(mask.astype(np.float32), 0.6)
@@ -213,7 +214,7 @@ class Strokes:
     def ridge(self) -> np.ndarray:
         """The middle lines of strokes that are thin against the window."""
         top = cv2.dilate(self.depth, CROSS)
-        return (self.depth > 0.8) & (self.depth >= top - 0.1) & (self.depth < 0.2 * min(self.mask.shape))
+        return (self.depth > 0.8) & (self.depth >= top - 0.1) & (self.depth < 0.1 * min(self.mask.shape))
 
     def ground(self) -> np.ndarray:
         return fill_from(self.patch, 1 - cv2.dilate(self.mask, CROSS))
@@ -241,7 +242,7 @@ def line_break(rng: Rng, canvas: Canvas) -> Change | None:
     if point is None:
         return None
     thick = max(1.5, 2 * float(strokes.depth[int(point[1]), int(point[0])]))
-    reach = thick * log_uniform(rng, 0.8, 3.0)
+    reach = min(thick * log_uniform(rng, 0.8, 3.0), 0.3 * min(strokes.mask.shape))
     alpha = _disc(strokes.mask.shape, point, reach, rng) * cv2.dilate(strokes.mask, CROSS)
     return strokes.change(canvas, strokes.ground(), soften(alpha, 0.5) * rng.uniform(0.7, 1))
 
@@ -329,12 +330,9 @@ def broken_repetition(rng: Rng, canvas: Canvas) -> Change | None:
     middle = ((rows.start + rows.stop) // 2, (columns.start + columns.stop) // 2)
     top, left = (int(np.clip(part - 32, 0, size - 64)) for part in middle)
     window = canvas.gray[top : top + 64, left : left + 64].astype(np.float32)
-    power = np.abs(np.fft.rfft2((window - window.mean()) * np.outer(np.hanning(64), np.hanning(64))))
-    power[:2, :2] = power[-1:, :2] = 0
-    row, column = np.unravel_index(int(power.argmax()), power.shape)
-    if power[row, column] < 6 * power.mean():
+    wave, clearness = spectral_peak(window)
+    if clearness < 10:
         return None
-    wave = np.array([row - 64 if row > 32 else row, column], float) / 64
     step = wave / (wave @ wave) * rng.choice([0.5, 0.5, rng.uniform(0.2, 0.8)])
     if chance(rng, 0.7):
         layer = np.roll(canvas.image, tuple(np.round(step).astype(int)), (0, 1))

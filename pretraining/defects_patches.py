@@ -116,7 +116,7 @@ def cut_paste(rng: Rng, canvas: Canvas) -> Change:
     else:
         alpha = canvas.area(rng, 0.001, 0.2)
     layer = _moved(rng, canvas, float(rng.choice([0, 0, 90, 180, rng.uniform(0, 360)])), rng.uniform(0.8, 1.25))
-    if chance(rng, 0.4):
+    if chance(rng, 0.4 if canvas.ordered else 0.9):
         layer = np.clip(layer * rng.uniform(0.6, 1.4, 3) + rng.normal(0, 15, 3), 0, 255).astype(np.float32)
     else:
         layer = _fitted(rng, canvas, layer, alpha) if chance(rng, 0.4) else layer
@@ -135,7 +135,7 @@ def texture_change(rng: Rng, canvas: Canvas) -> Change:
     alpha = canvas.area(rng, 0.004, 0.28)
     rows, columns = box(alpha)
     middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
-    turn, scale = (rng.uniform(20, 160), 1.0) if chance(rng, 0.5) else (0.0, log_uniform(rng, 1.3, 3) ** sign(rng))
+    turn, scale = (rng.uniform(20, 160), 1.0) if canvas.ordered and chance(rng, 0.5) else (0.0, log_uniform(rng, 1.3, 3) ** sign(rng))
     matrix = cv2.getRotationMatrix2D(middle, turn, scale)
     layer = cv2.warpAffine(canvas.image, matrix, canvas.gray.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     return Change(blend(canvas.image, layer, alpha), alpha > 0.03, True)
@@ -177,8 +177,10 @@ def smear(rng: Rng, canvas: Canvas) -> Change:
     return Change(blend(canvas.image, layer, alpha), alpha > 0.03, True)
 
 
-def warp(rng: Rng, canvas: Canvas) -> Change:
+def warp(rng: Rng, canvas: Canvas) -> Change | None:
     """Swirl, pinch, stretch or shove inside a disc: bent, squeezed."""
+    if not canvas.ordered:
+        return None
     centre, radius = canvas.somewhere(rng), max(8.0, canvas.radius(rng, 0.006, 0.25))
     reach = int(radius) + 1
     x, y = (part[: 2 * reach, : 2 * reach] - reach for part in grid(2 * reach))
@@ -207,8 +209,10 @@ def warp(rng: Rng, canvas: Canvas) -> Change:
     return Change(image, region[reach:-reach, reach:-reach], True)
 
 
-def turned_patch(rng: Rng, canvas: Canvas) -> Change:
+def turned_patch(rng: Rng, canvas: Canvas) -> Change | None:
     """A round or square piece turned, mirrored, or replaced by its neighbour: fitted in wrongly."""
+    if not canvas.ordered:
+        return None
     radius, centre = max(6.0, canvas.radius(rng, 0.004, 0.12)), canvas.somewhere(rng)
     size = canvas.size
     if chance(rng, 0.5):
@@ -223,8 +227,10 @@ def turned_patch(rng: Rng, canvas: Canvas) -> Change:
     return Change(blend(canvas.image, layer, alpha), alpha > 0.03, True)
 
 
-def shifted_band(rng: Rng, canvas: Canvas) -> Change:
+def shifted_band(rng: Rng, canvas: Canvas) -> Change | None:
     """A band slides along itself: rows or columns no longer meet."""
+    if not canvas.ordered:
+        return None
     size = canvas.size
     width = max(2, round(log_uniform(rng, 0.01, 0.2) * size))
     x, y = (int(part) for part in canvas.somewhere(rng))

@@ -205,7 +205,7 @@ def knot(rng: Rng, canvas: Canvas) -> Change:
     across = (y - centre[1]) * np.float32(np.cos(turn)) - (x - centre[0]) * np.float32(np.sin(turn))
     distance = np.sqrt((along / aspect) ** 2 + (across * aspect) ** 2) / np.float32(radius)
     rings = np.clip(1.4 - distance, 0, 1) * (0.6 + 0.4 * np.cos(distance * np.float32(rng.uniform(3, 12))))
-    lift = canvas.inside(np.exp(-(distance**2)))
+    lift = canvas.inside(np.exp(-np.square(np.minimum(distance, 4))))
     image = _relief(rng, canvas, lift, radius, log_uniform(rng, 15, 80))
     tone = local_colour(canvas, lift) * rng.uniform(0.3, 0.9)
     return Change(blend(image, tone.astype(np.float32), canvas.inside(rings) * rng.uniform(0.4, 0.9)), lift > 0.05, True)
@@ -216,9 +216,10 @@ def fold(rng: Rng, canvas: Canvas) -> Change:
     size = canvas.size
     across, along = line_field(rng, size, canvas.somewhere(rng), 0.0 if chance(rng, 0.4) else log_uniform(rng, 0.2, 3))
     width = log_uniform(rng, 0.8, 0.04 * size)
-    ends = np.exp(-((along / np.float32(log_uniform(rng, 0.05, 0.6) * size)) ** 4))
-    steps = across / np.float32(width)
-    profile = (steps if chance(rng, 0.6) else np.float32(0.6)) * np.exp(-(steps**2) / 2) * ends
+    # Clipped, because numbers too small for float32's normal range make the processor crawl.
+    ends = np.square(np.clip(1 - np.square(along / np.float32(log_uniform(rng, 0.08, 0.9) * size)), 0, 1))
+    steps = np.clip(across / np.float32(width), -4, 4)
+    profile = (steps if chance(rng, 0.6) else np.float32(0.6)) * np.exp(-steps * steps / 2) * ends
     amount = canvas.inside(profile) * sign(rng) * log_uniform(rng, 20, 150)
     return Change(shade(canvas.image, amount), np.abs(amount) > 3, True)
 
@@ -247,7 +248,7 @@ def scribble(rng: Rng, canvas: Canvas) -> Change:
     drawn = np.zeros((size, size), np.uint8)
     reach, width = log_uniform(rng, 0.04, 0.35) * size, log_uniform(rng, 1, 0.02 * size)
     for _ in range(int(rng.integers(1, 4))):
-        centre = np.array(canvas.somewhere(rng)) if chance(rng, 0.3) else np.array(canvas.somewhere(rng))
+        centre = np.array(canvas.somewhere(rng))
         angle = np.linspace(0, rng.uniform(3, 25), 60)
         loops = np.stack([np.cos(angle), np.sin(angle * rng.choice([1, 1, 2, 0.5]))], 1) * reach * 0.4
         drift = np.linspace(-1, 1, 60)[:, None] * rng.normal(0, reach * 0.5, 2)
