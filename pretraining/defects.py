@@ -1,6 +1,6 @@
 """Put synthetic defects into normal pictures, with an exact mask and words for what was done.
 
-    python pretraining/defects.py sheet.png    # a contact sheet of every kind, with the time each takes
+`python pretraining/defects.py sheet.png` draws a contact sheet of every kind and prints the time each takes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    # fmt: off
     "scratch": Kind(surface.scratch, 5, ("scratched", "with a scratch", "with scratches")),
     "crack": Kind(surface.crack, 5, ("cracked", "with a crack", "fractured")),
     "hole": Kind(surface.hole, 4, ("punctured", "with a hole", "pierced")),
@@ -57,7 +56,9 @@ KINDS: dict[str, Kind] = {
     "pulled thread": Kind(surface.pulled_thread, 2, ("with a pulled thread", "torn", "with a flawed thread")),
     "knot": Kind(surface.knot, 1.5, ("knotted", "with a knot")),
     "fold": Kind(surface.fold, 3, ("folded", "wrinkled", "with a crease")),
-    "foreign object": Kind(surface.foreign_object, 4, ("with a foreign object", "contaminated", "with something on it")),
+    "foreign object": Kind(
+        surface.foreign_object, 4, ("with a foreign object", "contaminated", "with something on it")
+    ),
     "scribble": Kind(surface.scribble, 2, ("scribbled", "with pen marks", "with ink on it")),
     "inactive region": Kind(surface.inactive, 3, ("with a dark area", "broken", "with a dead region")),
     "stain": Kind(patches.stain, 4, ("stained", "with a stain", "with a spill")),
@@ -91,7 +92,6 @@ KINDS: dict[str, Kind] = {
     "double print": Kind(parts.double_print, 1.5, ("misprinted", "with a print error", "blurred")),
     "stray line": Kind(parts.stray_line, 2, ("with a stray line", "with an extra line", "misprinted")),
     "broken repetition": Kind(parts.broken_repetition, 3, ("irregular", "with a broken pattern", "badly woven")),
-    # fmt: on
 }
 _NAMES = tuple(KINDS)
 _WEIGHTS = np.cumsum([kind.weight for kind in KINDS.values()])

@@ -35,7 +35,9 @@ def _even_dust(rng: Rng, image: np.ndarray) -> np.ndarray:
     drawn = np.zeros((size, size), np.uint8)
     speck = log_uniform(rng, 0.5, 3)
     for x, y, part in rng.uniform(0, 1, (int(log_uniform(rng, 40, 300)), 3)):
-        cv2.circle(drawn, (int(x * size * 8), int(y * size * 8)), int(speck * (0.5 + part) * 8), 255, -1, cv2.LINE_AA, 3)
+        cv2.circle(
+            drawn, (int(x * size * 8), int(y * size * 8)), int(speck * (0.5 + part) * 8), 255, -1, cv2.LINE_AA, 3
+        )
     return blend(image, _tone(rng, image), soften(drawn.astype(np.float32) / 255, 0.4) * rng.uniform(0.4, 1))
 
 
@@ -101,7 +103,9 @@ def _label(rng: Rng, image: np.ndarray) -> np.ndarray:
     tone = tuple(int(part) for part in _tone(rng, image))
     letters = "".join(rng.choice(list("ABCDEFGHKLMNRSTUX0123456789.-:/ "), int(rng.integers(2, 14))))
     place = (int(rng.uniform(0.02, 0.6) * size), int(rng.choice([0.07, 0.95]) * size))
-    cv2.putText(result, letters, place, int(rng.integers(0, 4)), size / 256 * rng.uniform(0.3, 0.7), tone, 1, cv2.LINE_AA)
+    cv2.putText(
+        result, letters, place, int(rng.integers(0, 4)), size / 256 * rng.uniform(0.3, 0.7), tone, 1, cv2.LINE_AA
+    )
     return result
 
 

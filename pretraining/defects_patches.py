@@ -135,7 +135,11 @@ def texture_change(rng: Rng, canvas: Canvas) -> Change:
     alpha = canvas.area(rng, 0.004, 0.28)
     rows, columns = box(alpha)
     middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
-    turn, scale = (rng.uniform(20, 160), 1.0) if canvas.ordered and chance(rng, 0.5) else (0.0, log_uniform(rng, 1.3, 3) ** sign(rng))
+    turn, scale = (
+        (rng.uniform(20, 160), 1.0)
+        if canvas.ordered and chance(rng, 0.5)
+        else (0.0, log_uniform(rng, 1.3, 3) ** sign(rng))
+    )
     matrix = cv2.getRotationMatrix2D(middle, turn, scale)
     layer = cv2.warpAffine(canvas.image, matrix, canvas.gray.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     return Change(blend(canvas.image, layer, alpha), alpha > 0.03, True)
@@ -265,7 +269,9 @@ def lesion(rng: Rng, canvas: Canvas) -> Change:
 def polyp(rng: Rng, canvas: Canvas) -> Change:
     """A rounded, reddened bump with a wet glint and a shadow at its foot."""
     radius = canvas.radius(rng, 0.003, 0.12)
-    core = canvas.inside(soften(blob(rng, canvas.size, canvas.somewhere(rng), radius), radius * rng.uniform(0.08, 0.25)))
+    core = canvas.inside(
+        soften(blob(rng, canvas.size, canvas.somewhere(rng), radius), radius * rng.uniform(0.08, 0.25))
+    )
     dome = soften(core, radius * 0.35)
     turn = rng.uniform(0, 2 * np.pi)
     across, down = cv2.Sobel(dome, cv2.CV_32F, 1, 0), cv2.Sobel(dome, cv2.CV_32F, 0, 1)

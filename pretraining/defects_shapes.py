@@ -89,7 +89,9 @@ def squash_and_turn(rng: Rng, points: np.ndarray, most: float = 3.0) -> np.ndarr
 
 
 def polygon_points(rng: Rng, radius: float, corners: int) -> np.ndarray:
-    angle = np.sort(rng.uniform(0, 2 * np.pi, corners)) if chance(rng, 0.6) else np.arange(corners) * 2 * np.pi / corners
+    angle = (
+        np.sort(rng.uniform(0, 2 * np.pi, corners)) if chance(rng, 0.6) else np.arange(corners) * 2 * np.pi / corners
+    )
     stretch = radius * 1.2 * rng.uniform(0.6, 1.2, corners)
     return squash_and_turn(rng, np.stack([np.cos(angle) * stretch, np.sin(angle) * stretch], 1))
 
@@ -160,7 +162,9 @@ def draw_line(drawn: np.ndarray, points: np.ndarray, width: float, value: int = 
         cv2.line(drawn, start, end, faint, max(1, round(local)), cv2.LINE_AA, SHIFT)
 
 
-def tree(rng: Rng, drawn: np.ndarray, start: np.ndarray, heading: float, length: float, width: float, depth: int) -> None:
+def tree(
+    rng: Rng, drawn: np.ndarray, start: np.ndarray, heading: float, length: float, width: float, depth: int
+) -> None:
     """A crack: a random walk that gets thinner, and from which thinner ones branch."""
     steps = int(np.clip(length / 4, 4, 28))
     turns = heading + np.cumsum(rng.normal(0, 0.22, steps)) + rng.normal(0, 0.35, steps)

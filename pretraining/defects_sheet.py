@@ -18,7 +18,7 @@ except ImportError:  # the sheet can be drawn before the scenes exist
 TILE, ACROSS = 128, 3
 
 
-def _stand_in(rng: np.random.Generator, size: int = 256):  # noqa: ANN202
+def _stand_in(rng: np.random.Generator, size: int = 256):
     """A plain scene for trying defects out: stripes, or plates on a ground."""
     from defects_shapes import fractal, grid
     from scenes_base import Scene

@@ -208,7 +208,9 @@ def knot(rng: Rng, canvas: Canvas) -> Change:
     lift = canvas.inside(np.exp(-np.square(np.minimum(distance, 4))))
     image = _relief(rng, canvas, lift, radius, log_uniform(rng, 15, 80))
     tone = local_colour(canvas, lift) * rng.uniform(0.3, 0.9)
-    return Change(blend(image, tone.astype(np.float32), canvas.inside(rings) * rng.uniform(0.4, 0.9)), lift > 0.05, True)
+    return Change(
+        blend(image, tone.astype(np.float32), canvas.inside(rings) * rng.uniform(0.4, 0.9)), lift > 0.05, True
+    )
 
 
 def fold(rng: Rng, canvas: Canvas) -> Change:
