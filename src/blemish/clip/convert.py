@@ -78,7 +78,7 @@ def from_openai_state_dict(
     tensors = {
         key: (value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))).detach()
         for key, value in state.items()
-        if key not in _NOT_WEIGHTS
+        if key.rpartition(".")[2] not in _NOT_WEIGHTS
     }
     _refuse_other_models(tensors)
     config = _infer_config(tensors, heads, activation)

@@ -4,37 +4,61 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+import torch
+
+from blemish.clip import hub
 from blemish.clip.backbone import CLIP_MEAN, CLIP_STD, Backbone, fingerprint_of
-from blemish.clip.tokenizer import read_tokenizer
-from blemish.errors import WeightsError
+from blemish.clip.convert import from_openai_state_dict
+from blemish.clip.files import read_state_dict, refuse_pointer
+from blemish.clip.tokenizer import CLIP_VOCABULARY, TextTokenizer, clip_tokenizer, read_tokenizer
+from blemish.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
 
-log = logging.getLogger(__name__)
-
 #: Where the backbone that comes with blemish lives.
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "embedded"
 
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
-def load_backbone(name_or_path: str = "embedded", *, revision: str | None = None) -> Backbone:
-    """Load a frozen CLIP.
+
+def load_backbone(
+    name_or_path: str = "embedded",
+    *,
+    revision: str | None = None,
+    activation: Literal["quick_gelu", "gelu"] | None = None,
+) -> Backbone:
+    """Load a frozen CLIP with a vision transformer.
 
     Args:
-        name_or_path: `embedded` (comes with blemish), or a folder written by transformers.
-        revision: of a model on the Hugging Face hub.
+        name_or_path: one of
+            `embedded`, which comes with blemish;
+            a folder as transformers writes it (config.json of type clip) or as open_clip does (open_clip_config.json);
+            a model of the Hugging Face hub, owner/model, of either kind (HF_HOME and HF_HUB_OFFLINE are respected);
+            a file: one of OpenAI's `.pt` archives, or an open_clip checkpoint (`.safetensors`, `.bin`, `.pt`).
+        revision: branch, tag or commit of a model on the hub.
+        activation: of the MLPs, for files only, which do not tell. If not given: `quick_gelu` for OpenAI's archives,
+            exact `gelu` for all others. Give `quick_gelu` for open_clip models that were trained so (those of OpenAI,
+            DFN, MetaCLIP, and what open_clip lists as `-quickgelu`).
 
     Returns:
-        the backbone: float32, on the CPU, in evaluation mode, its parameters frozen.
+        the backbone: float32, on the CPU, in evaluation mode, its parameters frozen. Half weights become float32.
+        CLIP's own tokenizer is used where the checkpoint has none and its vocabulary is CLIP's.
 
     Raises:
         WeightsError: if there is no such checkpoint or it cannot be used; nothing in a file is ever executed.
+        UsageError: for an activation where the checkpoint states its own, or a revision of something not on the hub.
     """
+    path = Path(name_or_path).expanduser()
+    from_hub = name_or_path != "embedded" and not path.exists() and hub.is_hub_id(name_or_path)
+    if revision is not None and not from_hub:
+        raise UsageError(f"a revision is of a model on the hub, but {name_or_path!r} is none")
+    if activation is not None and not path.is_file():
+        raise UsageError("activation is for checkpoint files; other checkpoints say themselves which one they have")
     if name_or_path == "embedded":
         if not (EMBEDDED / "config.json").is_file():
             raise WeightsError(
@@ -42,28 +66,83 @@ def load_backbone(name_or_path: str = "embedded", *, revision: str | None = None
                 EMBEDDED,
             )
         return _load_folder(EMBEDDED, "embedded")
-    return _load_folder(Path(name_or_path).expanduser(), name_or_path)
+    if path.is_dir():
+        return _load_folder(path, name_or_path)
+    if path.is_file():
+        return _load_file(path, name_or_path, activation)
+    if from_hub:
+        return _load_folder(
+            hub.fetch(name_or_path, revision), f"{name_or_path}@{revision}" if revision else name_or_path
+        )
+    raise WeightsError(
+        f"there is no file or folder {name_or_path!r}, and it is not the name of a model on the hub (owner/model)", path
+    )
+
+
+def _load_file(path: Path, name: str, activation: Literal["quick_gelu", "gelu"] | None) -> Backbone:
+    """An OpenAI archive or an open_clip checkpoint."""
+    state, from_openai = read_state_dict(path)
+    with _about(path):
+        model = from_openai_state_dict(state, activation=activation or ("quick_gelu" if from_openai else "gelu"))
+    # A tokenizer that happens to lie beside a file is asked only if the vocabulary is not CLIP's.
+    known = model.config.text_config.vocab_size == CLIP_VOCABULARY
+    return _assemble(model, name, None if known else read_tokenizer(path.parent), (CLIP_MEAN, CLIP_STD))
 
 
 def _load_folder(folder: Path, name: str) -> Backbone:
-    """A folder as transformers writes it: config.json, weights, tokenizer."""
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "clip":
-        raise WeightsError(
-            f"{name} holds a model of type {config.get('model_type')!r}, but blemish needs type 'clip'", folder
-        )
-    model = _from_pretrained(folder, name)
-    tokenizer = read_tokenizer(folder, model.config.text_config.eos_token_id)
+    """A folder of transformers or open_clip."""
+    if (folder / "config.json").is_file():
+        kind = read_json(folder / "config.json").get("model_type")
+        if kind == "clip":
+            mean_std = _read_mean_std(folder)
+            model = _from_pretrained(folder, name)
+            return _assemble(model, name, read_tokenizer(folder, model.config.text_config.eos_token_id), mean_std)
+        if not (folder / "open_clip_config.json").is_file():
+            raise WeightsError(f"{name} holds a model of type {kind!r}, but blemish needs one of type 'clip'", folder)
+    if (folder / "open_clip_config.json").is_file():
+        return _load_open_clip_folder(folder, name)
+    raise WeightsError(f"{name} holds no model: it has neither config.json nor open_clip_config.json", folder)
+
+
+def _load_open_clip_folder(folder: Path, name: str) -> Backbone:
+    path = folder / "open_clip_config.json"
+    config = read_json(path)
+    try:
+        model_config, picture_config = config["model_cfg"], config.get("preprocess_cfg", {})
+        vision, text = model_config["vision_cfg"], model_config["text_cfg"]
+        if vision.get("pool_type", "tok") != "tok" or text.get("pool_type", "argmax") != "argmax":
+            raise WeightsError(f"{name} pools tokens in another way than CLIP does", path)
+        heads = (vision["width"] // vision.get("head_width", 64), text.get("heads", 8))
+        mean_std = _check_mean_std(picture_config.get("mean", CLIP_MEAN), picture_config.get("std", CLIP_STD), path)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{name} is not a CLIP with a vision transformer of open_clip's own", path) from error
+    for weights in (folder / "open_clip_model.safetensors", folder / "open_clip_pytorch_model.bin"):
+        if weights.is_file():
+            break
+    else:
+        raise WeightsError(f"{name} has no weights (open_clip_model.safetensors)", folder)
+    state, _ = read_state_dict(weights)
+    with _about(weights):
+        activation: Literal["quick_gelu", "gelu"] = "quick_gelu" if model_config.get("quick_gelu") else "gelu"
+        model = from_openai_state_dict(state, heads=heads, activation=activation)
+    return _assemble(model, name, read_tokenizer(folder), mean_std)
+
+
+def _assemble(model: CLIPModel, name: str, tokenizer: TextTokenizer | None, mean_std: MeanStd) -> Backbone:
+    vocabulary = model.config.text_config.vocab_size
     if tokenizer is None:
-        raise WeightsError(f"{name} has no tokenizer: put its tokenizer.json into the folder", folder)
-    mean, std = _read_mean_std(folder)
-    return Backbone(model, tokenizer, name, fingerprint_of(model), mean=mean, std=std)
+        if vocabulary != CLIP_VOCABULARY:
+            raise WeightsError(f"{name} has no tokenizer: put its tokenizer.json beside the weights", name)
+        tokenizer = clip_tokenizer()
+    if tokenizer.backend.get_vocab_size() > vocabulary:
+        raise WeightsError(f"the tokenizer of {name} has more tokens than the model's {vocabulary}", name)
+    return Backbone(model, tokenizer, name, fingerprint_of(model), mean=mean_std[0], std=mean_std[1])
 
 
 def _from_pretrained(folder: Path, name: str) -> CLIPModel:
-    import torch
-
-    with quiet_transformers():
+    for weights in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        refuse_pointer(weights)
+    with _quiet_transformers():
         from transformers import CLIPModel
 
         try:
@@ -72,8 +151,10 @@ def _from_pretrained(folder: Path, name: str) -> CLIPModel:
             )
         except Exception as error:  # transformers, safetensors and pickle each have their own
             raise WeightsError(f"the weights in {name} cannot be loaded: {_first_line(error)}", folder) from error
-    for what in ("missing_keys", "mismatched_keys", "error_msgs"):
-        if found := sorted(map(str, report.get(what) or ())):
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
+        # Older checkpoints also hold position numbers, which are no weights.
+        found = sorted(str(key) for key in report.get(what) or () if not str(key).endswith("position_ids"))
+        if found:
             raise WeightsError(
                 f"the weights in {name} do not fit its config.json: {what.replace('_', ' ')} {', '.join(found[:3])}"
                 + (f" and {len(found) - 3} more" if len(found) > 3 else ""),
@@ -82,16 +163,25 @@ def _from_pretrained(folder: Path, name: str) -> CLIPModel:
     return cast("CLIPModel", model.eval().requires_grad_(False))
 
 
-def _read_mean_std(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _read_mean_std(folder: Path) -> MeanStd:
     """From preprocessor_config.json where there is one, else CLIP's."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return CLIP_MEAN, CLIP_STD
     config = read_json(path)
-    mean, std = config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_STD)
+    return _check_mean_std(config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_STD), path)
+
+
+def _check_mean_std(mean: Any, std: Any, path: Path) -> MeanStd:
     for values in (mean, std):
-        if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
-            raise WeightsError("preprocessor_config.json has a mean or std that is not three numbers", path)
+        if (
+            not isinstance(values, list | tuple)
+            or len(values) != 3
+            or not all(isinstance(v, int | float) for v in values)
+        ):
+            raise WeightsError(f"{path.name} has a mean or std that is not three numbers", path)
+    if min(std) <= 0:
+        raise WeightsError(f"{path.name} has a std that is not above zero", path)
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
@@ -99,12 +189,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        WeightsError: if the file is missing or holds none.
+        WeightsError: if the file cannot be read or holds none.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"there is no {path.name} in {path.parent}", path) from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error}", path) from error
     if not isinstance(found, dict):
@@ -117,7 +205,16 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
+def _about(path: Path) -> Iterator[None]:
+    """Name the file in what goes wrong with its contents."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{path.name}: {error}", path) from error
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
     """Keep transformers' warnings and progress bars off the screen; what matters is raised by blemish."""
     from transformers.utils import logging as theirs
 

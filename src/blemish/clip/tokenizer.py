@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from blemish.errors import UsageError, WeightsError
 
+#: Tokens of CLIP's own vocabulary, of all of OpenAI's models and nearly all of open_clip's.
+CLIP_VOCABULARY = 49408
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -82,7 +86,7 @@ def read_tokenizer(folder: Path, model_eos: int | None = None) -> TextTokenizer 
             backend.no_truncation()
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             path = folder / "merges.txt"
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")
             vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             backend = build_clip_tokenizer(vocab, [line for line in lines if line and not line.startswith("#version")])
         else:
@@ -109,6 +113,35 @@ def _end_token(folder: Path, backend: Any, model_eos: int | None) -> int | None:
         if number is not None:
             return number
     return model_eos
+
+
+def clip_tokenizer() -> TextTokenizer:
+    """CLIP's own tokenizer, from the merges that come with blemish.
+
+    bpe_merges.txt.gz holds the 48,894 byte-pair merges of OpenAI's CLIP (MIT licence, (c) 2021 OpenAI). The vocabulary
+    follows from them: 256 bytes, the same at the end of a word, the merged tokens, start and end.
+    """
+    packed = resources.files("blemish.clip").joinpath("bpe_merges.txt.gz").read_bytes()
+    merges = gzip.decompress(packed).decode("utf-8").strip().split("\n")
+    letters = _byte_letters()
+    tokens = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *(pair.replace(" ", "") for pair in merges),
+        START,
+        END,
+    ]
+    backend = build_clip_tokenizer({token: number for number, token in enumerate(tokens)}, merges)
+    return TextTokenizer(backend, backend.token_to_id(END))
+
+
+def _byte_letters() -> list[str]:
+    """A printable letter for each byte, in the order of CLIP's vocabulary.
+
+    Bytes that Latin-1 prints stand for themselves and come first; the others follow as letters from 256 on.
+    """
+    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in printed] + [chr(256 + number) for number in range(256 - len(printed))]
 
 
 def build_clip_tokenizer(vocab: dict[str, int], merges: Sequence[str]) -> Any:
