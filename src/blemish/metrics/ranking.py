@@ -131,6 +131,8 @@ def levels(ranking: Ranking, block: int = BLOCK) -> Iterator[Levels]:
         high = int(np.searchsorted(negatives, values[-1], side="right"))
         window, above = negatives[low:high], negatives.size - low
         overlap = carried + np.cumsum(ranking.shares(start, end)[::-1])
+        if start == 0 and ranking.regions is not None:
+            overlap[-1] = 1.0  # every region is covered: what the sum misses of it is rounding
         yield Levels(
             scores=from_keys(values[::-1]),
             tp=(positives.size - start - first)[::-1],
