@@ -16,7 +16,7 @@ import defects_parts as parts
 import defects_patches as patches
 import defects_surface as surface
 import numpy as np
-from defects_canvas import Canvas, Maker, exact_mask
+from defects_canvas import Canvas, Maker, box, exact_mask
 from defects_distractors import add_distractors
 from defects_shapes import Rng, chance
 
@@ -27,7 +27,7 @@ __all__ = ["KINDS", "Defect", "add_defects", "add_distractors", "one_defect", "w
 
 cv2.setNumThreads(0)
 
-TRIES = 4
+TRIES = 5  # kinds in turn, before giving a scene up
 FEWEST = 12 / 256**2  # a mask below this part of the picture shows nothing
 FAINTEST = 9.0  # mean change of 255 in the mask; small masks must stand out more (see one_defect)
 
@@ -135,10 +135,16 @@ def one_defect(rng: Rng, scene: Scene, kind: str, photos: Sequence[np.ndarray] =
         return None
     mask, strength = exact_mask(scene.image, change)
     share = cv2.countNonZero(mask) / mask.size
-    # A hundred pixels must differ more than ten thousand to be found at all.
-    if share < FEWEST or share > 0.6 or strength < FAINTEST + 0.1 / np.sqrt(share):
+    if share < FEWEST or share > 0.6 or strength < _needed(canvas, mask, share):
         return None
     return Defect(change.image, mask.astype(bool), kind)
+
+
+def _needed(canvas: Canvas, mask: np.ndarray, share: float) -> float:
+    """The mean change that can be seen: more where the mask is small and where the picture itself is busy."""
+    rows, columns = box(mask, 4)
+    _, busy = cv2.meanStdDev(np.ascontiguousarray(canvas.gray[rows, columns]))
+    return FAINTEST + 0.1 / np.sqrt(share) + 0.25 * float(busy[0, 0])
 
 
 if __name__ == "__main__":

@@ -97,8 +97,9 @@ class Canvas:
 
 
 def box(alpha: np.ndarray, pad: int = 0) -> tuple[slice, slice]:
-    """The rows and columns in which the alpha is not nothing."""
+    """The rows and columns in which the alpha is not nothing; one corner pixel if it is nothing everywhere."""
     x, y, width, height = cv2.boundingRect((alpha > 0.01).astype(np.uint8))
+    width, height = max(width, 1), max(height, 1)
     rows, columns = alpha.shape
     top, left = max(y - pad, 0), max(x - pad, 0)
     return slice(top, min(y + height + pad, rows)), slice(left, min(x + width + pad, columns))
@@ -247,8 +248,6 @@ def exact_mask(before: np.ndarray, change: Change) -> tuple[np.ndarray, float]:
     whole = np.zeros(change.region.shape, np.uint8)
     where = box(change.region, 8)
     region = change.region[where]
-    if not region.size:
-        return whole, 0.0
     intended = cv2.dilate((region > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
     parts = cv2.split(cv2.absdiff(before[where], change.image[where]))
     difference = cv2.max(cv2.max(parts[0], parts[1]), parts[2])
@@ -258,7 +257,19 @@ def exact_mask(before: np.ndarray, change: Change) -> tuple[np.ndarray, float]:
     # A thin stroke's halo would be wider than the stroke: the blurred picture decides only next to real change.
     visible &= cv2.dilate((difference > VISIBLE).astype(np.uint8), np.ones((2, 2), np.uint8))
     if change.solid:
-        visible |= (cv2.blur(visible * np.uint8(255), (9, 9)) > 90).astype(np.uint8) & intended
+        share = cv2.blur(visible * np.uint8(255), (13, 13))
+        visible = (visible & (share > 30)) | ((share > 85).astype(np.uint8) & intended)
     visible = cv2.morphologyEx(visible, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) & intended
+    if change.solid:
+        _fill_holes(visible)
     whole[where] = visible
     return whole, float(cv2.mean(difference, visible)[0])
+
+
+def _fill_holes(mask: np.ndarray) -> None:
+    """Fill, in place, holes that are small against the mask: the top of a dent belongs to it though it looks the same."""
+    contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    most = 0.25 * cv2.countNonZero(mask)
+    for contour, (_, _, _, parent) in zip(contours, tree[0] if tree is not None else (), strict=True):
+        if parent >= 0 and cv2.contourArea(contour) < most:
+            cv2.drawContours(mask, [contour], -1, 1, -1)

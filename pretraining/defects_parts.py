@@ -198,10 +198,16 @@ class Strokes:
         self.mask = high if share < 0.5 else 1 - high
         self.share = min(share, 1 - share)
         self.contrast = abs(cv2.mean(gray, self.mask)[0] - cv2.mean(gray, 1 - self.mask)[0])
+        spread = float(cv2.meanStdDev(gray)[1][0, 0])
+        # Otsu's measure of two clear classes: 0.64 for plain noise, 1 for black on white.
+        self.clearness = self.share * (1 - self.share) * self.contrast**2 / max(spread, 1.0) ** 2
+        self.ordered = canvas.ordered
         self.depth = cv2.distanceTransform(self.mask, cv2.DIST_L2, 3)
 
     @property
     def usable(self) -> bool:
+        if not self.ordered or self.clearness < 0.76:
+            return False
         return self.contrast > 22 and self.share > 0.02 and min(self.mask.shape) > 12
 
     def point(self, rng: Rng, where: np.ndarray) -> tuple[float, float] | None:

@@ -276,7 +276,7 @@ def polyp(rng: Rng, canvas: Canvas) -> Change:
     turn = rng.uniform(0, 2 * np.pi)
     across, down = cv2.Sobel(dome, cv2.CV_32F, 1, 0), cv2.Sobel(dome, cv2.CV_32F, 0, 1)
     slope = across * float(np.cos(turn)) + down * float(np.sin(turn))
-    image = shade(canvas.image, canvas.inside(slope * radius * log_uniform(rng, 3, 14)))
+    image = shade(canvas.image, canvas.inside(slope * radius * log_uniform(rng, 2, 9)))
     image = tint(image, rng.uniform((0.95, 0.6, 0.6), (1.4, 0.95, 0.95)).astype(np.float32), core)
     where = (grid(canvas.size)[0] - canvas.size / 2, grid(canvas.size)[1] - canvas.size / 2)
     lit = np.clip(slope * radius / 2 + 0.2 * np.sin(where[0] * 0.3) * np.sin(where[1] * 0.3) - 0.55, 0, 1) * core

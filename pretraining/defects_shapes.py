@@ -167,14 +167,14 @@ def tree(
 ) -> None:
     """A crack: a random walk that gets thinner, and from which thinner ones branch."""
     steps = int(np.clip(length / 4, 4, 28))
-    turns = heading + np.cumsum(rng.normal(0, 0.22, steps)) + rng.normal(0, 0.35, steps)
+    turns = heading + np.cumsum(rng.normal(0, 0.22, steps)) + rng.normal(0, 0.45, steps)
     points = start + np.cumsum(np.stack([np.cos(turns), np.sin(turns)], 1) * length / steps, 0)
     points = np.vstack([start, points])
     for index in range(0, steps, 3):
         local = width * (1 - 0.8 * index / steps)
         draw_line(drawn, points[index : index + 4], local)
     if depth > 0:
-        for index in rng.integers(1, steps, int(rng.integers(0, 4))):
+        for index in rng.integers(1, steps, int(rng.integers(0, 5))):
             side = turns[index] + sign(rng) * rng.uniform(0.4, 1.2)
             part = rng.uniform(0.25, 0.6)
             tree(rng, drawn, points[index], side, length * part, width * 0.6, depth - 1)
