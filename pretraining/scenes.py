@@ -32,7 +32,7 @@ from scenes_base import (
     smooth,
 )
 from scenes_medical import MEDICAL
-from scenes_objects import SPECIES, object_family
+from scenes_objects import SPECIES, heap, kit, object_family
 from scenes_patterns import PATTERNS, box
 from scenes_textures import TEXTURES, any_texture, texture_scene
 
@@ -93,7 +93,12 @@ def framed(rng: Rng, size: int, photos: Photos) -> Scene:
     return Scene(lighting(rng, image, 0.4), mask > 127, name, material)
 
 
-_OTHER: dict[str, tuple[Family, float]] = {"regions": (regions, 3.0), "framed": (framed, 1.5)}
+_OTHER: dict[str, tuple[Family, float]] = {
+    "regions": (regions, 3.0),
+    "framed": (framed, 1.5),
+    "kit": (kit, 2.0),
+    "heap": (heap, 1.2),
+}
 
 # name -> (family, weight). Weights are shares of the whole after normalisation.
 FAMILIES: dict[str, tuple[Family, float]] = {

@@ -143,7 +143,7 @@ class Theme:
         self.rng = rng
         self.grey = chance(rng, 0.45) if grey is None else grey
         self.hue = float(rng.uniform(0, 180))
-        self.saturation = float(rng.beta(1.6, 1.6))
+        self.saturation = float(rng.beta(1.4, 2.0))
         self.spread = loguni(rng, 4, 90)
 
     def color(self, value: float | None = None, low: float = 20, high: float = 235) -> tuple[float, float, float]:

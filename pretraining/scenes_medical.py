@@ -35,6 +35,13 @@ def _ellipse(field: np.ndarray, x: float, y: float, a: float, b: float, angle: f
     cv2.ellipse(field, centre, axes, angle, 0, 360, value, -1, cv2.LINE_AA, 3)
 
 
+def _bright(theme: Theme, middle: float, contrast: float) -> np.ndarray:
+    """A dark-to-bright table around a given brightness: flesh is never inverted."""
+    low, high = theme.color(middle - contrast / 2), theme.color(middle + contrast / 2)
+    where = np.linspace(0, 1, 256)[:, None]
+    return (np.array(low) * (1 - where) + np.array(high) * where).astype(np.uint8)
+
+
 def slice_scan(rng: Rng, size: int, photos: Photos) -> Scene:
     """A head or trunk slice: bright ring, two-sided folds, symmetric cavities."""
     c = size / 2
@@ -43,12 +50,12 @@ def slice_scan(rng: Rng, size: int, photos: Photos) -> Scene:
     shape = fill(size, outline)
     inner = fill(size, (outline - c) * rng.uniform(0.8, 0.92) + c)
     tissue = np.full((size, size), rng.uniform(70, 150), np.float32)
-    half = octaves(rng, size, size * rng.uniform(0.06, 0.16), 0.5)
+    half = octaves(rng, size, size * rng.uniform(0.1, 0.25), 0.35)
     if chance(rng, 0.7):
         half = 0.8 * (half + half[:, ::-1]) + 0.3 * smooth(rng, size, size * 0.06)
-    folds = np.cos(half * rng.uniform(1, 3))
+    folds = np.cos(half * rng.uniform(1, 2.5))
     depth = cv2.distanceTransform((inner > 127).astype(np.uint8), cv2.DIST_L2, 3) / size
-    tissue += rng.uniform(5, 35) * folds * np.clip(1.3 - depth * rng.uniform(2, 8), 0, 1)
+    tissue += rng.uniform(4, 22) * folds * np.clip(1.3 - depth * rng.uniform(2, 8), 0, 1)
     cavities = np.zeros((size, size), np.uint8)
     for _ in range(int(rng.integers(1, 4))):
         dx, y = rng.uniform(0.03, 0.2) * size, c + rng.uniform(-0.2, 0.2) * size
@@ -74,7 +81,7 @@ def radiograph(rng: Rng, size: int, photos: Photos) -> Scene:
     """Ribs, a spine and lung fields, or castings and welds seen through."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     x, y = axis[None, :], axis[:, None]
-    field = 120 + 50 * smooth(rng, size, size * 0.6) + 20 * octaves(rng, size, size * 0.2, 0.5)
+    field = rng.uniform(100, 150) + 14 * smooth(rng, size, size * 0.6) + 6 * octaves(rng, size, size * 0.2, 0.6)
     wide = rng.uniform(0.25, 0.4)
     for sign in (-1, 1):
         lung = np.exp(-((((x - sign * 0.45) / wide) ** 2 + ((y + 0.05) / 0.75) ** 2) ** 2))
@@ -151,13 +158,13 @@ def endoscopy(rng: Rng, size: int, photos: Photos) -> Scene:
     radius = np.sqrt((axis[None] - cx) ** 2 + (axis[:, None] - cy) ** 2)
     folds = np.sin(radius * rng.uniform(6, 20) + relief * 0.8) * rng.uniform(0, 0.18)
     h = 0.45 + 0.3 * np.tanh(radius * 1.5) + folds + 0.06 * relief
-    image = paint(h, theme.ramp(rng.uniform(90, 180), 2))
+    image = paint(h, _bright(theme, rng.uniform(110, 170), rng.uniform(80, 170)))
     lines = image.copy()
     _vessels(rng, lines, theme.color(rng.uniform(60, 130)), int(rng.integers(3, 12)), loguni(rng, 1, 3))
     image = cv2.addWeighted(image, 0.65, cv2.GaussianBlur(lines, (0, 0), 0.8), 0.35, 0)
     if chance(rng, 0.75):
         wet = smooth(rng, size, size * rng.uniform(0.02, 0.05)) + 3 * folds + 0.6 * smooth(rng, size, size * 0.2)
-        glint = np.clip((wet - rng.uniform(1.7, 2.4)) * 700, 0, 255).astype(np.uint8)
+        glint = np.clip((wet - rng.uniform(2.2, 3.0)) * 500, 0, 255).astype(np.uint8)
         image = blend(image, plain(size, (255, 250, 245)), cv2.GaussianBlur(glint, (0, 0), 0.9))
     mask = full(size)
     if chance(rng, 0.4):
@@ -173,7 +180,7 @@ def retina(rng: Rng, size: int, photos: Photos) -> Scene:
     theme = Theme(rng, grey=False)
     theme.hue, theme.spread, theme.saturation = float(rng.uniform(3, 14)), 3.0, float(rng.uniform(0.6, 0.95))
     h = 0.55 + 0.1 * smooth(rng, size, size * 0.5) + 0.02 * octaves(rng, size, 8, 0.8)
-    image = paint(h, theme.ramp(150, 2))
+    image = paint(h, _bright(theme, rng.uniform(110, 170), rng.uniform(60, 150)))
     x, y = size * rng.choice([0.25, 0.75]) + rng.normal(0, 5), size * rng.uniform(0.4, 0.6)
     color = theme.color(rng.uniform(60, 110))
     lines = image.copy()
@@ -200,10 +207,10 @@ def skin(rng: Rng, size: int, photos: Photos) -> Scene:
     """Skin with pores or furrows and hairs spread evenly."""
     theme = Theme(rng, grey=False)
     theme.hue, theme.spread, theme.saturation = float(rng.uniform(4, 16)), 4.0, float(rng.uniform(0.15, 0.65))
-    _, labels, n = cells(rng, size, loguni(rng, 5, 22), 0.4)
+    _, labels, _n = cells(rng, size, loguni(rng, 5, 22), 0.4)
     relief = cv2.GaussianBlur((labels % 17).astype(np.float32), (0, 0), rng.uniform(0.8, 2))
     h = normalise(relief, 0.1) + 0.15 * smooth(rng, size, size * 0.4) + 0.05 * octaves(rng, size, 6, 0.8)
-    image = paint(h, theme.ramp(loguni(rng, 25, 110), 3))
+    image = paint(h * 0.6 + 0.2, _bright(theme, rng.uniform(70, 225), loguni(rng, 25, 90)))
     if chance(rng, 0.5):
         color, heading = theme.color(rng.uniform(20, 90)), rng.uniform(0, 6.28)
         for _ in range(int(rng.integers(20, 70))):
@@ -225,7 +232,7 @@ def microscopy(rng: Rng, size: int, photos: Photos) -> Scene:
     ground, membrane, nucleus = theme.color(), theme.color(), theme.color()
     period = loguni(rng, 12, 60)
     if chance(rng, 0.4):
-        distance, labels, n = cells(rng, size, period, 0.5)
+        distance, _labels, _n = cells(rng, size, period, 0.5)
         image = paint(normalise(distance, 0.2), theme.ramp(stops=2))
         spot = np.clip((period * rng.uniform(0.12, 0.3) - distance) * 200, 0, 255).astype(np.uint8)
         image = blend(image, plain(size, nucleus), spot)

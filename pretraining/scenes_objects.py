@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -52,6 +53,12 @@ def fill(side: int, points: np.ndarray) -> np.ndarray:
     return alpha
 
 
+def rounded(alpha: np.ndarray, radius: float) -> np.ndarray:
+    """The same shape with corners rounded by about `radius` pixels."""
+    field = cv2.GaussianBlur(alpha, (0, 0), radius).astype(np.float32)
+    return np.clip((field - 127) * (1.2 * radius) + 127, 0, 255).astype(np.uint8)
+
+
 def wobbly(rng: Rng, amount: float, n: int = 72, waves: int = 4) -> np.ndarray:
     """Radius profile 1 +- amount of low-frequency irregularity."""
     t = np.arange(n) * (2 * math.pi / n)
@@ -87,7 +94,7 @@ class Look:
     def __init__(self, rng: Rng) -> None:
         self.light = rng.uniform(0, 2 * math.pi)
         self.round = loguni(rng, 0.08, 1.0)
-        self.strength = rng.uniform(0.1, 0.9)
+        self.strength = loguni(rng, 0.06, 0.8)
         self.gloss = rng.uniform(0.2, 1.0) if chance(rng, 0.5) else 0.0
         self.mottle = loguni(rng, 0.005, 0.12)
 
@@ -98,7 +105,7 @@ class Look:
 def blob(rng: Rng, theme: Theme, look: Look) -> Species:
     """Ellipses, stones, beans, superellipses."""
     squash, power = rng.uniform(0.5, 1), rng.choice([2, 2, 2.6, 4])
-    color, irregular = theme.color(), rng.choice([0, 0.02, 0.08, 0.15])
+    color, irregular = theme.color(), rng.choice([0, 0.02, 0.05, 0.1])
     t = np.arange(72) * (2 * math.pi / 72)
     base = (np.abs(np.cos(t)) ** power + np.abs(np.sin(t)) ** power) ** (-1 / power)
     base = 0.8 * base / base.max()
@@ -119,10 +126,7 @@ def polygon(rng: Rng, theme: Theme, look: Look) -> Species:
     rim = chance(rng, 0.5)
 
     def draw(rng: Rng, side: int) -> Sprite:
-        alpha = fill(side, polar(side, np.full(n, 0.85), squash))
-        k = max(1.0, corner * side)
-        alpha = cv2.convertScaleAbs(cv2.GaussianBlur(alpha, (0, 0), k), alpha=4, beta=-1.5 * 255)
-        alpha = np.where(cv2.GaussianBlur(fill(side, polar(side, np.full(n, 0.85), squash)), (0, 0), k) < 96, 0, alpha)
+        alpha = rounded(fill(side, polar(side, np.full(n, 0.85), squash)), max(1.0, corner * side))
         image = _body(rng, side, color, look.mottle)
         c = side / 2
         if rim:
@@ -285,8 +289,7 @@ def brush(rng: Rng, theme: Theme, look: Look) -> Species:
         alpha = np.zeros((side, side), np.uint8)
         box(alpha, 0.05 * side, (0.5 - width / 3) * side, 0.95 * side, (0.5 + width / 3) * side, 255)
         box(alpha, 0.05 * side, (0.5 - width) * side, (0.05 + head) * side, (0.5 + width) * side, 255)
-        alpha = cv2.convertScaleAbs(cv2.GaussianBlur(alpha, (0, 0), max(1, side * 0.015)), alpha=3, beta=-255)
-        alpha[cv2.GaussianBlur(alpha, (0, 0), 1) < 30] = 0
+        alpha = rounded(alpha, max(1, side * 0.015))
         image, alpha = look.shade(_body(rng, side, handle, look.mottle), alpha)
         for i in range(cols):
             for j in range(rows):
@@ -541,9 +544,7 @@ def box_thing(rng: Rng, theme: Theme, look: Look) -> Species:
         corners = corners + rng.normal(0, 0.004 + soft * 0.1, (4, 2)) + 0.5
         alpha = fill(side, corners * side)
         if soft > 0.02:
-            k = max(1, soft * side)
-            alpha = cv2.GaussianBlur(alpha, (0, 0), k)
-            alpha = np.clip((alpha.astype(np.float32) - 127) * k * 0.6 + 127, 0, 255).astype(np.uint8)
+            alpha = rounded(alpha, max(1, soft * side))
         if frame:
             box(image, *((0.5 + np.array([-wide, -tall, wide, tall]) * 0.86) * side), trim)
         for x, y, w, h, kind in items:
@@ -611,9 +612,9 @@ def backdrop(rng: Rng, size: int, theme: Theme, photos: Photos) -> np.ndarray:
     )
 
 
-def places(rng: Rng, size: int) -> list[tuple[float, float, float]]:
+def places(rng: Rng, size: int, alone: bool = True) -> list[tuple[float, float, float]]:
     """(x, y, side) of the instances: one large, a grid or a loose heap without overlap."""
-    kind = rng.choice(4, p=[0.52, 0.22, 0.16, 0.1])
+    kind = rng.choice(4, p=[0.52, 0.22, 0.16, 0.1] if alone else [0, 0.4, 0.2, 0.4])
     if kind == 0:
         side = size * rng.uniform(0.6, 1.02)
         slack = max(size - side, 0) / 2
@@ -644,19 +645,78 @@ def places(rng: Rng, size: int) -> list[tuple[float, float, float]]:
 
 
 def object_family(which: str) -> Callable[[Rng, int, Photos], Scene]:
+    """A family of pictures with instances of one species."""
+
     def family(rng: Rng, size: int, photos: Photos) -> Scene:
-        return object_scene(rng, size, photos, SPECIES[which][0])
+        theme, look = Theme(rng), Look(rng)
+        species = SPECIES[which][0](rng, theme, look)
+        return assemble(rng, size, photos, theme, look, [species], places(rng, size))
 
     return family
 
 
-def object_scene(rng: Rng, size: int, photos: Photos, make: Callable[[Rng, Theme, Look], Species]) -> Scene:
-    """Instances of one species laid on a backdrop with shadows."""
-    theme = Theme(rng)
-    look = Look(rng)
-    species = make(rng, theme, look)
+_KINDS = list(SPECIES)
+
+
+def kit(rng: Rng, size: int, photos: Photos) -> Scene:
+    """Several different things together: a set, a lunch box, a sorted tray. No order but its own."""
+    theme, look = Theme(rng), Look(rng)
+    kinds = rng.choice(len(_KINDS), int(rng.integers(2, 5)))
+    species = [SPECIES[_KINDS[k]][0](rng, theme if chance(rng, 0.5) else Theme(rng), look) for k in kinds]
+    spots = places(rng, size, alone=False)
+    scene = assemble(rng, size, photos, theme, look, species, spots)
+    name = pick(rng, "kit", "set of parts", "assortment", "tray of objects", "food box", "toolbox", "collection")
+    return replace(scene, name=name, material=pick(rng, "mixed", "assorted", "sorted"))
+
+
+def heap(rng: Rng, size: int, photos: Photos) -> Scene:
+    """Bulk goods: many instances of one species lying over one another."""
+    theme, look = Theme(rng), Look(rng)
+    species = SPECIES[pick(rng, "blob", "nut", "bent", "screw", "capsule", "cookie", "leaf", "gear")][0](
+        rng, theme, look
+    )
+    side = size * loguni(rng, 0.12, 0.4)
+    n = int(np.clip(side, 12, 96))
+    stock = [species.draw(rng, n) for _ in range(4)]
+    image = plain(size, [c * 0.35 for c in theme.color()])
+    angle, spread = rng.uniform(0, 360), rng.choice([15, 180, 180])
+    step = side * rng.uniform(0.4, 0.6)
+    spots = [(x, y) for y in np.arange(0, size + step, step) for x in np.arange(0, size + step, step)]
+    order = rng.permutation(len(spots))[:110]
+    for k in order:
+        colors, alpha = stock[int(rng.integers(4))]
+        matrix = cv2.getRotationMatrix2D((n / 2, n / 2), angle + spread * rng.uniform(-1, 1), side / n)
+        x, y = spots[k][0] + rng.normal() * step * 0.3, spots[k][1] + rng.normal() * step * 0.3
+        reach = int(side * 0.6) + 2
+        x0, y0, x1, y1 = (
+            max(0, int(x) - reach),
+            max(0, int(y) - reach),
+            min(size, int(x) + reach),
+            min(size, int(y) + reach),
+        )
+        if x1 - x0 < 3 or y1 - y0 < 3:
+            continue
+        matrix[:, 2] += [x - n / 2 - x0, y - n / 2 - y0]
+        top = cv2.warpAffine(colors, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE)
+        shape = cv2.warpAffine(alpha, matrix, (x1 - x0, y1 - y0))
+        area = image[y0:y1, x0:x1]
+        dark = cv2.convertScaleAbs(cv2.blur(shape, (5, 5)), alpha=0.5)
+        image[y0:y1, x0:x1] = blend(blend(area, np.zeros_like(area), dark), top, shape)
+    name = pick(rng, f"pile of {species.name}s", "bulk goods", f"{species.name}s", "heap")
+    return Scene(lighting(rng, image, 0.3), np.ones((size, size), bool), name, species.material)
+
+
+def assemble(
+    rng: Rng,
+    size: int,
+    photos: Photos,
+    theme: Theme,
+    look: Look,
+    kinds: Sequence[Species],
+    spots: list[tuple[float, float, float]],
+) -> Scene:
+    """Lay instances at the spots on a backdrop, with shadows."""
     back = backdrop(rng, size, theme, photos)
-    spots = places(rng, size)
     shadow, soft = rng.uniform(0, 0.6) if chance(rng, 0.75) else 0.0, loguni(rng, 0.01, 0.08)
     fall = rng.uniform(0.0, 0.06)
     base_angle, spread = rng.choice([0.0, 0.0, 90.0, 180.0, rng.uniform(-180, 180)]), rng.choice([0, 3, 15, 180])
@@ -665,6 +725,7 @@ def object_scene(rng: Rng, size: int, photos: Photos, make: Callable[[Rng, Theme
     masks: list[np.ndarray] = []
     for x, y, side in spots:
         n = int(np.clip(side, 12, 224))
+        species = kinds[int(rng.integers(len(kinds)))]
         image, alpha = species.draw(rng, n)
         angle = base_angle + spread * rng.uniform(-1, 1)
         matrix = cv2.getRotationMatrix2D((n / 2, n / 2), angle, side / n)

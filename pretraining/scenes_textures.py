@@ -147,7 +147,7 @@ def wood(rng: Rng, size: int, photos: Photos) -> Surface:
 
 
 def leather(rng: Rng, size: int, photos: Photos) -> Surface:
-    distance, labels, n = cells(rng, size, loguni(rng, 5, 40), rng.choice([0, 0.4, 0.8]))
+    distance, labels, _n = cells(rng, size, loguni(rng, 5, 40), rng.choice([0, 0.4, 0.8]))
     edge = cv2.GaussianBlur(cell_edges(labels), (0, 0), loguni(rng, 0.6, 2.2)).astype(np.float32) / 255
     h = 0.7 - edge + _threads(rng, labels, 0.06) + 0.08 * octaves(rng, size, 30, 0.6)
     if chance(rng, 0.4):
@@ -288,7 +288,7 @@ def foam(rng: Rng, size: int, photos: Photos) -> Surface:
     h = np.full((size, size), 0.75, np.float32)
     for _ in range(int(rng.integers(1, 4))):
         distance, labels, _n = cells(rng, size, loguni(rng, 6, 40), rng.choice([0, 0.5]))
-        radius = np.abs(_threads(rng, labels, 1.0)) * np.float32(loguni(rng, 1, 6)) + 0.5
+        radius = (0.8 + 0.4 * _threads(rng, labels, 1.0)) * np.float32(loguni(rng, 1.2, 6))
         h -= np.float32(rng.uniform(0.3, 0.7)) * np.clip(radius - distance, 0, 1)
     h = cv2.GaussianBlur(h, (0, 0), rng.uniform(0.5, 1.5)) + 0.06 * octaves(rng, size, 12, 0.8)
     return tint(rng, h), pick(rng, "foam", "sponge", "bread", "cork", "pumice"), pick(rng, "porous", "foam", "spongy")
@@ -298,7 +298,7 @@ def rust(rng: Rng, size: int, photos: Photos) -> Surface:
     a = octaves(rng, size, loguni(rng, 10, 90), rng.uniform(0.55, 0.85))
     theme = Theme(rng)
     image = tint(rng, normalise(a), theme)
-    pits = np.clip((octaves(rng, size, loguni(rng, 2, 8), 0.6) - rng.uniform(0.8, 1.6)) * 160, 0, 255)
+    pits = np.clip((octaves(rng, size, loguni(rng, 2, 8), 0.6) - rng.uniform(0.5, 1.2)) * 160, 0, 255)
     image = blend(image, plain(size, theme.color()), pits.astype(np.uint8))
     return (
         image,
