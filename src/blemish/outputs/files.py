@@ -1,0 +1,346 @@
+"""Files made of detections: heatmaps, overlays, masks, maps and regions.
+
+    out/heatmap/<picture>.png    the map in colours, RGB
+    out/overlay/<picture>.png    the same over the picture, RGB
+    out/mask/<picture>.png       0 normal, 255 anomalous, L
+    out/map/<picture>.npy        raw float32 (H, W); .tiff with map_format="tiff"
+    out/regions.jsonl            a line per picture, written as it is done
+    out/regions.json             the same as one COCO file, made on closing
+
+<picture> is the picture's path below the root with its own suffix kept, so a/x.png, b/x.png and b/x.jpg stay apart
+whatever order they come in. Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from blemish.detection import Detection, Region
+from blemish.errors import OutputError, UsageError
+from blemish.outputs.rle import encode_polygon
+
+if TYPE_CHECKING:
+    from blemish.pictures import Picture
+
+Kind = Literal["heatmap", "overlay", "mask", "map", "regions"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_counter = itertools.count()
+# Not allowed in file names somewhere: control characters, what Windows reserves, halves of broken UTF-8.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\ud800-\udfff]|[. ]$')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+_LONGEST = 180  # bytes of a name; file systems allow 255, suffixes and the temporary name take some
+
+
+def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    """The sentence for a file that cannot be written."""
+    shown = os.fspath(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "the disk is full; free some space and run again"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "it is not allowed there; check the permissions or choose another folder"
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        remedy = "a file and a folder of one name stand in each other's way; choose another folder"
+    else:
+        remedy = f"{error.strerror or type(error).__name__}; choose another folder"
+    return OutputError(f"cannot write {shown!r}: {remedy}.", shown)
+
+
+def write_atomically(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Write a file through a temporary neighbour, so that it appears whole or not at all.
+
+    Args:
+        path: the file; its folders are made.
+        fill: writes the content into the open binary file.
+
+    Raises:
+        OutputError: disk full, no permission, ...
+    """
+    # Not tempfile: its files are readable by their owner only, and results are meant to be shared.
+    part = path.with_name(f".{os.getpid()}-{next(_counter)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as stream:
+            fill(stream)
+        part.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def common_root(paths: Iterable[str | os.PathLike[str]]) -> Path | None:
+    """The deepest folder that holds all the files; None for no files or for several drives."""
+    folders = {os.path.dirname(os.path.abspath(path)) for path in paths}  # noqa: PTH100, PTH120 - links stay
+    try:
+        return Path(os.path.commonpath(folders)) if folders else None
+    except ValueError:
+        return None
+
+
+def output_name(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path:
+    """The relative path, without the final suffix of the output, that a picture's files are kept under.
+
+    Depends on nothing but the two paths. Names that some file system would refuse are made safe and get a piece of
+    their hash, as do pictures outside the root.
+
+    Args:
+        path: the picture.
+        root: the folder that names are relative to; None = the working directory.
+    """
+    absolute = os.path.abspath(path)  # noqa: PTH100 - links stay
+    base = os.path.abspath(root or ".")  # noqa: PTH100
+    try:
+        below = Path(absolute).relative_to(base)
+    except ValueError:
+        return Path(_safe(f"{Path(absolute).name}", tag=_hash(absolute)))
+    return Path(*(_safe(part) for part in below.parts)) if below.parts else Path(_safe(Path(absolute).name))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+
+
+def _safe(name: str, tag: str | None = None) -> str:
+    """A file name that every file system takes; two different names never become one."""
+    clean = _UNSAFE.sub("_", name)
+    if _RESERVED.match(clean):
+        clean = f"_{clean}"
+    if len(clean.encode()) > _LONGEST:
+        clean = clean.encode()[:_LONGEST].decode("utf-8", "ignore")
+    if clean != name and tag is None:
+        tag = _hash(name)
+    return clean if tag is None else f"{clean}-{tag}"
+
+
+class Writer:
+    """Writes the chosen files of one detection after the other, keeping none of them in memory.
+
+    A context manager; closing makes `regions.json`. Not for several threads at once.
+
+    Args:
+        out_dir: folder for the results; made when the first is written.
+        save: what to write, of "heatmap", "overlay", "mask", "map", "regions".
+        root: folder that names are relative to, best `common_root` of all pictures; None = the working directory.
+        picture_format: of heatmaps and overlays: "png", "jpg" or "webp". Masks are PNG always.
+        map_format: "npy" or "tiff", both raw float32.
+        alpha: cover of the overlay at the upper end of the scale.
+        legend: draw the colour bar below heatmaps and overlays.
+        resume: go on with the regions of an earlier run instead of starting them anew.
+
+    Raises:
+        UsageError: an unknown kind or format.
+    """
+
+    def __init__(
+        self,
+        out_dir: str | os.PathLike[str],
+        save: Iterable[str] = ("overlay",),
+        *,
+        root: str | os.PathLike[str] | None = None,
+        picture_format: Literal["png", "jpg", "webp"] = "png",
+        map_format: Literal["npy", "tiff"] = "npy",
+        alpha: float = 0.6,
+        legend: bool = False,
+        resume: bool = False,
+    ) -> None:
+        self.out_dir = Path(out_dir)
+        self.save = frozenset([save] if isinstance(save, str) else save)
+        unknown = sorted(self.save.difference(KINDS))
+        if unknown:
+            raise UsageError(f"cannot save {unknown[0]!r}; choose among {', '.join(KINDS)}.")
+        if picture_format not in ("png", "jpg", "webp"):
+            raise UsageError(f"unknown picture format {picture_format!r}; choose png, jpg or webp.")
+        if map_format not in ("npy", "tiff"):
+            raise UsageError(f"unknown map format {map_format!r}; choose npy or tiff.")
+        self.root = Path.cwd() if root is None else Path(root)
+        self.picture_format = picture_format
+        self.map_format = map_format
+        self.alpha = alpha
+        self.legend = legend
+        self._resume = resume
+        self._lines: IO[bytes] | None = None
+        self._unnamed = 0
+
+    def write(
+        self, detection: Detection, picture: Picture | Image.Image | None = None, *, name: str | None = None
+    ) -> dict[str, Path]:
+        """Write one detection's files.
+
+        Args:
+            detection: what to write. Masks and regions need a threshold and are left out without.
+            picture: needed for the overlay, which is left out without.
+            name: instead of the picture's path; needed to tell pictures from memory apart between runs.
+
+        Returns:
+            The files written, by kind.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        stem = self._stem(detection, name)
+        written: dict[str, Path] = {}
+        suffix = f".{self.picture_format}"
+        if "heatmap" in self.save:
+            written["heatmap"] = self._picture("heatmap", stem, suffix, detection.heatmap(legend=self.legend))
+        if "overlay" in self.save and picture is not None:
+            laid = detection.overlay(picture, alpha=self.alpha, legend=self.legend)
+            written["overlay"] = self._picture("overlay", stem, suffix, laid)
+        if "mask" in self.save and detection.mask is not None:
+            mask = Image.fromarray(detection.mask.astype(np.uint8) * np.uint8(255))
+            written["mask"] = self._picture("mask", stem, ".png", mask)
+        if "map" in self.save:
+            if self.map_format == "tiff":
+                raw = Image.fromarray(detection.anomaly_map)
+                written["map"] = self._picture("map", stem, ".tiff", raw)
+            else:
+                path = self._place("map", stem, ".npy")
+                write_atomically(path, lambda stream: np.save(stream, detection.anomaly_map, allow_pickle=False))
+                written["map"] = path
+        if "regions" in self.save and detection.mask is not None:
+            self._append(stem, detection)
+            written["regions"] = self.out_dir / "regions.json"
+        return written
+
+    def close(self) -> None:
+        """Make `regions.json` of all lines; may be called twice."""
+        if self._lines is None:
+            return
+        lines, self._lines = self._lines, None
+        path = self.out_dir / "regions.jsonl"
+        try:
+            lines.close()
+            write_atomically(self.out_dir / "regions.json", lambda stream: _assemble(path, stream))
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stem(self, detection: Detection, name: str | None) -> Path:
+        if name is not None:
+            return Path(_safe(name.replace("/", "_"), _hash(name) if "/" in name else None))
+        if detection.path is not None:
+            return output_name(detection.path, self.root)
+        self._unnamed += 1
+        return Path(f"picture-{self._unnamed:06d}")
+
+    def _place(self, kind: str, stem: Path, suffix: str) -> Path:
+        return self.out_dir / kind / stem.with_name(stem.name + suffix)
+
+    def _picture(self, kind: str, stem: Path, suffix: str, image: Image.Image) -> Path:
+        path = self._place(kind, stem, suffix)
+        most = {".jpg": 65500, ".webp": 16383}.get(suffix)
+        if most is not None and max(image.size) > most:
+            raise OutputError(
+                f"cannot write {str(path)!r}: {image.width} x {image.height} is more than the {most} pixels a side of "
+                f"{self.picture_format}; choose png.",
+                path,
+            )
+        form = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP", ".tiff": "TIFF"}[suffix]
+        # Level 1 costs a few percent of size and saves most of the time that PNG takes.
+        options: dict[str, Any] = {".png": {"compress_level": 1}, ".jpg": {"quality": 90}, ".webp": {"quality": 90}}
+        write_atomically(path, lambda stream: image.save(stream, form, **options.get(suffix, {})))
+        return path
+
+    def _append(self, stem: Path, detection: Detection) -> None:
+        path = self.out_dir / "regions.jsonl"
+        try:
+            if self._lines is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not self._resume:
+                    path.unlink(missing_ok=True)
+                self._lines = open_to_append(path)
+                self._resume = True  # after a close, go on
+            self._lines.write(json.dumps(_coco_line(stem, detection)).encode() + b"\n")
+            self._lines.flush()
+        except OSError as error:
+            raise output_error(path, error) from error
+
+
+def open_to_append(path: Path) -> IO[bytes]:
+    """Open a file of lines for appending; a last line that was cut off in writing is taken away."""
+    stream = path.open("ab+")
+    end = stream.seek(0, os.SEEK_END)
+    keep = end
+    while keep > 0:
+        size = min(keep, 65536)
+        stream.seek(keep - size)
+        cut = stream.read(size).rfind(b"\n")
+        if cut >= 0:
+            keep = keep - size + cut + 1
+            break
+        keep -= size
+    if keep < end:
+        stream.truncate(keep)
+    stream.seek(0, os.SEEK_END)
+    return stream
+
+
+def _coco_line(stem: Path, detection: Detection) -> dict[str, Any]:
+    width, height = detection.size
+    name = stem.as_posix() if detection.path is None else detection.path
+    image = {"file_name": name, "width": width, "height": height, "score": detection.score}
+    annotations = [_coco_region(region, (height, width)) for region in detection.regions]
+    return {"image": image, "annotations": annotations}
+
+
+def _coco_region(region: Region, size: tuple[int, int]) -> dict[str, Any]:
+    """COCO polygons cannot have holes, so a region with holes is given as run lengths."""
+    x0, y0, x1, y1 = region.box
+    outline: object = [list(itertools.chain.from_iterable(region.polygon[0]))]
+    return {
+        "category_id": 1,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": region.area,
+        "segmentation": outline if len(region.polygon) == 1 else encode_polygon(region.polygon, size),
+        "iscrowd": 0,
+        "score": region.peak,
+    }
+
+
+def _assemble(lines: Path, out: IO[bytes]) -> None:
+    """COCO from the lines, holding one at a time; where a picture came twice, its last line counts."""
+    last: dict[str, int] = {}
+    for number, line in _parsed(lines):
+        last[line["image"]["file_name"]] = number
+    kept = set(last.values())
+    del last
+    head = {"info": {"description": "made by blemish"}, "categories": [{"id": 1, "name": "anomaly"}]}
+    out.write(json.dumps(head)[:-1].encode() + b', "images": [')
+    for image_id, (_, line) in enumerate((pair for pair in _parsed(lines) if pair[0] in kept), 1):
+        out.write((b",\n" if image_id > 1 else b"\n") + json.dumps({"id": image_id, **line["image"]}).encode())
+    out.write(b'], "annotations": [')
+    region_id = 0
+    for image_id, (_, line) in enumerate((pair for pair in _parsed(lines) if pair[0] in kept), 1):
+        for annotation in line["annotations"]:
+            region_id += 1
+            entry = {"id": region_id, "image_id": image_id, **annotation}
+            out.write((b",\n" if region_id > 1 else b"\n") + json.dumps(entry).encode())
+    out.write(b"]}\n")
+
+
+def _parsed(lines: Path) -> Iterator[tuple[int, Any]]:
+    with lines.open("rb") as stream:
+        for number, line in enumerate(stream):
+            with contextlib.suppress(ValueError):
+                yield number, json.loads(line)
