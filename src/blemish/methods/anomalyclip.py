@@ -1,19 +1,19 @@
 """AnomalyCLIP: object-agnostic prompt learning (Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961).
 
-Code: https://github.com/zqhang/AnomalyCLIP. Two learnt prompts, "[V1]...[Vn] object." and "[W1]...[Wn] damaged object.",
+Code: https://github.com/zqhang/AnomalyCLIP. Two learnt prompts, "[V1]..[Vn] object." and "[W1]..[Wn] damaged object.",
 know no class names, so that they carry over to anything. Learnt tokens also go into deeper text blocks. The image side
 is CLIP with value-value attention in its last blocks (the paper's DPAM), which keeps patches local.
 
 Weights: the authors publish `prompt_learner` files for ViT-L/14@336; `load_official` takes them.
 
-Deviations from the code: the positional embedding is always resized from the checkpoint's own grid (the code resizes its
-last result, which matters only when sizes alternate), and a training batch of one picture is treated as a batch.
+Deviations from the code: the positional embedding is always resized from the checkpoint's own grid (the code resizes
+its last result, which matters only when sizes alternate), and a training batch of one picture is treated as a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -84,6 +84,7 @@ class AnomalyCLIP(Method):
         recipes.at_most(r.dpam_blocks, backbone.layers, "dpam_blocks", "image blocks")
         recipes.at_most(r.depth, backbone.text_layers, "depth", "text blocks")
         self.layers = recipes.resolve_layers(r.layers, backbone.layers)
+        require(bool(self.map_layers), f"feature_map_layer {r.feature_map_layer} leaves no layer for the map")
         self._words = backbone.tokenize(self.WORDS)
         longest = int(backbone.end_of_text(self._words).max()) + 1
         recipes.at_most(r.n_ctx + longest, backbone.context, f"n_ctx {r.n_ctx}: a prompt of", "text positions")
@@ -149,7 +150,7 @@ class AnomalyCLIP(Method):
         """What replaces the states after start-of-text before text blocks 2, 3, ...: depth - 1 times (2, t_n_ctx, Wt).
 
         The code casts these to float16 and joins them with float32 states. So the values are rounded forward, and
-        backward each prompt's gradient is rounded to float16 before the two are added: a copy per prompt, then the cast.
+        backward each prompt's gradient is rounded to float16 before the two are added: so copied first, then cast.
         """
         copies = [tokens.expand(2, -1, -1) for tokens in self.deep]
         return [c.half().to(self.deep.dtype) for c in copies] if self.recipe.half_deep_tokens else copies
@@ -190,7 +191,7 @@ class AnomalyCLIP(Method):
 
     @classmethod
     def official_recipe(cls, state: Mapping[str, Any], recipe: AnomalyClipRecipe) -> AnomalyClipRecipe:
-        return replace(recipe, **anomalyclip_official.sizes(state))
+        return recipes.change(recipe, anomalyclip_official.sizes(state))
 
     def load_official(self, state: Mapping[str, Any]) -> None:
         r, words = self.recipe, self._words.to(self.device)

@@ -1,8 +1,8 @@
 """AnomalyCLIP's published files: `{"prompt_learner": {...}}`.
 
 Learnt: `ctx_pos`, `ctx_neg` (1, 1, n_ctx, Wt) and `compound_prompts_text.0`, `.1`, ... (t_n_ctx, Wt). Frozen: the token
-embeddings and numbers around them, which have to be the backbone's own. `compound_prompt_projections.*` are skipped: the
-authors' code never uses them.
+embeddings and numbers around them, which have to be the backbone's own. `compound_prompt_projections.*` are skipped:
+the authors' code never uses them.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from torch import Tensor
 def normalise(features: Tensor) -> Tensor:
     """Divides by the L2 norm along the last axis, without an epsilon, in float32."""
     features = features.float()
-    return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    unit: Tensor = features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    return unit
 
 
 def cosine_logits(features: Tensor, text: Tensor, temperature: float) -> Tensor:
@@ -56,7 +57,7 @@ def upsample(maps: Tensor, size: int, *, align_corners: bool = False) -> Tensor:
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing (B, H, W) -> (B, H, W), float32, equal to `scipy.ndimage.gaussian_filter(map, sigma)`.
 
-    Same borders (reflect: d c b a | a b c d | d c b a) and same kernel (cut off after 4 sigma). sigma 0 changes nothing.
+    Same borders (reflect: d c b a | a b c d | d c b a) and same kernel (cut off after 4 sigma). sigma 0: no change.
     """
     maps = maps.float()
     if sigma == 0:

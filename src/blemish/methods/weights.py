@@ -1,4 +1,4 @@
-"""Files of learnt weights: one safetensors file per trained method, with a header that says what it is. No pickle is run.
+"""Files of learnt weights: one safetensors file per trained method, with a header that says what it is.
 
 The header's entries (all text): `format` "blemish", `method`, `recipe` (JSON), `backbone`, `backbone_fingerprint`,
 `trained_on`, `source`. Files that the authors published (`.pth`) hold tensors only or are refused.
@@ -156,7 +156,7 @@ def is_official(path: str | os.PathLike[str]) -> bool:
 
 
 def read_official(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A file the authors published: tensors and plain containers, no code (`weights_only=True`). Raises WeightsError."""
+    """A file the authors published: tensors and containers, no code (`weights_only=True`). Raises WeightsError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from UnpicklingError to KeyError on damaged or unsafe files
