@@ -120,6 +120,7 @@ def test_only_anomalous_pictures_leaves_the_precision_metrics():
         ([0, 1], ["a", "b"], "real numbers"),
         ([0, 1], [1j, 2j], "real numbers"),
         ([], [], "empty"),
+        ([0, 1], [[0.1], [0.2, 0.3]], "cannot be read"),
     ],
 )
 def test_bad_input_is_named(labels, scores, said):

@@ -39,7 +39,7 @@ def as_scores(values: ArrayLike, what: str) -> Floats:
     Raises:
         MetricInputError: `values` is not numeric, or holds nan or infinity.
     """
-    array = np.asarray(values)
+    array = _as_array(values, what)
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind not in "biuf":
         raise MetricInputError(f"{what} must be real numbers, not {array.dtype}.")
@@ -57,7 +57,7 @@ def as_binary(values: ArrayLike, what: str) -> Bools:
     Raises:
         MetricInputError: some other value is present; masks stored as 0/255 need a threshold first.
     """
-    array: NDArray[Any] = np.asarray(values)
+    array = _as_array(values, what)
     if array.dtype == np.bool_:
         return array
     if array.dtype.kind not in "iuf":
@@ -67,6 +67,14 @@ def as_binary(values: ArrayLike, what: str) -> Bools:
     if strange.size:
         raise MetricInputError(f"{what} must be 0 or 1, but hold {strange.flat[0]}: threshold them first.")
     return ones
+
+
+def _as_array(values: ArrayLike, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        # Rows of different lengths, or a tensor that lives on a device or carries gradients.
+        raise MetricInputError(f"{what} cannot be read as an array: {problem}") from problem
 
 
 def checked_limit(fpr_limit: float) -> float:

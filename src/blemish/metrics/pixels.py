@@ -26,7 +26,9 @@ def pairs(masks: MaybeMasks, maps: Pictures) -> Iterator[tuple[Bools | None, Flo
     Raises:
         MetricInputError: counts or shapes differ, a picture is not 2-D, a mask is not 0/1, a map is not finite.
     """
-    for index, (mask, scores) in enumerate(zip_longest(_one_by_one(masks), _one_by_one(maps), fillvalue=_MISSING)):
+    for index, (mask, scores) in enumerate(
+        zip_longest(_one_by_one(masks, "masks"), _one_by_one(maps, "maps"), fillvalue=_MISSING)
+    ):
         if mask is _MISSING or scores is _MISSING:
             fewer = "masks" if mask is _MISSING else "maps"
             raise MetricInputError(f"masks and maps must be equally many, but there are only {index} {fewer}.")
@@ -92,10 +94,13 @@ def rank_pixels(masks: MaybeMasks, maps: Pictures) -> Ranking:
     return rank_regions(high, np.concatenate([none.astype(np.int32), *regions]), low, np.concatenate([none, *areas]))
 
 
-def _one_by_one(pictures: Any) -> Iterator[Any]:
+def _one_by_one(pictures: Any, what: str) -> Iterator[Any]:
     if isinstance(pictures, np.ndarray) and pictures.ndim == 2:
         return iter((pictures,))
-    return iter(pictures)
+    try:
+        return iter(pictures)
+    except TypeError as problem:
+        raise MetricInputError(f"{what} must be one array per picture, not {type(pictures).__name__}.") from problem
 
 
 def _pixel_count(maps: Any) -> int:

@@ -172,8 +172,8 @@ def _bounds(level: Levels, positives: int, negatives: int, limit: float, f1_max:
     # positives one by one: the sum of (tp + i) / (tp + i + fp) for i = 1..g. At best the positives come first, tied.
     before = level.tp - gained
     start = before + level.fp
-    # Sum of 1 / (start + i), at most the integral over the cells around each term.
-    spread = np.log1p(gained / (start + 0.5))
+    # Sum of 1 / (start + i): one term as it is, several at most the integral over the cells around each term.
+    spread = np.where(gained == 1, 1 / (start + 1), np.log1p(gained / (start + 0.5)))
     worst = np.maximum(gained - level.fp * spread, 0.0)
     best = gained * (level.tp / (level.tp + level.fp_above))
     told = gained * (level.tp / (level.tp + level.fp))
