@@ -27,7 +27,7 @@ __all__ = ["KINDS", "Defect", "add_defects", "add_distractors", "one_defect", "w
 
 cv2.setNumThreads(0)
 
-TRIES = 5  # kinds in turn, before giving a scene up
+TRIES = 6  # kinds in turn, before giving a scene up
 FEWEST = 12 / 256**2  # a mask below this part of the picture shows nothing
 FAINTEST = 9.0  # mean change of 255 in the mask; small masks must stand out more (see one_defect)
 
@@ -46,8 +46,8 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "scratch": Kind(surface.scratch, 5, ("scratched", "with a scratch", "with scratches")),
-    "crack": Kind(surface.crack, 5, ("cracked", "with a crack", "fractured")),
+    "scratch": Kind(surface.scratch, 6, ("scratched", "with a scratch", "with scratches")),
+    "crack": Kind(surface.crack, 6, ("cracked", "with a crack", "fractured")),
     "hole": Kind(surface.hole, 4, ("punctured", "with a hole", "pierced")),
     "dent": Kind(surface.dent, 4, ("dented", "with a dent", "with a bump")),
     "contamination": Kind(surface.contamination, 5, ("contaminated", "dirty", "with contamination", "with dirt")),
@@ -60,7 +60,7 @@ KINDS: dict[str, Kind] = {
         surface.foreign_object, 4, ("with a foreign object", "contaminated", "with something on it")
     ),
     "scribble": Kind(surface.scribble, 2, ("scribbled", "with pen marks", "with ink on it")),
-    "inactive region": Kind(surface.inactive, 3, ("with a dark area", "broken", "with a dead region")),
+    "inactive region": Kind(surface.inactive, 6, ("with a dark area", "broken", "with a dead region")),
     "stain": Kind(patches.stain, 4, ("stained", "with a stain", "with a spill")),
     "discolouration": Kind(patches.discolouration, 4, ("discoloured", "discolored", "with a discoloured spot")),
     "hot spot": Kind(patches.hot_spot, 2, ("with a hot spot", "unevenly coloured", "with a spot")),
@@ -78,20 +78,20 @@ KINDS: dict[str, Kind] = {
     "lesion": Kind(patches.lesion, 5, ("with a lesion", "with a mass", "with a nodule", "unhealthy", "with a tumor")),
     "polyp": Kind(patches.polyp, 2.5, ("with a polyp", "with a growth", "with a swelling", "swollen")),
     "bleed": Kind(patches.bleed, 2, ("bleeding", "inflamed", "with a bleeding")),
-    "chip": Kind(parts.chip, 5, ("chipped", "with a broken edge", "with a chip")),
-    "burr": Kind(parts.burr, 2.5, ("with a burr", "with a protrusion", "with excess material")),
-    "severed": Kind(parts.severed, 3, ("broken", "broken off", "cut", "with a broken end")),
-    "missing part": Kind(parts.missing_part, 5, ("incomplete", "with a missing part", "with something missing")),
-    "extra part": Kind(parts.extra_part, 3, ("with an extra part", "with one too many", "wrong")),
-    "misplaced part": Kind(parts.misplaced_part, 4, ("misplaced", "with a misplaced part", "misaligned")),
-    "recoloured part": Kind(parts.recoloured_part, 2.5, ("wrongly coloured", "with a wrong part", "with an odd part")),
-    "line break": Kind(parts.line_break, 3, ("with a broken line", "interrupted", "with an open")),
-    "line bridge": Kind(parts.line_bridge, 2, ("with a bridge", "short-circuited", "with a short")),
-    "nibble": Kind(parts.nibble, 2.5, ("nibbled", "with a spur", "with a mouse bite")),
-    "missing glyph": Kind(parts.missing_glyph, 2, ("misprinted", "with a missing mark", "with faded print")),
-    "double print": Kind(parts.double_print, 1.5, ("misprinted", "with a print error", "blurred")),
-    "stray line": Kind(parts.stray_line, 2, ("with a stray line", "with an extra line", "misprinted")),
-    "broken repetition": Kind(parts.broken_repetition, 3, ("irregular", "with a broken pattern", "badly woven")),
+    "chip": Kind(parts.chip, 6, ("chipped", "with a broken edge", "with a chip")),
+    "burr": Kind(parts.burr, 4, ("with a burr", "with a protrusion", "with excess material")),
+    "severed": Kind(parts.severed, 4, ("broken", "broken off", "cut", "with a broken end")),
+    "missing part": Kind(parts.missing_part, 6, ("incomplete", "with a missing part", "with something missing")),
+    "extra part": Kind(parts.extra_part, 4, ("with an extra part", "with one too many", "wrong")),
+    "misplaced part": Kind(parts.misplaced_part, 6, ("misplaced", "with a misplaced part", "misaligned")),
+    "recoloured part": Kind(parts.recoloured_part, 3.5, ("wrongly coloured", "with a wrong part", "with an odd part")),
+    "line break": Kind(parts.line_break, 5, ("with a broken line", "interrupted", "with an open")),
+    "line bridge": Kind(parts.line_bridge, 4, ("with a bridge", "short-circuited", "with a short")),
+    "nibble": Kind(parts.nibble, 4, ("nibbled", "with a spur", "with a mouse bite")),
+    "missing glyph": Kind(parts.missing_glyph, 4, ("misprinted", "with a missing mark", "with faded print")),
+    "double print": Kind(parts.double_print, 3, ("misprinted", "with a print error", "blurred")),
+    "stray line": Kind(parts.stray_line, 3, ("with a stray line", "with an extra line", "misprinted")),
+    "broken repetition": Kind(parts.broken_repetition, 4, ("irregular", "with a broken pattern", "badly woven")),
 }
 _NAMES = tuple(KINDS)
 _WEIGHTS = np.cumsum([kind.weight for kind in KINDS.values()])
@@ -128,7 +128,7 @@ def one_defect(rng: Rng, scene: Scene, kind: str, photos: Sequence[np.ndarray] =
     """One try at one kind; None if the scene does not suit it or the change cannot be seen."""
     foreground = np.ascontiguousarray(scene.foreground).astype(np.uint8)
     canvas = Canvas(scene.image, foreground, scene, photos)
-    if canvas.spots.size < 40:
+    if canvas.coverage < 0.0008:
         return None
     change = KINDS[kind].make(rng, canvas)
     if change is None:
@@ -144,7 +144,7 @@ def _needed(canvas: Canvas, mask: np.ndarray, share: float) -> float:
     """The mean change that can be seen: more where the mask is small and where the picture itself is busy."""
     rows, columns = box(mask, 4)
     _, busy = cv2.meanStdDev(np.ascontiguousarray(canvas.gray[rows, columns]))
-    return FAINTEST + 0.1 / np.sqrt(share) + 0.25 * float(busy[0, 0])
+    return FAINTEST + 0.1 / np.sqrt(share) + 0.15 * float(busy[0, 0])
 
 
 if __name__ == "__main__":

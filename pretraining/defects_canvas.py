@@ -76,6 +76,10 @@ class Canvas:
         return fill_from(self.image, 1 - cv2.dilate(self.foreground, np.ones((5, 5), np.uint8)))
 
     def somewhere(self, rng: Rng) -> tuple[float, float]:
+        for _ in range(12):  # listing all the places costs more than some misses
+            x, y = rng.integers(0, self.size, 2).tolist()
+            if self.foreground[y, x]:
+                return float(x), float(y)
         index = int(self.spots[rng.integers(self.spots.size)])
         return float(index % self.size), float(index // self.size)
 
@@ -267,7 +271,7 @@ def exact_mask(before: np.ndarray, change: Change) -> tuple[np.ndarray, float]:
 
 
 def _fill_holes(mask: np.ndarray) -> None:
-    """Fill, in place, holes that are small against the mask: the top of a dent belongs to it though it looks the same."""
+    """Fill, in place, holes small against the mask: the top of a dent belongs to it though it looks the same."""
     contours, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     most = 0.25 * cv2.countNonZero(mask)
     for contour, (_, _, _, parent) in zip(contours, tree[0] if tree is not None else (), strict=True):

@@ -11,7 +11,7 @@ from defects_shapes import Rng, blob, chance, fill_polygon, fractal, grid, log_u
 def stain(rng: Rng, canvas: Canvas) -> Change:
     """A liquid soaked in: multiplies by a tint, often with a darker tide line round it."""
     alpha = canvas.area(rng, 0.0008, 0.25)
-    hue = 1 - rng.uniform(0, 1, 3) * log_uniform(rng, 0.12, 0.8)
+    hue = 1 - rng.uniform(0, 1, 3) * log_uniform(rng, 0.2, 0.9)
     image = tint(canvas.image, hue.astype(np.float32), alpha)
     if chance(rng, 0.35):
         ring = np.clip(1 - np.abs(soften(alpha, 1.5) - 0.5) * 4, 0, 1)
@@ -48,7 +48,7 @@ def shade_colour(image: np.ndarray, alpha: np.ndarray, shift: np.ndarray) -> np.
 def hot_spot(rng: Rng, canvas: Canvas) -> Change:
     """A soft glow (or dark cloud) without any border."""
     alpha = canvas.area(rng, 0.002, 0.25, rng.uniform(0.4, 0.8))
-    return Change(shade(canvas.image, alpha * sign(rng) * log_uniform(rng, 20, 150)), alpha > 0.03, True)
+    return Change(shade(canvas.image, alpha * sign(rng) * log_uniform(rng, 28, 160)), alpha > 0.03, True)
 
 
 def burn(rng: Rng, canvas: Canvas) -> Change:
@@ -80,7 +80,7 @@ def mottling(rng: Rng, canvas: Canvas) -> Change:
     where = box(alpha)
     spots = fractal(rng, *alpha[where].shape, log_uniform(rng, 3, 25), 2) - 0.5
     amount = np.zeros_like(alpha)
-    amount[where] = alpha[where] * spots * log_uniform(rng, 40, 200)
+    amount[where] = alpha[where] * spots * log_uniform(rng, 60, 260)
     return Change(shade(canvas.image, amount), alpha > 0.03, True)
 
 
@@ -154,7 +154,7 @@ def contrast_change(rng: Rng, canvas: Canvas) -> Change:
         factor = rng.uniform(0.1, 0.6) if chance(rng, 0.5) else rng.uniform(1.6, 3.5)
         patch = (patch - patch.mean((0, 1))) * factor + patch.mean((0, 1))
     else:
-        patch = patch + (rng.random(patch.shape[:2], dtype=np.float32) - 0.5)[..., None] * log_uniform(rng, 40, 200)
+        patch = patch + (rng.random(patch.shape[:2], dtype=np.float32) - 0.5)[..., None] * log_uniform(rng, 60, 240)
     layer = np.empty(canvas.image.shape, np.float32)
     layer[where] = np.clip(patch, 0, 255)
     return Change(blend(canvas.image, layer, alpha), alpha > 0.03, True)

@@ -32,7 +32,7 @@ def _line_colour(rng: Rng, canvas: Canvas, alpha: np.ndarray) -> np.ndarray:
     if chance(rng, 0.25):
         return colour(rng, canvas, alpha)
     local = local_colour(canvas, alpha)
-    step = log_uniform(rng, 18, 150)
+    step = log_uniform(rng, 24, 160)
     up = chance(rng, np.clip(1 - float(local.mean()) / 255, 0.15, 0.85))
     return np.clip(local + (step if up else -step), 0, 255)
 
@@ -60,7 +60,7 @@ def scratch(rng: Rng, canvas: Canvas) -> Change:
     if chance(rng, 0.35):
         light = canvas.inside(_as_alpha(edge)) * log_uniform(rng, 15, 90)
         image = shade(image, light if tone.mean() < local_colour(canvas, alpha).mean() else -light)
-    return Change(blend(image, tone, alpha * log_uniform(rng, 0.3, 1)), cv2.dilate(alpha, np.ones((5, 5))))
+    return Change(blend(image, tone, alpha * log_uniform(rng, 0.45, 1)), cv2.dilate(alpha, np.ones((5, 5))))
 
 
 def crack(rng: Rng, canvas: Canvas) -> Change:
@@ -222,7 +222,7 @@ def fold(rng: Rng, canvas: Canvas) -> Change:
     ends = np.square(np.clip(1 - np.square(along / np.float32(log_uniform(rng, 0.08, 0.9) * size)), 0, 1))
     steps = np.clip(across / np.float32(width), -4, 4)
     profile = (steps if chance(rng, 0.6) else np.float32(0.6)) * np.exp(-steps * steps / 2) * ends
-    amount = canvas.inside(profile) * sign(rng) * log_uniform(rng, 20, 150)
+    amount = canvas.inside(profile) * sign(rng) * log_uniform(rng, 28, 170)
     return Change(shade(canvas.image, amount), np.abs(amount) > 3, True)
 
 
