@@ -41,7 +41,7 @@ def sklearn_f1(labels, scores):
     return best, thresholds[np.flatnonzero(np.isclose(f1, best, rtol=0, atol=1e-14))[0]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.one_of(labelled(), labelled(st.sampled_from([-1.0, 0.0, -0.0, 0.5, 2.0]))))
 def test_agrees_with_sklearn_with_and_without_ties(data):
     labels, scores = data
@@ -58,7 +58,7 @@ def test_agrees_with_sklearn_with_and_without_ties(data):
     assert not found.undefined
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(labelled(st.integers(-40, 40).map(float)))
 def test_only_the_order_counts(data):
     labels, scores = data

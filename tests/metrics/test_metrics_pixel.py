@@ -35,7 +35,7 @@ def numbers(metrics):
     return [getattr(metrics, name) for name in NAMES]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([None, 2, 3, 7, 40]), st.sampled_from([0.05, 0.3, 0.77, 1.0]))
 def test_agrees_with_sklearn_and_brute_force(seed, distinct, limit):
     masks, maps = sample(seed, levels=distinct, share=(seed % 7 + 1) / 10)
@@ -45,7 +45,8 @@ def test_agrees_with_sklearn_and_brute_force(seed, distinct, limit):
     assert found.ap == pytest.approx(sk.average_precision_score(flat, scores), abs=1e-12)
     predicted = scores >= found.f1_threshold
     assert found.f1_max == pytest.approx(sk.f1_score(flat, predicted), abs=1e-12)
-    assert found.f1_max >= max(sk.f1_score(flat, scores >= t) for t in np.unique(scores)[:30]) - 1e-12
+    tried = [scores >= threshold for threshold in np.unique(scores)]
+    assert found.f1_max >= max(2 * (flat & hit).sum() / (flat.sum() + hit.sum()) for hit in tried) - 1e-12
     assert found.iou == pytest.approx(sk.jaccard_score(flat, predicted), abs=1e-12)
     assert found.aupro == pytest.approx(brute_aupro(masks, maps, limit), abs=1e-12)
     assert 0.0 <= found.aupro <= 1.0
@@ -54,7 +55,7 @@ def test_agrees_with_sklearn_and_brute_force(seed, distinct, limit):
 
 
 @pytest.mark.filterwarnings("ignore::blemish.metrics.UndefinedMetricWarning")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([None, 5, 30]), st.sampled_from([200, 37]))
 def test_steps_agree_with_the_plain_version(seed, distinct, steps):
     masks, maps = sample(seed, levels=distinct)

@@ -24,7 +24,7 @@ def streamed(masks, maps, bits=22):
     return stream
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([10, 11, 13, 16]),
