@@ -5,7 +5,7 @@
     detector = blemish.load("anomalyclip")
     detection = detector.detect("part.jpg")
     detection.score          # 0 .. 1, higher = more anomalous
-    detection.map            # (height, width) float32, the picture's own size
+    detection.anomaly_map          # (height, width) float32, the picture's own size
 
 Names are imported on first use: `import blemish` itself is quick and loads no torch.
 """

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+STDIN = "\0stdin"  # what a lone "-" becomes: cyclopts would take it for an option, and no file can be called this
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [STDIN if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
     if os.environ.get("BLEMISH_DEBUG"):
         return _run(words)
     try:

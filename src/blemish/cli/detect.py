@@ -1,0 +1,135 @@
+"""`blemish detect`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from blemish.cli.console import choices, count, note
+from blemish.errors import UsageError
+
+KINDS = ("map", "heatmap", "overlay", "mask", "regions")
+FORMATS = ("table", "jsonl", "csv", "parquet")
+
+
+def detect(
+    *paths: str,
+    method: str = "anomalyclip",
+    backbone: str = "embedded",
+    weights: Path | None = None,
+    object_name: Annotated[str, Parameter(name="--object")] = "object",
+    threshold: float | None = None,
+    mask_threshold: float | None = None,
+    out: Path | None = None,
+    save: str | None = None,
+    format: str | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    recursive: bool = False,
+    max_pixels: int | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> int:
+    """Score pictures, draw where they are odd, rank them.
+
+    Without --threshold pictures are ranked and nothing is called good or bad. With --out a run can be stopped at any
+    time; the same command then goes on: it skips what is done, and redoes pictures that changed or were done with other
+    settings.
+
+    Args:
+        paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
+        method: How CLIP is asked; `blemish methods` lists them.
+        backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        weights: What the method learnt, if not what is shipped for it.
+        object_name: What the pictures show, such as "metal nut"; used by methods that are told.
+        threshold: A picture with this score or a higher one is called anomalous.
+        mask_threshold: The same for pixels, as a fraction of the method's scale. [default: that of the pictures]
+        out: Folder for results.
+        save: Comma list of map, heatmap, overlay, mask, regions: files to write per picture. [default: overlay]
+        format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
+        batch_size: Pictures that go through the model together.
+        device: auto, cpu, cuda, cuda:1, ...
+        precision: Of the vision tower; auto takes float32 unless the backbone is large and the hardware made for less.
+        recursive: Look into subfolders.
+        max_pixels: Refuse larger pictures.
+        overwrite: Redo everything, also what is done already.
+        json: Print one JSON object per picture on standard output, as they are finished, and nothing else there.
+    """
+    kinds = _kinds(save, out, threshold, mask_threshold)
+    formats = _formats(format, out, json)
+    if batch_size < 1:
+        raise UsageError(f"--batch-size is at least 1, not {batch_size}")
+    if weights is not None and not weights.is_file():
+        raise UsageError(f"there is no weights file {weights}")
+
+    from blemish.methods import info
+    from blemish.pictures import MAX_PIXELS
+
+    told = info(method)  # also complains of an unknown name before anything is loaded
+    if object_name != "object" and not told.needs_object:
+        note(f"{method} is told nothing about the object; --object changes nothing.")
+
+    from blemish.cli.sources import collect, root_of
+
+    sources, left_out = collect(paths, recursive, out)
+    if left_out:
+        note(f"{count(left_out, 'picture')} in {out} left out: they are results.")
+
+    from blemish.cli.job import Job, Order
+    from blemish.detector import load
+
+    detector = load(
+        method,
+        backbone=backbone,
+        weights=weights,
+        object=object_name,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        device=device,
+        precision=precision,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+    )
+    order = Order(
+        kinds=kinds,
+        formats=formats,
+        batch_size=batch_size,
+        out=out,
+        root=root_of(paths, sources),
+        overwrite=overwrite,
+        json=json,
+    )
+    return Job(detector, order).run(sources)
+
+
+def _kinds(save: str | None, out: Path | None, threshold: float | None, mask_threshold: float | None) -> list[str]:
+    if save is None:
+        return ["overlay"] if out is not None else []
+    kinds = choices("--save", save, KINDS)
+    if out is None:
+        raise UsageError("--save needs a folder to write to: give --out DIR")
+    if threshold is None and mask_threshold is None:
+        for kind in kinds:
+            if kind in ("mask", "regions"):
+                raise UsageError(
+                    f"--save {kind} needs to know from where on a pixel is anomalous: give --threshold NUMBER"
+                )
+    return kinds
+
+
+def _formats(format: str | None, out: Path | None, json: bool) -> list[str]:
+    if format is None:
+        return [] if json and out is None else ["table"] if out is None else ["table", "jsonl", "csv"]
+    formats = choices("--format", format, FORMATS)
+    if out is None and "parquet" in formats:
+        raise UsageError("--format parquet needs a folder to write to: give --out DIR")
+    if out is None and len(formats) > 1:
+        raise UsageError(
+            "without --out there is one standard output for results: choose one --format, or give --out DIR"
+        )
+    if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
+        raise UsageError("--format parquet needs pyarrow; run: pip install 'blemish[parquet]'")
+    return formats

@@ -1,0 +1,141 @@
+"""`blemish info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from blemish.cli.console import print_json
+from blemish.errors import UsageError
+
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+
+
+def info(path_or_id: str, *, revision: str | None = None, json: bool = False) -> int:
+    """Say what something is: a picture, a folder, a backbone or what a method learnt.
+
+    Args:
+        path_or_id: A picture file, a folder of pictures, a backbone (`embedded`, a hub id, a folder, a checkpoint
+            file) or the weights of a method.
+        revision: Of a backbone on the hub.
+        json: Print one JSON object instead of lines.
+    """
+    facts = describe(path_or_id, revision)
+    if json:
+        print_json(facts)
+        return 0
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' '):<{width}}  {_words(value)}")
+    return 0
+
+
+def describe(path_or_id: str, revision: str | None = None) -> dict[str, Any]:
+    """The facts as JSON-able values; `kind` says of what.
+
+    Raises:
+        UsageError: There is no such file, and it cannot be a hub id.
+        PictureError, WeightsError: It is there, but not usable.
+    """
+    path = Path(path_or_id).expanduser()
+    if path.is_dir():
+        return _backbone(path_or_id, revision) if (path / "config.json").is_file() else _folder(path)
+    if path.is_file():
+        return _checkpoint(path) if path.suffix.lower() in _CHECKPOINTS else _picture(path)
+    looks_local = (
+        path_or_id.startswith((".", "/", "~", "\\")) or path_or_id.count("/") > 1 or path.suffix in _CHECKPOINTS
+    )
+    if path_or_id != "embedded" and (looks_local or "/" not in path_or_id):
+        raise UsageError(f"there is no file or folder {path_or_id}, and it is not a hub id (owner/name) either")
+    return _backbone(path_or_id, revision)
+
+
+def _picture(path: Path) -> dict[str, Any]:
+    from PIL import Image
+
+    from blemish.pictures import read_picture
+
+    picture = read_picture(path)
+    with Image.open(path) as stored:
+        kind, mode, frames = stored.format, stored.mode, getattr(stored, "n_frames", 1)
+    width, height = picture.size
+    return {
+        "kind": "picture",
+        "path": str(path),
+        "format": kind,
+        "size": [width, height],
+        "mode": mode,
+        "frames": frames,
+        "bytes": path.stat().st_size,
+        "notes": list(picture.notes),
+    }
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    from blemish.pictures import find_pictures
+
+    found = list(find_pictures([path], recursive=True))
+    if not found:
+        raise UsageError(f"{path} holds neither pictures nor a backbone (a backbone's folder has a config.json)")
+    suffixes = [Path(one).suffix.lower().lstrip(".") for one in found]
+    return {
+        "kind": "folder of pictures",
+        "path": str(path),
+        "pictures": len(found),
+        "formats": {suffix: suffixes.count(suffix) for suffix in sorted(set(suffixes))},
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    import dataclasses
+
+    from blemish.errors import WeightsError
+    from blemish.methods import weights
+
+    common = {"path": str(path), "bytes": path.stat().st_size}
+    try:
+        if not weights.is_official(path):
+            return {"kind": "method weights", **common, **dataclasses.asdict(weights.read_header(path))}
+        if "prompt_learner" in weights.read_official(path):
+            return {"kind": "published method weights", **common, "method": "anomalyclip"}
+        reason = "it has no prompt_learner"
+    except WeightsError as error:
+        reason = str(error)
+    try:
+        return _backbone(str(path), None)
+    except WeightsError as error:
+        raise WeightsError(f"{path} is neither a method's weights ({reason}) nor a backbone ({error})", path) from error
+
+
+def _backbone(name: str, revision: str | None) -> dict[str, Any]:
+    from blemish.clip import load_backbone
+
+    found = load_backbone(name, revision=revision)
+    return {
+        "kind": "backbone",
+        "name": found.name,
+        "fingerprint": found.fingerprint,
+        "parameters": sum(parameter.numel() for parameter in found.model.parameters()),
+        "input_size": found.size,
+        "patch": found.patch,
+        "layers": found.layers,
+        "width": found.width,
+        "embedding": found.embed_dim,
+        "text_layers": found.text_layers,
+        "text_width": found.text_width,
+        "context": found.context,
+        "activation": found.model.config.vision_config.hidden_act,
+        "heads": found.model.config.vision_config.num_attention_heads,
+    }
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_words(inner)}" for key, inner in value.items()) or "-"
+    if isinstance(value, list):
+        if len(value) == 2 and all(isinstance(side, int) for side in value):
+            return f"{value[0]} x {value[1]}"
+        return "; ".join(map(_words, value)) or "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "-" if value is None else str(value)

@@ -1,0 +1,236 @@
+"""One run of `blemish detect`: what is to be done, doing it, and saying what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blemish.cli import EXIT_FAILED, EXIT_OK
+from blemish.cli.console import columns, count, note, print_json, progress
+from blemish.cli.record import Record, State
+from blemish.cli.sources import absolute
+from blemish.detection import Detection
+from blemish.detector import Detector
+from blemish.errors import BlemishError, PictureError
+from blemish.outputs.files import Writer, output_name
+from blemish.outputs.tables import COLUMNS, Key, error_row, input_key, row, settings_fingerprint
+from blemish.pictures import Picture
+
+#: Rows of the ranking on a terminal; a pipe gets all.
+SHOWN = 25
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the command line asked for beyond the detector."""
+
+    kinds: Sequence[str]
+    formats: Sequence[str]
+    batch_size: int
+    out: Path | None
+    root: Path | None
+    overwrite: bool
+    json: bool
+
+    @property
+    def streams_json(self) -> bool:
+        """Whether standard output is for JSON lines, as pictures are finished."""
+        return self.json or (self.out is None and "jsonl" in self.formats)
+
+
+@dataclass
+class Job:
+    """Runs an order and keeps count."""
+
+    detector: Detector
+    order: Order
+    ranking: list[tuple[float, str, bool | None]] = field(default_factory=list)  # score, path, anomalous
+    rows: list[dict[str, Any]] = field(default_factory=list)  # for CSV on standard output only
+    failed: list[tuple[str, str]] = field(default_factory=list)  # path, reason
+    finished: int = 0
+
+    def run(self, pictures: Sequence[Path]) -> int:
+        """Do the pictures; returns the exit code.
+
+        Raises:
+            KeyboardInterrupt: With one sentence on what is finished.
+            OutputError: A result cannot be written; what was finished before stays.
+        """
+        start = time.perf_counter()
+        try:
+            if self.order.out is None:
+                self._do(pictures, None, None, {})
+            else:
+                self._do_and_keep(pictures, self.order.out)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._state(len(pictures), "interrupted")) from None
+        except BlemishError:
+            note(self._state(len(pictures), "stopped"))
+            raise
+        self._summary(time.perf_counter() - start)
+        return EXIT_FAILED if self.failed else EXIT_OK
+
+    def _do_and_keep(self, pictures: Sequence[Path], out: Path) -> None:
+        settings = settings_fingerprint(self._settings())
+        with Record(out, settings) as record:
+            keys = {str(path): input_key(path, settings) for path in pictures}
+            states = {path: record.state(absolute(path), keys[str(path)], self.order.kinds) for path in pictures}
+            if self._unassembled(out):  # killed before regions.json was made: writing one picture makes it
+                states[pictures[-1]] = "missing files"
+            todo = [path for path in pictures if self.order.overwrite or states[path] != "same"]
+            for path in pictures:
+                if not self.order.overwrite and states[path] == "same":
+                    self._take_over(record, absolute(path))
+            self._say(Counter(states.values()), out)
+            with Writer(out, self.order.kinds, root=self.order.root, resume=True) as writer:
+                self._do(todo, record, writer, keys)
+            record.close([form for form in self.order.formats if form in ("csv", "parquet")])
+
+    def _do(
+        self, pictures: Sequence[Path], record: Record | None, writer: Writer | None, keys: dict[str, Key | None]
+    ) -> None:
+        with progress(len(pictures), "scoring") as advance:
+
+            def fail(path: str | None, error: PictureError) -> None:
+                given = str(path)
+                self.failed.append((given, str(error)))
+                if record is not None:
+                    record.add_error(absolute(given), given, str(error))
+                if self.order.streams_json:
+                    print_json({"path": given, "error": str(error)})
+                advance()
+
+            stream = self.detector.stream(map(str, pictures), batch_size=self.order.batch_size, on_error=fail)
+            with contextlib.closing(stream):
+                for picture, detection in stream:
+                    self._keep(picture, detection, record, writer, keys)
+                    self.finished += 1
+                    advance()
+
+    def _keep(
+        self,
+        picture: Picture,
+        detection: Detection,
+        record: Record | None,
+        writer: Writer | None,
+        keys: dict[str, Key | None],
+    ) -> None:
+        path = str(detection.path)
+        line = {**detection.to_dict(), "error": None}
+        if record is not None and writer is not None:
+            file = absolute(path)
+            key = keys[path] or (file, -1, -1, record.settings)  # it came into being after the list was made
+            plain = output_name(path, self.order.root).as_posix()
+            name = record.name(file, plain)
+            files = writer.write(detection, picture, name=None if name == plain else name)
+            line = record.add(line, key, name, files)
+        self.ranking.append((detection.score, path, detection.anomalous))
+        if self.order.streams_json:
+            print_json(line)
+        elif self.order.out is None and "csv" in self.order.formats:
+            self.rows.append(row(detection))
+
+    def _take_over(self, record: Record, file: str) -> None:
+        """Count what an earlier run did as if it were done now."""
+        entry = record.entries[file]
+        self.ranking.append((entry.score, entry.path, entry.anomalous))
+        self.finished += 1
+        if self.order.streams_json:
+            print_json(record.line(entry))
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that bears on a result, and nothing else: not names of files, not the device."""
+        made = self.detector.provenance.to_dict()
+        for name in ("backbone", "weights", "device"):
+            del made[name]
+        told = self.detector.object if self.detector.method.info.needs_object else None
+        return {**made, "object": told, "threshold": self.detector.threshold, "mask": self.detector.mask_threshold}
+
+    def _unassembled(self, out: Path) -> bool:
+        return (
+            "regions" in self.order.kinds and (out / "regions.jsonl").exists() and not (out / "regions.json").exists()
+        )
+
+    def _say(self, states: Counter[State], out: Path) -> None:
+        """Say what becomes of earlier results, before anything is overwritten."""
+        same = "overwritten" if self.order.overwrite else "skipped (--overwrite redoes all)"
+        sentences: dict[State, str] = {
+            "same": f"done already with the same settings: {same}",
+            "other settings": "done before with other settings: redone, earlier results are replaced",
+            "changed file": "changed since: redone, earlier results are replaced",
+            "missing files": "done before without all the files asked for now: redone",
+        }
+        for state, sentence in sentences.items():
+            if states[state]:
+                note(f"{out}: {count(states[state], 'picture')} {sentence}.")
+        if states["other settings"] and "regions" not in self.order.kinds and (out / "regions.json").exists():
+            note(f"{out}: regions.json keeps the regions of the earlier settings, as --save does not name regions.")
+
+    def _state(self, total: int, what: str) -> str:
+        """One sentence for a run that ends early."""
+        done = f"{what}: {self.finished} of {count(total, 'picture')} finished"
+        if self.order.out is None:
+            return f"{done}; nothing is kept without --out."
+        return f"{done} and kept in {self.order.out}; the same command goes on from there."
+
+    def _summary(self, seconds: float) -> None:
+        self.ranking.sort(key=lambda entry: (-entry[0], entry[1]))
+        if not self.order.streams_json:
+            if "table" in self.order.formats:
+                print(self._table())
+            elif self.rows or "csv" in self.order.formats:
+                self._csv()
+        say = print if "table" in self.order.formats and not self.order.streams_json else note
+        say(self._made_by(seconds))
+        if self.order.out is not None:
+            say(f"Results are in {self.order.out}: {', '.join(self._kept())}.")
+        if self.failed:
+            note(f"{count(len(self.failed), 'picture')} failed, {len(self.ranking):,} of {self._total():,} scored:")
+            for path, reason in self.failed:
+                note(f"  {path}: {reason}")
+
+    def _table(self) -> str:
+        shown = self.ranking[:SHOWN] if sys.stdout.isatty() else self.ranking
+        verdicts = {True: "anomalous", False: "normal", None: "-"}
+        rows = [("RANK", "SCORE", "VERDICT", "PICTURE")]
+        rows += [
+            (str(rank), f"{score:.4f}", verdicts[anomalous], path)
+            for rank, (score, path, anomalous) in enumerate(shown, 1)
+        ]
+        rest = len(self.ranking) - len(shown)
+        return columns(rows, right=(0, 1)) + (f"\n... and {rest:,} more" if rest else "") + "\n"
+
+    def _csv(self) -> None:
+        table = csv.DictWriter(sys.stdout, list(COLUMNS), lineterminator="\n")
+        table.writeheader()
+        failures = (error_row(path, reason) for path, reason in self.failed)
+        ranked: Iterable[dict[str, Any]] = sorted(self.rows, key=lambda one: -one["score"])
+        table.writerows([*ranked, *failures])
+
+    def _made_by(self, seconds: float) -> str:
+        made = self.detector.provenance
+        weights = f" (weights {made.weights}, {made.weights_fingerprint})" if made.weights else ""
+        judged = (
+            "no threshold: ranked, not judged"
+            if self.detector.threshold is None
+            else f"{sum(bool(entry[2]) for entry in self.ranking):,} anomalous at threshold {self.detector.threshold:g}"
+        )
+        return (
+            f"{count(len(self.ranking), 'picture')}, {judged}. Scored by {made.method}{weights} on the backbone "
+            f"{made.backbone} ({made.backbone_fingerprint}), {made.precision} on {made.device}, in {seconds:.1f} s."
+        )
+
+    def _kept(self) -> list[str]:
+        tables = [f"results.{form}" for form in ("csv", "parquet") if form in self.order.formats]
+        kinds = ["regions.json" if kind == "regions" else f"{kind}/" for kind in self.order.kinds]
+        return ["results.jsonl", *tables, *kinds]
+
+    def _total(self) -> int:
+        return len(self.ranking) + len(self.failed)

@@ -1,0 +1,360 @@
+"""The front door: pictures in, detections out.
+
+detector = load("anomalyclip")
+detection = detector.detect("part.jpg")
+for detection in detector.detect_many(paths, batch_size=8): ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import blemish
+from blemish.clip import Backbone, load_backbone
+from blemish.clip.backbone import fingerprint_of
+from blemish.detection import Detection, Provenance, Timing
+from blemish.errors import PictureError, UsageError
+from blemish.methods import create, load_class, recipes
+from blemish.methods import weights as weight_files
+from blemish.methods.base import Method
+from blemish.pictures import MAX_PIXELS, Picture, read_picture
+
+PictureSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor | Picture"
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+OnError: TypeAlias = Callable[[str | None, PictureError], object]
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+#: Where the weights lie that come with blemish.
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+#: A vision tower of at least this many parameters is large: half the time matters more than the last digits.
+_LARGE = 50_000_000
+#: How long a thread waits on a queue before it looks whether the other side is still there, in seconds.
+_PATIENCE = 0.1
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A picture on its way from the reader to the model."""
+
+    picture: Picture
+    pixels: Tensor  # (1, 3, S, S)
+    read: float
+    preprocess: float
+
+
+_Item: TypeAlias = _Ready | PictureError | BaseException | None
+
+
+def load(
+    method: str = "anomalyclip",
+    *,
+    backbone: str | os.PathLike[str] | Backbone = "embedded",
+    weights: str | os.PathLike[str] | None = None,
+    object: str = "object",
+    threshold: float | None = None,
+    mask_threshold: float | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_pixels: int = MAX_PIXELS,
+) -> Detector:
+    """Make a detector.
+
+    Args:
+        method: A name from `blemish methods`.
+        backbone: "embedded", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to be shared.
+        weights: What the method learnt (safetensors, or a published checkpoint). None takes what is shipped for this
+            method on this backbone.
+        object: What the pictures show ("metal nut"); methods that are told nothing ignore it.
+        threshold: A picture with score >= threshold is anomalous. None gives no verdict.
+        mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        precision: Of the vision tower. "auto" is bfloat16 for a large backbone on hardware with matrix units for it,
+            else float32. Text features and scores are float32 always.
+        max_pixels: Larger pictures are refused.
+
+    Raises:
+        UsageError: Unknown method, device or precision, a trainable method on a foreign backbone without weights.
+        WeightsError: A checkpoint that cannot be used.
+    """
+    cls = load_class(method)  # before the backbone: a misspelt name should not cost a download
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
+    place = _device(device)
+    tower = backbone if isinstance(backbone, Backbone) else load_backbone(os.fspath(backbone))
+    named = None if weights is None else Path(weights)
+    if named is not None and not named.is_file():
+        raise UsageError(f"there is no weights file {named}")
+    if named is None and cls.info.trainable:
+        named = _shipped(method, tower.fingerprint)
+        if named is None:
+            raise UsageError(
+                f"{method} has learnt parts, and none are shipped for the backbone {tower.name}: "
+                "give its weights (a safetensors file or a published checkpoint), or choose a method without"
+            )
+    scorer = create(method, tower, weights=named)
+    return Detector(
+        scorer,
+        weights=None if named is None else named.name,
+        object=object,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        device=place,
+        precision=_precision(precision, tower, place),
+        max_pixels=max_pixels,
+    )
+
+
+class Detector:
+    """A method on a backbone with its settings. `load` makes one; its calls may run in several threads at once.
+
+    Args:
+        method: Ready to score; moved to `device` together with its backbone.
+        weights: Name of what the method learnt, for the provenance; None for a method without.
+        object: As in `load`, and so are the others.
+        threshold: See `load`.
+        mask_threshold: See `load`.
+        device: See `load`.
+        precision: See `load`, but decided.
+        max_pixels: See `load`.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        *,
+        weights: str | None = None,
+        object: str = "object",
+        threshold: float | None = None,
+        mask_threshold: float | None = None,
+        device: torch.device | str = "cpu",
+        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.method = method.to(device).eval()
+        self.backbone = method.backbone.to(device).eval()
+        self.device = torch.device(device)
+        self.object = object
+        self.threshold, self.mask_threshold = threshold, mask_threshold
+        self.max_pixels = max_pixels
+        self.provenance = Provenance(
+            method=method.info.name,
+            backbone=self.backbone.name,
+            backbone_fingerprint=self.backbone.fingerprint,
+            weights=weights,
+            weights_fingerprint=fingerprint_of(method) if weights is not None else None,
+            recipe=recipes.to_json(method.recipe),
+            version=blemish.__version__,
+            precision=precision,
+            device=str(self.device),
+        )
+        self._text = lru_cache(maxsize=256)(self._encode_text)
+
+    def detect(self, picture: PictureSource, *, object: str | None = None) -> Detection:
+        """Score one picture.
+
+        Args:
+            picture: A path, bytes, a PIL image, an array (H, W[, 3 | 4]), a tensor, a `Picture`: see `read_picture`.
+            object: What it shows, if other than the detector's own.
+
+        Raises:
+            PictureError: It cannot be read.
+        """
+        ready = self._prepare(picture)
+        return next(self._score([ready], object))[1]
+
+    def detect_many(
+        self,
+        pictures: Iterable[PictureSource],
+        *,
+        batch_size: int = 8,
+        on_error: OnError | None = None,
+        object: str | None = None,
+    ) -> Iterator[Detection]:
+        """Score a stream of pictures, in its order.
+
+        A thread reads ahead while the model computes; at most about two batches of pictures are in memory, however long
+        the stream.
+
+        Args:
+            pictures: What `detect` takes, any number of them.
+            batch_size: Pictures that go through the model together.
+            on_error: Called with (path or None, error), in order, for each picture that cannot be read; the others go
+                on. None raises the error, after the pictures before it.
+            object: As in `detect`.
+
+        Raises:
+            PictureError: A picture cannot be read and there is no `on_error`.
+        """
+        for _, detection in self.stream(pictures, batch_size=batch_size, on_error=on_error, object=object):
+            yield detection
+
+    def stream(
+        self,
+        pictures: Iterable[PictureSource],
+        *,
+        batch_size: int = 8,
+        on_error: OnError | None = None,
+        object: str | None = None,
+    ) -> Generator[tuple[Picture, Detection], None, None]:
+        """As `detect_many`, with the picture as it was read beside each detection, to draw on."""
+        if batch_size < 1:
+            raise UsageError(f"batch_size is at least 1, not {batch_size}")
+        batch: list[_Ready] = []
+        for item in self._read_ahead(pictures, batch_size):
+            if isinstance(item, _Ready):
+                batch.append(item)
+                if len(batch) < batch_size:
+                    continue
+            yield from self._score(batch, object)
+            batch = []
+            if isinstance(item, PictureError) and on_error is not None:
+                on_error(item.path, item)
+            elif isinstance(item, BaseException):
+                raise item
+        yield from self._score(batch, object)
+
+    def _read_ahead(self, pictures: Iterable[PictureSource], ahead: int) -> Iterator[_Item]:
+        """Read and preprocess in a thread, at most `ahead` pictures before the one being asked for."""
+        ready: queue.Queue[_Item] = queue.Queue(maxsize=ahead)
+        gone = threading.Event()
+
+        def put(item: _Item) -> bool:
+            while not gone.is_set():
+                with contextlib.suppress(queue.Full):
+                    ready.put(item, timeout=_PATIENCE)
+                    return True
+            return False
+
+        def read() -> None:
+            try:
+                for source in pictures:
+                    try:
+                        item: _Item = self._prepare(source)
+                    except PictureError as error:
+                        item = error
+                    if not put(item):
+                        return
+                put(None)
+            except BaseException as error:  # of the iterable itself: the caller's, so it is raised where he is
+                put(error)
+
+        reader = threading.Thread(target=read, name="blemish-reader", daemon=True)
+        reader.start()
+        try:
+            while (item := ready.get()) is not None:
+                yield item
+        finally:
+            gone.set()
+
+    def _prepare(self, source: PictureSource) -> _Ready:
+        start = time.perf_counter()
+        picture = read_picture(source, max_pixels=self.max_pixels)
+        read = time.perf_counter()
+        pixels = self.backbone.preprocess([picture.image], self.method.computation.size)
+        return _Ready(picture, pixels, read - start, time.perf_counter() - read)
+
+    def _score(self, batch: Sequence[_Ready], object: str | None) -> Iterator[tuple[Picture, Detection]]:
+        """Run one batch; maps are brought to their pictures' sizes one at a time, when they are asked for."""
+        if not batch:
+            return
+        method, half = self.method, self.provenance.precision != "float32"
+        text = self._text(self.object if object is None else object)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            pixels = torch.cat([ready.pixels for ready in batch]).to(self.device)
+            kind = getattr(torch, self.provenance.precision)
+            with torch.autocast(self.device.type, dtype=kind if half else None, enabled=half):
+                features = self.backbone.encode_image(pixels, method.request, method.computation)
+                self._settle()
+                encoded = time.perf_counter()
+                prediction = method.score(features, text)
+            scores, maps = prediction.score.float().cpu(), prediction.map.float().cpu()
+        scored = time.perf_counter()
+        share = len(batch)
+        for ready, score, anomaly_map in zip(batch, scores.tolist(), maps, strict=True):
+            picture = ready.picture
+            width, height = picture.size
+            yield (
+                picture,
+                Detection(
+                    score=min(max(score, 0.0), 1.0),
+                    anomaly_map=_resize(anomaly_map, height, width).numpy(),
+                    map_range=method.map_range,
+                    size=(width, height),
+                    path=picture.path,
+                    threshold=self.threshold,
+                    mask_threshold=self.mask_threshold,
+                    notes=picture.notes,
+                    timing=Timing(ready.read, ready.preprocess, (encoded - start) / share, (scored - encoded) / share),
+                    provenance=self.provenance,
+                ),
+            )
+
+    def _encode_text(self, object: str) -> Tensor:
+        """Text features (2, E) of one object name; kept, since they cost more than a picture."""
+        with torch.inference_mode():
+            return self.method.text_features([object])[0]
+
+    def _settle(self) -> None:
+        """Wait for the GPU, so that the timing says what it means."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _shipped(method: str, fingerprint: str) -> Path | None:
+    """What comes with blemish for this method on the backbone with this fingerprint; None if nothing does."""
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
+        header = weight_files.read_header(path)
+        if (header.method, header.backbone_fingerprint) == (method, fingerprint):
+            return path
+    return None
+
+
+def _resize(anomaly_map: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear from (S, S) to (height, width), pixel centres aligned."""
+    if anomaly_map.shape == (height, width):
+        return anomaly_map.clone()
+    resized = functional.interpolate(anomaly_map[None, None], (height, width), mode="bilinear", align_corners=False)
+    return resized[0, 0]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except Exception as error:  # torch has no common base for "no such device", "not built in" and "no driver"
+        raise UsageError(f"there is no device {name!r} here; try auto or cpu") from error
+    return place
+
+
+def _precision(asked: Precision, backbone: Backbone, device: torch.device) -> Literal["float32", "bfloat16", "float16"]:
+    if asked != "auto":
+        return asked
+    size = sum(parameter.numel() for parameter in backbone.model.vision_model.parameters())
+    return "bfloat16" if size >= _LARGE and _has_bfloat16_units(device) else "float32"
+
+
+def _has_bfloat16_units(device: torch.device) -> bool:
+    """Matrix units for bfloat16: tensor cores from Ampere on, AMX. Without them it is slower, not faster."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and supported is not None and bool(supported())

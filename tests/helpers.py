@@ -1,0 +1,74 @@
+"""Stand-ins for tests: a tiny random CLIP that runs every path in milliseconds, and folders of small pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+WORDS = (
+    "a an the of for in photo picture object metal nut solar cell textile without with damage damaged flaw flawless "
+    "perfect defect normal broken unblemished close up cropped good bad small large there is"
+)
+
+
+def save_tiny_backbone(folder: Path, seed: int = 0) -> Path:
+    """Write a CLIPModel folder (config.json, model.safetensors, tokenizer files) with random weights.
+
+    As deep as ViT-L, so that the papers' recipes with their layers 6..24 fit, but 32 wide and with a grid of 7 x 7.
+    """
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+    letters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789.,-!'_/"})
+    pieces = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    start, end = vocabulary["<|startoftext|>"], vocabulary["<|endoftext|>"]
+
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<|startoftext|> $A <|endoftext|>",
+        special_tokens=[("<|startoftext|>", start), ("<|endoftext|>", end)],
+    )
+    backend.decoder = decoders.BPEDecoder(suffix="</w>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<|startoftext|>",
+        eos_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        model_max_length=128,
+    )
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    config = CLIPConfig(
+        text_config={
+            **tower,
+            "num_hidden_layers": 12,
+            "vocab_size": len(vocabulary),
+            "max_position_embeddings": 128,
+            "bos_token_id": start,
+            "eos_token_id": end,
+            "pad_token_id": end,
+        },
+        vision_config={**tower, "num_hidden_layers": 24, "image_size": 518, "patch_size": 74},
+        projection_dim=16,
+    )
+    torch.manual_seed(seed)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
+    """Write a picture of noise on a gradient; the suffix chooses the format."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    ramp = np.linspace(40, 180, width)[None, :, None].repeat(height, 0).repeat(3, 2)
+    pixels = (ramp + rng.normal(0, 20, ramp.shape)).clip(0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
