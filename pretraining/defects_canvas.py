@@ -69,6 +69,24 @@ class Canvas:
         return spectral_peak(small[32:96, 32:96])[1] > 14
 
     @functools.cached_property
+    def regular(self) -> bool:
+        """Whether the parts stand in a regular order: among scattered ones none can be missing or out of place."""
+        parts = self.scene.instances
+        if len(parts) < 3:
+            return False
+        moments = [cv2.moments(part.view(np.uint8), binaryImage=True) for part in parts]
+        places = np.array([(at["m10"], at["m01"]) for at in moments]) / [[max(at["m00"], 1)] for at in moments]
+        apart = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(len(parts)) * 1e9
+        nearest = apart.min(1)
+        return bool(nearest.std() < 0.08 * nearest.mean())
+
+    @functools.cached_property
+    def alike(self) -> bool:
+        """Whether all parts have about one brightness, so that one of another stands out."""
+        tones = [cv2.mean(self.gray, part.view(np.uint8))[0] for part in self.scene.instances]
+        return len(tones) > 2 and float(np.std(tones)) < 15
+
+    @functools.cached_property
     def backdrop(self) -> np.ndarray:
         """What would be seen if the objects were gone."""
         if self.scene.background is not None:

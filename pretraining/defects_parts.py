@@ -96,7 +96,7 @@ def severed(rng: Rng, canvas: Canvas) -> Change | None:
 def missing_part(rng: Rng, canvas: Canvas) -> Change | None:
     """One of the parts is gone, or a piece of a pattern is wiped out by its surroundings."""
     parts = canvas.scene.instances
-    if len(parts) > 1:
+    if canvas.regular:
         mask = parts[int(rng.integers(len(parts)))].astype(np.uint8)
         mask = cv2.dilate(mask, CROSS)
         if cv2.countNonZero(mask) > 0.5 * mask.size:
@@ -141,7 +141,10 @@ def extra_part(rng: Rng, canvas: Canvas) -> Change | None:
         return None
     rows, columns = box(mask.astype(np.float32))
     middle = np.array([(columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2])
-    target = rng.uniform(0.08, 0.92, 2) * canvas.size
+    if canvas.regular and chance(rng, 0.6):
+        target = rng.uniform(0.08, 0.92, 2) * canvas.size
+    else:  # on top of its like, where it cannot be right
+        target = np.array(canvas.somewhere(rng))
     turn, scale = float(rng.choice([0, rng.uniform(0, 360)])), log_uniform(rng, 0.7, 1.2)
     image, alpha = _paste_part(canvas, mask, canvas.image, turn, target - middle, scale)
     return Change(image, alpha > 0.1, True)
@@ -149,7 +152,7 @@ def extra_part(rng: Rng, canvas: Canvas) -> Change | None:
 
 def misplaced_part(rng: Rng, canvas: Canvas) -> Change | None:
     """A part is turned, moved a little, or of the wrong size; where it was, the background shows."""
-    mask = _pick_part(rng, canvas)
+    mask = _pick_part(rng, canvas) if canvas.regular else None
     if mask is None:
         return None
     wide = cv2.dilate(mask, CROSS)
@@ -169,7 +172,7 @@ def misplaced_part(rng: Rng, canvas: Canvas) -> Change | None:
 
 def recoloured_part(rng: Rng, canvas: Canvas) -> Change | None:
     """One part has the wrong colour or brightness."""
-    mask = _pick_part(rng, canvas, 3)
+    mask = _pick_part(rng, canvas, 3) if canvas.alike else None
     if mask is None:
         return None
     alpha = soften(mask.astype(np.float32), 0.6)
