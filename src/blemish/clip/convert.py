@@ -201,7 +201,8 @@ def _fill(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> CLIPModel:
                 f"the checkpoint's {name!r} has shape {tuple(given[name].shape)}, but the other weights ask for "
                 f"{wanted[name]}"
             )
-    values = {name: value.to(torch.float32).contiguous() for name, value in given.items()}
+    # Copies: the model neither shares memory with the caller's weights nor its q, k and v with each other.
+    values = {name: torch.empty(value.shape).copy_(value) for name, value in given.items()}
     model.load_state_dict(values, strict=True, assign=True)
     _restore_buffers(model)
     return model.eval().requires_grad_(False)

@@ -86,9 +86,8 @@ def read_tokenizer(folder: Path, model_eos: int | None = None) -> TextTokenizer 
             backend.no_truncation()
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             path = folder / "merges.txt"
-            lines = path.read_text(encoding="utf-8").split("\n")
             vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            backend = build_clip_tokenizer(vocab, [line for line in lines if line and not line.startswith("#version")])
+            backend = build_clip_tokenizer(vocab, _pairs(path.read_text(encoding="utf-8")))
         else:
             return None
     except Exception as error:  # tokenizers raises bare Exception
@@ -121,18 +120,24 @@ def clip_tokenizer() -> TextTokenizer:
     bpe_merges.txt.gz holds the 48,894 byte-pair merges of OpenAI's CLIP (MIT licence, (c) 2021 OpenAI). The vocabulary
     follows from them: 256 bytes, the same at the end of a word, the merged tokens, start and end.
     """
-    packed = resources.files("blemish.clip").joinpath("bpe_merges.txt.gz").read_bytes()
-    merges = gzip.decompress(packed).decode("utf-8").strip().split("\n")
+    merges = clip_merges()
     letters = _byte_letters()
-    tokens = [
-        *letters,
-        *(letter + "</w>" for letter in letters),
-        *(pair.replace(" ", "") for pair in merges),
-        START,
-        END,
-    ]
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *(left + right for left, right in merges), START, END]
     backend = build_clip_tokenizer({token: number for number, token in enumerate(tokens)}, merges)
     return TextTokenizer(backend, backend.token_to_id(END))
+
+
+def clip_merges() -> list[tuple[str, str]]:
+    """The 48,894 byte-pair merges of CLIP, in order of rank."""
+    packed = resources.files("blemish.clip").joinpath("bpe_merges.txt.gz").read_bytes()
+    return _pairs(gzip.decompress(packed).decode("utf-8"))
+
+
+def _pairs(merges: str) -> list[tuple[str, str]]:
+    """Lines of "left right"; merges.txt begins with its version."""
+    # Not splitlines(): it would also split at characters that may be part of a token.
+    pairs = (line.partition(" ") for line in merges.split("\n") if line and not line.startswith("#version"))
+    return [(left, right) for left, _, right in pairs]
 
 
 def _byte_letters() -> list[str]:
@@ -144,18 +149,17 @@ def _byte_letters() -> list[str]:
     return [chr(byte) for byte in printed] + [chr(256 + number) for number in range(256 - len(printed))]
 
 
-def build_clip_tokenizer(vocab: dict[str, int], merges: Sequence[str]) -> Any:
+def build_clip_tokenizer(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> Any:
     """CLIP's byte-pair encoding as a `tokenizers.Tokenizer`.
 
     Args:
         vocab: token -> number.
-        merges: pairs in order of rank, each "left right".
+        merges: pairs in order of rank.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    pairs = [(left, right) for left, right in (pair.split(" ") for pair in merges)]
     backend = Tokenizer(
-        models.BPE(vocab, pairs, unk_token=END, continuing_subword_prefix="", end_of_word_suffix="</w>")
+        models.BPE(vocab, list(merges), unk_token=END, continuing_subword_prefix="", end_of_word_suffix="</w>")
     )
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
