@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from blemish.detection import Detection
-from blemish.errors import BlemishError, UsageError
+from blemish.errors import BlemishError, OutputError, UsageError
 from blemish.outputs.files import open_to_append, output_error
 
 COLUMNS: dict[str, type] = {
@@ -160,6 +160,9 @@ class _Lines(_Closing):
             self._stream.write(line)
             self._stream.flush()
         except OSError as error:
+            # Closed at once, as the stream would try the same bytes again whenever it is let go.
+            with contextlib.suppress(OutputError):
+                self.close()
             raise output_error(self.path, error) from error
 
     def close(self) -> None:
