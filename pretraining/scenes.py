@@ -24,16 +24,20 @@ from scenes_base import (
     blend,
     cells,
     chance,
+    cuts,
     full,
     lighting,
     loguni,
     pick,
     plain,
+    relight,
     smooth,
+    turned,
+    untilt,
 )
 from scenes_medical import MEDICAL
 from scenes_objects import SPECIES, heap, kit, object_family
-from scenes_patterns import PATTERNS, box
+from scenes_patterns import PATTERNS, Color, box, disc, line, text, word
 from scenes_textures import TEXTURES, any_texture, texture_scene
 
 __all__ = ["FAMILIES", "Scene", "make_scene"]
@@ -93,8 +97,59 @@ def framed(rng: Rng, size: int, photos: Photos) -> Scene:
     return Scene(lighting(rng, image, 0.4), mask > 127, name, material)
 
 
+def garnished(rng: Rng, size: int, photos: Photos) -> Scene:
+    """A surface with one thing made on it that runs through: a stitched seam, rivets, a fold, a weld, a print."""
+    width, angle = turned(rng, size)
+    image, name, material = any_texture(rng, width, photos)
+    theme = Theme(rng)
+    first, second = theme.color(), theme.color()
+    for y in cuts(rng, width, width * rng.choice([0.35, 0.5, 0.9]), rng.uniform(0, 0.2)):
+        if 0 < y < width:
+            _ornament(rng, image, float(y), int(rng.integers(6)), first, second)
+    image = untilt(image, size, angle)
+    if chance(rng, 0.5):
+        image = cv2.GaussianBlur(image, (0, 0), 0.6)
+    return Scene(lighting(rng, image, 0.4), full(size), name, material)
+
+
+def _ornament(rng: Rng, image: np.ndarray, y: float, kind: int, first: Color, second: Color) -> None:
+    """One band across the picture at height y."""
+    width = image.shape[0]
+    scale = loguni(rng, 2, 12)
+    if kind == 0:  # stitches
+        line(image, 0, y, width, y, second, max(1, scale * 0.2))
+        for x in np.arange(0, width, scale * 2.2):
+            line(image, x, y + rng.normal() * 0.2, x + scale * 1.4, y + rng.normal() * 0.2, first, scale * 0.5)
+    elif kind == 1:  # rivets or screws
+        r = scale * 0.8
+        for x in np.arange(r, width, r * rng.uniform(3, 9)):
+            disc(image, x + r * 0.15, y + r * 0.15, r * 1.15, (20, 20, 20))
+            disc(image, x, y, r, first)
+            disc(image, x - r * 0.2, y - r * 0.2, r * 0.6, second)
+    elif kind in (2, 3):  # a fold or a weld bead: light on one side, shade on the other, ripples for the bead
+        rows = (np.arange(width, dtype=np.float32) - y) / scale
+        profile = rows * np.exp(-(rows**2))
+        factor = np.repeat(profile[:, None], width, 1)
+        if kind == 3:
+            x = np.arange(width, dtype=np.float32)
+            ripple = np.sin((x[None] + 0.4 * scale * rows[:, None] ** 2) * np.float32(3 / scale))
+            factor = factor + 0.5 * np.exp(-((rows[:, None] / 1.4) ** 4)) * ripple
+        image[:] = relight(image, (1 + rng.uniform(0.2, 0.9) * factor).astype(np.float32))
+    elif kind == 4:  # a print
+        x = rng.uniform(0, 30)
+        while x < width:
+            x += (
+                text(image, word(rng, 3, 9), x, y, scale * 3.5, first, int(rng.integers(8)), 1 + int(scale > 6))
+                + scale * 3
+            )
+    else:  # an inlay or a ribbon
+        box(image, 0, y - scale - 1, width, y + scale + 1, second)
+        box(image, 0, y - scale, width, y + scale, first)
+
+
 _OTHER: dict[str, tuple[Family, float]] = {
-    "regions": (regions, 3.0),
+    "garnished": (garnished, 2.5),
+    "regions": (regions, 2.5),
     "framed": (framed, 1.5),
     "kit": (kit, 2.0),
     "heap": (heap, 1.2),
@@ -129,7 +184,7 @@ def _sheet(rng: Rng, photos: Photos, size: int, per_family: int, only: list[str]
             cv2.rectangle(tile, (0, 148), (160, 160), (0, 0, 0), -1)
             cv2.putText(tile, name, (3, 157), 0, 0.35, (255, 255, 255), 1, cv2.LINE_AA)
             shown.append(tile)
-    columns = 12
+    columns = 12  # wide enough for one family a row
     shown += [np.zeros((160, 160, 3), np.uint8)] * (-len(shown) % columns)
     return np.concatenate([np.concatenate(shown[i : i + columns], 1) for i in range(0, len(shown), columns)], 0)
 

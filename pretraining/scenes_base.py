@@ -146,7 +146,7 @@ class Theme:
         self.saturation = float(rng.beta(1.4, 2.0))
         self.spread = loguni(rng, 4, 90)
 
-    def color(self, value: float | None = None, low: float = 20, high: float = 235) -> tuple[float, float, float]:
+    def color(self, value: float | None = None, low: float = 28, high: float = 235) -> tuple[float, float, float]:
         """One RGB colour (0..255) of about the given brightness."""
         value = float(self.rng.uniform(low, high) if value is None else np.clip(value, 0, 255))
         if self.grey:
@@ -160,7 +160,7 @@ class Theme:
     def pair(self, contrast: float | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Two colours that differ in brightness by `contrast` (random from faint to strong)."""
         contrast = loguni(self.rng, 15, 210) if contrast is None else contrast
-        middle = self.rng.uniform(contrast / 2, 255 - contrast / 2)
+        middle = self.rng.uniform(max(contrast / 2, 32), 255 - max(contrast / 2, 12))
         sign = 1 if chance(self.rng, 0.5) else -1
         return self.color(middle - sign * contrast / 2), self.color(middle + sign * contrast / 2)
 

@@ -112,20 +112,18 @@ def ultrasound(rng: Rng, size: int, photos: Photos) -> Scene:
         top, reach = -0.05 * size, int(size * rng.uniform(0.95, 1.05))
         cv2.ellipse(sector, (size // 2, int(top)), (reach, reach), 90, -opening, opening, 255, -1, cv2.LINE_AA)
         disc(sector, size / 2, top, size * rng.uniform(0.1, 0.25), 0)
-        angle = np.linspace(-1.2, 1.2, size)
         bent = cv2.warpPolar(
             np.ascontiguousarray(np.tile(field.T[:, :size], (2, 1))), (size, size), (size / 2, top), size * 1.1,
             cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         )  # fmt: skip
-        del angle
         mask = sector > 127
-        field = bent * mask
+        field = np.where(mask, bent, 0)  # outside the sector the warp leaves memory as it was
     fade = np.linspace(rng.uniform(0.9, 1.3), rng.uniform(0.3, 1.0), size, dtype=np.float32)
     image = cv2.merge([cv2.convertScaleAbs(np.clip(field * fade[:, None], 0, 255))] * 3)
     return Scene(
         image,
         mask,
-        pick(rng, "ultrasound", "sonogram", "retinal OCT", "ultrasound image"),
+        pick(rng, "ultrasound", "sonogram", "ultrasound image"),
         pick(rng, "grey", "speckled"),
     )
 
@@ -256,10 +254,57 @@ def microscopy(rng: Rng, size: int, photos: Photos) -> Scene:
     )
 
 
+def trunk_slice(rng: Rng, size: int, photos: Photos) -> Scene:
+    """A slice of the trunk: wall, a vertebra, ribs around, one large organ and a few smaller ones."""
+    c, squash = size / 2, rng.uniform(0.62, 0.85)
+    outline = polar(size, rng.uniform(0.85, 0.97) * wobbly(rng, 0.02), squash)
+    shape = fill(size, outline)
+    field = cv2.convertScaleAbs(shape, alpha=rng.uniform(0.15, 0.4))
+    wall = rng.uniform(60, 130)
+    inner = ((outline - c) * 0.86 + c) * 8
+    cv2.fillPoly(field, [inner.astype(np.int32)], wall, cv2.LINE_AA, 3)
+    for t in np.linspace(0.3, 6.0, int(rng.integers(8, 16))):
+        _ellipse(field, c + 0.4 * size * math.cos(t), c + 0.4 * size * squash * math.sin(t), size * 0.022, size * 0.01,
+                 math.degrees(t) + 90, 215)  # fmt: skip
+    organs = [(-0.17, -0.05, 0.17, 0.16), (0.2, -0.02, 0.1, 0.11), (0.08, 0.12, 0.06, 0.07), (-0.14, 0.16, 0.06, 0.07)]
+    for dx, dy, a, b in organs:
+        x, y = c + size * (dx + rng.normal(0, 0.02)), c + size * squash * (dy + rng.normal(0, 0.02))
+        points = polar(200, wobbly(rng, 0.07)) / 100 - 1
+        points = points * [a * size, b * size * squash] + [x, y]
+        cv2.fillPoly(field, [(points * 8).astype(np.int32)], rng.uniform(110, 180), cv2.LINE_AA, 3)
+    disc(field, c, c + 0.25 * size * squash, size * rng.uniform(0.05, 0.07), 210)
+    disc(field, c, c + 0.34 * size * squash, size * 0.03, 190)
+    soft = cv2.GaussianBlur(field, (0, 0), loguni(rng, 0.8, 2.5)).astype(np.float32)
+    soft *= 1 + rng.uniform(0.01, 0.06) * octaves(rng, size, size * 0.05, 0.8)
+    soft += rng.uniform(1, 6) * white(rng, size) * (shape > 0)
+    image = cv2.merge([cv2.convertScaleAbs(np.clip(soft, 0, 255))] * 3)
+    name = pick(rng, "liver CT", "abdominal CT", "trunk slice", "CT slice", "body scan")
+    return Scene(image, shape > 127, name, pick(rng, "grey", "medical", "soft tissue"))
+
+
+def layers(rng: Rng, size: int, photos: Photos) -> Scene:
+    """Layered tissue as in retinal OCT: smooth bright and dark bands under speckle."""
+    x = np.linspace(-1, 1, size, dtype=np.float32)
+    pit = rng.uniform(0, 0.12) * np.exp(-((x - rng.normal(0, 0.15)) ** 2) / rng.uniform(0.02, 0.1))
+    top = rng.uniform(0.25, 0.5) + rng.uniform(-0.12, 0.12) * x + rng.uniform(-0.1, 0.15) * x * x
+    depth = np.linspace(0, 1, size, dtype=np.float32)[:, None] - top[None]
+    thick = rng.uniform(0.2, 0.4)
+    n = int(rng.integers(4, 10))
+    level = np.concatenate([[rng.uniform(5, 30)], rng.uniform(40, 200, n), [rng.uniform(10, 60)]]).astype(np.float32)
+    place = (depth - pit[None] * np.clip(1 - depth / thick, 0, 1)) / np.float32(thick) * n + 1
+    field = level[np.clip(place, 0, n + 1).astype(np.int32)]
+    field = cv2.GaussianBlur(field, (0, 0), rng.uniform(1, 2.5))
+    field *= 1 + rng.uniform(0.1, 0.35) * cv2.GaussianBlur(white(rng, size), (0, 0), sigmaX=1.2, sigmaY=0.7) * 1.8
+    image = cv2.merge([cv2.convertScaleAbs(np.clip(field + 3 * white(rng, size), 0, 255))] * 3)
+    return Scene(image, full(size), pick(rng, "retinal OCT", "OCT scan", "tissue layers"), pick(rng, "layered", "grey"))
+
+
 Family = Callable[[Rng, int, Photos], Scene]
 MEDICAL: dict[str, tuple[Family, float]] = {
     "slice_scan": (slice_scan, 1.6),
-    "radiograph": (radiograph, 1.0),
+    "trunk_slice": (trunk_slice, 1.0),
+    "layers": (layers, 0.8),
+    "radiograph": (radiograph, 0.8),
     "ultrasound": (ultrasound, 0.7),
     "endoscopy": (endoscopy, 1.2),
     "retina": (retina, 0.8),

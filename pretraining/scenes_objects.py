@@ -18,6 +18,7 @@ from scenes_base import (
     grain,
     lighting,
     loguni,
+    normalise,
     octaves,
     pick,
     plain,
@@ -91,7 +92,12 @@ def _body(rng: Rng, side: int, color: Color, amount: float, period: float = 0.15
 class Look:
     """Shading shared by all instances of one picture."""
 
-    def __init__(self, rng: Rng) -> None:
+    def __init__(self, rng: Rng, photos: Photos = ()) -> None:
+        self.skin: np.ndarray | None = None
+        if chance(rng, 0.22):
+            # Things made of a textured material: the texture modulates whatever colour they have.
+            texture = cv2.cvtColor(any_texture(rng, 224, photos)[0], cv2.COLOR_RGB2GRAY).astype(np.float32)
+            self.skin = normalise(texture, loguni(rng, 0.03, 0.2)) + 0.5
         self.light = rng.uniform(0, 2 * math.pi)
         self.round = loguni(rng, 0.08, 1.0)
         self.strength = loguni(rng, 0.06, 0.8)
@@ -99,7 +105,11 @@ class Look:
         self.mottle = loguni(rng, 0.005, 0.12)
 
     def shade(self, image: np.ndarray, alpha: np.ndarray) -> Sprite:
-        return relight(image, dome(alpha, self.round, self.light, self.strength, self.gloss)), alpha
+        factor = dome(alpha, self.round, self.light, self.strength, self.gloss)
+        side = alpha.shape[0]
+        if self.skin is not None and side <= 224:
+            factor = factor * self.skin[-side:, :side]
+        return relight(image, factor), alpha
 
 
 def blob(rng: Rng, theme: Theme, look: Look) -> Species:
@@ -648,7 +658,7 @@ def object_family(which: str) -> Callable[[Rng, int, Photos], Scene]:
     """A family of pictures with instances of one species."""
 
     def family(rng: Rng, size: int, photos: Photos) -> Scene:
-        theme, look = Theme(rng), Look(rng)
+        theme, look = Theme(rng), Look(rng, photos)
         species = SPECIES[which][0](rng, theme, look)
         return assemble(rng, size, photos, theme, look, [species], places(rng, size))
 
@@ -660,7 +670,7 @@ _KINDS = list(SPECIES)
 
 def kit(rng: Rng, size: int, photos: Photos) -> Scene:
     """Several different things together: a set, a lunch box, a sorted tray. No order but its own."""
-    theme, look = Theme(rng), Look(rng)
+    theme, look = Theme(rng), Look(rng, photos)
     kinds = rng.choice(len(_KINDS), int(rng.integers(2, 5)))
     species = [SPECIES[_KINDS[k]][0](rng, theme if chance(rng, 0.5) else Theme(rng), look) for k in kinds]
     spots = places(rng, size, alone=False)
@@ -671,7 +681,7 @@ def kit(rng: Rng, size: int, photos: Photos) -> Scene:
 
 def heap(rng: Rng, size: int, photos: Photos) -> Scene:
     """Bulk goods: many instances of one species lying over one another."""
-    theme, look = Theme(rng), Look(rng)
+    theme, look = Theme(rng), Look(rng, photos)
     species = SPECIES[pick(rng, "blob", "nut", "bent", "screw", "capsule", "cookie", "leaf", "gear")][0](
         rng, theme, look
     )

@@ -77,11 +77,11 @@ def _level(value: float) -> tuple[float, float, float]:
 
 def module_cell(rng: Rng, size: int, photos: Photos) -> Scene:
     """Grey luminescence-like picture of one module cell: bars, fingers, crystal shading, rounded corners."""
-    base = loguni(rng, 45, 200)
+    base = rng.uniform(60, 215)
     shade = np.ones((size, size), np.float32)
     if chance(rng, 0.55):
         _, labels, n = cells(rng, size, loguni(rng, 6, 60))
-        table = (1 + rng.uniform(0.03, 0.22) * rng.standard_normal(n + 1)).astype(np.float32)
+        table = (1 + loguni(rng, 0.02, 0.2) * rng.standard_normal(n + 1)).astype(np.float32)
         shade *= cv2.GaussianBlur(table[labels], (0, 0), rng.uniform(0.6, 3))
         if chance(rng, 0.4):
             rim = cv2.GaussianBlur(cell_edges(labels), (0, 0), rng.uniform(0.7, 1.5))
@@ -111,8 +111,6 @@ def module_cell(rng: Rng, size: int, photos: Photos) -> Scene:
     for i in range(n_bars):
         x = size * (i + 0.5) / n_bars + offset
         box(image, x - width / 2, 0, x + width / 2, size, color)
-        if chance(rng, 0.0):
-            continue
     if chance(rng, 0.3):
         color = _level(base * rng.uniform(0.3, 1.6))
         for i in range(n_bars):
@@ -281,50 +279,66 @@ def panel(rng: Rng, size: int, photos: Photos) -> Scene:
     return Scene(image, full(size), name, material)
 
 
-def _bus(rng: Rng, image: np.ndarray, color: Color, dark: Color, pitch: float, width: float) -> None:
-    """Parallel traces with one or two shared 45-degree bends, ending in pads."""
+def _offset(points: np.ndarray, by: float) -> np.ndarray:
+    """A polyline moved sideways with mitred bends, so that parallel traces stay parallel."""
+    along = np.diff(points, axis=0)
+    along /= np.hypot(along[:, 0], along[:, 1])[:, None] + 1e-9
+    normal = np.stack([-along[:, 1], along[:, 0]], -1)
+    first, second = np.concatenate([normal[:1], normal]), np.concatenate([normal, normal[-1:]])
+    miter = (first + second) / (1 + np.sum(first * second, -1, keepdims=True)).clip(0.2)
+    return points + by * miter
+
+
+def _bus(rng: Rng, image: np.ndarray, taken: np.ndarray, color: Color, dark: Color, pitch: float, width: float) -> None:
+    """Parallel traces with shared 45-degree bends, ending in pads; left out where they would touch others."""
     size = image.shape[0]
     n = int(rng.integers(1, 9))
-    x, y = rng.uniform(-0.1, 0.9) * size, rng.uniform(0, 1) * size
-    heading = int(rng.integers(8))
+    shortest = max(0.06 * size, n * pitch * 1.3)
+    x, y = rng.uniform(-0.1, 1.0, 2) * size
+    heading, turn = int(rng.integers(8)), int(rng.choice([-1, 1]))
     path = [(x, y)]
     for _ in range(int(rng.integers(1, 5))):
-        reach = loguni(rng, 0.06, 0.6) * size
+        reach = max(shortest, loguni(rng, 0.08, 0.6) * size)
         x, y = x + reach * math.cos(heading * math.pi / 4), y + reach * math.sin(heading * math.pi / 4)
         path.append((x, y))
-        heading += int(rng.choice([-1, 1, 1, -1, 2]))
-    points = np.array(path)
-    slip = np.array([-math.sin(0.3), math.cos(0.3)]) if abs(np.ptp(points[:, 0])) > np.ptp(points[:, 1]) else (1, 0)
+        heading += turn
+        turn = -turn
     ends = chance(rng, 0.7)
-    radius = width * rng.uniform(0.9, 1.6)
-    for k in range(n):
-        shifted = points + np.array(slip) * k * pitch
-        fixed = (shifted * 8).astype(np.int32)
-        cv2.polylines(image, [fixed], False, color, max(1, round(width)), cv2.LINE_AA, 3)
-        if ends:
-            for end in (shifted[0], shifted[-1]):
-                disc(image, end[0], end[1], radius, color)
-                if radius > 2.5:
-                    disc(image, end[0], end[1], radius * 0.45, dark)
+    radius = min(width * rng.uniform(0.9, 1.6), pitch * 0.45) if n > 1 else width * rng.uniform(0.9, 2.5)
+    lines = [_offset(np.array(path), (k - (n - 1) / 2) * pitch) for k in range(n)]
+    fixed = [(points * 8).astype(np.int32) for points in lines]
+    claim = np.zeros_like(taken)
+    cv2.polylines(claim, fixed, False, 255, round(max(width, 2 * radius) + pitch * 0.6), cv2.LINE_8, 3)
+    if cv2.countNonZero(cv2.bitwise_and(claim, taken)):
+        return
+    cv2.bitwise_or(claim, taken, taken)
+    cv2.polylines(image, fixed, False, color, max(1, round(width)), cv2.LINE_AA, 3)
+    for points in lines if ends else ():
+        for end in (points[0], points[-1]):
+            disc(image, end[0], end[1], radius, color)
+            if radius > 2.5:
+                disc(image, end[0], end[1], radius * 0.45, dark)
 
 
-def _route(rng: Rng, image: np.ndarray, color: Color, dark: Color, pitch: float, width: float) -> None:
-    """Traces that walk a grid without touching each other, with pads at both ends."""
+def _route(
+    rng: Rng, image: np.ndarray, taken: np.ndarray, color: Color, dark: Color, pitch: float, width: float
+) -> None:
+    """Traces that walk a grid without touching anything, with pads at both ends."""
     size = image.shape[0]
     n = int(size / pitch) + 1
-    taken = np.zeros((n, n), bool)
+    blocked = cv2.resize(cv2.dilate(taken, np.ones((3, 3), np.uint8)), (n, n), interpolation=cv2.INTER_AREA) > 0
     steps = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
     straight = rng.uniform(0.6, 0.95)
     diagonal = chance(rng, 0.6)
     radius = pitch * rng.uniform(0.25, 0.42)
-    budget = min(380, n * n // 2)
+    budget = min(420, n * n // 2)
     thickness = max(1, round(width))
     while budget > 0:
         budget -= 4
         i, j = (int(a) for a in rng.integers(n, size=2))
-        if taken[i, j]:
+        if blocked[i, j]:
             continue
-        taken[i, j] = True
+        blocked[i, j] = True
         heading = int(rng.integers(4)) * 2
         rolls = rng.random(24)
         path = [(j, i)]
@@ -333,10 +347,10 @@ def _route(rng: Rng, image: np.ndarray, color: Color, dark: Color, pitch: float,
                 heading = (heading + (1 if diagonal else 2) * (1 if rolls[k] > 0.5 + straight / 2 else -1)) % 8
             di, dj = steps[heading][1], steps[heading][0]
             a, b = i + di, j + dj
-            if not (0 <= a < n and 0 <= b < n) or taken[a, b] or (di and dj and taken[i, b] and taken[a, j]):
+            if not (0 <= a < n and 0 <= b < n) or blocked[a, b] or (di and dj and (blocked[i, b] or blocked[a, j])):
                 break
             i, j = a, b
-            taken[i, j] = True
+            blocked[i, j] = True
             path.append((j, i))
         budget -= len(path)
         points = (np.array(path) + 0.5) * pitch
@@ -359,21 +373,24 @@ def _colors(rng: Rng) -> tuple[Color, Color, Color, Theme]:
 
 
 def circuit(rng: Rng, size: int, photos: Photos) -> Scene:
-    """Traces, buses, pads, vias and text marks on a board."""
+    """Pads, footprints, buses, traces, vias and text marks; nothing touches what it does not belong to."""
     width, angle = turned(rng, size)
     ground, trace, silk, _theme = _colors(rng)
     image = plain(width, ground)
+    taken = np.zeros((width, width), np.uint8)
     pitch = loguni(rng, 6, 34)
     stroke = pitch * rng.uniform(0.15, 0.5)
-    style = rng.integers(3)
-    if style != 1:
-        _route(rng, image, trace, ground, pitch, stroke)
+    style = rng.integers(4)
+    for _ in range(int(rng.integers(0, 6)) if chance(rng, 0.5) else 0):
+        _pad_row(rng, image, taken, trace)
+    for _ in range(int(rng.integers(1, 8)) if chance(rng, 0.4) else 0):
+        _big_pad(rng, image, taken, trace, ground, pitch)
     if style != 0:
-        for _ in range(int(rng.integers(4, 14))):
-            _bus(rng, image, trace, ground, max(pitch * 0.7, stroke * 2.2), stroke)
-    if chance(rng, 0.4):
-        for _ in range(int(rng.integers(1, 5))):
-            _pad_row(rng, image, trace, ground)
+        for _ in range(int(rng.integers(6, 26))):
+            thick = stroke * rng.choice([1, 1, 1, 1.6])
+            _bus(rng, image, taken, trace, ground, max(pitch * 0.7, thick * 2.1), thick)
+    if style != 1:
+        _route(rng, image, taken, trace, ground, pitch, stroke)
     if chance(rng, 0.3):
         for _ in range(int(rng.integers(2, 6))):
             text(image, word(rng), *rng.uniform(0, width, 2), loguni(rng, 7, 20), silk, int(rng.choice(_FONTS)))
@@ -384,8 +401,31 @@ def circuit(rng: Rng, size: int, photos: Photos) -> Scene:
     return Scene(image, full(size), name, pick(rng, "copper", "printed", "etched", "black and white"))
 
 
-def _pad_row(rng: Rng, image: np.ndarray, color: Color, dark: Color) -> None:
-    """A footprint: one or two rows of equal pads on a cleared field."""
+def _claim(taken: np.ndarray, x0: float, y0: float, x1: float, y1: float) -> bool:
+    """Reserve a box of the board; False if something is already there."""
+    area = taken[max(0, int(y0)) : max(0, int(y1)), max(0, int(x0)) : max(0, int(x1))]
+    if area.size == 0 or area.any():
+        return False
+    area[:] = 255
+    return True
+
+
+def _big_pad(rng: Rng, image: np.ndarray, taken: np.ndarray, color: Color, dark: Color, pitch: float) -> None:
+    """A large round or square pad, with or without a hole."""
+    x, y = rng.uniform(0, image.shape[0], 2)
+    r = pitch * rng.uniform(0.5, 1.6)
+    if not _claim(taken, x - 1.4 * r, y - 1.4 * r, x + 1.4 * r, y + 1.4 * r):
+        return
+    if chance(rng, 0.6):
+        disc(image, x, y, r, color)
+    else:
+        box(image, x - r, y - r, x + r, y + r, color)
+    if chance(rng, 0.5):
+        disc(image, x, y, r * 0.45, dark)
+
+
+def _pad_row(rng: Rng, image: np.ndarray, taken: np.ndarray, color: Color) -> None:
+    """A footprint: one or two rows of equal pads."""
     size = image.shape[0]
     n, pitch = int(rng.integers(2, 13)), loguni(rng, 5, 20)
     long, wide = pitch * rng.uniform(0.6, 2.5), pitch * rng.uniform(0.35, 0.65)
@@ -394,17 +434,15 @@ def _pad_row(rng: Rng, image: np.ndarray, color: Color, dark: Color) -> None:
     upright = chance(rng, 0.5)
     pad = 0.35 * pitch
 
-    def rect(a: float, b: float, c: float, d: float, fill: Color) -> None:
-        if upright:
-            box(image, x + b, y + a, x + d, y + c, fill)
-        else:
-            box(image, x + a, y + b, x + c, y + d, fill)
+    def at(a: float, b: float, c: float, d: float) -> tuple[float, float, float, float]:
+        return (x + b, y + a, x + d, y + c) if upright else (x + a, y + b, x + c, y + d)
 
-    rect(-pad, -pad, (n - 1) * pitch + wide + pad, long + pad + (gap + long if gap else 0), dark)
+    if not _claim(taken, *at(-pad, -pad, (n - 1) * pitch + wide + pad, long + pad + (gap + long if gap else 0))):
+        return
     for k in range(n):
-        rect(k * pitch, 0, k * pitch + wide, long, color)
+        box(image, *at(k * pitch, 0, k * pitch + wide, long), color)
         if gap:
-            rect(k * pitch, gap + long, k * pitch + wide, gap + 2 * long, color)
+            box(image, *at(k * pitch, gap + long, k * pitch + wide, gap + 2 * long), color)
 
 
 def populated(rng: Rng, size: int, photos: Photos) -> Scene:
@@ -415,7 +453,7 @@ def populated(rng: Rng, size: int, photos: Photos) -> Scene:
         ground = (float(rng.uniform(0, 40)), float(rng.uniform(50, 120)), float(rng.uniform(20, 80)))
     image = plain(width, ground)
     pitch = loguni(rng, 7, 20)
-    _route(rng, image, trace, ground, pitch, pitch * 0.25)
+    _route(rng, image, np.zeros((width, width), np.uint8), trace, ground, pitch, pitch * 0.25)
     step = loguni(rng, 34, 90)
     metal, body = theme.color(low=140), theme.color(low=10, high=90)
     instances = []

@@ -115,7 +115,7 @@ def brushed(rng: Rng, size: int, photos: Photos) -> Surface:
         # Turned metal: the same grain bent around a centre.
         centre = (float(rng.uniform(-0.2, 1.2) * size), float(rng.uniform(-0.2, 1.2) * size))
         bars = cv2.GaussianBlur(white(rng, 1024, size), (0, 0), sigmaX=0.6, sigmaY=20)
-        h = cv2.warpPolar(bars, (size, size), centre, size * 1.3, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        h = cv2.warpPolar(bars, (size, size), centre, size * 2.0, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     if chance(rng, 0.6):
         h = normalise(h, 0.5) + np.float32(rng.uniform(0.3, 1.5)) * smooth(rng, size, size * 0.7, 2, rand_angle(rng))
     theme = Theme(rng, grey=True) if chance(rng, 0.6) else Theme(rng)
