@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from helpers import save_picture, save_tiny_backbone
 
 # Two cores are shared with whatever else runs; one thread is faster than many for matrices this small.
