@@ -170,7 +170,9 @@ class AnomalyCLIP(Method):
         maps = smooth(upsample(as_grid(patches, features.grid), self.recipe.size), self.recipe.sigma)
         return self.prediction(anomalous_probability(self.image_logits(features, text)), maps)
 
-    def loss(self, features: ImageFeatures, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
         """Cross-entropy on the picture, focal and two Dice losses on every map layer.
 
         "focal", "dice_anomalous" and "dice_normal" are (layers,), the others ():

@@ -105,13 +105,16 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def loss(self, features: ImageFeatures, masks: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
         """Losses of a batch; "total" is the one to differentiate.
 
         Args:
             features: as in `score`, without gradient.
             masks: (B, S, S) in {0, 1}, 1 = anomalous.
             labels: (B,) in {0, 1}, 1 = anomalous.
+            objects: the name of each picture's object; methods that are told nothing do without.
         """
         raise UsageError(f"{self.info.name} has nothing to train")
 
@@ -124,6 +127,10 @@ class Method(nn.Module):
         if paper is None:
             raise UsageError(f"{self.info.name} has nothing to train")
         return torch.optim.Adam(self.parameters(), lr=lr or paper.lr, betas=betas or paper.betas, eps=1e-8)
+
+    def learning_rate(self, initial: float, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch (counted from 0) by the paper's schedule; constant if there is none."""
+        return initial
 
     @classmethod
     def official_recipe(cls, state: Mapping[str, Any], recipe: Any) -> Any:

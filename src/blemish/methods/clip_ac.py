@@ -1,8 +1,8 @@
 """CLIP-AC: CLIP with an ensemble of prompts per state.
 
 The second baseline of AnomalyCLIP (Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961): seven normal and five
-anomalous states of the object in 35 templates; each sentence embedding is normalised, the means of the normal and of the
-anomalous ones are normalised again.
+anomalous states of the object in 35 templates. Each sentence embedding is normalised; the mean of the normal ones and
+the mean of the anomalous ones are normalised again.
 The image side, score and map are those of `clip`. No learnt parts, no known deviation.
 """
 

@@ -1,0 +1,10 @@
+"""Training a method's learnt parts on pictures with masks; the backbone stays frozen."""
+
+from __future__ import annotations
+
+from blemish.methods.losses import dice, focal
+from blemish.training.loop import Progress, train
+from blemish.training.masks import mask_tensor
+from blemish.training.samples import Features, Sample
+
+__all__ = ["Features", "Progress", "Sample", "dice", "focal", "mask_tensor", "train"]
