@@ -218,13 +218,14 @@ class Writer:
 
     def close(self) -> None:
         """Make `regions.json` of all lines; may be called twice."""
-        if self._lines is None:
-            return
         lines, self._lines = self._lines, None
-        path = self.out_dir / "regions.jsonl"
+        path, coco = self.out_dir / "regions.jsonl", self.out_dir / "regions.json"
         try:
-            lines.close()
-            write_atomically(self.out_dir / "regions.json", lambda stream: _assemble(path, stream))
+            if lines is not None:
+                lines.close()
+            elif not ("regions" in self.save and self._resume and path.exists() and not coco.exists()):
+                return  # nothing new, nor anything left over by a run that was killed
+            write_atomically(coco, lambda stream: _assemble(path, stream))
         except OSError as error:
             raise output_error(path, error) from error
 

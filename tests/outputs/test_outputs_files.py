@@ -90,6 +90,8 @@ def test_regions_survive_a_crash_and_go_on(tmp_path):
     with (tmp_path / "regions.jsonl").open("ab") as stream:
         stream.write(b'{"image": {"file_na')  # killed in the middle of a line
     writer._lines.close()
+    Writer(tmp_path, "regions", resume=True).close()  # nothing left to do but this
+    assert len(json.loads((tmp_path / "regions.json").read_text())["images"]) == 1
     with Writer(tmp_path, "regions", resume=True) as again:
         again.write(made("b.png"))
     coco = json.loads((tmp_path / "regions.json").read_text())
