@@ -127,6 +127,7 @@ def _ornament(rng: Rng, image: np.ndarray, y: float, kind: int, first: Color, se
             disc(image, x, y, r, first)
             disc(image, x - r * 0.2, y - r * 0.2, r * 0.6, second)
     elif kind in (2, 3):  # a fold or a weld bead: light on one side, shade on the other, ripples for the bead
+        scale = max(scale, 5.0)  # a narrow one would pass for a scratch
         rows = (np.arange(width, dtype=np.float32) - y) / scale
         profile = rows * np.exp(-(rows**2))
         factor = np.repeat(profile[:, None], width, 1)

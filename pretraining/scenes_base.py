@@ -224,9 +224,7 @@ def grain(rng: Rng, image: np.ndarray, amount: float) -> np.ndarray:
 def blend(base: np.ndarray, top: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Lay `top` over `base` where alpha (uint8) says."""
     a = alpha.astype(np.float32) * np.float32(1 / 255)
-    a3 = cv2.merge([a, a, a])
-    low = base.astype(np.float32)
-    return cv2.convertScaleAbs(low + (top.astype(np.float32) - low) * a3)
+    return cv2.blendLinear(base, top, 1 - a, a)
 
 
 def turned(rng: Rng, size: int) -> tuple[int, float]:

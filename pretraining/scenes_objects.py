@@ -685,14 +685,14 @@ def heap(rng: Rng, size: int, photos: Photos) -> Scene:
     species = SPECIES[pick(rng, "blob", "nut", "bent", "screw", "capsule", "cookie", "leaf", "gear")][0](
         rng, theme, look
     )
-    side = size * loguni(rng, 0.12, 0.4)
+    side = size * loguni(rng, 0.16, 0.45)
     n = int(np.clip(side, 12, 96))
     stock = [species.draw(rng, n) for _ in range(4)]
     image = plain(size, [c * 0.35 for c in theme.color()])
     angle, spread = rng.uniform(0, 360), rng.choice([15, 180, 180])
-    step = side * rng.uniform(0.4, 0.6)
+    step = max(side * rng.uniform(0.4, 0.6), size / 8)
     spots = [(x, y) for y in np.arange(0, size + step, step) for x in np.arange(0, size + step, step)]
-    order = rng.permutation(len(spots))[:110]
+    order = rng.permutation(len(spots))[:80]
     for k in order:
         colors, alpha = stock[int(rng.integers(4))]
         matrix = cv2.getRotationMatrix2D((n / 2, n / 2), angle + spread * rng.uniform(-1, 1), side / n)
@@ -733,9 +733,9 @@ def assemble(
     layer = np.zeros((size, size, 3), np.uint8)
     cover = np.zeros((size, size), np.uint8)
     masks: list[np.ndarray] = []
-    for x, y, side in spots:
+    for k, (x, y, side) in enumerate(spots):
         n = int(np.clip(side, 12, 224))
-        species = kinds[int(rng.integers(len(kinds)))]
+        species = kinds[k % len(kinds)]  # by turns: a single odd one among equals would look like a defect
         image, alpha = species.draw(rng, n)
         angle = base_angle + spread * rng.uniform(-1, 1)
         matrix = cv2.getRotationMatrix2D((n / 2, n / 2), angle, side / n)
@@ -749,7 +749,7 @@ def assemble(
         colors = cv2.warpAffine(image, matrix, window, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         shape = cv2.warpAffine(alpha, matrix, window, flags=cv2.INTER_LINEAR)
         area = (slice(y0, y1), slice(x0, x1))
-        layer[area] = blend(layer[area], colors, cv2.max(shape, np.where(cover[area] == 0, 255, 0).astype(np.uint8)))
+        layer[area] = cv2.copyTo(colors, shape, np.ascontiguousarray(layer[area]))
         cover[area] = cv2.max(cover[area], shape)
         if len(masks) < 20:
             mask = np.zeros((size, size), bool)

@@ -152,7 +152,7 @@ def leather(rng: Rng, size: int, photos: Photos) -> Surface:
     h = 0.7 - edge + _threads(rng, labels, 0.06) + 0.08 * octaves(rng, size, 30, 0.6)
     if chance(rng, 0.4):
         h = h + 0.3 * (1 - distance / distance.max())
-    image = tint(rng, h, contrast=loguni(rng, 20, 160))
+    image = paint(h, Theme(rng).ramp(loguni(rng, 25, 160), 2))
     return image, pick(rng, "leather", "hide", "faux leather", "upholstery"), pick(rng, "leather", "grained", "pebbled")
 
 
