@@ -1,0 +1,174 @@
+"""Pictures for training, made by worker processes into a ring in shared memory.
+
+Picture `k` depends on (seed, k) alone, and step `s` draws from the pictures [s*fresh, s*fresh + capacity), so a run is the
+same on a fast and on a slow machine, and a resumed run sees what an unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import time
+from dataclasses import dataclass
+from multiprocessing import shared_memory
+from pathlib import Path
+
+import numpy as np
+
+SIZE, GRID = 256, 16
+TEXT = 160  # bytes for one picture's words
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` (B, S, S, 3) uint8; `coverage` (B, G, G) float32, part of each patch that is defective; `words`."""
+
+    images: np.ndarray
+    coverage: np.ndarray
+    words: list[tuple[str, str, str, str]]  # name, material, kind ("" if normal), place
+
+
+def load_photos(folders: list[Path]) -> list[np.ndarray]:
+    """Permissively licensed photographs of textures, RGB uint8, at most 1024 px wide; [] when there are none."""
+    import cv2
+
+    photos = []
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".png"}):
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is not None and min(image.shape[:2]) >= 200:
+                photos.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    return photos
+
+
+def bundled_photos() -> list[np.ndarray]:
+    """scikit-image's bundled surfaces (public domain or CC0), where it is installed."""
+    try:
+        from skimage import data
+    except ImportError:
+        return []
+    photos = []
+    for name in ("brick", "grass", "gravel"):
+        try:
+            image = getattr(data, name)()
+        except Exception:  # not in this wheel, and there is no network: go without
+            continue
+        photos.append(np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image[..., :3])
+    return photos
+
+
+def make_sample(
+    seed: int, index: int, photos: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]:
+    """Picture `index` of stream `seed`: (S, S, 3) uint8, (S, S) bool mask, (name, material, kind, place)."""
+    from camera import camera
+    from defects import add_defects, add_distractors
+    from scenes import make_scene
+    from words import place
+
+    rng = np.random.default_rng([seed, index])
+    scene = make_scene(rng, SIZE, photos)
+    if rng.random() < 0.3:
+        scene = type(scene)(**{**scene.__dict__, "image": add_distractors(rng, scene)})
+    image, mask, kind = scene.image, np.zeros((SIZE, SIZE), bool), ""
+    if rng.random() < 0.62:
+        defect = add_defects(rng, scene, photos)
+        if defect is not None:
+            image, mask, kind = defect.image, defect.mask, defect.kind
+    image, mask = camera(rng, image, mask)
+    if kind and mask.sum() < 6:  # the camera moved the defect out of the picture
+        mask, kind = np.zeros_like(mask), "lost"
+    return image, mask, (scene.name, scene.material, kind, place(mask) if mask.any() else "")
+
+
+def _worker(
+    rank: int, workers: int, seed: int, first: int, capacity: int, photos: list[np.ndarray], names: dict[str, str],
+    head: object, done: object,
+) -> None:  # fmt: skip
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import cv2
+
+    cv2.setNumThreads(0)
+    arrays, _keep = _attach(names, capacity)
+    index = first + rank
+    while True:
+        while index >= head.value + capacity:  # type: ignore[attr-defined]
+            if os.getppid() == 1:
+                return
+            time.sleep(0.02)
+        image, mask, words = make_sample(seed, index, photos)
+        slot = index % capacity
+        arrays["image"][slot] = image
+        arrays["cover"][slot] = mask.reshape(GRID, SIZE // GRID, GRID, SIZE // GRID).mean((1, 3))
+        arrays["words"][slot] = "|".join(words).encode()[:TEXT]
+        done[rank] = index  # type: ignore[index]
+        index += workers
+
+
+def _layout(capacity: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {
+        "image": ((capacity, SIZE, SIZE, 3), "u1"),
+        "cover": ((capacity, GRID, GRID), "f4"),
+        "words": ((capacity,), f"S{TEXT}"),
+    }
+
+
+def _attach(names: dict[str, str], capacity: int) -> tuple[dict[str, np.ndarray], list[shared_memory.SharedMemory]]:
+    blocks = {k: shared_memory.SharedMemory(name=n) for k, n in names.items()}
+    layout = _layout(capacity)
+    return {k: np.ndarray(*layout[k], buffer=b.buf) for k, b in blocks.items()}, list(blocks.values())
+
+
+class Pool:
+    """The ring; a context manager."""
+
+    def __init__(
+        self, seed: int, first_step: int, *, fresh: int, capacity: int = 3072, workers: int = 2,
+        photos: list[np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        self.seed, self.fresh, self.capacity, self.workers = seed, fresh, capacity, workers
+        self._blocks = {
+            k: shared_memory.SharedMemory(create=True, size=int(np.prod(s)) * np.dtype(d).itemsize)
+            for k, (s, d) in _layout(capacity).items()
+        }
+        self.arrays = {k: np.ndarray(*_layout(capacity)[k], buffer=b.buf) for k, b in self._blocks.items()}
+        first = first_step * fresh
+        self._head = mp.Value("q", first)
+        self._done = mp.Array("q", [first - 1] * workers)
+        names = {k: b.name for k, b in self._blocks.items()}
+        self._processes = [
+            mp.Process(
+                target=_worker, daemon=True,
+                args=(r, workers, seed, first, capacity, photos or [], names, self._head, self._done),
+            )
+            for r in range(workers)
+        ]  # fmt: skip
+        for p in self._processes:
+            p.start()
+
+    def batch(self, step: int, size: int, rng: np.random.Generator) -> Batch:
+        """`size` pictures for `step`, without repetition inside a batch; waits until they are made."""
+        first = step * self.fresh
+        with self._head.get_lock():
+            self._head.value = first
+        while min(self._done) < first + self.capacity - self.workers:
+            if not all(p.is_alive() for p in self._processes):
+                raise RuntimeError("a worker that makes pictures has died")
+            time.sleep(0.01)
+        # The last pictures may still be in the making by the other workers: leave them out.
+        slots = (first + rng.choice(self.capacity - 2 * self.workers, size, replace=False)) % self.capacity
+        words = [tuple((self.arrays["words"][s].decode(errors="ignore").split("|") + [""] * 4)[:4]) for s in slots]
+        return Batch(self.arrays["image"][slots], self.arrays["cover"][slots], words)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        for p in self._processes:
+            p.terminate()
+        for b in self._blocks.values():
+            b.close()
+            b.unlink()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,360 @@
+"""Pretrain the embedded model: a small CLIP whose words know normal from damaged, for the picture and for every patch.
+
+    python pretraining/train.py --out runs/embedded --steps 8000 [--photos FOLDER ...]
+
+Stops and resumes at any time: run the same command again. The learning rate is held until `--steps`, then falls to zero in
+`--cooldown` steps, so a run can be ended early by giving a smaller `--steps`. The model that is kept is a running average.
+Only pictures made here, and photographs of textures given with --photos, are seen; validation is synthetic too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+from model import Views, image_views, make_model, text_features
+from pool import GRID, Batch, Pool, bundled_photos, load_photos, make_sample
+from safetensors.torch import load_file, save_file
+from tokenizer import clip_merges, make_tokenizer, save, whole_words
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import CLIPModel
+from words import (
+    ABNORMAL_STATES,
+    GENERIC,
+    HELD_OUT_TEMPLATES,
+    NAMES,
+    NORMAL_STATES,
+    TEMPLATES,
+    caption,
+    random_noun,
+    state_pair,  # fmt: skip
+)
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1) * 255
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1) * 255
+TEMPERATURE = 0.07  # what the methods divide cosines by
+EARLY, START = (4, 6), 5
+#: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group, early blocks.
+PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "layer6": 0.4}
+
+
+def build_tokenizer() -> Tokenizer:
+    from defects import KINDS, words_for
+
+    words = " ".join([*NORMAL_STATES, *ABNORMAL_STATES, *TEMPLATES, *HELD_OUT_TEMPLATES, *NAMES, *GENERIC])
+    words += " " + " ".join(w for k in KINDS for w in words_for(k))
+    return make_tokenizer(clip_merges(), sorted({w for w in words.lower().split() if w.isalpha()}))
+
+
+def tokenise(tok: Tokenizer, texts: list[str], eos: int) -> tuple[Tensor, Tensor]:
+    rows = [e.ids[:77] for e in tok.encode_batch(texts)]
+    end = torch.tensor([len(r) - 1 for r in rows])
+    ids = torch.full((len(rows), int(end.max()) + 1), eos)
+    for i, r in enumerate(rows):
+        ids[i, : len(r)] = torch.tensor(r)
+    return ids, end
+
+
+def normalise(images: np.ndarray) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 with CLIP's mean and standard deviation."""
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() - MEAN) / STD
+
+
+def dihedral(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Each picture turned and mirrored at random, its coverage with it."""
+    images, cover = np.empty_like(batch.images), np.empty_like(batch.coverage)
+    for i, (k, flip) in enumerate(rng.integers((4, 2), size=(len(images), 2))):
+        a, c = np.rot90(batch.images[i], k), np.rot90(batch.coverage[i], k)
+        images[i], cover[i] = (a[:, ::-1], c[:, ::-1]) if flip else (a, c)
+    return Batch(images, cover, batch.words)
+
+
+def patch_target(coverage: Tensor) -> Tensor:
+    """(B, N) part of a patch that is defective -> soft label: a tenth of a patch is enough, and so is most of a small defect."""
+    top = coverage.amax(1, keepdim=True).clamp_min(1e-6)
+    return torch.maximum((coverage / 0.1).clamp(max=1), torch.where(coverage > 0.003, coverage / top, 0))
+
+
+def patch_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy with more weight on the rare defective patches, and dice on defective pictures. Both (B, P)."""
+    bce = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0), reduction="none")
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
+    bad = (target.amax(1) > 0).float()
+    return bce.mean() * 2 + (dice * bad).sum() / bad.sum().clamp_min(1)
+
+
+def choose_patches(coverage: Tensor, part: float, generator: torch.Generator) -> Tensor | None:
+    """(B, N) -> (B, P) indices of the patches that are shown; defective ones are mostly kept."""
+    if part >= 1:
+        return None
+    score = torch.rand(coverage.shape, generator=generator) + 0.7 * (coverage > 0)
+    return score.topk(int(part * coverage.shape[1]), dim=1).indices
+
+
+class Texts:
+    """Draws the sentences of one step and encodes them together."""
+
+    def __init__(self, tok: Tokenizer, nouns: tuple[str, ...]) -> None:
+        self.tok, self.eos, self.nouns = tok, tok.token_to_id("<|endoftext|>"), nouns
+        self.vocabulary = whole_words(tok)
+
+    def draw(self, batch: Batch, rng: np.random.Generator, pairs: int = 12) -> tuple[list[str], np.ndarray]:
+        """2*pairs state prompts (normal, abnormal, ...) then one caption a picture; and each picture's pair (B,)."""
+        from defects import words_for
+
+        own = rng.choice(len(batch.words), pairs // 2, replace=False)
+        nouns = [random_noun(rng, self.nouns, self.vocabulary) for _ in range(pairs - len(own))]
+        nouns += [batch.words[i][0] for i in own]
+        sentences = [s for noun in nouns for s in state_pair(rng, noun)]
+        pair = rng.integers(pairs - len(own), size=len(batch.words))
+        pair[own] = np.arange(pairs - len(own), pairs)
+        for name, material, kind, where in batch.words:
+            phrases = words_for(kind) if kind and kind != "lost" else ()
+            phrase = phrases[rng.integers(len(phrases))] if phrases else None
+            sentences.append(caption(rng, name, material, phrase, where))
+        return sentences, pair
+
+    def encode(self, model: CLIPModel, sentences: list[str]) -> Tensor:
+        return text_features(model, *tokenise(self.tok, sentences, self.eos))
+
+
+def step_losses(
+    model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, part: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    sentences, pair = texts.draw(batch, rng)
+    coverage = torch.from_numpy(batch.coverage).flatten(1)
+    lost = torch.tensor([w[2] == "lost" for w in batch.words])
+    keep = choose_patches(coverage, part, generator)
+    pixels = normalise(batch.images)
+    with torch.autocast("cpu", torch.bfloat16):
+        text = texts.encode(model, sentences)
+        views = image_views(model, pixels, keep, EARLY, START)
+    target = patch_target(coverage)
+    if keep is not None:
+        target = target.gather(1, keep)
+    n_pairs = (len(sentences) - len(pair)) // 2
+    states = text[: 2 * n_pairs].view(n_pairs, 2, -1)[torch.from_numpy(pair)]  # (B, 2, E)
+    direction = (states[:, 1] - states[:, 0]) / TEMPERATURE  # (B, E)
+    sure = ~lost
+    losses: dict[str, Tensor] = {}
+    for name, tokens in views.patches.items():
+        logits = torch.einsum("bpe,be->bp", F.normalize(tokens.float(), dim=-1), direction)
+        losses[name] = patch_loss(logits[sure], target[sure])
+        if name in ("last", "value"):
+            top = logits.topk(3, dim=1).values.mean(1)
+            losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], (target.amax(1) > 0.3).float()[sure])
+    label = (target.amax(1) > 0.3).float()
+    for name, token in (("cls", views.cls), ("cls_raw", views.cls_raw)):
+        logits = (F.normalize(token.float(), dim=-1) * direction).sum(-1)
+        losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
+    captions = text[2 * n_pairs :]
+    sim = model.logit_scale.exp().clamp(max=100) * F.normalize(views.cls.float(), dim=-1) @ captions.T
+    same = torch.tensor([[a[:3] == b[:3] for b in batch.words] for a in batch.words]).float()
+    soft = same / same.sum(1, keepdim=True)
+    losses["contrast"] = (
+        -(soft * sim.log_softmax(1)).sum(1).mean() / 2 - (soft * sim.T.log_softmax(1)).sum(1).mean() / 2
+    )
+    losses["kind"] = kind_loss(model, batch, texts, rng, views, target)
+    weights = {
+        **PATCH_WEIGHTS,
+        "last_top": 0.3,
+        "value_top": 0.3,
+        "cls": 0.6,
+        "cls_raw": 0.4,
+        "contrast": 0.15,
+        "kind": 0.1,
+    }
+    losses["total"] = sum((weights[k] * v for k, v in losses.items()), torch.zeros(()))
+    return losses
+
+
+def kind_loss(
+    model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, views: Views, target: Tensor
+) -> Tensor:
+    """The defective patches of a picture, pooled, against words for the kinds of defect in the batch."""
+    from defects import words_for
+
+    kinds = sorted({w[2] for w in batch.words if w[2] and w[2] != "lost"})
+    rows = [i for i, w in enumerate(batch.words) if w[2] in kinds and float(target[i].amax()) > 0.3]
+    if len(kinds) < 2 or not rows:
+        return torch.zeros(())
+    noun = GENERIC[rng.integers(len(GENERIC))]
+    sentences = []
+    for k in kinds:
+        word = words_for(k)[rng.integers(len(words_for(k)))]
+        sentences.append(f"{noun} {word}" if word.startswith("with") else f"{word} {noun}")
+    with torch.autocast("cpu", torch.bfloat16):
+        text = texts.encode(model, sentences)
+    w = target[rows]
+    pooled = F.normalize((views.patches["last"].float()[rows] * w[..., None]).sum(1), dim=-1)
+    return F.cross_entropy(pooled @ text.T / TEMPERATURE, torch.tensor([kinds.index(batch.words[i][2]) for i in rows]))
+
+
+def auroc(label: np.ndarray, score: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
+    label = label.astype(bool)
+    n, m = int(label.sum()), int((~label).sum())
+    return float((rankdata(score)[label].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+
+
+@torch.no_grad()
+def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
+    """Synthetic pictures of another seed, asked with templates that training does not show and the noun "object"."""
+    pairs = [(t.format(n.format("object")), t.format(a.format("object"))) for t in HELD_OUT_TEMPLATES
+             for n, a in (("{}", "damaged {}"), ("flawless {}", "broken {}"), ("{} without defect", "{} with defect"))]  # fmt: skip
+    e = texts.encode(model, [s for p in pairs for s in p]).view(len(pairs), 2, -1).mean(0)
+    direction = F.normalize(e[1], dim=0) - F.normalize(e[0], dim=0)
+    scores: dict[str, list[Tensor]] = {}
+    for i in range(0, len(batch.images), 32):
+        with torch.autocast("cpu", torch.bfloat16):
+            v = image_views(model, normalise(batch.images[i : i + 32]), None, EARLY, START)
+        out = {"cls": v.cls, "cls_raw": v.cls_raw, **v.patches}
+        for k, t in out.items():
+            scores.setdefault(k, []).append(F.normalize(t.float(), dim=-1) @ direction)
+    label = batch.coverage.reshape(len(batch.images), -1).max(1) > 0
+    known = np.array([w[2] != "lost" for w in batch.words])
+    result = {}
+    for k, parts in scores.items():
+        s = torch.cat(parts).numpy()[known]
+        if s.ndim == 1:
+            result[f"image/{k}"] = auroc(label[known], s)
+        else:
+            result[f"image/{k}_max"] = auroc(label[known], s.max(1))
+            result[f"patch/{k}"] = auroc(batch.coverage.reshape(len(batch.images), -1)[known].ravel() > 0.1, s.ravel())
+    return result
+
+
+def validation_set(photos: list[np.ndarray], count: int = 384) -> Batch:
+    made = [make_sample(987654321, i, photos) for i in range(count)]
+    cover = np.stack([m.reshape(GRID, 256 // GRID, GRID, 256 // GRID).mean((1, 3)) for _, m, _ in made]).astype("f4")
+    return Batch(np.stack([im for im, _, _ in made]), cover, [w for _, _, w in made])
+
+
+def parameter_groups(model: CLIPModel, decay: float) -> list[dict[str, object]]:
+    plain = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n]
+    other = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
+    return [{"params": plain, "weight_decay": decay}, {"params": other, "weight_decay": 0.0}]
+
+
+def save_checkpoint(path: Path, model: CLIPModel, ema: CLIPModel, opt: torch.optim.Optimizer, step: int) -> None:
+    """Everything a resumed run needs, as safetensors, written aside and then moved into place."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for i, s in opt.state_dict()["state"].items():
+        tensors |= {f"opt.{i}.{k}": v for k, v in s.items()}
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path.with_suffix(".tmp"), {"step": str(step)})
+    path.with_suffix(".tmp").replace(path)
+
+
+def load_checkpoint(path: Path, model: CLIPModel, ema: CLIPModel, opt: torch.optim.Optimizer) -> int:
+    from safetensors import safe_open
+
+    tensors = load_file(path)
+    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    ema.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+    state = opt.state_dict()
+    for k, v in tensors.items():
+        if k.startswith("opt."):
+            _, i, name = k.split(".")
+            state["state"].setdefault(int(i), {})[name] = v
+    opt.load_state_dict(state)
+    with safe_open(path, "pt") as f:
+        return int(f.metadata()["step"])
+
+
+def export(folder: Path, ema: CLIPModel, tok: Tokenizer) -> None:
+    """The running average as a CLIPModel folder in half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    deepcopy(ema).half().save_pretrained(folder)
+    save(tok, folder)
+    config = {"image_processor_type": "CLIPImageProcessor", "crop_size": 256, "size": 256, "resample": 3, "do_normalize": True,
+              "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__)
+    a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--steps", type=int, default=8000, help="steps in all, cooldown included")
+    a.add_argument("--cooldown", type=int, default=1500)
+    a.add_argument("--warmup", type=int, default=300)
+    a.add_argument("--batch", type=int, default=32)
+    a.add_argument("--reuse", type=int, default=2, help="how often a picture is shown (turned and mirrored) on average")
+    a.add_argument("--lr", type=float, default=8e-4)
+    a.add_argument("--decay", type=float, default=0.05)
+    a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
+    a.add_argument(
+        "--drop-until", type=float, default=0.75, help="part of the run that sees a part of the patches only"
+    )
+    a.add_argument("--keep", type=float, default=0.6, help="that part")
+    a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--workers", type=int, default=1)
+    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--photos", type=Path, nargs="*", default=[])
+    o = a.parse_args()
+    torch.set_num_threads(o.threads)
+    torch.manual_seed(o.seed)
+    o.out.mkdir(parents=True, exist_ok=True)
+    photos = load_photos(o.photos) + bundled_photos()
+    tok = build_tokenizer()
+    model = make_model()
+    ema = deepcopy(model).requires_grad_(False)
+    opt = torch.optim.AdamW(parameter_groups(model, o.decay), lr=o.lr, betas=(0.9, 0.98))
+    checkpoint, log = o.out / "checkpoint.safetensors", o.out / "log.jsonl"
+    first = load_checkpoint(checkpoint, model, ema, opt) if checkpoint.exists() else 0
+    print(f"{len(photos)} photographs; starting at step {first} of {o.steps}", flush=True)
+    held_out = validation_set(photos)
+    nouns = tuple(sorted({w[0] for w in held_out.words}))
+    texts = Texts(tok, nouns)
+    running: dict[str, float] = {}
+    clock, seen = time.time(), 0
+    with Pool(o.seed, first, fresh=o.batch // o.reuse, workers=o.workers, photos=photos) as pool:
+        for step in range(first, o.steps):
+            rng = np.random.default_rng([o.seed, step, 1])
+            generator = torch.Generator().manual_seed(o.seed * 1_000_003 + step)
+            lr = o.lr * min(1, (step + 1) / o.warmup) * min(1, (o.steps - step) / o.cooldown)
+            for g in opt.param_groups:
+                g["lr"] = lr
+            part = o.keep if step < o.drop_until * o.steps else 1.0
+            losses = step_losses(model, dihedral(pool.batch(step, o.batch, rng), rng), texts, rng, part, generator)
+            losses["total"].backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                m = min(o.average, (step + 1) / (step + 10))
+                for p, q in zip(ema.parameters(), model.parameters(), strict=True):
+                    p.lerp_(q, 1 - m)
+            for k, v in losses.items():
+                running[k] = 0.98 * running.get(k, v.item()) + 0.02 * v.item()
+            seen += o.batch
+            if (step + 1) % 50 == 0:
+                row = {"step": step + 1, "lr": lr, "pictures_per_s": seen / (time.time() - clock), **running}
+                clock, seen = time.time(), 0
+                print(" ".join(f"{k}={v:.4g}" for k, v in row.items()), flush=True)
+                with log.open("a") as f:
+                    f.write(json.dumps(row) + "\n")
+            if (step + 1) % 250 == 0 or step + 1 == o.steps:
+                save_checkpoint(checkpoint, model, ema, opt, step + 1)
+                row = {"step": step + 1, "validation": validate(ema, texts, held_out)}
+                print(" ".join(f"{k}={v:.3f}" for k, v in row["validation"].items()), flush=True)  # type: ignore[attr-defined]
+                with log.open("a") as f:
+                    f.write(json.dumps(row) + "\n")
+    export(o.out / "embedded", ema, tok)
+    print(f"done: {o.out / 'embedded'}")
+
+
+if __name__ == "__main__":
+    main()
