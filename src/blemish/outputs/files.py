@@ -121,7 +121,7 @@ def _safe(name: str, tag: str | None = None) -> str:
     if _RESERVED.match(clean):
         clean = f"_{clean}"
     if len(clean.encode()) > _LONGEST:
-        clean = clean.encode()[:_LONGEST].decode("utf-8", "ignore")
+        clean = clean.encode()[: _LONGEST - 11].decode("utf-8", "ignore")  # room for the piece of hash
     if clean != name and tag is None:
         tag = _hash(name)
     return clean if tag is None else f"{clean}-{tag}"
@@ -184,7 +184,8 @@ class Writer:
         Args:
             detection: what to write. Masks and regions need a threshold and are left out without.
             picture: needed for the overlay, which is left out without.
-            name: instead of the picture's path; needed to tell pictures from memory apart between runs.
+            name: instead of the picture's path, below the folder of each kind, parts divided by "/"; needed to tell
+                pictures from memory apart between runs.
 
         Returns:
             The files written, by kind.
@@ -239,7 +240,7 @@ class Writer:
 
     def _stem(self, detection: Detection, name: str | None) -> Path:
         if name is not None:
-            return Path(_safe(name.replace("/", "_"), _hash(name) if "/" in name else None))
+            return Path(*[_safe(part) for part in name.split("/") if part] or ["_"])
         if detection.path is not None:
             return output_name(detection.path, self.root)
         self._unnamed += 1
