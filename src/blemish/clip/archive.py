@@ -148,7 +148,7 @@ class _Reader(pickle.Unpickler):
         if key not in self._storages:
             info = self._archive.getinfo(f"{self._root}data/{key}")
             # torch.jit.save never compresses these; refusing it also refuses zip bombs.
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size < count * dtype.itemsize:
+            if info.compress_type != zipfile.ZIP_STORED or not 0 <= count * dtype.itemsize <= info.file_size:
                 raise _Refused(f"the storage {key} does not hold the numbers that it should")
             raw = bytearray(self._archive.read(info))
             values = torch.frombuffer(raw, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)

@@ -103,17 +103,19 @@ def _refuse_other_models(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _blocks(tensors: Mapping[str, Tensor], tower: str) -> int:
-    numbers = {int(key[len(tower) :].split(".")[0]) for key in tensors if key.startswith(tower)}
-    if numbers != set(range(len(numbers))):
-        raise WeightsError(f"the checkpoint lacks blocks of {tower.rstrip('.')!r}: it has {sorted(numbers)}")
+    numbers = {key[len(tower) :].split(".")[0] for key in tensors if key.startswith(tower)}
+    if numbers != {str(number) for number in range(len(numbers))}:
+        raise WeightsError(f"the blocks of the checkpoint's {tower.rstrip('.')!r} are not numbered 0, 1, 2 ...")
     return len(numbers)
 
 
 def _infer_config(tensors: Mapping[str, Tensor], heads: tuple[int, int] | None, activation: str) -> dict[str, Any]:
     conv, position = tensors["visual.conv1.weight"], tensors["visual.positional_embedding"]
     words, context = tensors["token_embedding.weight"], tensors["positional_embedding"]
-    if conv.ndim != 4 or position.ndim != 2 or words.ndim != 2 or context.ndim != 2:
-        raise WeightsError("the checkpoint's embeddings do not have the shapes of a CLIP with a vision transformer")
+    matrices = [position, words, context, tensors["visual.proj"], tensors["text_projection"]]
+    matrices += [tensors[f"{tower}0.mlp.c_fc.weight"] for tower in _TOWERS]
+    if conv.ndim != 4 or any(matrix.ndim != 2 for matrix in matrices) or 0 in conv.shape:
+        raise WeightsError("the checkpoint's weights do not have the shapes of a CLIP with a vision transformer")
     side = round((position.shape[0] - 1) ** 0.5)
     if side * side != position.shape[0] - 1:
         raise WeightsError(f"the checkpoint's {position.shape[0] - 1} patch positions are not those of a square grid")
@@ -172,10 +174,8 @@ def _rename_in_block(key: str, value: Tensor) -> dict[str, Tensor]:
         prefix = f"{ours}.encoder.layers.{number}."
         if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
             kind = rest.rpartition("_")[2]
-            return {
-                f"{prefix}self_attn.{part}_proj.{kind}": third
-                for part, third in zip("qkv", value.chunk(3), strict=True)
-            }
+            thirds = value.tensor_split(3) if value.ndim else (value,) * 3  # a wrong shape is found later, by name
+            return {f"{prefix}self_attn.{part}_proj.{kind}": third for part, third in zip("qkv", thirds, strict=True)}
         for old, new in _BLOCK.items():
             if rest.startswith(old):
                 return {prefix + new + rest[len(old) :]: value}

@@ -51,8 +51,10 @@ def load_backbone(
 
     Raises:
         WeightsError: if there is no such checkpoint or it cannot be used; nothing in a file is ever executed.
-        UsageError: for an activation where the checkpoint states its own, or a revision of something not on the hub.
+        UsageError: for an empty name, an activation where the checkpoint states its own, or a revision of something not on the hub.
     """
+    if not name_or_path:
+        raise UsageError("a backbone needs a name: embedded, a folder, a file, or a model on the hub (owner/model)")
     path = Path(name_or_path).expanduser()
     from_hub = name_or_path != "embedded" and not path.exists() and hub.is_hub_id(name_or_path)
     if revision is not None and not from_hub:
