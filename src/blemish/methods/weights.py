@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from blemish.errors import OutputError, WeightsError
@@ -67,10 +67,21 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, metadata)
+        partial.write_bytes(_to_bytes(tensors, metadata))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"weights cannot be written to {path}: {error}", path) from error
+
+
+def _to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file whose bytes depend on its content alone: the library writes header entries in random order."""
+    data = to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at multiples of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -148,11 +159,11 @@ def is_official(path: str | os.PathLike[str]) -> bool:
     """Whether a file is one that PyTorch wrote (a zip archive or a pickle), judged by its first bytes."""
     try:
         with Path(path).open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise WeightsError(f"the weights file {path} cannot be read: {error.strerror or error}", path) from error
-    # a safetensors file starts with the length of its header, far below 2^24: its fourth byte is 0
-    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[3:] not in (b"", b"\x00"))
+    # a safetensors file has the length of its header in 8 bytes, then a JSON object
+    return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[8:] != b"{")
 
 
 def read_official(path: str | os.PathLike[str]) -> dict[str, Any]:

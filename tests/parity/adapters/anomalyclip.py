@@ -22,7 +22,7 @@ def outputs(case: Case) -> dict[str, Array]:
     return kinds[case.data["kind"]](case)
 
 
-def _method(case: Case) -> AnomalyCLIP:
+def make_method(case: Case) -> AnomalyCLIP:
     d = case.data
     recipe = AnomalyClipRecipe(
         size=d["image_size"],
@@ -45,7 +45,7 @@ def _method(case: Case) -> AnomalyCLIP:
 
 @torch.no_grad()
 def _inference(case: Case) -> dict[str, Array]:
-    method, backbone = _method(case), case.backbone
+    method, backbone = make_method(case), case.backbone
     pixels = case.pixels()
     blocks = Request(frozenset(Tap(k + 1) for k in range(backbone.layers)))
     features = backbone.encode_image(pixels, method.request | blocks, method.computation)
@@ -83,7 +83,7 @@ def _inference(case: Case) -> dict[str, Array]:
 
 
 def _training(case: Case) -> dict[str, Array]:
-    d, method, backbone = case.data, _method(case), case.backbone
+    d, method, backbone = case.data, make_method(case), case.backbone
     pixels = case.pixels()
     with torch.no_grad():
         features = backbone.encode_image(pixels, method.request, method.computation)
@@ -130,7 +130,7 @@ def _training(case: Case) -> dict[str, Array]:
 
 @torch.no_grad()
 def _dataset(case: Case) -> dict[str, Array]:
-    d, method = case.data, _method(case)
+    d, method = case.data, make_method(case)
     meta = json.loads((case.folder / d["dataset_root"] / "meta.json").read_text(encoding="utf-8"))
     items = [item for rows in meta["test"].values() for item in rows]
     text = method.text_features(["object"])[0]

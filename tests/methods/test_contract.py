@@ -1,0 +1,205 @@
+"""What holds for every method, on a tiny backbone: run over the registry, so a new method is tested by being listed."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from blemish import methods
+from blemish.clip import Backbone, ImageFeatures, load_backbone
+from blemish.errors import UsageError
+from blemish.methods import recipes, weights
+from blemish.methods.base import Method, Prediction
+
+NAMES = methods.names()
+OBJECTS = ["metal_nut", "Ünknown {thing} №5"]
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone: Path) -> Backbone:
+    return load_backbone(str(tiny_backbone))
+
+
+@pytest.fixture(params=NAMES)
+def method(request: pytest.FixtureRequest, backbone: Backbone) -> Method:
+    cls = methods.load_class(request.param)
+    method = cls(backbone, replace(cls.Recipe(), size=222)).eval()  # a grid of 3, not the checkpoint's 7
+    method.reset(1)
+    return method
+
+
+def pictures(count: int = 3) -> list[Image.Image]:
+    rng = np.random.default_rng(1)
+    sizes = [(61, 33), (7, 240), (222, 222)]
+    return [Image.fromarray(rng.integers(0, 256, (h, w, 3)).astype(np.uint8)) for w, h in sizes[:count]]
+
+
+def features_of(method: Method, images: list[Image.Image]) -> ImageFeatures:
+    pixels = method.backbone.preprocess(images, method.computation.size)
+    return method.backbone.encode_image(pixels, method.request, method.computation)
+
+
+@torch.no_grad()
+def predict(method: Method, images: list[Image.Image], name: str = "metal nut") -> Prediction:
+    return method.score(features_of(method, images), method.text_features([name])[0])
+
+
+def test_text_features(method: Method) -> None:
+    text = method.text_features(OBJECTS)
+    assert text.shape == (2, 2, method.backbone.embed_dim)
+    torch.testing.assert_close(text.norm(dim=-1), torch.ones(2, 2))
+    changes = not torch.allclose(text[0], text[1])
+    assert changes == method.info.needs_object
+
+
+def test_prediction(method: Method) -> None:
+    found = predict(method, pictures())
+    assert found.score.shape == (3,)
+    assert found.map.shape == (3, 222, 222)
+    assert found.score.dtype == found.map.dtype == torch.float32
+    assert bool(((found.score >= 0) & (found.score <= 1)).all())
+    low, high = method.map_range
+    assert bool(found.map.isfinite().all())
+    assert low - 1e-5 <= float(found.map.min()) <= float(found.map.max()) <= high + 1e-5
+    assert float(found.map.std()) > 0
+
+
+@pytest.mark.parametrize("size", [74, 150, 300])
+def test_other_input_sizes(method: Method, size: int) -> None:
+    other = type(method)(method.backbone, replace(method.recipe, size=size))
+    found = predict(other, pictures(2))
+    assert found.map.shape == (2, size, size)
+    assert bool(found.map.isfinite().all())
+
+
+def test_a_batch_is_its_pictures(method: Method) -> None:
+    whole = predict(method, pictures())
+    for row, image in enumerate(pictures()):
+        single = predict(method, [image])
+        torch.testing.assert_close(single.score[0], whole.score[row], rtol=0, atol=1e-5)
+        torch.testing.assert_close(single.map[0], whole.map[row], rtol=0, atol=1e-4)
+
+
+def test_each_picture_may_have_its_own_text(method: Method) -> None:
+    features, text = features_of(method, pictures(2)), method.text_features(OBJECTS)
+    both = method.score(features, text)
+    for row in range(2):
+        one = method.score(features, text[row])
+        torch.testing.assert_close(one.map[row], both.map[row])
+        torch.testing.assert_close(one.score[row], both.score[row])
+
+
+def test_twice_is_the_same(method: Method) -> None:
+    first, second = predict(method, pictures()), predict(method, pictures())
+    assert torch.equal(first.map, second.map)
+    assert torch.equal(first.score, second.score)
+
+
+@pytest.mark.parametrize("kind", ["text", "map", "text+map"])
+def test_image_score(method: Method, kind: str) -> None:
+    scorer = type(method)(method.backbone, replace(method.recipe, image_score=kind))
+    scorer.load_state_dict(method.state_dict())
+    found, text = predict(scorer, pictures()), predict(method, pictures())
+    low, high = method.map_range
+    peak = (found.map.amax((1, 2)) - low) / (high - low)
+    expected = {"text": text.score, "map": peak, "text+map": (text.score + peak) / 2}[kind]
+    torch.testing.assert_close(found.score, expected)
+    assert torch.equal(found.map, text.map)
+
+
+def test_more_features_than_asked_for_do_no_harm(method: Method) -> None:
+    others = [methods.create(name, method.backbone) for name in NAMES]
+    request = method.request
+    for other in others:
+        request = request | other.request
+    with torch.no_grad():
+        pixels = method.backbone.preprocess(pictures(), method.computation.size)
+        features = method.backbone.encode_image(pixels, request, method.computation)
+        found = method.score(features, method.text_features(["metal nut"])[0])
+    torch.testing.assert_close(found.map, predict(method, pictures()).map, rtol=0, atol=1e-5)
+
+
+def test_save_and_load(method: Method, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    weights.save(method, path, trained_on="nothing", source="a test")
+    again = methods.create(method.info.name, method.backbone, weights=path)
+    assert again.recipe == method.recipe
+    assert torch.equal(predict(again, pictures()).map, predict(method, pictures()).map)
+    assert weights.read_header(path, method=method.info.name).source == "a test"
+
+
+def test_recipe_as_json(method: Method) -> None:
+    assert recipes.from_json(method.Recipe, recipes.to_json(method.recipe)) == method.recipe
+
+
+def test_autocast_is_close(method: Method) -> None:
+    exact = predict(method, pictures())
+    with torch.no_grad():
+        text = method.text_features(["metal nut"])[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = method.score(features_of(method, pictures()), text)
+    assert found.map.dtype == found.score.dtype == torch.float32
+    span = method.map_range[1] - method.map_range[0]
+    assert float((found.map - exact.map).abs().mean()) < 0.1 * span
+    torch.testing.assert_close(found.score, exact.score, rtol=0, atol=0.15)
+
+
+def test_nothing_is_left_behind(method: Method) -> None:
+    backbone = method.backbone
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    features = features_of(method, pictures())
+    kept = copy.deepcopy(features)
+    text = method.text_features(["metal nut"])[0].detach().clone()
+    words = text.clone()
+    method.score(features, text)
+    assert torch.equal(text, words)
+    assert all(torch.equal(value, kept.taps[tap]) for tap, value in features.taps.items())
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    for module in [*method.modules(), *backbone.modules()]:
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert not module._backward_hooks
+
+
+def test_the_backbone_is_no_part_of_the_method(method: Method) -> None:
+    own = {id(parameter) for parameter in method.parameters()}
+    assert not own & {id(parameter) for parameter in method.backbone.parameters()}
+    assert bool(own) == bool(method.state_dict()) == method.info.trainable == (method.TRAINING is not None)
+
+
+def test_reset_is_by_seed_and_draws_nothing_outside(method: Method) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    method.reset(7)
+    first = [p.detach().clone() for p in method.parameters()]
+    assert torch.equal(torch.rand(1), expected)
+    method.reset(7)
+    assert all(torch.equal(a, b) for a, b in zip(first, method.parameters(), strict=True))
+    method.reset(8)
+    assert not any(torch.equal(a, b) for a, b in zip(first, method.parameters(), strict=True))
+
+
+def test_loss(method: Method) -> None:
+    masks, labels = torch.zeros(3, 222, 222), torch.tensor([0, 1, 0])
+    masks[1, 50:100, 30:200] = 1
+    with torch.no_grad():
+        features = features_of(method, pictures())
+    if not method.info.trainable:
+        with pytest.raises(UsageError, match="nothing to train"):
+            method.loss(features, masks, labels)
+        return
+    losses = method.loss(features, masks, labels, ["a", "b", "a"])
+    losses["total"].backward()
+    assert losses["total"].shape == ()
+    for name, parameter in method.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert bool(parameter.grad.any()), name
+    assert all(parameter.grad is None for parameter in method.backbone.parameters())

@@ -1,0 +1,61 @@
+"""Finding and making methods by name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blemish import methods
+from blemish.clip import Backbone, load_backbone
+from blemish.errors import UsageError
+from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.clip import Clip, ClipRecipe
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone: Path) -> Backbone:
+    return load_backbone(str(tiny_backbone))
+
+
+def test_registry_and_catalogue_agree() -> None:
+    assert sorted(methods.METHODS) == sorted(CATALOGUE) == sorted({*methods.METHODS})
+    for name in methods.METHODS:
+        assert methods.load_class(name).info is CATALOGUE[name] is methods.info(name)
+
+
+def test_listing_imports_no_torch() -> None:
+    code = "import sys; from blemish import methods as m; [m.info(n) for n in m.names()]; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_unknown_name(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match=r"'anomaly-clip' \(did you mean anomalyclip.*clip-ac"):
+        methods.create("anomaly-clip", backbone)
+    with pytest.raises(UsageError, match=r"no method called 'zzz'; the methods are anomalyclip, "):
+        methods.info("zzz")
+
+
+def test_which_recipe(backbone: Backbone) -> None:
+    assert methods.create("clip", backbone).recipe == ClipRecipe()
+    assert methods.create("clip", backbone, {"sigma": 2, "layers": [6, -1]}).recipe == ClipRecipe(
+        sigma=2.0, layers=(6, -1)
+    )
+    assert methods.create("clip", backbone, ClipRecipe(size=74)).recipe.size == 74
+    embedded = Backbone(backbone.model, backbone.tokenizer, name="embedded")
+    assert methods.create("clip", embedded).recipe == Clip.EMBEDDED
+
+
+def test_plugins(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        importlib.metadata.EntryPoint("mine", "blemish.methods.clip:Clip", "blemish.methods"),
+        importlib.metadata.EntryPoint("clip-ac", "nowhere:Nothing", "blemish.methods"),  # cannot take our names
+    ]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "blemish.methods" else [])
+    assert methods.names() == sorted([*CATALOGUE, "mine"])
+    assert isinstance(methods.create("mine", backbone), Clip)
+    assert methods.info("clip-ac").title.startswith("CLIP-AC")
