@@ -1,7 +1,8 @@
 """A CLIPModel to be trained from nothing, and the forward that training uses.
 
-The forward is the same computation as `blemish.clip` (tested), written for speed in training: explicit products instead
-of the fused attention kernel (whose backward is slow on CPUs), a random subset of patch tokens, several read-outs at once.
+The forward is the same computation as `blemish.clip` (tested), written for speed in training: explicit products
+instead of the fused attention kernel (whose backward is slow on CPUs), a random subset of patch tokens, several
+read-outs at once.
 """
 
 from __future__ import annotations
@@ -16,30 +17,24 @@ from transformers import CLIPConfig, CLIPModel
 
 def make_model(vocab: int = 4096, eos: int = 4095, bos: int = 4094) -> CLIPModel:
     """Image tower 8 x 256 (patch 16 at 256 px), text tower 4 x 256, joint width 256: about 10.6 million parameters."""
-    config = CLIPConfig(
-        text_config=dict(
-            vocab_size=vocab, hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
-            max_position_embeddings=77, hidden_act="gelu", projection_dim=256,
-            bos_token_id=bos, eos_token_id=eos, pad_token_id=eos,
-        ),
-        vision_config=dict(
-            hidden_size=256, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4, image_size=256,
-            patch_size=16, hidden_act="gelu", projection_dim=256,
-        ),
-        projection_dim=256,
-    )  # fmt: skip
+    shared = {"intermediate_size": 1024, "hidden_size": 256, "num_attention_heads": 4, "hidden_act": "gelu"}
+    shared |= {"projection_dim": 256}
+    text = {"vocab_size": vocab, "num_hidden_layers": 4, "max_position_embeddings": 77}
+    text |= {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos}
+    vision = {"num_hidden_layers": 8, "image_size": 256, "patch_size": 16}
+    config = CLIPConfig(text_config={**shared, **text}, vision_config={**shared, **vision}, projection_dim=256)
     model = CLIPModel(config)
     torch.nn.init.normal_(model.text_model.embeddings.position_embedding.weight, std=0.02)
     with torch.no_grad():
-        vision = model.vision_model.embeddings
-        vision.patch_embedding.weight.copy_(cosine_patches(256, 16))
-        vision.position_embedding.weight.zero_()
-        vision.position_embedding.weight[1:] = 0.3 * grid_positions(256, 16)
+        image = model.vision_model.embeddings
+        image.patch_embedding.weight.copy_(cosine_patches(256, 16))
+        image.position_embedding.weight.zero_()
+        image.position_embedding.weight[1:] = 0.3 * grid_positions(256, 16)
     return model
 
 
 def cosine_patches(width: int, patch: int) -> Tensor:
-    """(width, 3, patch, patch): a patch's lowest cosine frequencies, whitened, so that training starts from clear pictures.
+    """(width, 3, patch, patch): a patch's lowest cosine frequencies, whitened, so that training starts well.
 
     Two thirds of the rows read brightness, a fifth read two colour differences; the rest are left random.
     """

@@ -1,7 +1,7 @@
 """Pictures for training, made by worker processes into a ring in shared memory.
 
-Picture `k` depends on (seed, k) alone, and step `s` draws from the pictures [s*fresh, s*fresh + capacity), so a run is the
-same on a fast and on a slow machine, and a resumed run sees what an unbroken one would have seen.
+Picture `k` depends on (seed, k) alone, and step `s` draws from the pictures [s*fresh, s*fresh + capacity), so a run is
+the same on a fast and on a slow machine, and a resumed run sees what an unbroken one would have seen.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ the prompts use often are kept whole by adding the merges on their way.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -39,7 +40,7 @@ def needed_merges(words: Iterable[str], ranks: dict[tuple[str, str], int]) -> se
     for word in words:
         parts = [*word[:-1], word[-1] + "</w>"]
         while len(parts) > 1:
-            pairs = [(ranks.get((a, b), 1 << 30), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+            pairs = [(ranks.get((a, b), 1 << 30), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
             rank, i = min(pairs)
             if rank == 1 << 30:
                 break
@@ -84,6 +85,6 @@ def whole_words(tok: Tokenizer) -> tuple[str, ...]:
 def save(tok: Tokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and the config that transformers wants beside it."""
     tok.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "CLIPTokenizer", "bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS,
-              "model_max_length": 77}  # fmt: skip
+    config = {"tokenizer_class": "CLIPTokenizer", "bos_token": BOS, "eos_token": EOS, "pad_token": EOS}
+    config |= {"unk_token": EOS, "model_max_length": 77}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")

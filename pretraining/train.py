@@ -2,9 +2,10 @@
 
     python pretraining/train.py --out runs/embedded --steps 8000 [--photos FOLDER ...]
 
-Stops and resumes at any time: run the same command again. The learning rate is held until `--steps`, then falls to zero in
-`--cooldown` steps, so a run can be ended early by giving a smaller `--steps`. The model that is kept is a running average.
-Only pictures made here, and photographs of textures given with --photos, are seen; validation is synthetic too.
+Stops and resumes at any time: run the same command again. The learning rate is held, then falls to zero over the last
+`--cooldown` of all `--steps`, so a run can be ended early by giving a smaller `--steps`. The model that is kept is a
+running average. Only pictures made here, and photographs of textures given with --photos, are seen; validation is
+synthetic too.
 """
 
 from __future__ import annotations
@@ -40,12 +41,15 @@ from words import (
     state_pair,  # fmt: skip
 )
 
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1) * 255
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1) * 255
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MEAN, STD = (255 * torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
 TEMPERATURE = 0.07  # what the methods divide cosines by
 EARLY, START = (4, 6), 5
 #: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group, early blocks.
 PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "layer6": 0.4}
+OTHER_WEIGHTS = {"last_top": 0.3, "value_top": 0.3, "cls": 0.6, "cls_raw": 0.4, "contrast": 0.15, "kind": 0.1}
+#: What validation asks with: papers' words, in templates that training does not show.
+STATES = (("{}", "damaged {}"), ("flawless {}", "broken {}"), ("{} without defect", "{} with defect"))
 
 
 def build_tokenizer() -> Tokenizer:
@@ -80,7 +84,7 @@ def dihedral(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 def patch_target(coverage: Tensor) -> Tensor:
-    """(B, N) part of a patch that is defective -> soft label: a tenth of a patch is enough, and so is most of a small defect."""
+    """(B, N) part of a patch that is defective -> soft label: a tenth of a patch is enough, so is most of a defect."""
     top = coverage.amax(1, keepdim=True).clamp_min(1e-6)
     return torch.maximum((coverage / 0.1).clamp(max=1), torch.where(coverage > 0.003, coverage / top, 0))
 
@@ -211,9 +215,8 @@ def auroc(label: np.ndarray, score: np.ndarray) -> float:
 
 @torch.no_grad()
 def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
-    """Synthetic pictures of another seed, asked with templates that training does not show and the noun "object"."""
-    pairs = [(t.format(n.format("object")), t.format(a.format("object"))) for t in HELD_OUT_TEMPLATES
-             for n, a in (("{}", "damaged {}"), ("flawless {}", "broken {}"), ("{} without defect", "{} with defect"))]  # fmt: skip
+    """AUROC on synthetic pictures of another seed, asked about an "object"."""
+    pairs = [[t.format(s.format("object")) for s in states] for t in HELD_OUT_TEMPLATES for states in STATES]
     e = texts.encode(model, [s for p in pairs for s in p]).view(len(pairs), 2, -1).mean(0)
     direction = F.normalize(e[1], dim=0) - F.normalize(e[0], dim=0)
     scores: dict[str, list[Tensor]] = {}
@@ -279,8 +282,8 @@ def export(folder: Path, ema: CLIPModel, tok: Tokenizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     deepcopy(ema).half().save_pretrained(folder)
     save(tok, folder)
-    config = {"image_processor_type": "CLIPImageProcessor", "crop_size": 256, "size": 256, "resample": 3, "do_normalize": True,
-              "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}  # fmt: skip
+    config = {"image_processor_type": "CLIPImageProcessor", "crop_size": 256, "size": 256, "resample": 3}
+    config |= {"do_normalize": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
     (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
@@ -295,10 +298,8 @@ def main() -> None:
     a.add_argument("--lr", type=float, default=8e-4)
     a.add_argument("--decay", type=float, default=0.05)
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
-    a.add_argument(
-        "--drop-until", type=float, default=0.75, help="part of the run that sees a part of the patches only"
-    )
-    a.add_argument("--keep", type=float, default=0.6, help="that part")
+    a.add_argument("--drop-until", type=float, default=0.75, help="part of the run with some patches left out")
+    a.add_argument("--keep", type=float, default=0.6, help="part of the patches that stay")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
     a.add_argument("--threads", type=int, default=2)
