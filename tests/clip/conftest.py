@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,3 +37,17 @@ def backbone(arrays: dict[str, np.ndarray]) -> Backbone:
 @pytest.fixture(scope="session")
 def pixels() -> torch.Tensor:
     return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def folder(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What transformers writes: config.json, model.safetensors; no tokenizer, as the vocabulary is CLIP's."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    backbone.model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the folder that a test may damage."""
+    return Path(shutil.copytree(folder, tmp_path / "tiny"))

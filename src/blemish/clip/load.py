@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -51,7 +52,8 @@ def load_backbone(
 
     Raises:
         WeightsError: if there is no such checkpoint or it cannot be used; nothing in a file is ever executed.
-        UsageError: for an empty name, an activation where the checkpoint states its own, or a revision of something not on the hub.
+        UsageError: for an empty name, an activation where the checkpoint states its own, or a revision of something
+            that is not on the hub.
     """
     if not name_or_path:
         raise UsageError("a backbone needs a name: embedded, a folder, a file, or a model on the hub (owner/model)")
@@ -149,13 +151,17 @@ def _from_pretrained(folder: Path, name: str) -> CLIPModel:
 
         try:
             model, report = CLIPModel.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             )
         except Exception as error:  # transformers, safetensors and pickle each have their own
-            raise WeightsError(f"the weights in {name} cannot be loaded: {_first_line(error)}", folder) from error
+            raise WeightsError(f"the weights in {name} cannot be loaded: {_in_short(error)}", folder) from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
         # Older checkpoints also hold position numbers, which are no weights.
-        found = sorted(str(key) for key in report.get(what) or () if not str(key).endswith("position_ids"))
+        found = sorted(_entry(key) for key in report.get(what) or () if not str(key).endswith("position_ids"))
         if found:
             raise WeightsError(
                 f"the weights in {name} do not fit its config.json: {what.replace('_', ' ')} {', '.join(found[:3])}"
@@ -202,8 +208,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _entry(found: Any) -> str:
+    """A key of transformers' report; mismatched ones come with the shapes in the file and in the model."""
+    if isinstance(found, tuple) and len(found) == 3:
+        return f"{found[0]} {tuple(found[1])} instead of {tuple(found[2])}"
+    return str(found)
+
+
+def _in_short(error: Exception) -> str:
+    """What another library says, in one line."""
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        return "they hold more than tensors, and blemish runs no code from a file"
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 300 else words[:300] + " ..."
 
 
 @contextlib.contextmanager
