@@ -100,17 +100,16 @@ HELD_OUT_TEMPLATES = (
 #: Nouns that name nothing in particular, as prompts without an object do.
 GENERIC = ("object", "surface", "item", "part", "product", "thing", "texture", "sample", "component", "material")
 #: Object names that papers put into prompts: their tokens are kept whole. Their pictures are not shown.
-NAMES = tuple(
-    (
-        "carpet grid leather tile wood bottle cable capsule hazelnut metal nut pill screw toothbrush transistor "
-        "zipper candle capsules cashew chewinggum fryum macaroni pcb pipe bracket connector plate tubes brain "
-        "chest colon skin thyroid head tumor polyp lesion retina liver lung bone tooth cell solar wafer chip board "
-        "circuit fabric textile cookie toy figure rail road steel magnetic commutator engine gear bearing casting "
-        "weld pipe glass ceramic paper plastic rubber industrial medical mri ct endoscopy ultrasound dermoscopy "
-        "image background foreground panel label print lens breakfast box juice pushpins splicing connectors bag "
-        "audiojack eraser mint usb switch button nail spring washer "
-    ).split()  # noqa: SIM905
+_NAMES = (
+    "carpet grid leather tile wood bottle cable capsule hazelnut metal nut pill screw toothbrush transistor "
+    "zipper candle capsules cashew chewinggum fryum macaroni pcb pipe bracket connector plate tubes brain "
+    "chest colon skin thyroid head tumor polyp lesion retina liver lung bone tooth cell solar wafer chip board "
+    "circuit fabric textile cookie toy figure rail road steel magnetic commutator engine gear bearing casting "
+    "weld pipe glass ceramic paper plastic rubber industrial medical mri ct endoscopy ultrasound dermoscopy "
+    "image background foreground panel label print lens breakfast box juice pushpins splicing connectors bag "
+    "audiojack eraser mint usb switch button nail spring washer "
 )
+NAMES = tuple(_NAMES.split())
 
 
 def random_noun(rng: np.random.Generator, nouns: tuple[str, ...], vocabulary: tuple[str, ...]) -> str:
