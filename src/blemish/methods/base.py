@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from blemish.clip import Backbone, Computation, ImageFeatures, Request
+from blemish.clip import Backbone, Computation, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods.catalogue import MethodInfo
 from blemish.methods.recipes import Recipe
@@ -23,6 +23,18 @@ class Prediction:
     """(B,) float32 in [0, 1], 1 = anomalous."""
     map: Tensor
     """(B, S, S) float32, higher = more anomalous; `Method.map_range` says between what."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a few-shot method keeps of k normal reference pictures, flattened over pictures and places, float32."""
+
+    pictures: int
+    """k."""
+    taps: Mapping[Tap, Tensor] = field(default_factory=dict)
+    """Patches of each tap: (k * N, D), not normalised."""
+    windows: Mapping[int, Tensor] = field(default_factory=dict)
+    """Windows of each side length: (k * n_windows, E), not normalised."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +153,64 @@ class Method(nn.Module):
         """Takes over weights in the authors' published layout. Raises WeightsError if they do not fit."""
         raise UsageError(f"{self.info.name} has no published weights to read; give a blemish safetensors file")
 
-    def prediction(self, text_score: Tensor | None, maps: Tensor) -> Prediction:
+    def prediction(
+        self, text_score: Tensor | None, maps: Tensor, map_range: tuple[float, float] | None = None
+    ) -> Prediction:
         """A prediction whose image score is what the recipe's `image_score` says.
 
         Args:
             text_score: (B,) in [0, 1]; may be None where the recipe says "map".
             maps: (B, S, S), the final maps.
+            map_range: between what these maps lie, if not the method's `map_range`.
         """
         maps = maps.float()
         if self.recipe.image_score == "text":
             assert text_score is not None
             return Prediction(text_score.float(), maps)
-        low, high = self.map_range
+        low, high = map_range or self.map_range
         peak = ((maps.amax(dim=(1, 2)) - low) / (high - low)).clamp(0, 1)
         if self.recipe.image_score == "map":
             return Prediction(peak, maps)
         assert text_score is not None
         return Prediction((text_score.float() + peak) / 2, maps)
+
+
+class FewShotMethod(Method):
+    """A method that can be shown normal reference pictures of the object. Without a memory it is a zero-shot method.
+
+        memory = method.remember(backbone.encode_image(references, method.few_shot_request, method.computation))
+        features = backbone.encode_image(pixels, method.few_shot_request, method.computation)
+        method.score(features, text, memory)
+
+    The memory belongs to the caller: one method serves many objects, each with its own, also at the same time.
+    A subclass writes `remember`, a `score` with `memory`, and the two properties where they differ from the zero-shot
+    ones.
+    """
+
+    @property
+    def few_shot_request(self) -> Request:
+        """What is needed of reference pictures, and of pictures that are scored with a memory."""
+        return self.request
+
+    @property
+    def few_shot_map_range(self) -> tuple[float, float]:
+        """As `map_range`, for maps made with a memory."""
+        return self.map_range
+
+    def remember(self, features: ImageFeatures) -> Memory:
+        """Keeps what is matched of k normal reference pictures.
+
+        Args:
+            features: of the references, from `encode_image(pixels, few_shot_request, computation)`.
+        """
+        raise NotImplementedError
+
+    def score(self, features: ImageFeatures, text: Tensor, memory: Memory | None = None) -> Prediction:
+        """Scores a batch.
+
+        Args:
+            features: as for every method; with a memory, of `few_shot_request`.
+            text: (2, E) for all pictures, or (B, 2, E).
+            memory: of normal pictures of the object that the whole batch shows; None scores zero-shot.
+        """
+        raise NotImplementedError

@@ -39,6 +39,22 @@ def cosine_logits(features: Tensor, text: Tensor, temperature: float) -> Tensor:
     return logits.squeeze(1) if single else logits
 
 
+def nearest_distance(features: Tensor, rows: Tensor) -> Tensor:
+    """Cosine distance to the nearest of the remembered rows: the least 1 - cos, not below 0.
+
+    Args:
+        features: (B, N, D), not normalised.
+        rows: (R, D), not normalised, R at least 1.
+
+    Returns:
+        (B, N) in [0, 2], float32.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        cosine = normalise(features) @ normalise(rows).mT
+    # rounding can put the cosine of a row with itself above 1
+    return (1 - cosine.amax(dim=-1)).clamp_min(0)
+
+
 def anomalous_probability(logits: Tensor) -> Tensor:
     """Softmax over the last axis (normal, anomalous), anomalous entry: (..., 2) -> (...) in [0, 1], float32."""
     return logits.float().softmax(dim=-1)[..., 1]
