@@ -150,6 +150,12 @@ def test_autocast_is_close(method: Method) -> None:
     torch.testing.assert_close(found.score, exact.score, rtol=0, atol=0.15)
 
 
+def test_features_without_the_class_token(method: Method) -> None:
+    bare = replace(features_of(method, pictures(1)), class_token=None)
+    with pytest.raises(UsageError, match="lack the class token"):
+        method.score(bare, method.text_features(["a"])[0])
+
+
 def test_nothing_is_left_behind(method: Method) -> None:
     backbone = method.backbone
     before = {name: value.clone() for name, value in backbone.state_dict().items()}

@@ -53,9 +53,12 @@ def test_which_recipe(backbone: Backbone) -> None:
 def test_plugins(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         importlib.metadata.EntryPoint("mine", "blemish.methods.clip:Clip", "blemish.methods"),
+        importlib.metadata.EntryPoint("broken", "nowhere:Nothing", "blemish.methods"),
         importlib.metadata.EntryPoint("clip-ac", "nowhere:Nothing", "blemish.methods"),  # cannot take our names
     ]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "blemish.methods" else [])
-    assert methods.names() == sorted([*CATALOGUE, "mine"])
+    assert methods.names() == sorted([*CATALOGUE, "broken", "mine"])
     assert isinstance(methods.create("mine", backbone), Clip)
     assert methods.info("clip-ac").title.startswith("CLIP-AC")
+    with pytest.raises(UsageError, match=r"plug-in broken \(nowhere:Nothing\) cannot be loaded"):
+        methods.create("broken", backbone)

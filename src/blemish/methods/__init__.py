@@ -51,7 +51,10 @@ def load_class(name: str) -> type[Method]:
     plugins = _plugins()
     if name not in plugins:
         raise UsageError(_unknown(name))
-    found = plugins[name].load()
+    try:
+        found = plugins[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the plug-in {name} ({plugins[name].value}) cannot be loaded: {error}") from error
     return found
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.methods import anomalyclip_official, recipes
-from blemish.methods.base import Method, Prediction, Training
+from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.losses import dice, focal
 from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
@@ -122,8 +122,7 @@ class AnomalyCLIP(Method):
 
     def image_embedding(self, features: ImageFeatures) -> Tensor:
         """The picture in CLIP's joint space, without the final layer norm as in the code: (B, E), not normalised."""
-        assert features.class_token is not None
-        return self.backbone.project(features.class_token, norm=False)
+        return self.backbone.project(class_token(features), norm=False)
 
     def image_logits(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """(B, 2): cosine with both prompts over the temperature."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from blemish.clip import ImageFeatures, PositionMode, Request, Tap
 from blemish.methods import recipes
-from blemish.methods.base import Method, Prediction
+from blemish.methods.base import Method, Prediction, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
 from blemish.methods.recipes import Recipe, require
@@ -90,8 +90,7 @@ class Clip(Method):
 
     def image_embedding(self, features: ImageFeatures) -> Tensor:
         """The picture in CLIP's joint space: (B, E), not normalised."""
-        assert features.class_token is not None
-        return self.backbone.project(features.class_token, norm=self.recipe.class_token == "ln_post")
+        return self.backbone.project(class_token(features), norm=self.recipe.class_token == "ln_post")
 
     def patch_logits(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """Cosines of each layer's patches with both texts, divided by the temperature: (layers, B, N, 2)."""

@@ -75,7 +75,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
 
 def _to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """A safetensors file whose bytes depend on its content alone: the library writes header entries in random order."""
-    data = to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    data: bytes = to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(metadata.items()))
