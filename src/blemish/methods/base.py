@@ -164,15 +164,21 @@ class Method(nn.Module):
             map_range: between what these maps lie, if not the method's `map_range`.
         """
         maps = maps.float()
-        if self.recipe.image_score == "text":
-            assert text_score is not None
-            return Prediction(text_score.float(), maps)
         low, high = map_range or self.map_range
         peak = ((maps.amax(dim=(1, 2)) - low) / (high - low)).clamp(0, 1)
         if self.recipe.image_score == "map":
             return Prediction(peak, maps)
-        assert text_score is not None
-        return Prediction((text_score.float() + peak) / 2, maps)
+        if text_score is None:
+            raise UsageError(f"the image score {self.recipe.image_score!r} needs a text score")
+        text_score = text_score.float()
+        return Prediction(text_score if self.recipe.image_score == "text" else (text_score + peak) / 2, maps)
+
+
+def class_token(features: ImageFeatures) -> Tensor:
+    """The class token (B, D). Raises UsageError if it was not asked for."""
+    if features.class_token is None:
+        raise UsageError("the features lack the class token: encode the images with the method's own request")
+    return features.class_token
 
 
 class FewShotMethod(Method):
