@@ -113,8 +113,10 @@ class Texts:
         self.tok, self.eos, self.nouns = tok, tok.token_to_id("<|endoftext|>"), nouns
         self.vocabulary = whole_words(tok)
 
-    def draw(self, batch: Batch, rng: np.random.Generator, pairs: int = 12) -> tuple[list[str], np.ndarray]:
-        """2*pairs state prompts (normal, abnormal, ...) then one caption a picture; and each picture's pair (B,)."""
+    def draw(
+        self, batch: Batch, rng: np.random.Generator, pairs: int = 8, captions: int = 12
+    ) -> tuple[list[str], np.ndarray]:
+        """2*pairs state prompts (normal, abnormal, ...), captions of the first pictures; each picture's pair (B,)."""
         from defects import words_for
 
         own = rng.choice(len(batch.words), pairs // 2, replace=False)
@@ -123,7 +125,7 @@ class Texts:
         sentences = [s for noun in nouns for s in state_pair(rng, noun)]
         pair = rng.integers(pairs - len(own), size=len(batch.words))
         pair[own] = np.arange(pairs - len(own), pairs)
-        for name, material, kind, where in batch.words:
+        for name, material, kind, where in batch.words[:captions]:
             phrases = words_for(kind) if kind and kind != "lost" else ()
             phrase = phrases[rng.integers(len(phrases))] if phrases else None
             sentences.append(caption(rng, name, material, phrase, where))
@@ -147,7 +149,7 @@ def step_losses(
     target = patch_target(coverage)
     if keep is not None:
         target = target.gather(1, keep)
-    n_pairs = (len(sentences) - len(pair)) // 2
+    n_pairs = int(pair.max()) + 1
     states = text[: 2 * n_pairs].view(n_pairs, 2, -1)[torch.from_numpy(pair)]  # (B, 2, E)
     direction = (states[:, 1] - states[:, 0]) / TEMPERATURE  # (B, E)
     sure = ~lost
@@ -163,22 +165,13 @@ def step_losses(
         logits = (F.normalize(token.float(), dim=-1) * direction).sum(-1)
         losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
     captions = text[2 * n_pairs :]
-    sim = model.logit_scale.exp().clamp(max=100) * F.normalize(views.cls.float(), dim=-1) @ captions.T
-    same = torch.tensor([[a[:3] == b[:3] for b in batch.words] for a in batch.words]).float()
+    said = batch.words[: len(captions)]
+    sim = model.logit_scale.exp().clamp(max=100) * F.normalize(views.cls[: len(said)].float(), dim=-1) @ captions.T
+    same = torch.tensor([[a[:3] == b[:3] for b in said] for a in said]).float()
     soft = same / same.sum(1, keepdim=True)
-    losses["contrast"] = (
-        -(soft * sim.log_softmax(1)).sum(1).mean() / 2 - (soft * sim.T.log_softmax(1)).sum(1).mean() / 2
-    )
+    losses["contrast"] = -torch.stack([(soft * z.log_softmax(1)).sum(1).mean() for z in (sim, sim.T)]).mean()
     losses["kind"] = kind_loss(model, batch, texts, rng, views, target)
-    weights = {
-        **PATCH_WEIGHTS,
-        "last_top": 0.3,
-        "value_top": 0.3,
-        "cls": 0.6,
-        "cls_raw": 0.4,
-        "contrast": 0.15,
-        "kind": 0.1,
-    }
+    weights = PATCH_WEIGHTS | OTHER_WEIGHTS
     losses["total"] = sum((weights[k] * v for k, v in losses.items()), torch.zeros(()))
     return losses
 
@@ -190,6 +183,7 @@ def kind_loss(
     from defects import words_for
 
     kinds = sorted({w[2] for w in batch.words if w[2] and w[2] != "lost"})
+    kinds = sorted(rng.permutation(kinds)[:8].tolist())
     rows = [i for i, w in enumerate(batch.words) if w[2] in kinds and float(target[i].amax()) > 0.3]
     if len(kinds) < 2 or not rows:
         return torch.zeros(())
@@ -294,12 +288,12 @@ def main() -> None:
     a.add_argument("--cooldown", type=int, default=1500)
     a.add_argument("--warmup", type=int, default=300)
     a.add_argument("--batch", type=int, default=32)
-    a.add_argument("--reuse", type=int, default=2, help="how often a picture is shown (turned and mirrored) on average")
+    a.add_argument("--reuse", type=int, default=3, help="how often a picture is shown (turned and mirrored) on average")
     a.add_argument("--lr", type=float, default=8e-4)
     a.add_argument("--decay", type=float, default=0.05)
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
     a.add_argument("--drop-until", type=float, default=0.75, help="part of the run with some patches left out")
-    a.add_argument("--keep", type=float, default=0.6, help="part of the patches that stay")
+    a.add_argument("--keep", type=float, default=0.5, help="part of the patches that stay")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
     a.add_argument("--threads", type=int, default=2)
