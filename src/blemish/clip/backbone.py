@@ -182,8 +182,9 @@ class Backbone(nn.Module):
         return self.tokenizer.encode(texts, self.context)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings without positions: (T, n) int64 to (T, n, Wt)."""
-        out: Tensor = self.model.text_model.embeddings.token_embedding(ids)
+        """Token embeddings without positions: (T, n) int64 on any device to (T, n, Wt) on the backbone's."""
+        table = self.model.text_model.embeddings.token_embedding
+        out: Tensor = table(ids.to(table.weight.device))
         return out
 
     def end_of_text(self, ids: Tensor) -> Tensor:
@@ -220,9 +221,10 @@ class Backbone(nn.Module):
         causal, so both are exact.
 
         Args:
-            ids: (T, n) int64, n at most the context. May come with `embeddings` to say where the sentences end.
+            ids: (T, n) int64 on any device, n at most the context. May come with `embeddings` to say where the
+                sentences end.
             embeddings: (T, n, Wt) token embeddings without positions, in place of those of `ids`.
-            end: (T,) position of the end token; found in `ids` if not given.
+            end: (T,) position of the end token, on any device; found in `ids` if not given.
             deep: deep[k], (m, Wt) or (T, m, Wt), replaces the hidden states at positions 1..m before block k + 2.
             activation: as in `Computation`.
 
@@ -238,11 +240,12 @@ class Backbone(nn.Module):
             if ids is None:
                 raise UsageError("embeddings need to be told where the sentences end: give end or ids")
             end = self.end_of_text(ids)
+        weight: Tensor = self.model.text_projection.weight
         if count == 0:
-            nothing: Tensor = self.model.text_projection.weight.new_zeros(0, self.embed_dim)
-            return nothing
+            return weight.new_zeros(0, self.embed_dim)
         if int(end.min()) < 0 or int(end.max()) >= length:
             raise UsageError(f"end tokens lie within the {length} tokens of a sentence, not at {end.tolist()}")
+        end, ids = end.to(weight.device), None if ids is None else ids.to(weight.device)
         spread = self._spread_deep(deep or (), count, length)
 
         text = self.model.text_model

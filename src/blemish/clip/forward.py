@@ -86,7 +86,7 @@ def embed_image(vision: Any, pixels: Tensor, position: PositionMode) -> tuple[Te
     patches = embeddings.patch_embedding(pixels.to(embeddings.patch_embedding.weight.dtype))
     grid = (patches.shape[-2], patches.shape[-1])
     tokens = patches.flatten(2).transpose(1, 2)
-    first = embeddings.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
+    first = embeddings.class_embedding.expand(tokens.shape[0], 1, -1)
     positions = resize_positions(embeddings.position_embedding.weight, grid, position)
     return torch.cat([first, tokens], dim=1) + positions, grid
 
