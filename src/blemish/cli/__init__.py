@@ -8,6 +8,7 @@ Exit codes: 0 all done; 1 something failed (each failure is named); 2 asked for 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = [STDIN if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name that is no text must not stop the run
     if os.environ.get("BLEMISH_DEBUG"):
         return _run(words)
     try:

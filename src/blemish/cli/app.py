@@ -12,6 +12,7 @@ app = App(
     version=f"blemish {__version__}",
     version_flags=["--version"],
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # what is finished has to be said first
 )
 app.command("blemish.cli.detect:detect", name="detect", help="Score pictures, draw where they are odd, rank them.")
 app.command("blemish.cli.methods:methods", name="methods", help="List the methods.")

@@ -54,6 +54,11 @@ def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
     return words
 
 
+def shown(path: str) -> str:
+    """A path on one line, whatever its owner put into it: line breaks and control characters are escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in path)
+
+
 def count(n: int, noun: str) -> str:
     """`1 picture`, `2 pictures`."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

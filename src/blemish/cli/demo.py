@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blemish.cli.console import columns, count, note, print_json, progress
+
+if TYPE_CHECKING:
+    from blemish.demo import Result
 
 #: Pictures of each set that are shown in the table.
 SHOWN = 5
@@ -56,37 +61,14 @@ def demo(
 
     if json:
         for result in results:
-            print_json(
-                {
-                    "set": result.pictures.name,
-                    "pictures": len(result.ranking),
-                    "defective": sum(one.sample.label for one in result.ranking),
-                    "auroc": result.auroc,
-                    "interval": [result.low, result.high],
-                }
-            )
+            name, interval = result.pictures.name, [result.low, result.high]
+            facts = {"pictures": len(result.ranking), "defective": result.defective, "auroc": result.auroc}
+            print_json({"set": name, **facts, "interval": interval})
         return 0
-    rows = [("SET", "SCORE", "LABEL", "PICTURE")]
-    for result in results:
-        for one in result.ranking[:SHOWN]:
-            truth = "defective" if one.sample.label else "flawless"
-            rows.append((result.pictures.title, f"{one.score:.4f}", truth, one.sample.path.name))
     print(f"The {SHOWN} highest scores of each set:\n")
-    print(columns(rows, right=(1,)))
-    rows = [("SET", "PICTURES", "DEFECTIVE", "AUROC", "95 % INTERVAL", "VERDICT")]
-    for result in results:
-        rows.append(
-            (
-                result.pictures.title,
-                str(len(result.ranking)),
-                str(sum(one.sample.label for one in result.ranking)),
-                f"{result.auroc:.3f}",
-                f"{result.low:.3f} .. {result.high:.3f}",
-                result.verdict,
-            )
-        )
+    print(_highest(results))
     print("\nMeasured just now (0.5 is chance, 1 is perfect):\n")
-    print(columns(rows, right=(1, 2, 3)))
+    print(_measured(results))
     made = detector.provenance
     learnt = f", weights {made.weights}" if made.weights else ""
     print(f"\nScored by {made.method}{learnt} on the backbone {made.backbone} ({made.backbone_fingerprint}),")
@@ -96,3 +78,20 @@ def demo(
     print(f"  {out / 'scores.csv'}  every score with its label")
     print(f"  {out / sets[0].name / 'overlay'}, ...  every picture with its anomaly map")
     return 0
+
+
+def _highest(results: Sequence[Result]) -> str:
+    rows = [("SET", "SCORE", "LABEL", "PICTURE")]
+    for result in results:
+        for one in result.ranking[:SHOWN]:
+            truth = "defective" if one.sample.label else "flawless"
+            rows.append((result.pictures.title, f"{one.score:.4f}", truth, one.sample.path.name))
+    return columns(rows, right=(1,))
+
+
+def _measured(results: Sequence[Result]) -> str:
+    rows = [("SET", "PICTURES", "DEFECTIVE", "AUROC", "95 % INTERVAL", "VERDICT")]
+    for result in results:
+        numbers = str(len(result.ranking)), str(result.defective), f"{result.auroc:.3f}"
+        rows.append((result.pictures.title, *numbers, f"{result.low:.3f} .. {result.high:.3f}", result.verdict))
+    return columns(rows, right=(1, 2, 3))

@@ -63,6 +63,8 @@ def detect(
     formats = _formats(format, out, json)
     if batch_size < 1:
         raise UsageError(f"--batch-size is at least 1, not {batch_size}")
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"--max-pixels is at least 1, not {max_pixels}")
     if weights is not None and not weights.is_file():
         raise UsageError(f"there is no weights file {weights}")
 

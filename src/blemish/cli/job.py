@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import columns, count, note, print_json, progress
+from blemish.cli.console import columns, count, note, print_json, progress, shown
 from blemish.cli.record import Record, State
 from blemish.cli.sources import absolute
 from blemish.detection import Detection
@@ -194,17 +194,17 @@ class Job:
         if self.failed:
             note(f"{count(len(self.failed), 'picture')} failed, {len(self.ranking):,} of {self._total():,} scored:")
             for path, reason in self.failed:
-                note(f"  {path}: {reason}")
+                note(f"  {shown(path)}: {shown(reason)}")
 
     def _table(self) -> str:
-        shown = self.ranking[:SHOWN] if sys.stdout.isatty() else self.ranking
+        listed = self.ranking[:SHOWN] if sys.stdout.isatty() else self.ranking
         verdicts = {True: "anomalous", False: "normal", None: "-"}
         rows = [("RANK", "SCORE", "VERDICT", "PICTURE")]
         rows += [
-            (str(rank), f"{score:.4f}", verdicts[anomalous], path)
-            for rank, (score, path, anomalous) in enumerate(shown, 1)
+            (str(rank), f"{score:.4f}", verdicts[anomalous], shown(path))
+            for rank, (score, path, anomalous) in enumerate(listed, 1)
         ]
-        rest = len(self.ranking) - len(shown)
+        rest = len(self.ranking) - len(listed)
         return columns(rows, right=(0, 1)) + (f"\n... and {rest:,} more" if rest else "") + "\n"
 
     def _csv(self) -> None:

@@ -1,0 +1,87 @@
+"""Start-up: help, version and the list of methods, without a model to load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+import blemish
+
+
+def test_version(run) -> None:
+    outcome = run("--version")
+    assert (outcome.code, outcome.out) == (0, f"blemish {blemish.__version__}\n")
+
+
+def test_version_is_that_of_the_project() -> None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        assert version("blemish") == blemish.__version__
+    except PackageNotFoundError:
+        pytest.skip("not installed, only on the path")
+
+
+def test_help_names_the_commands(run) -> None:
+    for words in ((), ("--help",)):
+        outcome = run(*words)
+        assert outcome.code == 0
+        for command in ("detect", "methods", "info", "demo"):
+            assert command in outcome.out
+
+
+def test_help_of_detect_names_the_options(run) -> None:
+    out = run("detect", "--help").out
+    for option in ("--method", "--backbone", "--weights", "--object", "--threshold", "--mask-threshold", "--out"):
+        assert option in out
+    for option in ("--save", "--format", "--batch-size", "--device", "--precision", "--recursive", "--json"):
+        assert option in out
+    assert "--max-pixels" in out
+    assert "--overwrite" in out
+
+
+def test_methods(run) -> None:
+    outcome = run("methods")
+    assert outcome.code == 0
+    for name in ("anomalyclip", "clip", "clip-ac"):
+        assert any(line.startswith(name) for line in outcome.out.splitlines())
+    found = [json.loads(line) for line in run("methods", "--json").out.splitlines()]
+    assert {"anomalyclip", "clip", "clip-ac"} <= {one["name"] for one in found}
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("methods",)])
+def test_is_quick(words: tuple[str, ...]) -> None:
+    # The promise is 0.5 s; the best of three tries counts, and a loaded machine gets twice that.
+    command = [sys.executable, "-m", "blemish", *words]
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0
+
+
+def test_plain_where_nobody_looks(detect, pictures) -> None:
+    outcome = detect(pictures)
+    assert "\x1b" not in outcome.out + outcome.err
+    assert outcome.err == ""
+
+
+def test_bar_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from blemish.cli.console import progress
+
+    with progress(2, "scoring") as advance:
+        advance()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress(2, "scoring") as advance:
+        advance()
+    shown = capsys.readouterr().err
+    assert "scoring" in shown
+    assert "\x1b[3" not in shown  # no colours
