@@ -14,12 +14,16 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 SENTENCES = ["a photo of a cat", "", "a very long sentence about one damaged metal_nut, with scratches!", "object."]
 
 
-def naive(backbone, embeddings, end, deep=(), activation=quick_gelu):
+def naive(backbone, embeddings, end, deep=(), activation=quick_gelu, inserted=None, before_norm=None):
     """All positions, one sentence at a time, with an explicit causal mask."""
     text = backbone.model.text_model
     out = []
     for row in range(len(embeddings)):
         x = embeddings[row] + text.embeddings.position_embedding.weight[: embeddings.shape[1]]
+        last = int(end[row])
+        if inserted is not None:
+            tokens = inserted if inserted.ndim == 2 else inserted[row]
+            x, last = torch.cat([x[:1], tokens, x[1:]]), last + len(tokens) if last else 0
         hidden = torch.full((len(x), len(x)), -torch.inf).triu(1)
         for number, block in enumerate(text.encoder.layers, start=1):
             if 0 <= number - 2 < len(deep):
@@ -30,7 +34,8 @@ def naive(backbone, embeddings, end, deep=(), activation=quick_gelu):
             q, k, v = (getattr(block.self_attn, f"{name}_proj")(y) for name in "qkv")
             x = x + block.self_attn.out_proj((q @ k.T / 8 + hidden).softmax(-1) @ v)  # one head of 64
             x = x + block.mlp.fc2(activation(block.mlp.fc1(block.layer_norm2(x))))
-        out.append(text.final_layer_norm(x)[end[row]] @ backbone.model.text_projection.weight.T)
+        x = x if before_norm is None else before_norm(x)
+        out.append(text.final_layer_norm(x)[last] @ backbone.model.text_projection.weight.T)
     return torch.stack(out)
 
 
@@ -82,6 +87,40 @@ def test_deep_prompts_replace_hidden_states(backbone, depth, shared, length):
         assert (wanted - backbone.encode_text(ids)).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("length", [1, 4])
+@torch.no_grad()
+def test_inserted_tokens_leave_the_positions_to_the_sentence(backbone, depth, shared, length, monkeypatch):
+    ids = backbone.tokenize(SENTENCES)
+    end = torch.cat([backbone.end_of_text(ids)[:3], torch.tensor([0])])
+    shape = (length, 64) if shared else (4, length, 64)
+    inserted, *deep = (torch.randn(shape, generator=torch.Generator().manual_seed(k)) for k in range(depth + 1))
+    options = {"embeddings": backbone.embed(ids), "end": end, "deep": deep, "inserted": inserted}
+    wanted = naive(backbone, **options)
+    torch.testing.assert_close(backbone.encode_text(**options), wanted, **CLOSE)
+    assert (wanted - backbone.encode_text(ids))[:3].abs().max() > 0.01
+    monkeypatch.setattr("blemish.clip.forward.SENTENCES", 3)
+    torch.testing.assert_close(backbone.encode_text(**options), wanted, **CLOSE)
+
+
+@torch.no_grad()
+def test_inserted_tokens_need_no_room_in_the_context(backbone):
+    ids = torch.full((1, backbone.context), 320)
+    end, inserted = torch.tensor([backbone.context - 1]), torch.randn(3, 64)
+    wanted = naive(backbone, backbone.embed(ids), end, inserted=inserted)
+    torch.testing.assert_close(backbone.encode_text(ids, end=end, inserted=inserted), wanted, **CLOSE)
+
+
+@torch.no_grad()
+def test_before_the_final_norm(backbone):
+    ids = backbone.tokenize(SENTENCES)
+    norm = torch.nn.LayerNorm(64, eps=0.1)
+    norm.weight.copy_(torch.linspace(0.5, 2, 64))
+    wanted = naive(backbone, backbone.embed(ids), backbone.end_of_text(ids), before_norm=norm)
+    torch.testing.assert_close(backbone.encode_text(ids, before_norm=norm), wanted, **CLOSE)
+
+
 @torch.no_grad()
 def test_deep_prompts_in_half_precision_are_only_rounded(backbone):
     ids = backbone.tokenize(SENTENCES)
@@ -89,6 +128,12 @@ def test_deep_prompts_in_half_precision_are_only_rounded(backbone):
     found = backbone.encode_text(ids, deep=deep)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, backbone.encode_text(ids, deep=[deep[0].float()]), atol=0, rtol=0)
+
+
+def test_gradients_reach_inserted_tokens(backbone):
+    inserted = torch.randn(2, 64, requires_grad=True)
+    backbone.encode_text(backbone.tokenize(["object."]), inserted=inserted).square().sum().backward()
+    assert bool(inserted.grad.any(dim=1).all())
 
 
 def test_gradients_reach_embeddings_and_deep_prompts(backbone):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -213,6 +213,8 @@ class Backbone(nn.Module):
         embeddings: Tensor | None = None,
         end: Tensor | None = None,
         deep: Sequence[Tensor] | None = None,
+        inserted: Tensor | None = None,
+        before_norm: Callable[[Tensor], Tensor] | None = None,
         activation: Activation = "checkpoint",
     ) -> Tensor:
         """Run the text tower.
@@ -226,6 +228,9 @@ class Backbone(nn.Module):
             embeddings: (T, n, Wt) token embeddings without positions, in place of those of `ids`.
             end: (T,) position of the end token, on any device; found in `ids` if not given.
             deep: deep[k], (m, Wt) or (T, m, Wt), replaces the hidden states at positions 1..m before block k + 2.
+            inserted: (m, Wt) or (T, m, Wt), tokens put in after the first one, without positions of their own: the
+                sentence keeps its positions, and `end` counts only its own tokens. `deep` then counts these as 1..m.
+            before_norm: a function of the end tokens (T, Wt) that comes before the final layer norm.
             activation: as in `Computation`.
 
         Returns:
@@ -246,7 +251,9 @@ class Backbone(nn.Module):
         if int(end.min()) < 0 or int(end.max()) >= length:
             raise UsageError(f"end tokens lie within the {length} tokens of a sentence, not at {end.tolist()}")
         end, ids = end.to(weight.device), None if ids is None else ids.to(weight.device)
-        spread = self._spread_deep(deep or (), count, length)
+        added = 0 if inserted is None else inserted.shape[-2]
+        spread = self._spread_deep(deep or (), count, length + added)
+        spread_inserted = None if inserted is None else inserted.expand(count, -1, -1)
 
         text = self.model.text_model
         chosen = forward.nonlinearity(activation, text.encoder.layers)
@@ -258,7 +265,15 @@ class Backbone(nn.Module):
                 assert ids is not None
                 # Embed only what will be read.
                 tokens = self.embed(ids[rows][:, : int(end[rows].max()) + 1])
-            return forward.run_text(text, tokens, end[rows], [prompt[rows] for prompt in spread], chosen)
+            return forward.run_text(
+                text,
+                tokens,
+                end[rows],
+                [prompt[rows] for prompt in spread],
+                chosen,
+                inserted=None if spread_inserted is None else spread_inserted[rows],
+                before_norm=before_norm,
+            )
 
         if count <= forward.SENTENCES:
             hidden = run(slice(None))

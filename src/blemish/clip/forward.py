@@ -190,7 +190,16 @@ def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: i
     return torch.cat(done).reshape(batch, count, -1)
 
 
-def run_text(text: Any, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor], activation: Nonlinearity) -> Tensor:
+def run_text(
+    text: Any,
+    embeddings: Tensor,
+    end: Tensor,
+    deep: Sequence[Tensor],
+    activation: Nonlinearity,
+    *,
+    inserted: Tensor | None = None,
+    before_norm: Nonlinearity | None = None,
+) -> Tensor:
     """Run the text tower over token embeddings and take the end token.
 
     What comes after the last end token is left out: attention is causal, so it cannot matter.
@@ -201,6 +210,8 @@ def run_text(text: Any, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor],
         end: (T,) position of the end token.
         deep: deep[k], (T, m, Wt), replaces the hidden states at positions 1..m before block k + 2.
         activation: the MLPs' nonlinearity.
+        inserted: (T, m, Wt), tokens that come after the first one and have no positions; `end` does not count them.
+        before_norm: acts on the end tokens (T, Wt) before the final layer norm.
 
     Returns:
         (T, Wt) after the final layer norm, not projected.
@@ -208,11 +219,18 @@ def run_text(text: Any, embeddings: Tensor, end: Tensor, deep: Sequence[Tensor],
     length = int(end.max()) + 1
     x = embeddings[:, :length]
     x = x + text.embeddings.position_embedding.weight[:length]
+    if inserted is not None:
+        x = torch.cat([x[:, :1], inserted.to(x.dtype), x[:, 1:]], dim=1)
+        # A sentence that ends with its first token ends before them.
+        end = end + inserted.shape[1] * (end > 0)
+        length = x.shape[1]
     for number, block in enumerate(text.encoder.layers):
         if 1 <= number <= len(deep):
             tokens = deep[number - 1][:, : length - 1]
             x = torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + tokens.shape[1] :]], dim=1)
         x = _block(block, x, activation, causal=True)
     picked = x[torch.arange(len(x), device=x.device), end]
+    if before_norm is not None:
+        picked = before_norm(picked)
     out: Tensor = text.final_layer_norm(picked)
     return out
