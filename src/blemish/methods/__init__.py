@@ -27,6 +27,7 @@ METHODS: dict[str, str] = {
     "anomalyclip": "blemish.methods.anomalyclip:AnomalyCLIP",
     "clip": "blemish.methods.clip:Clip",
     "clip-ac": "blemish.methods.clip_ac:ClipAC",
+    "winclip": "blemish.methods.winclip:WinCLIP",
 }
 
 _GROUP = "blemish.methods"

@@ -69,5 +69,17 @@ CATALOGUE: dict[str, MethodInfo] = {
             few_shot=False,
             default_backbone=_VIT_L_336,
         ),
+        MethodInfo(
+            name="winclip",
+            title="WinCLIP",
+            paper="WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation",
+            venue="CVPR",
+            year=2023,
+            url="https://arxiv.org/abs/2303.14814",
+            needs_object=True,
+            trainable=False,
+            few_shot=True,
+            default_backbone="timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+        ),
     )
 }
