@@ -6,6 +6,19 @@ from cyclopts import App
 
 from blemish import __version__
 
+# The first line goes into the list of commands, and all of it above the command's own options. It is here and not taken
+# from the functions, since a command's module is not imported for the list.
+DETECT = (
+    "Score pictures, draw where they are odd, rank them.\n\n"
+    "Without --threshold pictures are ranked, and nothing is called good or bad. With --out a run can be stopped at "
+    "any time; the same command then goes on: it skips what is done, and redoes what changed or was done with other "
+    "settings."
+)
+DEMO = (
+    "Find anomalies in real pictures, and measure how well that went.\n\n"
+    "Solar cells and textiles with known labels, from the packages of pip install 'blemish[demo]'. Nothing is fetched."
+)
+
 app = App(
     name="blemish",
     help="Find defects in pictures of things never seen before, with a frozen vision-language model.",
@@ -14,7 +27,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # what is finished has to be said first
 )
-app.command("blemish.cli.detect:detect", name="detect", help="Score pictures, draw where they are odd, rank them.")
+app.command("blemish.cli.detect:detect", name="detect", help=DETECT)
 app.command("blemish.cli.methods:methods", name="methods", help="List the methods.")
 app.command("blemish.cli.info:info", name="info", help="Say what a picture, a backbone or a weights file is.")
-app.command("blemish.cli.demo:demo", name="demo", help="Find anomalies in real pictures that come as packages.")
+app.command("blemish.cli.demo:demo", name="demo", help=DEMO)

@@ -36,10 +36,6 @@ def detect(
 ) -> int:
     """Score pictures, draw where they are odd, rank them.
 
-    Without --threshold pictures are ranked and nothing is called good or bad. With --out a run can be stopped at any
-    time; the same command then goes on: it skips what is done, and redoes pictures that changed or were done with other
-    settings.
-
     Args:
         paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
         method: How CLIP is asked; `blemish methods` lists them.

@@ -72,7 +72,8 @@ class Job:
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._state(len(pictures), "interrupted")) from None
         except BlemishError:
-            note(self._state(len(pictures), "stopped"))
+            if self.finished:
+                note(self._state(len(pictures), "stopped"))
             raise
         self._summary(time.perf_counter() - start)
         return EXIT_FAILED if self.failed else EXIT_OK
@@ -82,8 +83,6 @@ class Job:
         with Record(out, settings) as record:
             keys = {str(path): input_key(path, settings) for path in pictures}
             states = {path: record.state(absolute(path), keys[str(path)], self.order.kinds) for path in pictures}
-            if self._unassembled(out):  # killed before regions.json was made: writing one picture makes it
-                states[pictures[-1]] = "missing files"
             todo = [path for path in pictures if self.order.overwrite or states[path] != "same"]
             for path in pictures:
                 if not self.order.overwrite and states[path] == "same":
@@ -152,11 +151,6 @@ class Job:
             del made[name]
         told = self.detector.object if self.detector.method.info.needs_object else None
         return {**made, "object": told, "threshold": self.detector.threshold, "mask": self.detector.mask_threshold}
-
-    def _unassembled(self, out: Path) -> bool:
-        return (
-            "regions" in self.order.kinds and (out / "regions.jsonl").exists() and not (out / "regions.json").exists()
-        )
 
     def _say(self, states: Counter[State], out: Path) -> None:
         """Say what becomes of earlier results, before anything is overwritten."""

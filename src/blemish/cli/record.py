@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
@@ -93,7 +93,7 @@ class Record:
         """
         if self._names.setdefault(name.casefold(), file) == file:
             return name
-        return f"{PurePath(name).name}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+        return f"{name}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
 
     def add(self, line: Mapping[str, Any], key: Key, name: str, files: Mapping[str, Path]) -> dict[str, Any]:
         """Append one picture's line, then remove the files of its earlier result that were not written again.
