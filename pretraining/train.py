@@ -300,13 +300,14 @@ def main() -> None:
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     torch.set_num_threads(o.threads)
+    torch.set_flush_denormal(True)  # they are slow, and mean nothing here
     torch.manual_seed(o.seed)
     o.out.mkdir(parents=True, exist_ok=True)
     photos = load_photos(o.photos) + bundled_photos()
     tok = build_tokenizer()
     model = make_model()
     ema = deepcopy(model).requires_grad_(False)
-    opt = torch.optim.AdamW(parameter_groups(model, o.decay), lr=o.lr, betas=(0.9, 0.98))
+    opt = torch.optim.AdamW(parameter_groups(model, o.decay), lr=o.lr, betas=(0.9, 0.98), fused=True)
     checkpoint, log = o.out / "checkpoint.safetensors", o.out / "log.jsonl"
     first = load_checkpoint(checkpoint, model, ema, opt) if checkpoint.exists() else 0
     print(f"{len(photos)} photographs; starting at step {first} of {o.steps}", flush=True)
