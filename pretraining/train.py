@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -20,8 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from model import Views, image_views, make_model, text_features
 from pool import GRID, Batch, Pool, bundled_photos, load_photos, make_sample
 from safetensors.torch import load_file, save_file
