@@ -53,7 +53,8 @@ def predict(method: Method, images: list[Image.Image], name: str = "metal nut") 
 def test_text_features(method: Method) -> None:
     text = method.text_features(OBJECTS)
     assert text.shape == (2, 2, method.backbone.embed_dim)
-    torch.testing.assert_close(text.norm(dim=-1), torch.ones(2, 2))
+    # CLIP-AD's texts are rounded to float16 after they are normalised
+    torch.testing.assert_close(text.norm(dim=-1), torch.ones(2, 2), rtol=0, atol=5e-4)
     changes = not torch.allclose(text[0], text[1])
     assert changes == method.info.needs_object
 

@@ -25,8 +25,14 @@ __all__ = ["METHODS", "MethodInfo", "create", "info", "load_class", "names"]
 
 METHODS: dict[str, str] = {
     "anomalyclip": "blemish.methods.anomalyclip:AnomalyCLIP",
+    "april-gan": "blemish.methods.april_gan:AprilGAN",
     "clip": "blemish.methods.clip:Clip",
     "clip-ac": "blemish.methods.clip_ac:ClipAC",
+    "clip-ad": "blemish.methods.clip_ad:ClipAD",
+    "clip-ad-sdp": "blemish.methods.clip_ad_sdp:ClipAdSDP",
+    "clip-ad-sdp-plus": "blemish.methods.clip_ad_sdp_plus:ClipAdSDPPlus",
+    "coop": "blemish.methods.coop:CoOp",
+    "vcp-clip": "blemish.methods.vcp_clip:VCPCLIP",
     "winclip": "blemish.methods.winclip:WinCLIP",
 }
 

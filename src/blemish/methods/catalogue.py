@@ -27,8 +27,15 @@ class MethodInfo:
 
 
 _VIT_L_336 = "openai/clip-vit-large-patch14-336"
+_VIT_B_PLUS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
 _ANOMALYCLIP = "AnomalyCLIP: Object-agnostic Prompt Learning for Zero-shot Anomaly Detection"
 _ANOMALYCLIP_URL = "https://arxiv.org/abs/2310.18961"
+_APRIL_GAN = (
+    "APRIL-GAN: A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND Workshop "
+    "Challenge Tracks 1&2"
+)
+_CLIP_AD = "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly Detection"
+_CLIP_AD_URL = "https://arxiv.org/abs/2311.00453"
 
 CATALOGUE: dict[str, MethodInfo] = {
     info.name: info
@@ -43,6 +50,18 @@ CATALOGUE: dict[str, MethodInfo] = {
             needs_object=False,
             trainable=True,
             few_shot=False,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
+            name="april-gan",
+            title="APRIL-GAN",
+            paper=_APRIL_GAN,
+            venue="CVPR workshop",
+            year=2023,
+            url="https://arxiv.org/abs/2305.17382",
+            needs_object=True,
+            trainable=True,
+            few_shot=True,
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
@@ -70,6 +89,66 @@ CATALOGUE: dict[str, MethodInfo] = {
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
+            name="clip-ad",
+            title="CLIP-AD, representative vectors",
+            paper=_CLIP_AD,
+            venue="IJCAI workshop",
+            year=2024,
+            url=_CLIP_AD_URL,
+            needs_object=True,
+            trainable=False,
+            few_shot=False,
+            default_backbone=_VIT_B_PLUS,
+        ),
+        MethodInfo(
+            name="clip-ad-sdp",
+            title="CLIP-AD, staged dual path",
+            paper=_CLIP_AD,
+            venue="IJCAI workshop",
+            year=2024,
+            url=_CLIP_AD_URL,
+            needs_object=True,
+            trainable=False,
+            few_shot=False,
+            default_backbone=_VIT_B_PLUS,
+        ),
+        MethodInfo(
+            name="clip-ad-sdp-plus",
+            title="CLIP-AD, staged dual path with adapters",
+            paper=_CLIP_AD,
+            venue="IJCAI workshop",
+            year=2024,
+            url=_CLIP_AD_URL,
+            needs_object=True,
+            trainable=True,
+            few_shot=False,
+            default_backbone=_VIT_B_PLUS,
+        ),
+        MethodInfo(
+            name="coop",
+            title="CoOp, learnt context",
+            paper="Learning to Prompt for Vision-Language Models",
+            venue="IJCV",
+            year=2022,
+            url="https://arxiv.org/abs/2109.01134",
+            needs_object=True,
+            trainable=True,
+            few_shot=False,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
+            name="vcp-clip",
+            title="VCP-CLIP",
+            paper="VCP-CLIP: A visual context prompting model for zero-shot anomaly segmentation",
+            venue="ECCV",
+            year=2024,
+            url="https://arxiv.org/abs/2407.12276",
+            needs_object=False,
+            trainable=True,
+            few_shot=False,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
             name="winclip",
             title="WinCLIP",
             paper="WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation",
@@ -79,7 +158,7 @@ CATALOGUE: dict[str, MethodInfo] = {
             needs_object=True,
             trainable=False,
             few_shot=True,
-            default_backbone="timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+            default_backbone=_VIT_B_PLUS,
         ),
     )
 }

@@ -21,7 +21,8 @@ from blemish.clip import ImageFeatures, PositionMode, Request, Tap
 from blemish.methods import recipes
 from blemish.methods.base import Method, Prediction, class_token
 from blemish.methods.catalogue import CATALOGUE
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
+from blemish.methods.ensemble import mean_texts
+from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, smooth, upsample
 from blemish.methods.recipes import Recipe, require
 from blemish.prompts import PromptSet
 from blemish.prompts.clip import TWO_PROMPTS
@@ -73,20 +74,9 @@ class Clip(Method):
     def map_range(self) -> tuple[float, float]:
         return 0.0, float(len(self.layers))
 
-    def sentence_features(self, sentences: Sequence[str]) -> Tensor:
-        """Sentences through the text tower: (T, E), not normalised."""
-        ids = self.backbone.tokenize(sentences).to(self.device)
-        return self.backbone.encode_text(ids, activation=self.recipe.activation)
-
     def text_features(self, objects: Sequence[str]) -> Tensor:
         """Every sentence embedding normalised, their mean per state, normalised again: (C, 2, E), float32."""
-        return torch.stack([self._pair(name) for name in objects])
-
-    def _pair(self, name: str) -> Tensor:
-        normal, anomalous = self.PROMPTS.sentences(name)
-        units = normalise(self.sentence_features([*normal, *anomalous]))
-        groups = units[: len(normal)], units[len(normal) :]
-        return normalise(torch.stack([group.mean(dim=0) for group in groups]))
+        return mean_texts(self, self.PROMPTS, objects)
 
     def image_embedding(self, features: ImageFeatures) -> Tensor:
         """The picture in CLIP's joint space: (B, E), not normalised."""

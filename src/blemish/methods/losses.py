@@ -4,6 +4,9 @@ probability is what is missing to one, before and after bilinear upsampling.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 
 
@@ -40,3 +43,25 @@ def dice(probability: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     p, t = probability.flatten(1), target.flatten(1)
     overlap = (p * t).sum(1)
     return 1 - ((2 * overlap + smooth) / (p.sum(1) + t.sum(1) + smooth)).mean()
+
+
+def adapter_losses(maps: Iterable[Tensor], masks: Tensor) -> dict[str, Tensor]:
+    """What linear adapters are trained with: for each layer's map the focal loss, and the Dice loss of the anomaly.
+
+    The authors drop axes of length 1. So in a batch of one picture the Dice loss takes its rows for pictures, which
+    counts in training (the last batch of an epoch) and is kept.
+
+    Args:
+        maps: each (B, S, S) in [0, 1], one per layer.
+        masks: (B, S, S) in {0, 1}.
+
+    Returns:
+        "focal" and "dice", (layers,), and their sum "total", ().
+    """
+    alone = len(masks) == 1
+    pairs = [(m[0], masks[0]) if alone else (m, masks) for m in maps]
+    parts = {
+        "focal": torch.stack([focal(m, target) for m, target in pairs]),
+        "dice": torch.stack([dice(m, target) for m, target in pairs]),
+    }
+    return {**parts, "total": parts["focal"].sum() + parts["dice"].sum()}

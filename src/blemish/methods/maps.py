@@ -70,6 +70,28 @@ def upsample(maps: Tensor, size: int, *, align_corners: bool = False) -> Tensor:
     return F.interpolate(maps.float().unsqueeze(1), (size, size), mode="bilinear", align_corners=align_corners)[:, 0]
 
 
+def probability_map(logits: Tensor, grid: tuple[int, int], size: int) -> Tensor:
+    """The anomalous probability at every pixel: logits upsampled with aligned corners, and only then the softmax.
+
+    Args:
+        logits: (B, N, 2), of patches row by row.
+        grid: (rows, columns) of patches.
+        size: side in pixels.
+
+    Returns:
+        (B, size, size) in [0, 1], float32.
+    """
+    # of two classes the softmax is the sigmoid of the difference, and upsampling is linear
+    difference = logits[..., 1].float() - logits[..., 0].float()
+    return upsample(as_grid(difference, grid), size, align_corners=True).sigmoid()
+
+
+def min_max(values: Tensor) -> Tensor:
+    """Values of a set, stretched so that the least is 0 and the greatest 1; nan where all are equal."""
+    least, greatest = values.aminmax()
+    return (values - least) / (greatest - least)
+
+
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian smoothing (B, H, W) -> (B, H, W), float32, equal to `scipy.ndimage.gaussian_filter(map, sigma)`.
 

@@ -1,0 +1,193 @@
+"""APRIL-GAN: linear adapters on plain CLIP (Chen et al., CVPR 2023 VAND workshop, https://arxiv.org/abs/2305.17382).
+
+Code: https://github.com/ByChelsea/VAND-APRIL-GAN. Patches of several layers go each through a linear layer of its own,
+learnt on another data set, and are compared with the mean of a prompt ensemble; the map is the sum over the layers. The
+picture's score is that of its class token. Few-shot, every patch is also matched with those of normal reference
+pictures, raw and wherever they lie, and the distances are added to the map.
+
+Weights: the authors publish `mvtec_pretrained.pth` and `visa_pretrained.pth` for ViT-L/14@336 at 518 pixels;
+`load_official` takes them.
+
+Quirks that the published weights depend on, and are kept: exact GELU on OpenAI's weights, which were trained with
+QuickGELU (at 518 pixels the code rebuilds the towers without it); the softmax after upsampling, with aligned corners;
+the Dice loss that takes rows for pictures in a batch of one.
+
+Deviation: a distance that rounding makes negative is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
+from blemish.errors import UsageError
+from blemish.methods import published, recipes
+from blemish.methods.adapters import KnownTexts, LinearAdapters
+from blemish.methods.base import FewShotMethod, Memory, Prediction, Training
+from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.ensemble import mean_texts
+from blemish.methods.losses import adapter_losses
+from blemish.methods.maps import (
+    anomalous_probability,
+    as_grid,
+    cosine_logits,
+    min_max,
+    nearest_distance,
+    probability_map,
+    upsample,
+)
+from blemish.methods.recipes import Recipe, require
+from blemish.prompts import PromptSet
+from blemish.prompts.clip_ac import ENSEMBLE
+
+LAYOUT = "trainable_linearlayer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AprilGanRecipe(Recipe):
+    """What APRIL-GAN leaves open; the defaults are its scripts' for ViT-L/14@336.
+
+    `image_score="text"` is the paper's: the class token's score, with references its mean with the map's maximum.
+    """
+
+    activation: Activation = "gelu"
+    layers: tuple[int, ...] = (6, 12, 18, 24)
+    """Tapped layers with an adapter each, from 1; -1 is the last."""
+    few_shot_layers: tuple[int, ...] = (6, 12, 18, 24)
+    """Layers whose patches are matched with references."""
+    temperature: float = 0.01
+
+    def check(self) -> None:
+        super().check()
+        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
+
+
+class AprilGAN(FewShotMethod):
+    """One learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
+
+    info = CATALOGUE["april-gan"]
+    Recipe: ClassVar[type[AprilGanRecipe]] = AprilGanRecipe
+    EMBEDDED: ClassVar[AprilGanRecipe] = AprilGanRecipe(
+        size=256, activation="checkpoint", layers=(2, 4, 6, 8), few_shot_layers=(2, 4, 6, 8)
+    )
+    # 15 epochs on VisA; on MVTec AD the scripts train for 3, with mosaics
+    TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
+    PROMPTS: ClassVar[PromptSet] = ENSEMBLE
+
+    recipe: AprilGanRecipe
+
+    def __init__(self, backbone: Backbone, recipe: AprilGanRecipe | None = None) -> None:
+        super().__init__(backbone, recipe)
+        self.layers = recipes.resolve_layers(self.recipe.layers, backbone.layers)
+        self.few_shot_layers = recipes.resolve_layers(self.recipe.few_shot_layers, backbone.layers)
+        self.adapters = LinearAdapters(len(self.layers), backbone.width, backbone.embed_dim)
+        self._known_texts = KnownTexts(self)
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """Draws the adapters as PyTorch draws linear layers."""
+        self.adapters.reset(torch.Generator().manual_seed(seed))
+
+    @property
+    def request(self) -> Request:
+        return Request(frozenset(Tap(layer) for layer in self.layers))
+
+    @property
+    def few_shot_request(self) -> Request:
+        return self.request | Request(frozenset(Tap(layer) for layer in self.few_shot_layers))
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        return 0.0, float(len(self.layers))
+
+    @property
+    def few_shot_map_range(self) -> tuple[float, float]:
+        return 0.0, len(self.layers) + 2.0 * len(self.few_shot_layers)
+
+    def text_features(self, objects: Sequence[str]) -> Tensor:
+        """Every sentence embedding normalised, their mean per state, normalised again: (C, 2, E), float32."""
+        return mean_texts(self, self.PROMPTS, objects)
+
+    # zero-shot
+
+    def text_score(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """The whole picture against the texts: (B,) in [0, 1]."""
+        assert features.class_token is not None
+        picture = self.backbone.project(features.class_token)
+        return anomalous_probability(cosine_logits(picture, text, self.recipe.temperature))
+
+    def adapted(self, features: ImageFeatures) -> list[Tensor]:
+        """The patches of each layer through its adapter: (B, N, E) each, not normalised."""
+        found: list[Tensor] = self.adapters([features.taps[Tap(layer)][:, 1:] for layer in self.layers])
+        return found
+
+    def layer_maps(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
+        """The anomalous probability of each layer: (B, S, S) each."""
+        logits = (cosine_logits(patches, text, self.recipe.temperature) for patches in self.adapted(features))
+        return [probability_map(layer, features.grid, self.recipe.size) for layer in logits]
+
+    # few-shot
+
+    def patches(self, features: ImageFeatures, layer: int) -> Tensor:
+        """What is matched with references at a layer: (B, N, D), raw."""
+        if Tap(layer) not in features.taps:
+            raise UsageError("with references APRIL-GAN needs its few-shot layers: encode with its few_shot_request")
+        return features.taps[Tap(layer)][:, 1:]
+
+    def remember(self, features: ImageFeatures) -> Memory:
+        kept = {Tap(k): self.patches(features, k).flatten(0, 1).float() for k in self.few_shot_layers}
+        return Memory(len(features.taps[Tap(self.few_shot_layers[0])]), kept)
+
+    def distance_maps(self, features: ImageFeatures, memory: Memory) -> list[Tensor]:
+        """The cosine distance to the nearest remembered patch, for each few-shot layer: (B, S, S) in [0, 2] each."""
+        distances = (nearest_distance(self.patches(features, k), memory.taps[Tap(k)]) for k in self.few_shot_layers)
+        return [upsample(as_grid(d, features.grid), self.recipe.size, align_corners=True) for d in distances]
+
+    def score(self, features: ImageFeatures, text: Tensor, memory: Memory | None = None) -> Prediction:
+        """Scores a batch; with a memory the picture's score is the mean of its class token's and the map's maximum.
+
+        The paper stretches the maxima over a whole test set, which `set_scores` does; here they are divided by the
+        greatest value that a map can have.
+        """
+        picture, maps = self.text_score(features, text), torch.stack(self.layer_maps(features, text)).sum(dim=0)
+        if memory is None:
+            return self.prediction(picture, maps)
+        maps = maps + torch.stack(self.distance_maps(features, memory)).sum(dim=0)
+        peak = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
+        return self.prediction((picture + peak) / 2, maps, self.few_shot_map_range)
+
+    def set_scores(self, text_scores: Tensor, peaks: Tensor, *, few_shot: bool = False) -> Tensor:
+        """The paper's image scores for all test pictures of one object.
+
+        Args:
+            text_scores: (n,), from `text_score`.
+            peaks: (n,), the maximum of each picture's map.
+            few_shot: the maps were made with a memory.
+
+        Returns:
+            (n,): zero-shot the text scores; few-shot their mean with the maxima stretched to [0, 1] over the set, nan
+            where all maxima are equal.
+        """
+        return (text_scores + min_max(peaks)) / 2 if few_shot else text_scores
+
+    # training and the authors' files
+
+    def loss(
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Focal and Dice loss of every layer's map: "focal" and "dice" are (layers,), "total" is their sum."""
+        return adapter_losses(self.layer_maps(features, self._known_texts(objects)), masks)
+
+    @classmethod
+    def official_recipe(cls, state: Mapping[str, Any], recipe: AprilGanRecipe) -> AprilGanRecipe:
+        published.require_method(state, "april-gan")
+        return recipe
+
+    def load_official(self, state: Mapping[str, Any]) -> None:
+        published.require_method(state, "april-gan")
+        self.adapters.read(state, LAYOUT)

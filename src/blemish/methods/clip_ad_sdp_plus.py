@@ -1,0 +1,86 @@
+"""CLIP-AD, staged dual path with linear adapters: SDP+ (Chen et al., IJCAI 2024 workshops,
+https://arxiv.org/abs/2311.00453).
+
+Code: https://github.com/ByChelsea/CLIP-AD. To the map of `clip-ad-sdp` comes that of linear layers on the original
+path, learnt on another data set, compared with the same texts. Both are added without weights.
+
+Weights: the authors publish `train_on_visa.pth` and `train_on_mvtec.pth` for ViT-B/16+ at 240 pixels; `load_official`
+takes them. They were trained with texts selected with the settings of the data set they were trained on, and tested
+with those of the one they were tested on (see `dbscan_eps`).
+
+Quirks that these weights depend on, and are kept: those of `clip-ad-sdp`; the softmax after upsampling, here with
+aligned corners; the Dice loss that takes rows for pictures in a batch of one.
+
+Deviation: the code does not shuffle; `blemish.training` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blemish.clip import Backbone, ImageFeatures
+from blemish.methods import published
+from blemish.methods.adapters import KnownTexts, LinearAdapters
+from blemish.methods.base import Training
+from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe
+from blemish.methods.losses import adapter_losses
+from blemish.methods.maps import cosine_logits, probability_map
+
+LAYOUT = "linear_layers"
+
+
+class ClipAdSDPPlus(ClipAdSDP):
+    """SDP and one learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
+
+    info = CATALOGUE["clip-ad-sdp-plus"]
+    TRAINING = Training(epochs=5, batch_size=8, lr=1e-4, betas=(0.9, 0.999))
+
+    def __init__(self, backbone: Backbone, recipe: ClipAdSdpRecipe | None = None) -> None:
+        super().__init__(backbone, recipe)
+        self.adapters = LinearAdapters(len(self.layers), backbone.width, backbone.embed_dim)
+        self._known_texts = KnownTexts(self)
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """Draws the adapters as PyTorch draws linear layers."""
+        self.adapters.reset(torch.Generator().manual_seed(seed))
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        return -float(len(self.layers)), 2.0 * len(self.layers)
+
+    def adapted(self, features: ImageFeatures) -> list[Tensor]:
+        """The original path's patches of each layer through its adapter: (B, N, E) each, not normalised."""
+        found: list[Tensor] = self.adapters([self.original(features, layer)[:, 1:] for layer in self.layers])
+        return found
+
+    def layer_maps(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
+        """The anomalous probability of each layer's adapted patches: (B, S, S) each."""
+        logits = (cosine_logits(patches, text, self.recipe.temperature) for patches in self.adapted(features))
+        return [probability_map(layer, features.grid, self.recipe.size) for layer in logits]
+
+    def raw_map(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """The map of SDP and those of all adapters, summed, before smoothing: (B, S, S)."""
+        return super().raw_map(features, text) + torch.stack(self.layer_maps(features, text)).sum(dim=0)
+
+    def loss(
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Focal and Dice loss of every adapter's map: "focal" and "dice" are (layers,), "total" is their sum."""
+        return adapter_losses(self.layer_maps(features, self._known_texts(objects)), masks)
+
+    # the authors' files
+
+    @classmethod
+    def official_recipe(cls, state: Mapping[str, Any], recipe: ClipAdSdpRecipe) -> ClipAdSdpRecipe:
+        published.require_method(state, "clip-ad-sdp-plus")
+        return recipe
+
+    def load_official(self, state: Mapping[str, Any]) -> None:
+        published.require_method(state, "clip-ad-sdp-plus")
+        self.adapters.read(state, LAYOUT)
