@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 from blemish.errors import OutputError
-from blemish.outputs.files import open_to_append, output_error, write_atomically
+from blemish.outputs.files import locked, open_to_append, output_error, write_atomically
 from blemish.outputs.tables import Key, error_row, open_table
 
 NAME = "results.jsonl"
@@ -58,8 +58,10 @@ class Record:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / ".lock").open("w")
-            if not _locked(self._lock):
+            if not locked(self._lock):
                 raise OutputError(f"another run is writing to {folder}; wait for it or choose another --out.", folder)
+            for part in folder.rglob(".*-*.part"):
+                part.unlink(missing_ok=True)  # of a run that was killed while writing: while locked there is no other
             self._file = open_to_append(folder / NAME)
         except OSError as error:
             raise output_error(folder, error) from error
@@ -232,16 +234,3 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any]:
         **{name: source[name] for name in ("method", "backbone", "backbone_fingerprint", "weights")},
         "notes": "; ".join(line["notes"]),
     }
-
-
-def _locked(file: IO[str]) -> bool:
-    """Take the folder's lock; it goes with the process, so a killed run leaves none behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory lock, and none pretended
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

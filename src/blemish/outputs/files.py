@@ -298,6 +298,19 @@ def open_to_append(path: Path) -> IO[bytes]:
     return stream
 
 
+def locked(file: IO[str]) -> bool:
+    """Take the lock of an open file; it goes with the process, so a killed run leaves none behind."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory lock, and none pretended
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _coco_line(stem: Path, detection: Detection) -> dict[str, Any]:
     width, height = detection.size
     name = stem.as_posix() if detection.path is None else detection.path
