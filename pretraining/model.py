@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 
@@ -30,7 +30,27 @@ def make_model(vocab: int = 4096, eos: int = 4095, bos: int = 4094) -> CLIPModel
         image.patch_embedding.weight.copy_(cosine_patches(256, 16))
         image.position_embedding.weight.zero_()
         image.position_embedding.weight[1:] = 0.3 * grid_positions(256, 16)
+        for block in model.vision_model.encoder.layers:
+            mimetic(block.self_attn)
     return model
+
+
+def mimetic(attention: nn.Module) -> None:
+    """Start attention as trained ones look (Trockman and Kolter, 2023): tokens take away the mean of their likes.
+
+    Per head W_q W_k^T is near 0.7 (I + noise), and W_v W_out near 0.4 (noise - I): what is left of a token is what its
+    likes do not have, which is what an anomaly is.
+    """
+    width, heads = attention.q_proj.weight.shape[0], attention.num_heads
+    rank, eye = width // heads, torch.eye(width)
+    for h in range(heads):
+        u, s, vt = torch.linalg.svd(0.7 * (torch.randn(width, width) / width**0.5 + eye))
+        rows = slice(h * rank, (h + 1) * rank)
+        attention.q_proj.weight[rows] = (u[:, :rank] * s[:rank] ** 0.5).T
+        attention.k_proj.weight[rows] = vt[:rank] * s[:rank, None] ** 0.5
+    u, s, vt = torch.linalg.svd(0.4 * (torch.randn(width, width) / width**0.5 - eye))
+    attention.v_proj.weight.copy_(vt * s[:, None] ** 0.5)
+    attention.out_proj.weight.copy_(u * s**0.5)
 
 
 def cosine_patches(width: int, patch: int) -> Tensor:
@@ -116,11 +136,12 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tu
     assert group is not None
     taps |= {"last": x[:, 1:], "value": seeded[:, 1:], "surgery": group[:, 1:]}
     project = model.visual_projection
-    return Views(
-        cls=project(v.post_layernorm(x[:, 0])),
-        cls_raw=project(x[:, 0]),
-        patches={k: project(v.post_layernorm(t)) for k, t in taps.items()},
-    )
+    with torch.autocast("cpu", enabled=False):  # at first pictures differ by less than bfloat16 can tell
+        return Views(
+            cls=project(v.post_layernorm(x[:, 0].float())),
+            cls_raw=project(x[:, 0].float()),
+            patches={k: project(v.post_layernorm(t.float())) for k, t in taps.items()},
+        )
 
 
 def text_features(model: CLIPModel, ids: Tensor, end: Tensor) -> Tensor:
@@ -136,5 +157,6 @@ def text_features(model: CLIPModel, ids: Tensor, end: Tensor) -> Tensor:
         w = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + causal.to(q.dtype), -1, dtype=v.dtype)
         x = x + a.out_proj((w @ v).transpose(1, 2).flatten(2))
         x = x + block.mlp(block.layer_norm2(x))
-    x = t.final_layer_norm(x[torch.arange(len(ids)), end])
-    return F.normalize(model.text_projection(x).float(), dim=-1)
+    with torch.autocast("cpu", enabled=False):
+        x = t.final_layer_norm(x[torch.arange(len(ids)), end].float())
+        return F.normalize(model.text_projection(x), dim=-1)

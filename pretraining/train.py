@@ -95,12 +95,18 @@ def patch_loss(logits: Tensor, target: Tensor) -> Tensor:
     return bce.mean() * 2 + (dice * bad).sum() / bad.sum().clamp_min(1)
 
 
-def choose_patches(coverage: Tensor, part: float, generator: torch.Generator) -> Tensor | None:
-    """(B, N) -> (B, P) indices of the patches that are shown; defective ones are mostly kept."""
-    if part >= 1:
+def choose_patches(coverage: Tensor, side: int, generator: torch.Generator) -> Tensor | None:
+    """(B, N) -> (B, side*side) indices of the window of patches that is shown; rather one with a defect."""
+    count, grid = len(coverage), GRID
+    if side >= grid:
         return None
-    score = torch.rand(coverage.shape, generator=generator) + 0.7 * (coverage > 0)
-    return score.topk(int(part * coverage.shape[1]), dim=1).indices
+    line = torch.arange(side)
+    window = (line[:, None] * grid + line).flatten()
+    corner = torch.randint(grid - side + 1, (2, count, 2), generator=generator)
+    first, second = (window + (c[:, :1] * grid + c[:, 1:]) for c in corner)
+    better = coverage.gather(1, second).sum(1) > coverage.gather(1, first).sum(1)
+    swap = better & (torch.rand(count, generator=generator) < 0.8)
+    return torch.where(swap[:, None], second, first)
 
 
 class Texts:
@@ -133,12 +139,12 @@ class Texts:
 
 
 def step_losses(
-    model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, part: float, generator: torch.Generator
+    model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, side: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     sentences, pair = texts.draw(batch, rng)
     coverage = torch.from_numpy(batch.coverage).flatten(1)
     lost = torch.tensor([w[2] == "lost" for w in batch.words])
-    keep = choose_patches(coverage, part, generator)
+    keep = choose_patches(coverage, side, generator)
     pixels = normalise(batch.images)
     with torch.autocast("cpu", torch.bfloat16):
         text = texts.encode(model, sentences)
@@ -283,14 +289,14 @@ def main() -> None:
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--steps", type=int, default=8000, help="steps in all, cooldown included")
     a.add_argument("--cooldown", type=int, default=1500)
-    a.add_argument("--warmup", type=int, default=300)
+    a.add_argument("--warmup", type=int, default=200)
     a.add_argument("--batch", type=int, default=32)
     a.add_argument("--reuse", type=int, default=3, help="how often a picture is shown (turned and mirrored) on average")
-    a.add_argument("--lr", type=float, default=8e-4)
+    a.add_argument("--lr", type=float, default=1e-3)
     a.add_argument("--decay", type=float, default=0.05)
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
-    a.add_argument("--drop-until", type=float, default=0.75, help="part of the run with some patches left out")
-    a.add_argument("--keep", type=float, default=0.5, help="part of the patches that stay")
+    a.add_argument("--windows-until", type=float, default=0.75, help="part of the run that sees windows")
+    a.add_argument("--window", type=int, default=12, help="their side in patches")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
     a.add_argument("--threads", type=int, default=2)
@@ -320,8 +326,8 @@ def main() -> None:
             lr = o.lr * min(1, (step + 1) / o.warmup) * min(1, (o.steps - step) / o.cooldown)
             for g in opt.param_groups:
                 g["lr"] = lr
-            part = o.keep if step < o.drop_until * o.steps else 1.0
-            losses = step_losses(model, dihedral(pool.batch(step, o.batch, rng), rng), texts, rng, part, generator)
+            side = o.window if step < o.windows_until * o.steps else GRID
+            losses = step_losses(model, dihedral(pool.batch(step, o.batch, rng), rng), texts, rng, side, generator)
             losses["total"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             opt.step()
