@@ -44,7 +44,8 @@ class Training:
     epochs: int
     batch_size: int
     lr: float
-    betas: tuple[float, float]
+    betas: tuple[float, float] | None = None
+    """Of Adam; None for a method with another optimizer."""
 
 
 class Method(nn.Module):
@@ -138,7 +139,8 @@ class Method(nn.Module):
         paper = self.TRAINING
         if paper is None:
             raise UsageError(f"{self.info.name} has nothing to train")
-        return torch.optim.Adam(self.parameters(), lr=lr or paper.lr, betas=betas or paper.betas, eps=1e-8)
+        betas = betas or paper.betas or (0.9, 0.999)
+        return torch.optim.Adam(self.parameters(), lr=lr or paper.lr, betas=betas, eps=1e-8)
 
     def learning_rate(self, initial: float, epoch: int, epochs: int) -> float:
         """The learning rate of an epoch (counted from 0) by the paper's schedule; constant if there is none."""

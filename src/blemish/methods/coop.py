@@ -1,0 +1,222 @@
+"""CoOp as a zero-shot anomaly detector: learnt context before the object's name.
+
+CoOp is by Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134; code: https://github.com/KaiyangZhou/CoOp.
+AnomalyCLIP (ICLR 2024, https://arxiv.org/abs/2310.18961) made it a baseline with the prompts "[V1]..[Vn] normal X." and
+"[V1]..[Vn] anomalous X.". Nothing but the context is learnt, from the label of the whole picture; the image side is
+plain CLIP. Nobody published that baseline's code: prompts, loss and training are CoOp's, what it has no word on is here
+as for `clip` (the score, and a map of the last block's patches, which is known to be a weak one).
+
+Weights: none are published for anomalies; `load_official` takes the `model.pth.tar-N` that CoOp's code writes, as far
+as its tensors go (files that also hold the scheduler as a Python object are refused where they are read).
+
+Deviations from CoOp: float32 instead of half precision; pictures are squashed to a square, because its random crops cut
+defects away and leave the label; with `per_state` there is one context for normal and one for anomalous in place of one
+per class name, so that it carries over to unseen objects; all tokens of `ctx_init` are learnt, not as many as it has
+words. Kept: the first epoch of training is a warm-up with a learning rate so small that hardly anything is learnt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
+from blemish.errors import UsageError, WeightsError
+from blemish.methods import recipes, weights
+from blemish.methods.base import Method, Prediction, Training, class_token
+from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
+from blemish.methods.recipes import Recipe, require
+from blemish.prompts.coop import PHRASES
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoOpRecipe(Recipe):
+    """What CoOp leaves open; the defaults are its own and AnomalyCLIP's."""
+
+    position: PositionMode = "bilinear"
+    phrases: tuple[str, str] = PHRASES
+    """Normal and anomalous; `{}` is the object's name. AnomalyCLIP's own prompts would be "{}" and "damaged {}"."""
+    n_ctx: int = 16
+    """Learnt tokens."""
+    ctx_init: str = ""
+    """Words to start from ("a photo of a") in place of random numbers; they set `n_ctx`, and `per_state` is ignored."""
+    per_state: bool = False
+    """A context of its own for each of the two phrases (CoOp's CSC)."""
+    name_position: Literal["end", "middle", "front"] = "end"
+    """Where the phrase stands in the context."""
+    temperature: float | None = None
+    """None: the checkpoint's own, 0.01 for OpenAI's."""
+    sigma: float = 0.0
+    """Gaussian smoothing of the map, in pixels; 0 for none."""
+    momentum: float = 0.9
+    """Of the training; so is the weight decay, which is added to the gradient."""
+    weight_decay: float = 5e-4
+
+    def check(self) -> None:
+        super().check()
+        require(all("{}" in phrase for phrase in self.phrases), f"each phrase needs a {{}}, not {self.phrases}")
+        require(self.n_ctx >= 1, f"n_ctx has to be at least 1, not {self.n_ctx}")
+        require(self.temperature is None or self.temperature > 0, "temperature has to be greater than 0")
+        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
+        require(0 <= self.momentum < 1, f"momentum lies between 0 and 1, not at {self.momentum}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
+
+
+class CoOp(Method):
+    """Learnt context: `context` (n_ctx, Wt), or (2, n_ctx, Wt) with `per_state`."""
+
+    info = CATALOGUE["coop"]
+    Recipe: ClassVar[type[CoOpRecipe]] = CoOpRecipe
+    EMBEDDED: ClassVar[CoOpRecipe] = CoOpRecipe(size=256)
+    TRAINING = Training(epochs=50, batch_size=32, lr=2e-3)
+    WARM_UP: ClassVar[float] = 1e-5
+    """The learning rate of the first epoch."""
+
+    recipe: CoOpRecipe
+
+    def __init__(self, backbone: Backbone, recipe: CoOpRecipe | None = None) -> None:
+        super().__init__(backbone, recipe)
+        r = self.recipe
+        # CoOp takes underscores for spaces here too
+        self._start = self._tokens([r.ctx_init.replace("_", " ")])[0] if r.ctx_init else None
+        n_ctx = r.n_ctx if self._start is None else len(self._start)
+        states = (2,) if r.per_state and self._start is None else ()
+        recipes.at_most(n_ctx + 3, backbone.context, f"n_ctx {n_ctx}: a prompt of", "text positions")
+        self.context = nn.Parameter(torch.empty(*states, n_ctx, backbone.text_width))
+        self.reset()
+
+    def reset(self, seed: int = 0) -> None:
+        """Draws the context from N(0, 0.02^2), or sets it to the embeddings of `ctx_init`."""
+        with torch.no_grad():
+            if self._start is not None:
+                self.context.copy_(self.backbone.embed(self._start.to(self.device)))
+            else:
+                generator = torch.Generator().manual_seed(seed)
+                self.context.copy_(0.02 * torch.randn(self.context.shape, generator=generator))
+
+    def optimizer(self, *, lr: float | None = None, betas: tuple[float, float] | None = None) -> torch.optim.Optimizer:
+        """Stochastic gradient descent with momentum and weight decay. Raises UsageError if betas are given."""
+        require(betas is None, "coop is trained by gradient descent with momentum, which has no betas")
+        r = self.recipe
+        return torch.optim.SGD(
+            self.parameters(), lr=lr or self.TRAINING.lr, momentum=r.momentum, weight_decay=r.weight_decay
+        )
+
+    def learning_rate(self, initial: float, epoch: int, epochs: int) -> float:
+        """The warm-up rate in the first epoch, then half a cosine, which begins at `initial` and never reaches 0."""
+        return self.WARM_UP if epoch == 0 else initial * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
+
+    # the text side
+
+    def _tokens(self, texts: Sequence[str]) -> list[Tensor]:
+        """The tokens of each text between start and end, (n,)."""
+        ids = self.backbone.tokenize(texts)
+        return [row[1:end] for row, end in zip(ids, self.backbone.end_of_text(ids).tolist(), strict=True)]
+
+    def prompts(self, objects: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The prompts as token embeddings without positions (2 C, context, Wt), and where each ends (2 C,).
+
+        start | context, first part | "normal X" | context, second part | "." | end of text | padding;
+        rows 2 c and 2 c + 1 are the normal and the anomalous prompt of object c, whose underscores become spaces.
+
+        Raises:
+            UsageError: a name is too long.
+        """
+        r, n_ctx = self.recipe, self.context.shape[-2]
+        phrases = [phrase.replace("{}", name.replace("_", " ")) for name in objects for phrase in r.phrases]
+        ids = self.backbone.tokenize([f"{phrase}." for phrase in phrases])
+        ends = self.backbone.end_of_text(ids) + n_ctx
+        if int(ends.max()) >= self.backbone.context:
+            name = objects[int(ends.argmax()) // 2]
+            raise UsageError(f"the name {name!r} is too long for a prompt with {n_ctx} learnt tokens: shorten it")
+        first = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[r.name_position]
+        words = self.backbone.embed(ids.to(self.device))[:, : ids.shape[1] - n_ctx]
+        context = self.context.to(words.dtype).expand(2, -1, -1)
+        rows = []
+        for number, (row, name_tokens) in enumerate(zip(words, self._tokens(phrases), strict=True)):
+            before, after = context[number % 2].tensor_split([first])
+            split = 1 + len(name_tokens)
+            rows.append(torch.cat([row[:1], before, row[1:split], after, row[split:]]))
+        return torch.stack(rows), ends.to(words.device)
+
+    def text_features(self, objects: Sequence[str]) -> Tensor:
+        embeddings, end = self.prompts(objects)
+        raw = self.backbone.encode_text(embeddings=embeddings, end=end, activation=self.recipe.activation)
+        return normalise(raw).reshape(len(objects), 2, -1)
+
+    # the image side
+
+    @property
+    def tap(self) -> Tap:
+        """The patches of the map: those of the last block."""
+        return Tap(self.backbone.layers)
+
+    @property
+    def request(self) -> Request:
+        return Request(frozenset({self.tap}), class_token=True)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    @property
+    def temperature(self) -> float:
+        """The recipe's, or else the checkpoint's."""
+        return self.recipe.temperature or math.exp(-float(self.backbone.model.logit_scale))
+
+    def image_embedding(self, features: ImageFeatures) -> Tensor:
+        """The picture in CLIP's joint space: (B, E), not normalised."""
+        return self.backbone.project(class_token(features))
+
+    def image_logits(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """(B, 2): cosine with both prompts over the temperature."""
+        return cosine_logits(self.image_embedding(features), text, self.temperature)
+
+    def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
+        patches = self.backbone.project(features.taps[self.tap][:, 1:])
+        probability = anomalous_probability(cosine_logits(patches, text, self.temperature))
+        maps = smooth(upsample(as_grid(probability, features.grid), self.recipe.size), self.recipe.sigma)
+        return self.prediction(anomalous_probability(self.image_logits(features, text)), maps)
+
+    def loss(
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of each picture against the two prompts of its own object: "image" and "total" are the same ().
+
+        Masks are not used. Pictures without names are called "object".
+        """
+        names = list(objects or ["object"] * len(labels))
+        distinct = list(dict.fromkeys(names))
+        text = self.text_features(distinct)[[distinct.index(name) for name in names]]
+        image = F.cross_entropy(self.image_logits(features, text), labels.long())
+        return {"image": image, "total": image}
+
+    # the authors' files
+
+    @classmethod
+    def official_recipe(cls, state: Mapping[str, Any], recipe: CoOpRecipe) -> CoOpRecipe:
+        shape = _learnt(state)["ctx"].shape
+        return recipes.change(recipe, {"n_ctx": shape[-2], "per_state": len(shape) == 3, "ctx_init": ""})
+
+    def load_official(self, state: Mapping[str, Any]) -> None:
+        """Takes `ctx` over; the tokens around it belong to the training's class names and are left out."""
+        learnt = _learnt(state)
+        weights.fit({"ctx": learnt["ctx"]}, {"ctx": tuple(self.context.shape)})
+        self.load_state_dict({"context": learnt["ctx"].float()})
+
+
+def _learnt(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """CoOp's `state_dict`: `ctx`, and buffers that are not needed. Raises WeightsError."""
+    inner = state.get("state_dict")
+    if not isinstance(inner, dict) or not isinstance(inner.get("ctx"), Tensor) or inner["ctx"].dim() not in (2, 3):
+        raise WeightsError("these are no weights of CoOp: they have no 'state_dict' with a context 'ctx'")
+    if unknown := sorted(set(inner) - {"ctx", "token_prefix", "token_suffix"}):
+        raise WeightsError(f"the weights have a tensor {unknown[0]!r} that CoOp does not know")
+    return inner
