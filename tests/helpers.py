@@ -16,7 +16,8 @@ WORDS = (
 def save_tiny_backbone(folder: Path, seed: int = 0) -> Path:
     """Write a CLIPModel folder (config.json, model.safetensors, tokenizer files) with random weights.
 
-    As deep as ViT-L, so that the papers' recipes with their layers 6..24 fit, but 32 wide and with a grid of 7 x 7.
+    As deep as ViT-L, so that the papers' recipes with their layers 6..24 fit, but with a grid of 7 x 7; the vision
+    tower is 32 wide, the text tower and the joint space 16 (equal, as in all of OpenAI's).
     """
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -47,6 +48,7 @@ def save_tiny_backbone(folder: Path, seed: int = 0) -> Path:
     config = CLIPConfig(
         text_config={
             **tower,
+            "hidden_size": 16,
             "num_hidden_layers": 12,
             "vocab_size": len(vocabulary),
             "max_position_embeddings": 128,

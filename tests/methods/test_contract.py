@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,16 +103,22 @@ def test_twice_is_the_same(method: Method) -> None:
     assert torch.equal(first.score, second.score)
 
 
-@pytest.mark.parametrize("kind", ["text", "map", "text+map"])
+@pytest.mark.parametrize("kind", ["text", "map", "text+map", "top"])
 def test_image_score(method: Method, kind: str) -> None:
+    own, *others = method.recipe.image_scores
+    assert method.recipe.image_score == method.EMBEDDED.image_score == own
+    if kind not in (own, *others):
+        with pytest.raises(UsageError, match=f"image_score '{re.escape(kind)}' is not one of this method's: {own}, "):
+            replace(method.recipe, image_score=kind)
+        return
     scorer = type(method)(method.backbone, replace(method.recipe, image_score=kind))
     scorer.load_state_dict(method.state_dict())
-    found, text = predict(scorer, pictures()), predict(method, pictures())
+    found, plain = predict(scorer, pictures()), predict(method, pictures())
     low, high = method.map_range
     peak = (found.map.amax((1, 2)) - low) / (high - low)
-    expected = {"text": text.score, "map": peak, "text+map": (text.score + peak) / 2}[kind]
+    expected = {own: plain.score, "map": peak, "text+map": (plain.score + peak) / 2}[kind]
     torch.testing.assert_close(found.score, expected)
-    assert torch.equal(found.map, text.map)
+    assert torch.equal(found.map, plain.map)
 
 
 def test_more_features_than_asked_for_do_no_harm(method: Method) -> None:
@@ -190,7 +197,10 @@ def test_reset_is_by_seed_and_draws_nothing_outside(method: Method) -> None:
     method.reset(7)
     assert all(torch.equal(a, b) for a, b in zip(first, method.parameters(), strict=True))
     method.reset(8)
-    assert not any(torch.equal(a, b) for a, b in zip(first, method.parameters(), strict=True))
+    drawn = [a for a in first if a.unique().numel() > 1]  # the others start from one value
+    assert bool(drawn) == method.info.trainable
+    again = (b for a, b in zip(first, method.parameters(), strict=True) if a.unique().numel() > 1)
+    assert not any(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
 
 
 def test_loss(method: Method) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 from blemish.clip import Activation, PositionMode
 from blemish.errors import UsageError
 
-ImageScore: TypeAlias = Literal["text", "map", "text+map"]
+ImageScore: TypeAlias = Literal["text", "map", "text+map", "top"]
 
 R = TypeVar("R", bound="Recipe")
 
@@ -28,7 +28,13 @@ class Recipe:
     position: PositionMode = "bicubic-antialias"
     """How the positional embedding is resized to another grid."""
     image_score: ImageScore = "text"
-    """`text`: whole picture against the prompts; `map`: the map's maximum over its range; `text+map`: mean of both."""
+    """`text`: whole picture against the prompts; `map`: the map's maximum over its range; `text+map`: mean of both;
+    `top`: the mean of the most anomalous pixels. A method has some of them: `image_scores`."""
+
+    @property
+    def image_scores(self) -> tuple[ImageScore, ...]:
+        """What `image_score` can be for this method, the paper's first."""
+        return "text", "map", "text+map"
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -40,6 +46,10 @@ class Recipe:
     def check(self) -> None:
         """Checks values against each other; called when a recipe is made. Raises UsageError."""
         require(self.size >= 1, f"size in a recipe has to be at least 1, not {self.size}")
+        require(
+            self.image_score in self.image_scores,
+            f"image_score {self.image_score!r} is not one of this method's: {', '.join(self.image_scores)}",
+        )
 
 
 def require(condition: bool, message: str) -> None:
