@@ -28,7 +28,7 @@ from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods import published, recipes
 from blemish.methods.adapters import KnownTexts, LinearAdapters
-from blemish.methods.base import FewShotMethod, Memory, Prediction, Training
+from blemish.methods.base import FewShotMethod, Memory, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.ensemble import mean_texts
 from blemish.methods.losses import adapter_losses
@@ -117,8 +117,7 @@ class AprilGAN(FewShotMethod):
 
     def text_score(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The whole picture against the texts: (B,) in [0, 1]."""
-        assert features.class_token is not None
-        picture = self.backbone.project(features.class_token)
+        picture = self.backbone.project(class_token(features))
         return anomalous_probability(cosine_logits(picture, text, self.recipe.temperature))
 
     def adapted(self, features: ImageFeatures) -> list[Tensor]:

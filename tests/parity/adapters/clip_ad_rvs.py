@@ -1,0 +1,87 @@
+"""CLIP-AD's representative vectors, of synthetic embeddings and of sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import tiny_clip
+import torch
+from cases import Array, Case, array
+
+from adapters.clip_ad_sdp import text_side
+from blemish.methods import representatives as rvs
+from blemish.methods.clip_ad import ClipAD, ClipAdRecipe
+from blemish.methods.ensemble import sentence_units
+
+STATES = ("normal", "abnormal")
+
+
+def outputs(case: Case) -> dict[str, Array]:
+    d, out = case.data, {}
+    embeddings = _synthetic(case) if d["source"] == "synthetic" else _sentences(case)
+    for variant in d["variants"]:
+        rows = {state: _half(e) if variant == "f16" else _unit(e) for state, e in embeddings.items()}
+        for state in STATES:
+            out[f"class_embeddings.{variant}.{state}"] = rows[state][: d.get("store_rows")]
+        for rep_vec, dataset in d["runs"]:
+            recipe = ClipAdRecipe(**text_side(rep_vec, dataset))
+            key = f"{variant}.{rep_vec}.{dataset}"
+            texts = [rvs.represent(rows[state], recipe) for state in STATES]
+            out[f"text_features.{key}"] = np.stack(texts, axis=1)
+            for state in STATES:
+                out |= _parts(case, rows[state].astype(np.float64), recipe, f"{key}.{state}")
+    if d["source"] == "clip" and "f32" in d["variants"]:
+        _check_the_method(case, out)
+    return out
+
+
+def _parts(case: Case, rows: Array, recipe: ClipAdRecipe, key: str) -> dict[str, Array]:
+    raw = rvs.select(rows, recipe)
+    if recipe.rep_vec == "pca" and f"raw.{key}" in case.expected and raw @ case.expected[f"raw.{key}"] < 0:
+        raw = -raw  # the stored sign is arbitrary
+    out = {f"raw.{key}": raw}
+    if recipe.rep_vec == "dbscan":
+        out[f"labels.{key}"] = rvs.clusters(rows, recipe.dbscan_eps, recipe.dbscan_min_samples)
+    elif recipe.rep_vec == "mean-shift":
+        out[f"labels.{key}"] = np.zeros(len(rows))
+    elif recipe.rep_vec == "kde":
+        h = rvs.BANDWIDTH
+        density = rvs.kernel_sums(rows) / len(rows)
+        out[f"log_density.{key}"] = np.log(density) - rows.shape[1] * np.log(h * np.sqrt(2 * np.pi))
+    return out
+
+
+def _check_the_method(case: Case, out: dict[str, Array]) -> None:
+    """The same through the method."""
+    for rep_vec, dataset in case.data["runs"]:
+        recipe = ClipAdRecipe(activation=case.data["activation"], **text_side(rep_vec, dataset))
+        found = array(ClipAD(case.backbone, recipe).text_features(case.data["class_names"])[0].T)
+        assert np.allclose(found, out[f"text_features.f32.{rep_vec}.{dataset}"], atol=1e-6)
+
+
+def _synthetic(case: Case) -> dict[str, Array]:
+    out = {}
+    for state, described in case.data["synthetic"].items():
+        parts = []
+        for g in described["groups"]:
+            centre = tiny_clip.array(g["centre"], (described["dim"],), 1)
+            noise = tiny_clip.array(g["noise"], (g["rows"], described["dim"]), g["std"])
+            parts.append(np.float32(g["centre_scale"]) * centre + noise)
+        out[state] = np.concatenate(parts)
+    return out
+
+
+def _sentences(case: Case) -> dict[str, Array]:
+    method = ClipAD(case.backbone, ClipAdRecipe(activation=case.data["activation"]))
+    with torch.no_grad():
+        units = sentence_units(method, method.PROMPTS, case.data["class_names"][0])
+    return {state: array(e) for state, e in zip(STATES, units, strict=True)}
+
+
+def _unit(rows: Array) -> Array:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _half(rows: Array) -> Array:
+    """As under autocast: half values over their float32 norm, rounded to half."""
+    half = rows.astype(np.float16).astype(np.float32)
+    return _unit(half).astype(np.float16).astype(np.float32)

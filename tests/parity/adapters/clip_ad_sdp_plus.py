@@ -1,0 +1,32 @@
+"""CLIP-AD's staged dual path with adapters: scoring and training."""
+
+from __future__ import annotations
+
+import torch
+from cases import Array, Case, array
+
+from adapters.april_gan import in_shape, training
+from adapters.clip_ad_sdp import inference, make_recipe
+from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus
+from blemish.methods.maps import normalise
+
+
+def outputs(case: Case) -> dict[str, Array]:
+    method = make_method(case)
+    if case.data.get("mode") == "train":
+        return training(case, method, "feat_ori")
+    out, features, text = inference(case, method)
+    with torch.no_grad():
+        patches, maps = method.adapted(features), method.layer_maps(features, text)
+    out["map_ft"] = array(torch.stack(maps).sum(dim=0))
+    for layer, tokens, one in zip(method.layers, patches, maps, strict=True):
+        out |= {f"map_ft.{layer}": array(one), f"proj.{layer}": array(normalise(tokens))}
+    return in_shape(case, out)
+
+
+def make_method(case: Case) -> ClipAdSDPPlus:
+    recipe, state = make_recipe(case), {"linear_layers": case.weights}
+    assert ClipAdSDPPlus.official_recipe(state, recipe) == recipe
+    method = ClipAdSDPPlus(case.backbone, recipe)
+    method.load_official(state)
+    return method
