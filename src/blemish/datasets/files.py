@@ -86,8 +86,8 @@ def known_as(folders: Sequence[Path], known: Sequence[str]) -> tuple[dict[Path, 
         return {folder: folder.name for folder in folders}, []
     if len(known) == 1 and len(folders) == 1:
         return {folders[0]: known[0]}, []
-    names = {_plain(name): name for name in known}
-    matched = {folder: names[_plain(folder.name)] for folder in folders if _plain(folder.name) in names}
+    names = {plain(name): name for name in known}
+    matched = {folder: names[plain(folder.name)] for folder in folders if plain(folder.name) in names}
     order = {name: number for number, name in enumerate(known)}
     return (
         dict(sorted(matched.items(), key=lambda item: order[item[1]])),
@@ -104,8 +104,9 @@ def _parts(mask: Path) -> tuple[Path, ...]:
     return tuple(pictures_in(mask)) if mask.is_dir() else (mask,)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", name.strip()).casefold()
+def plain(name: str) -> str:
+    """A name with case, blanks, dashes and underscores told apart no more."""
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _entries(folder: Path) -> list[Path]:

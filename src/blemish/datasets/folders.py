@@ -19,6 +19,7 @@ from blemish.datasets.files import (
 )
 from blemish.datasets.masks import read_any
 from blemish.datasets.samples import Issue, Sample
+from blemish.errors import PictureError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 LabelRule = Literal["anomalous", "masked", "content", "folder", "annotated"]
@@ -51,7 +52,8 @@ def split_folders(
     candidates = [folder for folder in folders_in(root) if any((folder / name).is_dir() for name in names)]
     if not candidates and any((root / name).is_dir() for name in names):
         candidates = [root]
-        categories, strangers = {root: known[0] if len(known) == 1 else root.name}, list[str]()
+        categories, strangers = known_as(candidates, known)
+        categories = categories or {root: root.name}
     else:
         categories, strangers = known_as(candidates, known)
     if not candidates:
@@ -84,6 +86,12 @@ def split_folders(
                 for path in pictures_in(folder / name / kind.name / pictures)
             ]
             _add_pairs(found, files, place, category, kind.name, others)
+        for template in masks:
+            base = folder / template.removesuffix("{defect}")
+            if template.endswith("{defect}") and "{split}" not in template:
+                theirs = {kind.name for several in splits.values() for n in several for kind in folders_in(folder / n)}
+                orphans = [path for path in folders_in(base) if path.name not in theirs]
+                found.issues += [Issue("folder of masks without pictures", path, category) for path in orphans]
         if missing_masks and masks:
             found.notes.append(f"{category} has no masks: only its pictures can be judged, not its maps")
     return found
@@ -138,23 +146,20 @@ def mask_folders(
         kind = folder.name if folder.name.lower() not in _PLAIN else folder.parent.name if label == "folder" else ""
         for path in files:
             own = pairs.masks.get(path)
-            anomalous = {
-                "anomalous": True,
-                "masked": own is not None,
-                "content": own is not None and any(read_any(mask) for mask in own),
-                "folder": kind not in normal,
-                "annotated": True,
-            }[label]
             if own is None and label == "annotated":
                 left_out += 1
                 continue
-            if own is None and label in ("anomalous", "content", "folder") and anomalous | (label == "content"):
+            try:
+                anomalous = _is_anomalous(label, own, kind in normal)
+            except PictureError as error:
+                found.issues.append(Issue("unreadable mask", Path(error.path or path), category))
+                continue
+            if own is None and (anomalous or label == "content"):
                 found.issues.append(Issue("picture without mask", path, category))
                 if label == "content":
                     continue
-            marked = own if anomalous else ()
             defect = kind if label == "folder" else ""
-            found.samples.append(Sample(path, int(anomalous), category, marked, category, defect))
+            found.samples.append(Sample(path, int(anomalous), category, own if anomalous else (), category, defect))
     if left_out:
         found.notes.append(f"{left_out:,} pictures without annotation are left out")
     return found
@@ -195,6 +200,14 @@ def label_folders(
 
 
 _PLAIN = ("imgs", "images", "img")
+
+
+def _is_anomalous(rule: LabelRule, masks: Sequence[Path] | None, normal: bool) -> bool:
+    if rule == "masked":
+        return masks is not None
+    if rule == "content":
+        return masks is not None and any(map(read_any, masks))
+    return not normal if rule == "folder" else True
 
 
 def _matching(root: Path, pattern: str) -> list[Path]:

@@ -7,16 +7,13 @@ from functools import partial
 from blemish.datasets.entry import Counts, DatasetInfo, Layout
 from blemish.datasets.folders import split_folders
 from blemish.datasets.generic import META
-from blemish.datasets.lists import csv_list
+from blemish.datasets.lists import csv_list, real_iad
 
 _NC_SA = "CC BY-NC-SA 4.0"
 _LISTS = "the lists of github.com/xiaozhen228/Bayes-PFL"
 _MVTEC = Layout(
     "<category>/train/good/*, <category>/test/{good,<defect>}/*, <category>/ground_truth/<defect>/<stem>_mask.png",
     split_folders,
-)
-_VCP = Layout(
-    "VCP-CLIP's copy: <category>/test/{good,anomaly}/*, <category>/ground_truth/anomaly/<stem>.png", split_folders
 )
 
 INDUSTRIAL = (
@@ -149,5 +146,128 @@ INDUSTRIAL = (
         aliases=("btech", "beantech", "BTech_Dataset_transformed"),
         notes="The numbers name no object: the prompts' names are those of Bayes-PFL's lists. Product 03 has 400 "
         "normal pictures and 41 anomalous ones, so the mean over products and all products pooled differ a lot.",
+    ),
+    DatasetInfo(
+        name="mpdd",
+        title="MPDD",
+        domain="industrial",
+        modality="RGB photographs of metal parts",
+        licence=_NC_SA,
+        home_page="https://github.com/stepanje/MPDD",
+        image_labels=True,
+        pixel_labels=True,
+        layouts=(_MVTEC, META),
+        categories=("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"),
+        counts={"test": Counts(176, 282)},
+        test_counts={
+            "bracket_black": Counts(32, 47),
+            "bracket_brown": Counts(26, 51),
+            "bracket_white": Counts(30, 30),
+            "connector": Counts(30, 14),
+            "metal_plate": Counts(26, 71),
+            "tubes": Counts(32, 69),
+        },
+        counts_source="the lists of github.com/Mwxinnn/AA-CLIP",
+        use="tested; trained on by none",
+        aliases=("metal parts defect detection",),
+    ),
+    DatasetInfo(
+        name="mvtec-loco",
+        title="MVTec LOCO",
+        domain="industrial",
+        modality="RGB photographs; structural and logical anomalies",
+        licence=_NC_SA,
+        home_page="https://www.mvtec.com/company/research/datasets/mvtec-loco",
+        image_labels=True,
+        pixel_labels=True,
+        layouts=(
+            Layout(
+                "<category>/{train,validation}/good/*, <category>/test/{good,logical_anomalies,"
+                "structural_anomalies}/*, <category>/ground_truth/<kind>/<stem>/*.png (several masks a picture)",
+                split_folders,
+            ),
+            META,
+        ),
+        categories=("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors"),
+        counts={"train": Counts(1772, 0), "test": Counts(575, 993)},
+        counts_source="993 anomalous and 2,347 normal pictures of training and test were read; test normal is derived",
+        use="logical defects, outside the zero-shot papers' tables",
+        aliases=("mvtec loco ad",),
+    ),
+    DatasetInfo(
+        name="mvtec-ad-2",
+        title="MVTec AD 2",
+        domain="industrial",
+        modality="RGB photographs under several lightings",
+        licence=_NC_SA,
+        home_page="https://www.mvtec.com/company/research/datasets/mvtec-ad-2",
+        image_labels=True,
+        pixel_labels=True,
+        layouts=(
+            Layout(
+                "<category>/{train,validation}/good/*, <category>/test_public/{good,bad}/*, "
+                "<category>/test_public/ground_truth/bad/<stem>_mask.png",
+                partial(
+                    split_folders,
+                    splits={"train": ("train",), "validation": ("validation",), "test": ("test_public",)},
+                    masks=("test_public/ground_truth/{defect}",),
+                ),
+            ),
+        ),
+        categories=("can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts"),
+        counts_source="more than 8,000 pictures in all; per split not known",
+        use="papers from 2025 on",
+        notes="test is the public part; the private parts have no labels and are scored only by the owner's server.",
+    ),
+    DatasetInfo(
+        name="real-iad",
+        title="Real-IAD",
+        domain="industrial",
+        modality="RGB photographs, five views of each object",
+        licence=_NC_SA,
+        home_page="https://realiad4ad.github.io/Real-IAD/",
+        image_labels=True,
+        pixel_labels=True,
+        layouts=(
+            Layout(
+                "realiad_{1024,512,256}/<category>/{OK,NG/<defect>}/S*/*.jpg with *_mask.png beside, splits in "
+                "realiad_jsons/realiad_jsons/<category>.json",
+                real_iad,
+            ),
+        ),
+        categories=(
+            "audiojack",
+            "bottle_cap",
+            "button_battery",
+            "end_cap",
+            "eraser",
+            "fire_hood",
+            "mint",
+            "mounts",
+            "pcb",
+            "phone_battery",
+            "plastic_nut",
+            "plastic_plug",
+            "porcelain_doll",
+            "regulator",
+            "rolled_strip_base",
+            "sim_card_set",
+            "switch",
+            "tape",
+            "terminalblock",
+            "toothbrush",
+            "toy",
+            "toy_brick",
+            "transistor1",
+            "u_block",
+            "usb",
+            "usb_adaptor",
+            "vcpill",
+            "wooden_beads",
+            "woodstick",
+            "zipper",
+        ),
+        counts_source="99,721 normal and 51,329 anomalous pictures in all splits (owner's page); per split not known",
+        use="tested by papers from 2024 on",
     ),
 )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blemish.datasets.files import Found, known_as, pictures_in
+from blemish.datasets.files import Found, known_as, pictures_in, plain
 from blemish.datasets.samples import Issue, Sample
 from blemish.errors import UsageError
 
@@ -35,7 +35,7 @@ def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[st
     Args:
         root: The table, or a folder that holds one.
         split: As the column says it.
-        known: Categories to take; empty: all.
+        known: Categories, for their spelling.
         files: Where the table is below the root; the first that exists. Empty: the only `*.csv` there.
     """
     table = _list_file(root, files, "*.csv")
@@ -56,14 +56,11 @@ def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[st
     bases = [*([root] if root.is_dir() else []), table.parent, table.parent.parent]
     base = next((base for base in bases if (base / cells[0]["path"]).is_file()), bases[0])
     found = Found()
-    names: dict[str, str | None] = {}
     for line, cell in enumerate(cells, start=2):
         if (cell["split"].lower() or "test") != split:
             continue
         given = cell["category"] or cell["object"] or table.stem
-        category = _known(given, known, names, found)
-        if category is None:
-            continue
+        category = _spelt(given, known)
         label = _label(cell["label"], table, line)
         masks = [part.strip() for part in cell["mask"].split("|") if part.strip()]
         sample = _sample(found, base, cell["path"], masks, label, category, cell["defect"])
@@ -84,12 +81,10 @@ def meta_json(root: Path, split: str, known: Sequence[str]) -> Found | None:
     content = _json(file)
     try:
         splits = {str(name).lower(): categories for name, categories in content.items()}
-        found, names = Found(), dict[str, str | None]()
+        found = Found()
         for given, items in splits.get(split, {}).items():
             for item in items:
-                category = _known(str(item.get("cls_name") or given), known, names, found)
-                if category is None:
-                    continue
+                category = _spelt(str(item.get("cls_name") or given), known)
                 mask = str(item.get("mask_path") or "")
                 marked = [mask] if mask and not (file.parent / mask).is_dir() else []
                 sample = _sample(
@@ -184,13 +179,9 @@ def _resolve(base: Path, text: str) -> Path:
     return next((tail for tail in tails if tail.exists()), path)
 
 
-def _known(given: str, known: Sequence[str], names: dict[str, str | None], found: Found) -> str | None:
-    """The category's name as the table of data sets spells it; None and a stranger where it is not there."""
-    if given not in names:
-        matched, strangers = known_as([Path(given), Path("-")] if known else [Path(given)], known)
-        names[given] = next(iter(matched.values()), None)
-        found.strangers += [name for name in strangers if name != "-"]
-    return names[given]
+def _spelt(given: str, known: Sequence[str]) -> str:
+    """The category's name as the table of data sets spells it, or as it is given: copies have names of their own."""
+    return next((name for name in known if plain(name) == plain(given)), given)
 
 
 def _list_file(root: Path, files: Sequence[str], pattern: str) -> Path | None:
