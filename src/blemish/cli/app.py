@@ -31,3 +31,19 @@ app.command("blemish.cli.detect:detect", name="detect", help=DETECT)
 app.command("blemish.cli.methods:methods", name="methods", help="List the methods.")
 app.command("blemish.cli.info:info", name="info", help="Say what a picture, a backbone or a weights file is.")
 app.command("blemish.cli.demo:demo", name="demo", help=DEMO)
+
+sets = App(name="datasets", help="List the data sets, or check one on the disk.", help_format="plaintext")
+sets.command("blemish.cli.datasets:check", name="check", help="Count a data set and name what is missing.")
+app.command(sets)
+
+
+@sets.default
+def _datasets(*, json: bool = False) -> int:
+    """List the data sets.
+
+    Args:
+        json: Print one JSON object per data set instead of a table.
+    """
+    from blemish.cli.datasets import datasets
+
+    return datasets(json=json)
