@@ -35,8 +35,8 @@ def datasets(*, json: bool = False) -> int:
                 one.domain,
                 ", ".join(labels),
                 str(len(one.categories)) if one.categories else "any",
-                _published(one.counts.get("test")),
-                one.licence or "not known",
+                "-" if one.domain == "any" else _published(one.counts.get("test")),
+                one.licence or ("-" if one.domain == "any" else "not known"),
                 one.modality,
             )
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from blemish.datasets.entry import Counts, DatasetInfo
 from blemish.datasets.masks import mask_size, picture_size
 from blemish.datasets.samples import Dataset, Issue, Sample
-from blemish.datasets.table import info, load
+from blemish.datasets.table import info, load, nothing
 from blemish.errors import PictureError, UsageError
 
 SPLITS = ("train", "validation", "test")
@@ -70,7 +70,7 @@ def check(name: str, path: str | os.PathLike[str], *, progress: Callable[[int, i
     entry, root = info(name), Path(path).expanduser()
     splits = {split: load(entry, root, split) for split in SPLITS}
     if not any(splits.values()):
-        raise UsageError(f"{entry.title} in {root} has no pictures; its layout is {splits['test'].layout}")
+        raise UsageError(nothing(entry, splits["test"]))
     tallies: list[Tally] = []
     differences: list[str] = []
     issues: list[Issue] = []
@@ -139,7 +139,7 @@ def _differences(entry: DatasetInfo, found: Dataset, tallies: Sequence[Tally]) -
         ):
             if known is not None and count != known:
                 less = f"{known - count:,} missing" if count < known else f"{count - known:,} more"
-                sentences.append(f"{where}: {count:,} {kind} pictures, {known:,} published ({less})")
+                sentences.append(f"{where}: {count:,} {kind}, {known:,} published ({less})")
     if found.split == "test" and entry.pixel_labels and entry.categories and not found.pixel_labels:
         sentences.append("test: there are no masks")
     return sentences

@@ -56,9 +56,7 @@ def read(
     entry, root = info(name), Path(path).expanduser()
     found = load(entry, root, split)
     if not found:
-        raise UsageError(
-            f"{entry.title} in {root} has no pictures in the split {split!r}; its layout is {found.layout}"
-        )
+        raise UsageError(nothing(entry, found))
     if categories is None:
         return found
     wanted = [_category(one, found, entry) for one in categories]
@@ -67,6 +65,12 @@ def read(
         samples=tuple(sample for sample in found if sample.category in wanted),
         issues=tuple(issue for issue in found.issues if issue.category in wanted),
     )
+
+
+def nothing(entry: DatasetInfo, found: Dataset) -> str:
+    """What to say of a data set without a picture: what is wrong, and what was expected."""
+    why = "".join(f" ({reason})" for reason in [*found.notes, *map(str, found.issues[:1])])
+    return f"{found.root} has no pictures of {entry.title} in the split {found.split!r}{why}; expected {found.layout}"
 
 
 def load(entry: DatasetInfo, root: Path, split: str) -> Dataset:
@@ -82,13 +86,15 @@ def load(entry: DatasetInfo, root: Path, split: str) -> Dataset:
 
 
 def _find(entry: DatasetInfo, root: Path, split: str) -> tuple[Layout, Path, Found]:
-    """The first layout that fits the root, else the only folder in it that one fits."""
+    """The first layout that fits the root, else the folder in it: the only one that fits, or the one named so."""
     here = _fitting(entry, root, split)
     if here is not None:
         return here
     below = [fit for folder in folders_in(root) if (fit := _fitting(entry, folder, split)) is not None]
-    if len(below) == 1:
-        return below[0]
+    called = {plain(word) for word in (entry.name, entry.title, *entry.aliases)}
+    by_name = [fit for fit in below if plain(fit[1].name) in called]  # several sets may lie side by side
+    if len(below) == 1 or len(by_name) == 1:
+        return (by_name or below)[0]
     if below:
         several = ", ".join(fit[1].name for fit in below[:8])
         raise UsageError(f"{root} has several folders laid out like {entry.title}: give one of {several}")
