@@ -6,12 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from helpers import save_picture, save_tiny_backbone
 
 # Two cores are shared with whatever else runs; one thread is faster than many for matrices this small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("blemish", deadline=None)
+settings.load_profile("blemish")
 
 
 @pytest.fixture(scope="session")
