@@ -1,0 +1,261 @@
+"""One evaluation: what is to be done, doing it category by category, and the numbers of what is recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blemish.datasets.samples import Dataset, Sample
+from blemish.detector import Detector
+from blemish.errors import BlemishError, PictureError
+from blemish.evaluation.measure import Masks, Options, finish, judged
+from blemish.evaluation.plan import Pass, plan, settings_of, told_object
+from blemish.evaluation.published import compare
+from blemish.evaluation.record import Entry, Record, digest_of
+from blemish.evaluation.result import Evaluation, Failure
+from blemish.evaluation.rows import rows_of
+from blemish.evaluation.scoring import Scored, Scorer
+from blemish.metrics import StreamingPixelMetrics
+
+
+class Run:
+    """Scores and measures; whatever an earlier run into the same folder finished is taken over.
+
+    Args:
+        dataset: Its samples are all used: `draw` fewer beforehand.
+        detectors: By method, all on one backbone, device and precision.
+        record: The open folder.
+        options: How to measure.
+        facts: What else should be told of the run.
+        keep_maps: Keep all maps, so that metrics can be recomputed without the model.
+        batch_size: Pictures that go through the model together.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        detectors: Mapping[str, Detector],
+        record: Record,
+        options: Options,
+        facts: Mapping[str, Any],
+        *,
+        keep_maps: bool = False,
+        batch_size: int = 8,
+    ) -> None:
+        self.dataset, self.detectors, self.record, self.options = dataset, detectors, record, options
+        self.passes: tuple[Pass, ...] = plan(detectors)
+        self.categories = {category: dataset.of(category) for category in dataset.categories}
+        self.failed: dict[tuple[str, str], Failure] = {}  # by method, picture
+        self.done = 0
+        self._keep_maps = keep_maps
+        self._scorer = Scorer(detectors, self.passes, batch_size)
+        self._settings = {name: settings_of(detector) for name, detector in detectors.items()}
+        self._files = {sample: _file(sample.path) for sample in dataset}
+        self._facts = dict(facts)
+        self._wanted = {
+            (name, sample)
+            for category in self.categories
+            for name in detectors
+            for sample in self._missing(name, category)
+        }
+
+    @property
+    def todo(self) -> int:
+        """How many scores are still to be made."""
+        return len(self._wanted)
+
+    @property
+    def taken_over(self) -> int:
+        """How many scores are there from an earlier run."""
+        return len(self.dataset) * len(self.detectors) - self.done - self.todo
+
+    def execute(self, advance: Callable[[], None] = lambda: None) -> Evaluation:
+        """Do what is missing, one category after the other.
+
+        Args:
+            advance: Called for each score that is made, or cannot be made.
+
+        Raises:
+            OutputError: The folder cannot be written to; what was finished before stays.
+        """
+        self.record.write_run(self.facts())
+        for category, samples in self.categories.items():
+            self._do(category, samples, advance)
+        facts = self.facts()
+        self.record.write_run(facts)
+        return evaluation(
+            self.record, self.dataset, self.categories, list(self.detectors), self.options, self.failed, facts
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Where the numbers come from, as JSON values."""
+        clock = self._scorer.clock
+        return {
+            **self._facts,
+            "pictures": len(self.dataset),
+            "categories": list(self.categories),
+            "methods": {
+                name: {**detector.provenance.to_dict(), "settings": self._settings[name], "map_range": _range(detector)}
+                for name, detector in self.detectors.items()
+            },
+            "passes": [
+                {**one.to_dict(), "seconds": round(clock.passes.get(one.number, 0.0), 3)} for one in self.passes
+            ],
+            "seconds": {
+                "pictures": clock.pictures,
+                "reading": round(clock.reading, 3),
+                "methods": {name: round(seconds, 3) for name, seconds in clock.methods.items()},
+            },
+        }
+
+    # one category
+
+    def _do(self, category: str, samples: Sequence[Sample], advance: Callable[[], None]) -> None:
+        masks, histograms = Masks(), self._histograms(samples)
+
+        def keep(name: str, sample: Sample, scored: Scored) -> None:
+            try:
+                if name in histograms:
+                    if sample.masks is not None:
+                        histograms[name].update(masks.once(sample, len(scored.map)), scored.map)
+                else:
+                    self.record.write_map(name, sample, scored.map)
+            except PictureError as error:
+                fail_one(name, sample, error)
+                return
+            key = self._key(name, sample)
+            assert key is not None  # it has just been read
+            self.record.add(name, sample, Entry(scored.score, scored.peak, scored.text_score, key))
+            self._wanted.discard((name, sample))
+            self.done += 1
+            advance()
+
+        def fail_one(name: str, sample: Sample, error: BlemishError) -> None:
+            self.record.forget(name, sample, str(error))
+            self.failed[name, self.record.identity(sample)] = Failure(
+                category=category, path=str(sample.path), reason=str(error)
+            )
+            self._wanted.discard((name, sample))
+            advance()
+
+        def fail(name: str | None, sample: Sample, error: BlemishError) -> None:
+            for one in self._names(sample) if name is None else [name]:
+                fail_one(one, sample, error)
+
+        todo = [sample for sample in samples if self._names(sample)]
+        self._scorer.run(todo, self._names, keep, fail)
+        for name in self.detectors:
+            if not self._settled(name, category):
+                self._measure(name, category, samples, masks, histograms.get(name))
+
+    def _measure(
+        self, name: str, category: str, samples: Sequence[Sample], masks: Masks, histogram: StreamingPixelMetrics | None
+    ) -> None:
+        scored = [sample for sample in samples if (name, self.record.identity(sample)) not in self.failed]
+        if not scored:
+            self.record.finished.pop((name, category), None)
+            return
+        method = self.detectors[name].method
+        try:
+            finish(self.record, name, method, category, scored, self.options, masks, histogram)
+        except PictureError as error:  # a mask: the maps stay, and the category is measured when it is put right
+            path = error.path or category
+            self.failed[name, f"mask {path}"] = Failure(category=category, path=path, reason=str(error))
+            self.record.finished.pop((name, category), None)
+            return
+        if not self._keep_maps and len(scored) == len(samples):
+            self.record.drop_maps(name, category)
+
+    def _histograms(self, samples: Sequence[Sample]) -> dict[str, StreamingPixelMetrics]:
+        """For the methods whose maps of this category are too many to be kept."""
+        if self._keep_maps:
+            return {}
+        large = {
+            name
+            for name, detector in self.detectors.items()
+            if len(samples) * detector.method.computation.size**2 > self.options.exact_pixels
+        }
+        return {name: StreamingPixelMetrics() for name in large if judged(samples)}
+
+    # what is there already
+
+    def _names(self, sample: Sample) -> frozenset[str]:
+        return frozenset(name for name in self.detectors if (name, sample) in self._wanted)
+
+    def _missing(self, name: str, category: str) -> Sequence[Sample]:
+        samples = self.categories[category]
+        if self._settled(name, category):
+            return []
+        missing = [sample for sample in samples if not self._scored(name, sample)]
+        streamed = bool(missing) and name in self._histograms(samples)
+        return samples if streamed else missing  # a histogram cannot be gone on with
+
+    def _scored(self, name: str, sample: Sample) -> bool:
+        """Whether a score of this very picture is there, and its map."""
+        return self._same(name, sample) and self.record.map_path(name, sample).is_file()
+
+    def _same(self, name: str, sample: Sample) -> bool:
+        entry = self.record.entry(name, sample)
+        return entry is not None and entry.key == self._key(name, sample)
+
+    def _settled(self, name: str, category: str) -> bool:
+        """Whether the category's numbers are there, of these very pictures and as they are asked for."""
+        samples = self.categories[category]
+        found = self.record.finished.get((name, category))
+        if found is None or found.aupro != self.options.label or not all(self._same(name, one) for one in samples):
+            return False
+        if self._keep_maps and not all(self.record.map_path(name, one).is_file() for one in samples):
+            return False
+        return found.digest == digest(self.record, name, samples)
+
+    def _key(self, name: str, sample: Sample) -> tuple[int, int, str, str] | None:
+        file = self._files[sample]
+        told = told_object(self.detectors[name].method, sample.object)
+        return None if file is None else (*file, self._settings[name], told)
+
+
+def evaluation(
+    record: Record,
+    dataset: Dataset,
+    categories: Mapping[str, Sequence[Sample]],
+    methods: Sequence[str],
+    options: Options,
+    failed: Mapping[tuple[str, str], Failure],
+    facts: Mapping[str, Any],
+) -> Evaluation:
+    """The result of what is recorded."""
+    counts = Counter((name, failure.category) for (name, what), failure in failed.items() if "mask " not in what)
+    rows = rows_of(record, dataset.name, categories, methods, options, counts)
+    return Evaluation(
+        rows=tuple(rows),
+        published=compare(rows, facts),
+        failed=_once(failed.values()),
+        facts=facts,
+        folder=record.folder,
+    )
+
+
+def digest(record: Record, name: str, samples: Sequence[Sample]) -> str:
+    """Of a category's recorded scores; all have to be there."""
+    found = {record.identity(sample): record.entry(name, sample) for sample in samples}
+    entries = {identity: entry for identity, entry in found.items() if entry is not None}
+    return digest_of(entries, {record.identity(sample): sample.label for sample in samples})
+
+
+def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
+    return tuple({(one.path, one.reason): one for one in failures}.values())
+
+
+def _range(detector: Detector) -> list[float]:
+    return [float(end) for end in detector.method.map_range]
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Bytes and modification time of a picture; None if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
