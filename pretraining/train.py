@@ -42,9 +42,22 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 MEAN, STD = (255 * torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
 TEMPERATURE = 0.07  # what the methods divide cosines by
 EARLY, START = (4, 6), 5
+#: Prompts of a step about one noun, normal and damaged.
+PAIRS = 8
+#: The direction in the joint space from normal to damaged. It is given, and both towers learn to use it: when the image
+#: tower had to follow the words while these still moved, neither learnt.
+STATE_AXIS = F.normalize(torch.randn(256, generator=torch.Generator().manual_seed(7)), dim=0)
 #: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group, early blocks.
 PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "layer6": 0.4}
-OTHER_WEIGHTS = {"last_top": 0.3, "value_top": 0.3, "cls": 0.6, "cls_raw": 0.4, "contrast": 0.15, "kind": 0.1}
+OTHER_WEIGHTS = {
+    "last_top": 0.3,
+    "value_top": 0.3,
+    "cls": 0.6,
+    "cls_raw": 0.4,
+    "contrast": 0.15,
+    "kind": 0.1,
+    "words": 2.0,
+}
 #: What validation asks with: papers' words, in templates that training does not show.
 STATES = (("{}", "damaged {}"), ("flawless {}", "broken {}"), ("{} without defect", "{} with defect"))
 
@@ -116,23 +129,18 @@ class Texts:
         self.tok, self.eos, self.nouns = tok, tok.token_to_id("<|endoftext|>"), nouns
         self.vocabulary = whole_words(tok)
 
-    def draw(
-        self, batch: Batch, rng: np.random.Generator, pairs: int = 8, captions: int = 12
-    ) -> tuple[list[str], np.ndarray]:
-        """2*pairs state prompts (normal, abnormal, ...), captions of the first pictures; each picture's pair (B,)."""
+    def draw(self, batch: Batch, rng: np.random.Generator, captions: int = 12) -> list[str]:
+        """2*PAIRS prompts (normal, damaged, ...), half about things in the batch; captions of the first pictures."""
         from defects import words_for
 
-        own = rng.choice(len(batch.words), pairs // 2, replace=False)
-        nouns = [random_noun(rng, self.nouns, self.vocabulary) for _ in range(pairs - len(own))]
-        nouns += [batch.words[i][0] for i in own]
+        nouns = [random_noun(rng, self.nouns, self.vocabulary) for _ in range(PAIRS // 2)]
+        nouns += [batch.words[i][0] for i in rng.choice(len(batch.words), PAIRS // 2, replace=False)]
         sentences = [s for noun in nouns for s in state_pair(rng, noun)]
-        pair = rng.integers(pairs - len(own), size=len(batch.words))
-        pair[own] = np.arange(pairs - len(own), pairs)
         for name, material, kind, where in batch.words[:captions]:
             phrases = words_for(kind) if kind and kind != "lost" else ()
             phrase = phrases[rng.integers(len(phrases))] if phrases else None
             sentences.append(caption(rng, name, material, phrase, where))
-        return sentences, pair
+        return sentences
 
     def encode(self, model: CLIPModel, sentences: list[str]) -> Tensor:
         return text_features(model, *tokenise(self.tok, sentences, self.eos))
@@ -141,7 +149,7 @@ class Texts:
 def step_losses(
     model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, side: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    sentences, pair = texts.draw(batch, rng)
+    sentences = texts.draw(batch, rng)
     coverage = torch.from_numpy(batch.coverage).flatten(1)
     lost = torch.tensor([w[2] == "lost" for w in batch.words])
     keep = choose_patches(coverage, side, generator)
@@ -152,23 +160,22 @@ def step_losses(
     target = patch_target(coverage)
     if keep is not None:
         target = target.gather(1, keep)
-    n_pairs = int(pair.max()) + 1
-    states = text[: 2 * n_pairs].view(n_pairs, 2, -1)[torch.from_numpy(pair)]  # (B, 2, E)
-    direction = (states[:, 1] - states[:, 0]) / TEMPERATURE  # (B, E)
+    direction = STATE_AXIS / TEMPERATURE
     sure = ~lost
     losses: dict[str, Tensor] = {}
     for name, tokens in views.patches.items():
-        logits = torch.einsum("bpe,be->bp", F.normalize(tokens.float(), dim=-1), direction)
+        logits = F.normalize(tokens.float(), dim=-1) @ direction
         losses[name] = patch_loss(logits[sure], target[sure])
         if name in ("last", "value"):
             top = logits.topk(3, dim=1).values.mean(1)
             losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], (target.amax(1) > 0.3).float()[sure])
     label = (target.amax(1) > 0.3).float()
     for name, token in (("cls", views.cls), ("cls_raw", views.cls_raw)):
-        logits = (F.normalize(token.float(), dim=-1) * direction).sum(-1)
+        logits = F.normalize(token.float(), dim=-1) @ direction
         losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
-    captions = text[2 * n_pairs :]
+    captions = text[2 * PAIRS :]
     said = batch.words[: len(captions)]
+    losses["words"] = words_loss(text, torch.tensor([0.5 if w[2] not in ("", "lost") else -0.5 for w in said]))
     sim = model.logit_scale.exp().clamp(max=100) * F.normalize(views.cls[: len(said)].float(), dim=-1) @ captions.T
     same = torch.tensor([[a[:3] == b[:3] for b in said] for a in said]).float()
     soft = same / same.sum(1, keepdim=True)
@@ -177,6 +184,19 @@ def step_losses(
     weights = PATCH_WEIGHTS | OTHER_WEIGHTS
     losses["total"] = sum((weights[k] * v for k, v in losses.items()), torch.zeros(()))
     return losses
+
+
+def words_loss(text: Tensor, captions: Tensor) -> Tensor:
+    """Words for states sit at +-1/2 on the state axis; and a pair about one noun differs in nothing else.
+
+    Args:
+        text: (2 * PAIRS + C, E), normal and damaged in turns, then captions.
+        captions: (C,) where each caption belongs on the axis.
+    """
+    along = text @ STATE_AXIS
+    wanted = torch.cat([torch.tensor([-0.5, 0.5]).repeat(PAIRS), captions])
+    pairs = text[: 2 * PAIRS].unflatten(0, (PAIRS, 2))
+    return (along - wanted).square().mean() + 0.1 * (pairs[:, 1] - pairs[:, 0] - STATE_AXIS).square().sum(-1).mean()
 
 
 def kind_loss(
