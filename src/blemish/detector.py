@@ -31,6 +31,7 @@ from blemish.methods import create, load_class, recipes
 from blemish.methods import weights as weight_files
 from blemish.methods.base import Method
 from blemish.pictures import MAX_PIXELS, Picture, read_picture
+from blemish.published import locate
 
 PictureSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor | Picture"
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
@@ -78,8 +79,8 @@ def load(
     Args:
         method: A name from `blemish methods`.
         backbone: "embedded", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to be shared.
-        weights: What the method learnt (safetensors, or a published checkpoint). None takes what is shipped for this
-            method on this backbone.
+        weights: What the method learnt: a file (safetensors, or a published checkpoint), or the name of published
+            weights that `blemish weights pull` fetched. None takes what is shipped for this method on this backbone.
         object: What the pictures show ("metal nut"); methods that are told nothing ignore it.
         threshold: A picture with score >= threshold is anomalous. None gives no verdict.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
@@ -95,11 +96,10 @@ def load(
     cls = load_class(method)  # before the backbone: a misspelt name should not cost a download
     if precision not in get_args(Precision):
         raise UsageError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
-    place = _device(device)
-    tower = backbone if isinstance(backbone, Backbone) else load_backbone(os.fspath(backbone))
-    named = None if weights is None else Path(weights)
-    if named is not None and not named.is_file():
-        raise UsageError(f"there is no weights file {named}")
+    place = choose_device(device)
+    told = backbone.name if isinstance(backbone, Backbone) else os.fspath(backbone)
+    named = None if weights is None else locate(weights, method, told)  # before the backbone, too
+    tower = backbone if isinstance(backbone, Backbone) else load_backbone(told)
     if named is None and cls.info.trainable:
         named = _shipped(method, tower.fingerprint)
         if named is None:
@@ -334,7 +334,8 @@ def _resize(anomaly_map: Tensor, height: int, width: int) -> Tensor:
     return resized[0, 0]
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of that name, "auto" being a GPU if there is one. Raises UsageError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

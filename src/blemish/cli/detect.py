@@ -40,7 +40,7 @@ def detect(
         paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
         method: How CLIP is asked; `blemish methods` lists them.
         backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
-        weights: What the method learnt, if not what is shipped for it.
+        weights: What the method learnt, if not what is shipped for it: a file, or a name from `blemish weights list`.
         object_name: What the pictures show, such as "metal nut"; used by methods that are told.
         threshold: A picture with this score or a higher one is called anomalous.
         mask_threshold: The same for pixels, as a fraction of the method's scale. [default: that of the pictures]
@@ -61,13 +61,14 @@ def detect(
         raise UsageError(f"--batch-size is at least 1, not {batch_size}")
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels is at least 1, not {max_pixels}")
-    if weights is not None and not weights.is_file():
-        raise UsageError(f"there is no weights file {weights}")
 
     from blemish.methods import info
     from blemish.pictures import MAX_PIXELS
+    from blemish.published import locate
 
     told = info(method)  # also complains of an unknown name before anything is loaded
+    if weights is not None:
+        weights = locate(weights, method, backbone)
     if object_name != "object" and not told.needs_object:
         note(f"{method} is told nothing about the object; --object changes nothing.")
 

@@ -46,6 +46,8 @@ class Training:
     lr: float
     betas: tuple[float, float] | None = None
     """Of Adam; None for a method with another optimizer."""
+    masks: bool = True
+    """Whether it learns from masks; without, labels do."""
 
 
 class Method(nn.Module):

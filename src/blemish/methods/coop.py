@@ -75,7 +75,7 @@ class CoOp(Method):
     info = CATALOGUE["coop"]
     Recipe: ClassVar[type[CoOpRecipe]] = CoOpRecipe
     EMBEDDED: ClassVar[CoOpRecipe] = CoOpRecipe(size=256)
-    TRAINING = Training(epochs=50, batch_size=32, lr=2e-3)
+    TRAINING = Training(epochs=50, batch_size=32, lr=2e-3, masks=False)
     WARM_UP: ClassVar[float] = 1e-5
     """The learning rate of the first epoch."""
 

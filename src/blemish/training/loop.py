@@ -19,6 +19,8 @@ from blemish.errors import BlemishError, OutputError, UsageError
 from blemish.methods import recipes, weights
 from blemish.methods.base import Method
 from blemish.training import checkpoint
+from blemish.training.curves import draw
+from blemish.training.places import Places
 from blemish.training.samples import Cache, Features, Sample
 
 Losses = dict[str, Any]
@@ -65,12 +67,13 @@ def train(
         batch_size: samples per step, the last batch of an epoch may be smaller; default: the paper's, as for
             `lr` and `betas`.
         seed: of the order of the samples, and of what a method draws (dropout).
-        out: a folder for `weights.safetensors`, `checkpoint.safetensors` and `losses.jsonl` (a line per step); written
-            after every epoch, every `checkpoint_every` steps, and at the end. None writes nothing.
+        out: a folder, or the name of the weights file: where weights, checkpoint and losses are kept (see `Places`),
+            written after every epoch, every `checkpoint_every` steps, and at the end. None writes nothing.
         resume: goes on from the checkpoint in `out`, or starts if there is none.
         cache: where features are kept, see `Features`.
         trained_on: the data in words, for the header of the weights.
-        progress: called after each batch of features and each step.
+        progress: called after each batch of features and each step. If it raises KeyboardInterrupt after a step, that
+            step is kept.
 
     Returns:
         The losses of each step of this call, with "step" and "epoch" counted from 1.
@@ -112,13 +115,13 @@ def train(
         "betas": betas or paper.betas,
         "seed": seed,
     }
-    folder = None if out is None else Path(out)
-    start = _prepare(folder, resume, method, optimizer, settings)
+    places = None if out is None else Places.of(out)
+    start = _prepare(places, resume, method, optimizer, settings)
     history: list[Losses] = []
     training = method.training
     method.train()
     try:
-        with _log(folder, start) as log:
+        with _log(places, start, method.info.name) as log:
             for step in range(start, last):
                 epoch, place = divmod(step, per_epoch)
                 order = np.random.default_rng([seed, epoch]).permutation(len(features))
@@ -135,57 +138,81 @@ def train(
                     raise BlemishError(f"the loss at step {step + 1} is not finite: lower the learning rate")
                 history.append(record)
                 log(record)
-                report(Progress("steps", step + 1, last, record))
-                if (step + 1) % per_epoch == 0 or (step + 1) % checkpoint_every == 0 or step + 1 == last:
-                    _keep(folder, method, optimizer, step + 1, settings, trained_on)
+                keep = (step + 1) % per_epoch == 0 or (step + 1) % checkpoint_every == 0 or step + 1 == last
+                try:
+                    report(Progress("steps", step + 1, last, record))
+                except KeyboardInterrupt:
+                    keep = True
+                    raise
+                finally:
+                    if keep:
+                        _keep(places, method, optimizer, step + 1, settings, trained_on)
     finally:
         method.train(training)
     return history
 
 
 def _prepare(
-    folder: Path | None, resume: bool, method: Method, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+    places: Places | None, resume: bool, method: Method, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> int:
     """The number of steps already done."""
-    if folder is None:
+    if places is None:
         if resume:
-            raise UsageError("resuming needs the folder of the run: give out")
+            raise UsageError("resuming needs the files of the run: give out")
         return 0
-    path = folder / "checkpoint.safetensors"
-    if path.exists() and not resume:
-        raise OutputError(f"{folder} already holds a training run: resume it or give another folder", folder)
-    return checkpoint.load(path, method, optimizer, settings) if path.exists() else 0
+    if not resume and places.checkpoint.exists():
+        raise OutputError(f"{places.checkpoint} is of another run: resume it or choose another name", places.checkpoint)
+    if not resume and places.weights.exists():
+        raise OutputError(f"{places.weights} is there already: choose another name", places.weights)
+    return checkpoint.load(places.checkpoint, method, optimizer, settings) if places.checkpoint.exists() else 0
 
 
 def _keep(
-    folder: Path | None,
+    places: Places | None,
     method: Method,
     optimizer: torch.optim.Optimizer,
     step: int,
     settings: dict[str, Any],
     trained_on: str,
 ) -> None:
-    if folder is not None:
-        weights.save(method, folder / "weights.safetensors", trained_on=trained_on, source="trained with blemish")
-        checkpoint.save(folder / "checkpoint.safetensors", method, optimizer, step, settings)
+    if places is not None:
+        weights.save(method, places.weights, trained_on=trained_on, source="trained with blemish")
+        checkpoint.save(places.checkpoint, method, optimizer, step, settings)
 
 
 @contextlib.contextmanager
-def _log(folder: Path | None, start: int) -> Iterator[Callable[[Losses], object]]:
-    """A function that appends a line to losses.jsonl; lines after the checkpoint that is resumed are dropped."""
-    if folder is None:
+def _log(places: Places | None, start: int, name: str) -> Iterator[Callable[[Losses], object]]:
+    """A function that appends a line to the losses; lines after the checkpoint that is resumed are dropped.
+
+    In the end, also after an error, their curves are drawn.
+    """
+    if places is None:
         yield lambda _: None
         return
-    path = folder / "losses.jsonl"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = path.read_text(encoding="utf-8").splitlines()[:start] if start and path.exists() else []
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        file = path.open("a", encoding="utf-8", buffering=1)
+        places.folder.mkdir(parents=True, exist_ok=True)
+        kept = places.losses.read_text(encoding="utf-8").splitlines()[:start] if places.losses.exists() else []
+        _write(places.losses, "".join(f"{line}\n" for line in kept))
+        file = places.losses.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
-        raise OutputError(f"the run cannot be written to {folder}: {error.strerror or error}", folder) from error
+        raise _unwritable(places, error) from error
     with file:
-        yield lambda record: file.write(json.dumps(record) + "\n")
+        try:
+            yield lambda record: file.write(json.dumps(record) + "\n")
+        finally:
+            records = [json.loads(line) for line in places.losses.read_text(encoding="utf-8").splitlines()]
+            if records:
+                _write(places.curves, draw(records, f"{name}: losses of {len(records):,} steps"))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _unwritable(places: Places, error: OSError) -> OutputError:
+    return OutputError(f"the run cannot be written to {places.folder}: {error.strerror or error}", places.folder)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -70,7 +70,7 @@ class Features:
             return
         first = self._arrays(self._encode([samples[0]])[0])
         shapes = {name: (len(samples), *value.shape[1:]) for name, value in first.items()}
-        size = sum(int(np.prod(shape)) * first[name].itemsize for name, shape in shapes.items())
+        size = _bytes(first, len(samples))
         if told is not None:
             told(0, len(samples), size)
         folder = None if cache is None else self._folder(Path(cache), size)
@@ -86,6 +86,10 @@ class Features:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def size(self) -> int:
+        """Bytes that the features of all samples take; found by computing those of the first."""
+        return _bytes(self._arrays(self._encode([self._samples[0]])[0]), len(self))
 
     def batch(self, rows: Sequence[int]) -> tuple[ImageFeatures, Tensor, Tensor, list[str]]:
         """Features, masks (B, S, S) float32, labels (B,) int64 and object names, on the backbone's device."""
@@ -178,6 +182,10 @@ class Features:
         except OSError as error:
             raise OutputError(f"features cannot be kept in {parent}: {error.strerror or error}", parent) from error
         return folder
+
+
+def _bytes(first: Mapping[str, NDArray[Any]], count: int) -> int:
+    return count * sum(values.nbytes for values in first.values())
 
 
 def _digest(*arrays: NDArray[Any]) -> NDArray[np.uint8]:
