@@ -33,7 +33,7 @@ class Recipe:
 
     @property
     def image_scores(self) -> tuple[ImageScore, ...]:
-        """What `image_score` can be for this method, the paper's first."""
+        """What `image_score` can be for this method."""
         return "text", "map", "text+map"
 
     def __post_init__(self) -> None:
