@@ -63,5 +63,5 @@ class DatasetInfo:
 
     @property
     def assumed(self) -> bool:
-        """Whether none of its layouts was seen."""
-        return all(layout.assumed for layout in self.layouts)
+        """Whether one of its layouts was never seen."""
+        return any(layout.assumed for layout in self.layouts)

@@ -52,12 +52,9 @@ def split_folders(
     candidates = [folder for folder in folders_in(root) if any((folder / name).is_dir() for name in names)]
     if not candidates and any((root / name).is_dir() for name in names):
         candidates = [root]
-        categories, strangers = known_as(candidates, known)
-        categories = categories or {root: root.name}
-    else:
-        categories, strangers = known_as(candidates, known)
     if not candidates:
         return None
+    categories, strangers = known_as(candidates, known)
     found = Found(strangers=strangers)
     for folder, category in categories.items():
         places = [folder / name for name in splits.get(split, ()) if (folder / name).is_dir()]

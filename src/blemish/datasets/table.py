@@ -88,13 +88,16 @@ def load(entry: DatasetInfo, root: Path, split: str) -> Dataset:
 def _find(entry: DatasetInfo, root: Path, split: str) -> tuple[Layout, Path, Found]:
     """The first layout that fits the root, else the folder in it: the only one that fits, or the one named so."""
     here = _fitting(entry, root, split)
-    if here is not None:
+    if here is not None and here[2].samples:
         return here
-    below = [fit for folder in folders_in(root) if (fit := _fitting(entry, folder, split)) is not None]
+    fits = [_fitting(entry, folder, split) for folder in folders_in(root)]
+    below = [fit for fit in fits if fit is not None and fit[2].samples]
     called = {plain(word) for word in (entry.name, entry.title, *entry.aliases)}
     by_name = [fit for fit in below if plain(fit[1].name) in called]  # several sets may lie side by side
     if len(below) == 1 or len(by_name) == 1:
         return (by_name or below)[0]
+    if here is not None:
+        return here
     if below:
         several = ", ".join(fit[1].name for fit in below[:8])
         raise UsageError(f"{root} has several folders laid out like {entry.title}: give one of {several}")
