@@ -46,8 +46,9 @@ def to_markdown(result: Evaluation) -> str:
         head, body = by_category(result, metric)
         if body:
             parts += [f"## {TITLES[metric]} by category", _markdown(head, body)]
-    if body := _published_cells(result):
-        parts += ["## Published numbers", _markdown(_PUBLISHED, body), AUPRO_200]
+    head, body = published(result)
+    if body:
+        parts += ["## Published numbers", _markdown(head, body), AUPRO_200]
     parts += ["## How", *(f"- {line}" for line in provenance(result))]
     if missing := reasons(result):
         parts += ["## What is missing", *(f"- {line}" for line in missing)]
@@ -77,8 +78,9 @@ def show(result: Evaluation, console: Console) -> None:
                 table(f"{TITLES[metric]} by category, percent", head, [*body[:SHOWN], *body[SHOWN:][-1:]])
                 if rest > 0:
                     console.print(f"... and {rest} more categories in results.csv\n")
-    if body := _published_cells(result, means_only=True):
-        table("Published numbers of the same methods, percent", _PUBLISHED, body, words=2)
+    head, body = published(result, means_only=True)
+    if body:
+        table("Published numbers of the same methods, percent", head, body, words=2)
 
 
 def summary(result: Evaluation) -> str:
@@ -156,12 +158,13 @@ def percent(value: float) -> str:
 _PUBLISHED = ["method", "metric", "ours", "published", "difference", "backbone", "trained on", "table"]
 
 
-def _published_cells(result: Evaluation, *, means_only: bool = False) -> list[list[str]]:
+def published(result: Evaluation, *, means_only: bool = False) -> tuple[list[str], list[list[str]]]:
+    """The foremost published number of each metric beside ours; of single categories only for the same backbone."""
     chosen = best(result.published)
     order = {metric: place for place, metric in enumerate(METRICS)}
     wanted = [one for one in chosen.values() if one.category == MEAN or (not means_only and one.same_backbone)]
     wanted.sort(key=lambda one: (one.category != MEAN, one.category, one.method, order[one.metric]))
-    return [_published_row(one) for one in wanted]
+    return _PUBLISHED, [_published_row(one) for one in wanted]
 
 
 def _published_row(one: Comparison) -> list[str]:
@@ -188,7 +191,7 @@ def _mean_cells(row: Row) -> list[str]:
 
 
 def _cell(value: object) -> object:
-    return "" if value is None else f"{value:.6f}" if isinstance(value, float) else value
+    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else value
 
 
 def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
