@@ -132,3 +132,25 @@ def test_the_room_needs_no_torch() -> None:
     code = "import sys, blemish.datasets; print('torch' in sys.modules or 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    from blemish.datasets import check
+
+    folders("cup")(tmp_path)
+    told: list[tuple[int, int]] = []
+    check("folder", tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert told == [(number, 6) for number in range(1, 7)]
+
+
+def test_a_known_set_by_its_list(tmp_path: Path) -> None:
+    folders("01", normal="ok", bad="ko")(tmp_path)
+    item = {"img_path": "01/test/ko/000.png", "mask_path": "", "cls_name": "01", "anomaly": 1}
+    found = read("btad", meta(tmp_path, [item]))
+    assert [(s.label, s.object, s.masks) for s in found] == [(1, "metal1", None)]
+
+
+def test_the_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders(".")(tmp_path / "cup")
+    monkeypatch.chdir(tmp_path / "cup")
+    assert read("folder", ".").categories == ("cup",)

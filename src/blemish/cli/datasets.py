@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import columns, count, print_json, shown
+from blemish.cli.console import columns, count, print_json, progress, shown
 from blemish.datasets import Counts, DatasetInfo, Issue, Report, info, names
 from blemish.datasets import check as check_dataset
 
@@ -54,7 +56,15 @@ def check(name: str, path: Path, *, json: bool = False) -> int:
         path: The folder it was unpacked into, or its list.
         json: Print one JSON object instead of a table.
     """
-    report = check_dataset(name, path)
+    with contextlib.ExitStack() as stack:
+        advance: list[Callable[[], None]] = []
+
+        def look(done: int, total: int) -> None:
+            if not advance:
+                advance.append(stack.enter_context(progress(total, "looking at pictures")))
+            advance[0]()
+
+        report = check_dataset(name, path, progress=look)
     if json:
         print_json(_report(report))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def check(name: str, path: str | os.PathLike[str], *, progress: Callable[[int, i
     Args:
         name: One of `names()`, or an alias.
         path: Where it is.
-        progress: Called with (pictures looked at, pictures of this split).
+        progress: Called with (pictures looked at, pictures in all) after each.
 
     Raises:
         UsageError: unknown name, nothing there, or another layout.
@@ -71,6 +72,12 @@ def check(name: str, path: str | os.PathLike[str], *, progress: Callable[[int, i
     splits = {split: load(entry, root, split) for split in SPLITS}
     if not any(splits.values()):
         raise UsageError(nothing(entry, splits["test"]))
+    done, total = itertools.count(1), sum(map(len, splits.values()))
+
+    def look() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
     tallies: list[Tally] = []
     differences: list[str] = []
     issues: list[Issue] = []
@@ -85,7 +92,7 @@ def check(name: str, path: str | os.PathLike[str], *, progress: Callable[[int, i
         of_split = _tallies(entry, found)
         tallies += of_split
         differences += _differences(entry, found, of_split)
-        issues += _damage(found, progress)
+        issues += _damage(found, look)
     layout = splits["test"].layout
     if any(one.assumed for one in entry.layouts if one.text == layout):
         notes.append("this layout is assumed from descriptions: what does not fit may be our mistake")
@@ -145,10 +152,10 @@ def _differences(entry: DatasetInfo, found: Dataset, tallies: Sequence[Tally]) -
     return sentences
 
 
-def _damage(found: Dataset, progress: Callable[[int, int], object] | None) -> list[Issue]:
+def _damage(found: Dataset, look: Callable[[], None]) -> list[Issue]:
     """Pictures and masks whose headers cannot be read, and masks of another size than their pictures."""
     issues = []
-    for number, sample in enumerate(found, start=1):
+    for sample in found:
         try:
             size = picture_size(sample.path)
         except PictureError:
@@ -163,6 +170,5 @@ def _damage(found: Dataset, progress: Callable[[int, int], object] | None) -> li
             if size is not None and other is not None and other != size:
                 kind = f"mask of {other[0]} x {other[1]} for a picture of {size[0]} x {size[1]} pixels"
                 issues.append(Issue(kind, mask, sample.category))
-        if progress is not None:
-            progress(number, len(found))
+        look()
     return issues

@@ -20,7 +20,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """(width, height) of a picture as `read_picture` gives it (upright), from its header. Raises PictureError."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = _orientation(image) in (5, 6, 7, 8)
             width, height = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PictureError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
@@ -80,6 +80,13 @@ def mask_size(path: Path) -> tuple[int, int] | None:
             return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PictureError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    # For PNG `getexif` decodes the whole picture, in case the tag comes after the pixels; nobody writes it there.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return int(image.getexif().get(_ORIENTATION, 1))
 
 
 class _WrongSize(PictureError):

@@ -77,6 +77,8 @@ def load(entry: DatasetInfo, root: Path, split: str) -> Dataset:
     """All that is there of a split, which may be nothing. Raises UsageError as `read` does."""
     if not root.exists():
         raise UsageError(f"there is no file or folder {root}; check the path")
+    if root.name in ("", ".."):
+        root = root.resolve()  # the folder's name may become the category's
     layout, place, found = _find(entry, root, split)
     samples = [replace(s, object=entry.objects.get(s.category, s.object or s.category)) for s in found.samples]
     if found.strangers:
