@@ -43,6 +43,9 @@ def test_unknown_name() -> None:
         "from blemish.cli import main; main(['methods'])",
         "from blemish.cli import main; main(['methods', '--json'])",
         "from blemish.cli import main; main(['detect', 'x.png', '--treshold', '1'])",
+        "from blemish.cli import main; main(['train', '--help'])",
+        "from blemish.cli import main; main(['weights', 'import', '--help'])",
+        "from blemish.cli import main; main(['weights', 'list'])",
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:

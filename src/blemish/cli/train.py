@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from blemish.cli.console import count, note
 from blemish.errors import UsageError
@@ -19,8 +20,9 @@ from blemish.errors import UsageError
 if TYPE_CHECKING:
     from blemish.methods.base import Method
     from blemish.training import Places, Progress
+    from blemish.training.augment import Augmentation
     from blemish.training.files import FileSamples
-    from blemish.training.samples import Cache
+    from blemish.training.samples import Cache, Sample
 
 #: Features are kept in memory up to this many bytes, if --cache does not say otherwise.
 IN_MEMORY = 2 * 2**30
@@ -41,6 +43,8 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     seed: int = 0,
+    mosaic: float | None = None,
+    augment: bool | None = None,
     cache: str | None = None,
     resume: bool = False,
     trained_on: str | None = None,
@@ -65,6 +69,9 @@ def train(
         batch_size: Pictures per step. [default: the paper's]
         lr: Learning rate. [default: the paper's]
         seed: Of the first values, the order and all else that is drawn.
+        mosaic: Share of pictures that mosaics of four of their class take the place of. [default: the paper's for this
+            method and data set, mostly none]
+        augment: Turn, light, blur pictures at random. [default: the paper's] Features of such pictures cannot be kept.
         cache: Where the backbone's features are kept: a folder, `memory`, or `off` to compute them in every epoch.
             [default: memory up to 2 GiB, else off]
         resume: Go on with the run that was stopped, from its last checkpoint.
@@ -95,8 +102,9 @@ def train(
 
     paper = load_class(method).TRAINING
     samples = FileSamples(found, masks=paper is None or paper.masks)
+    drawn = _varied(samples, _augmentation(method, found.name, mosaic, augment), seed, cache)
     learner = _learner(method, backbone, changes, seed, device)
-    kept = _cache(learner, samples, cache)
+    kept = _cache(learner, samples, cache) if drawn is samples else False
     words = trained_on or f"{data.resolve().name} ({dataset}, {split}): {_counted(samples)}"
 
     run = _Run(places, samples, learner)
@@ -106,7 +114,7 @@ def train(
         run.finish(
             learn(
                 learner,
-                samples,
+                drawn,
                 epochs=epochs,
                 steps=steps,
                 batch_size=batch_size,
@@ -157,6 +165,32 @@ def _check_places(places: Places, resume: bool) -> None:
         raise UsageError(f"{places.checkpoint} is of another run: go on with it by --resume, or give another --out")
     if places.weights.exists():
         raise UsageError(f"{places.weights} is there already: give another --out")
+
+
+def _augmentation(method: str, dataset: str, mosaic: float | None, vary: bool | None) -> Augmentation:
+    """What the paper does with this data set, with what was asked for."""
+    from blemish.training.augment import PAPERS, Augmentation
+
+    tiles: Literal["anomalous", "kinds"] = "kinds" if method == "april-gan" else "anomalous"
+    paper = PAPERS.get((method, dataset), Augmentation(tiles=tiles))
+    return dataclasses.replace(
+        paper, mosaic=paper.mosaic if mosaic is None else mosaic, vary=paper.vary if vary is None else vary
+    )
+
+
+def _varied(samples: FileSamples, augmentation: Augmentation, seed: int, cache: str | None) -> Sequence[Sample]:
+    """The samples as they are, or varied."""
+    if not augmentation.mosaic and not augmentation.vary:
+        return samples
+    if cache not in (None, "off"):
+        raise UsageError(
+            "features of pictures that are varied cannot be kept: leave --cache out, or give --mosaic 0 --no-augment"
+        )
+    from blemish.training.augment import Augmented
+
+    ways = [f"mosaics {augmentation.mosaic:g}" if augmentation.mosaic else "", "augmented" if augmentation.vary else ""]
+    note(f"Pictures are varied ({', '.join(filter(None, ways))}): nothing of them is kept.")
+    return Augmented(samples, augmentation, seed=seed, sources=samples.sources)
 
 
 def _learner(name: str, backbone: str, changes: dict[str, Any], seed: int, device: str) -> Method:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,9 @@ def is_official(path: str | os.PathLike[str]) -> bool:
 def read_official(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A file the authors published: tensors and containers, no code (`weights_only=True`). Raises WeightsError."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's protocol, which users can do nothing about
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from UnpicklingError to KeyError on damaged or unsafe files
         raise WeightsError(f"{path} is damaged or holds more than tensors: it is not read", path) from error
     if not isinstance(state, dict):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
 from blemish.errors import UsageError
+from blemish.training.augment import Source
 from blemish.training.samples import Sample
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class FileSamples(Sequence[Sample]):
         picture = sample.picture()
         mask = sample.mask(picture.size) if sample.label else None
         return Sample(picture.image, mask, sample.label, sample.object or sample.category or "object")
+
+    @property
+    def sources(self) -> list[Source]:
+        """What mosaics have to know of each sample before it is opened."""
+        return [Source(sample.category, sample.label, sample.defect) for sample in self._samples]
 
     @property
     def anomalous(self) -> int:

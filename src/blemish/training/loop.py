@@ -19,6 +19,7 @@ from blemish.errors import BlemishError, OutputError, UsageError
 from blemish.methods import recipes, weights
 from blemish.methods.base import Method
 from blemish.training import checkpoint
+from blemish.training.augment import Augmented
 from blemish.training.curves import draw
 from blemish.training.places import Places
 from blemish.training.samples import Cache, Features, Sample
@@ -79,7 +80,8 @@ def train(
         The losses of each step of this call, with "step" and "epoch" counted from 1.
 
     Raises:
-        UsageError: the method has nothing to train, settings that do not fit together or to the run that is resumed.
+        UsageError: the method has nothing to train, settings that do not fit together or to the run that is resumed,
+            features are to be kept of pictures that are varied.
         OutputError: `out` holds another run, or cannot be written.
         BlemishError: the loss is not finite.
     """
@@ -90,6 +92,9 @@ def train(
         raise UsageError("give epochs or steps, not both")
     batch = batch_size or paper.batch_size
     report = progress or (lambda _: None)
+    varied = samples if isinstance(samples, Augmented) else None
+    if varied is not None and cache is not False:
+        raise UsageError("features of pictures that are varied cannot be kept: train with the cache off")
     if isinstance(samples, Features):
         features = samples
     else:
@@ -114,6 +119,7 @@ def train(
         "lr": initial,
         "betas": betas or paper.betas,
         "seed": seed,
+        "augmentation": None if varied is None else str(varied.augmentation),
     }
     places = None if out is None else Places.of(out)
     start = _prepare(places, resume, method, optimizer, settings)
@@ -124,6 +130,8 @@ def train(
         with _log(places, start, method.info.name) as log:
             for step in range(start, last):
                 epoch, place = divmod(step, per_epoch)
+                if varied is not None:
+                    varied.epoch = epoch
                 order = np.random.default_rng([seed, epoch]).permutation(len(features))
                 for group, rate in zip(optimizer.param_groups, initial, strict=True):
                     group["lr"] = method.learning_rate(rate, epoch, math.ceil(last / per_epoch))
