@@ -240,6 +240,12 @@ def _bmad(category: str, masks: str | None) -> Callable[[Path], None]:
     return build
 
 
+def _labels(root: Path) -> None:
+    _no_masks("good", "crack", ".png")(root)
+    for number in range(3):
+        mask(root / "ground_truth" / "crack" / f"Y{number}.png")
+
+
 def _meta(root: Path) -> None:
     folders("01", normal="ok", bad="ko")(root)
     items = [
@@ -353,6 +359,7 @@ TREES: list[Tree] = [
     Tree("bmad-his", "release", _bmad("HIS", None), {"HIS": (2, 3, 0)}, _trained("HIS")),
     Tree("folder", "categories", folders("cup", "mug", bad="crack"), _each("cup", "mug"), _trained("cup", "mug")),
     Tree("folder", "one", folders(".", normal="ok", bad="crack"), {"*": (2, 3, 3)}),
+    Tree("folder", "labels", _labels, {"*": (2, 3, 3)}),
     Tree("csv", "table", _csv, {"metal nut": (2, 3, 3)}),
     Tree("meta", "json", _meta, _each("01")),
 ]

@@ -170,8 +170,9 @@ def label_folders(
     normal: Sequence[str],
     skip: Sequence[str] = (),
     inside: str = "images",
+    masks: str = "",
 ) -> Found | None:
-    """One folder per label: `no/*`, `yes/*`. There are no splits (all is test) and no masks.
+    """One folder per label: `no/*`, `yes/*`. There are no splits: all is test.
 
     Args:
         root: The folder given.
@@ -180,8 +181,9 @@ def label_folders(
         normal: Folders of normal pictures, in lower case; all others hold anomalous ones.
         skip: Folders to leave out, in lower case.
         inside: Where the pictures are inside a label's folder, if not in it.
+        masks: The folder of folders of masks, one per label, where there may be one.
     """
-    folders = [folder for folder in folders_in(root) if folder.name.lower() not in skip]
+    folders = [folder for folder in folders_in(root) if folder.name.lower() not in (*skip, masks)]
     if not any(folder.name.lower() in normal for folder in folders):
         return None
     found = Found()
@@ -190,9 +192,12 @@ def label_folders(
     category = known[0] if known else root.name
     for folder in sorted(folders, key=lambda folder: folder.name.lower() not in normal):
         anomalous = folder.name.lower() not in normal
-        for path in pictures_in(folder) or pictures_in(folder / inside):
-            masks = None if anomalous else ()
-            found.samples.append(Sample(path, int(anomalous), category, masks, category, folder.name))
+        files = pictures_in(folder) or pictures_in(folder / inside)
+        if anomalous and masks and (root / masks / folder.name).is_dir():
+            _add_pairs(found, files, root / masks / folder.name, category, folder.name, ())
+            continue
+        marked = None if anomalous else ()
+        found.samples += [Sample(path, int(anomalous), category, marked, category, folder.name) for path in files]
     return found
 
 

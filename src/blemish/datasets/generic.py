@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from blemish.datasets.entry import DatasetInfo, Layout
-from blemish.datasets.folders import split_folders
+from blemish.datasets.folders import label_folders, split_folders
 from blemish.datasets.lists import csv_list, meta_json
 
 NORMAL = ("good", "ok", "OK", "normal", "Normal")
@@ -27,6 +27,10 @@ GENERIC = (
                 "[<category>/]test/{good,<defect>}/*, [<category>/]ground_truth/<defect>/<stem>[_mask].*, and "
                 "train/good/* where there is training; normal pictures may lie in good, ok or normal",
                 partial(split_folders, normal=NORMAL),
+            ),
+            Layout(
+                "{good,<defect>}/*, ground_truth/<defect>/<stem>[_mask].*; all is test",
+                partial(label_folders, normal=("good", "ok", "normal"), masks="ground_truth"),
             ),
         ),
         notes="Masks are optional. The category's name is its object's.",
