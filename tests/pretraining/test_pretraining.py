@@ -147,23 +147,24 @@ def test_checkpoints_bring_everything_back(tmp_path: Path) -> None:
     from copy import deepcopy
 
     from model import make_model
-    from train import load_checkpoint, parameter_groups, save_checkpoint
+    from train import load_checkpoint, optimizers, save_checkpoint
 
     torch.manual_seed(0)
     model = make_model()
     average = deepcopy(model)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-3, fused=True)
+    opts = optimizers(model, 1e-3, 0.05)
     for p in model.parameters():
         p.grad = torch.randn_like(p)
-    optimizer.step()
-    save_checkpoint(tmp_path / "c.safetensors", model, average, optimizer, 7)
+    for opt in opts:
+        opt.step()
+    save_checkpoint(tmp_path / "c.safetensors", model, average, opts, 7)
     other = make_model()
     other_average = deepcopy(other)
-    fresh = torch.optim.AdamW(parameter_groups(other, 0.05), lr=1e-3, fused=True)
+    fresh = optimizers(other, 1e-3, 0.05)
     assert load_checkpoint(tmp_path / "c.safetensors", other, other_average, fresh) == 7
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         p.grad = q.grad = torch.ones_like(p)
-    optimizer.step()
-    fresh.step()
+    for opt in (*opts, *fresh):
+        opt.step()
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q)
