@@ -29,6 +29,7 @@ def make_model(vocab: int = 4096, eos: int = 4095, bos: int = 4094) -> CLIPModel
         image = model.vision_model.embeddings
         image.patch_embedding.weight.copy_(cosine_patches(256, 16))
         image.position_embedding.weight.zero_()
+        image.class_embedding.zero_()  # it looks at all patches alike at first; else it would see only itself
         image.position_embedding.weight[1:] = 0.3 * grid_positions(256, 16)
         for block in model.vision_model.encoder.layers:
             mimetic(block.self_attn)
@@ -38,13 +39,13 @@ def make_model(vocab: int = 4096, eos: int = 4095, bos: int = 4094) -> CLIPModel
 def mimetic(attention: nn.Module) -> None:
     """Start attention as trained ones look (Trockman and Kolter, 2023): tokens take away the mean of their likes.
 
-    Per head W_q W_k^T is near 0.7 (I + noise), and W_v W_out near 0.4 (noise - I): what is left of a token is what its
+    Per head W_q W_k^T is near 0.35 (I + noise), and W_v W_out near 0.4 (noise - I): what is left of a token is what its
     likes do not have, which is what an anomaly is.
     """
     width, heads = attention.q_proj.weight.shape[0], attention.num_heads
     rank, eye = width // heads, torch.eye(width)
     for h in range(heads):
-        u, s, vt = torch.linalg.svd(0.7 * (torch.randn(width, width) / width**0.5 + eye))
+        u, s, vt = torch.linalg.svd(0.35 * (torch.randn(width, width) / width**0.5 + eye))
         rows = slice(h * rank, (h + 1) * rank)
         attention.q_proj.weight[rows] = (u[:, :rank] * s[:rank] ** 0.5).T
         attention.k_proj.weight[rows] = vt[:rank] * s[:rank, None] ** 0.5

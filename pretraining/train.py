@@ -52,10 +52,10 @@ PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "laye
 OTHER_WEIGHTS = {
     "last_top": 0.3,
     "value_top": 0.3,
-    "cls": 0.6,
-    "cls_raw": 0.4,
-    "contrast": 0.15,
-    "kind": 0.1,
+    "cls": 1.0,
+    "cls_raw": 0.5,
+    "contrast": 0.4,
+    "kind": 0.2,
     "words": 2.0,
 }
 #: What validation asks with: papers' words, in templates that training does not show.
@@ -196,7 +196,7 @@ def words_loss(text: Tensor, captions: Tensor) -> Tensor:
     along = text @ STATE_AXIS
     wanted = torch.cat([torch.tensor([-0.5, 0.5]).repeat(PAIRS), captions])
     pairs = text[: 2 * PAIRS].unflatten(0, (PAIRS, 2))
-    return (along - wanted).square().mean() + 0.1 * (pairs[:, 1] - pairs[:, 0] - STATE_AXIS).square().sum(-1).mean()
+    return (along - wanted).square().mean() + 0.05 * (pairs[:, 1] - pairs[:, 0] - STATE_AXIS).square().sum(-1).mean()
 
 
 def kind_loss(
