@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,26 @@ def test_killed_and_resumed_is_unbroken(train, tmp_path: Path, monkeypatch, meth
     assert train(method, broken, "--steps", 6, "--resume").code == 0
     assert files(whole) == files(broken)
     assert set(files(whole)) == {"x.safetensors", "x.checkpoint.safetensors", "x.losses.jsonl", "x.losses.svg"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_killed_for_real(train, plates: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole" / "x.safetensors", tmp_path / "broken" / "x.safetensors"
+    train("april-gan", whole, "--steps", 100)
+    options = {"data": plates, "out": broken, "backbone": tiny_backbone, "recipe": SMALL, "steps": 100, "batch-size": 2}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    process = subprocess.Popen([sys.executable, "-m", "blemish", "train", "april-gan", "--device", "cpu", *words])
+    losses = broken.with_name("x.losses.jsonl")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if losses.exists() and losses.read_bytes().count(b"\n") >= 5:
+            break
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert train("april-gan", broken, "--steps", 100, "--resume").code == 0
+    assert files(whole) == {name: content for name, content in files(broken).items() if ".partial" not in name}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")

@@ -91,14 +91,16 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
     from blemish.errors import WeightsError
     from blemish.methods import weights
+    from blemish.methods.published import method_of
 
     common = {"path": str(path), "bytes": path.stat().st_size}
     try:
         if not weights.is_official(path):
             return {"kind": "method weights", **common, **dataclasses.asdict(weights.read_header(path))}
-        if "prompt_learner" in weights.read_official(path):
-            return {"kind": "published method weights", **common, "method": "anomalyclip"}
-        reason = "it has no prompt_learner"
+        method = method_of(weights.read_official(path))
+        if method is not None:
+            return {"kind": "published method weights", **common, "method": method}
+        reason = "it is like no published file that is known"
     except WeightsError as error:
         reason = str(error)
     try:
