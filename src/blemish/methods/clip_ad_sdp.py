@@ -47,6 +47,10 @@ class ClipAdSdpRecipe(RepresentativeRecipe):
     sigma: float = 8.0
     """Gaussian smoothing of the map, in pixels; 0 for none. With adapters the scripts take 2 for VisA."""
 
+    @property
+    def image_scores(self) -> tuple[ImageScore, ...]:
+        return "text+map", "text", "map"
+
     def check(self) -> None:
         super().check()
         require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")

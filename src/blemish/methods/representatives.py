@@ -1,6 +1,7 @@
 """Representative vector selection (CLIP-AD): many sentence embeddings, one vector that stands for them.
 
-Every function takes unit vectors as the rows of an array (n, E) and gives a vector (E,) of any length, in float64.
+Every function takes unit vectors as the rows of an array (n, E) and gives a vector (E,) of any length. Means are taken
+in float32 like the code's: the float16 that they are rounded to shows their last digits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from blemish.methods.recipes import Recipe, require
 from blemish.prompts import PromptSet
 
 Selection: TypeAlias = Literal["mean", "pca", "kde", "dbscan", "mean-shift"]
-Array: TypeAlias = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.floating]
 
 #: Width of the Gaussian kernel in the paper's density estimate.
 BANDWIDTH = 0.3
@@ -57,7 +58,7 @@ def representative_texts(method: Method, prompts: PromptSet, objects: Sequence[s
     return torch.from_numpy(np.array(vectors, np.float32).reshape(shape)).to(method.device)
 
 
-def represent(units: NDArray[np.floating], recipe: RepresentativeRecipe) -> NDArray[np.float32]:
+def represent(units: Array, recipe: RepresentativeRecipe) -> NDArray[np.float32]:
     """The unit vector (E,) that the recipe selects for (n, E) unit vectors."""
     vector = select(units, recipe)
     if recipe.rep_vec == "mean" or not recipe.half_text:
@@ -68,9 +69,8 @@ def represent(units: NDArray[np.floating], recipe: RepresentativeRecipe) -> NDAr
     return (half / norm).astype(np.float16).astype(np.float32)
 
 
-def select(units: NDArray[np.floating], recipe: RepresentativeRecipe) -> Array:
+def select(units: Array, recipe: RepresentativeRecipe) -> Array:
     """The vector before rounding and normalisation."""
-    rows = units.astype(np.float64)
     selections: dict[str, Callable[[Array], Array]] = {
         "mean": mean,
         "pca": pca,
@@ -78,7 +78,7 @@ def select(units: NDArray[np.floating], recipe: RepresentativeRecipe) -> Array:
         "dbscan": lambda e: dbscan(e, recipe.dbscan_eps, recipe.dbscan_min_samples),
         "mean-shift": mean_shift,
     }
-    return selections[recipe.rep_vec](rows)
+    return selections[recipe.rep_vec](units)
 
 
 def mean(rows: Array) -> Array:
@@ -93,7 +93,8 @@ def pca(rows: Array) -> Array:
     Not a direction in the space of the embeddings but a weighted sum of them, each freed of the mean of its entries;
     the sign is the one that points along the mean.
     """
-    centred = rows.T - rows.mean(axis=1)
+    exact = rows.astype(np.float64)
+    centred = exact.T - exact.mean(axis=1)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     vector: Array = centred @ vectors[:, -1]
     return vector if vector @ mean(rows) >= 0 else -vector

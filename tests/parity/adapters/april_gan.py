@@ -27,6 +27,14 @@ def outputs(case: Case) -> dict[str, Array]:
     return training(case, method, "patch_tokens") if case.data.get("mode") == "train" else inference(case, method)
 
 
+def exceptions(case: Case) -> dict[str, Array]:
+    """A gradient near Adam's epsilon is noise in float32, and so is how far Adam moves by it: up to lr."""
+    if case.data.get("mode") != "train":
+        return {}
+    lr, bias = case.data["params"]["learning_rate"], case.expected["fc.0.bias"]
+    return {"fc.0.bias": np.where(np.abs(bias[1] - bias[0]) < 0.9 * lr, lr, 0.0)}
+
+
 def make_method(case: Case) -> AprilGAN:
     p = case.data["params"]
     recipe = AprilGanRecipe(
@@ -91,7 +99,9 @@ def _memories(case: Case, method: AprilGAN) -> dict[str, Memory]:
 
 def _few_shot(case: Case, method: AprilGAN, features: ImageFeatures, memories: dict[str, Memory]) -> dict[str, Array]:
     out = {
-        f"memory.{name}.{tap.layer}": array(rows) for name, memory in memories.items() for tap, rows in memory.taps.items()
+        f"memory.{name}.{tap.layer}": array(rows)
+        for name, memory in memories.items()
+        for tap, rows in memory.taps.items()
     }
     maps = [
         torch.cat(method.distance_maps(only(features, row), memories[name]))
@@ -164,9 +174,7 @@ def class_results(
 
 def in_shape(case: Case, out: dict[str, Array]) -> dict[str, Array]:
     """Cases keep only the first pictures, or the first rows of a memory, of large outputs."""
-    return {
-        name: value[: len(case.expected[name])] if name in case.expected else value for name, value in out.items()
-    }
+    return {name: value[: len(case.expected[name])] if name in case.expected else value for name, value in out.items()}
 
 
 def training(case: Case, method: Any, tokens: str) -> dict[str, Array]:
@@ -188,7 +196,9 @@ def training(case: Case, method: Any, tokens: str) -> dict[str, Array]:
             columns.setdefault(key, []).append(value.copy())
 
     def note_parameters() -> None:
-        note(param_norms=array(torch.stack([p.norm() for p in ordered])), **{"fc.0.bias": array(parameters["fc.0.bias"])})
+        note(
+            param_norms=array(torch.stack([p.norm() for p in ordered])), **{"fc.0.bias": array(parameters["fc.0.bias"])}
+        )
 
     p = d["params"]
     optimizer = method.optimizer(lr=p["learning_rate"], betas=tuple(d["optimizer"]["betas"]))

@@ -10,7 +10,7 @@ from cases import Array, Case, array
 from adapters.clip_ad_sdp import text_side
 from blemish.methods import representatives as rvs
 from blemish.methods.clip_ad import ClipAD, ClipAdRecipe
-from blemish.methods.ensemble import sentence_units
+from blemish.methods.maps import normalise
 
 STATES = ("normal", "abnormal")
 
@@ -28,10 +28,16 @@ def outputs(case: Case) -> dict[str, Array]:
             texts = [rvs.represent(rows[state], recipe) for state in STATES]
             out[f"text_features.{key}"] = np.stack(texts, axis=1)
             for state in STATES:
-                out |= _parts(case, rows[state].astype(np.float64), recipe, f"{key}.{state}")
+                out |= _parts(case, rows[state], recipe, f"{key}.{state}")
     if d["source"] == "clip" and "f32" in d["variants"]:
         _check_the_method(case, out)
     return out
+
+
+def exceptions(case: Case) -> dict[str, Array]:
+    """A value near a rounding boundary may land on the neighbouring half, as the notes say; they are rounded twice."""
+    halves = {name: value for name, value in case.expected.items() if name.startswith("class_embeddings.f16.")}
+    return {name: np.abs(value) * 2.0**-9 for name, value in halves.items()}
 
 
 def _parts(case: Case, rows: Array, recipe: ClipAdRecipe, key: str) -> dict[str, Array]:
@@ -53,7 +59,7 @@ def _parts(case: Case, rows: Array, recipe: ClipAdRecipe, key: str) -> dict[str,
 def _check_the_method(case: Case, out: dict[str, Array]) -> None:
     """The same through the method."""
     for rep_vec, dataset in case.data["runs"]:
-        recipe = ClipAdRecipe(activation=case.data["activation"], **text_side(rep_vec, dataset))
+        recipe = ClipAdRecipe(activation=case.data.get("activation", "checkpoint"), **text_side(rep_vec, dataset))
         found = array(ClipAD(case.backbone, recipe).text_features(case.data["class_names"])[0].T)
         assert np.allclose(found, out[f"text_features.f32.{rep_vec}.{dataset}"], atol=1e-6)
 
@@ -71,14 +77,16 @@ def _synthetic(case: Case) -> dict[str, Array]:
 
 
 def _sentences(case: Case) -> dict[str, Array]:
-    method = ClipAD(case.backbone, ClipAdRecipe(activation=case.data["activation"]))
+    """Not normalised."""
+    method = ClipAD(case.backbone, ClipAdRecipe(activation=case.data.get("activation", "checkpoint")))
+    sentences = method.PROMPTS.sentences(case.data["class_names"][0])
     with torch.no_grad():
-        units = sentence_units(method, method.PROMPTS, case.data["class_names"][0])
-    return {state: array(e) for state, e in zip(STATES, units, strict=True)}
+        found = [case.backbone.encode_text(case.backbone.tokenize(group)) for group in sentences]
+    return {state: array(e) for state, e in zip(STATES, found, strict=True)}
 
 
 def _unit(rows: Array) -> Array:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return array(normalise(torch.from_numpy(rows)))
 
 
 def _half(rows: Array) -> Array:

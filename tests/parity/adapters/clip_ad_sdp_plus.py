@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from cases import Array, Case, array
 
-from adapters.april_gan import in_shape, training
+from adapters.april_gan import exceptions, in_shape, training
 from adapters.clip_ad_sdp import inference, make_recipe
 from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus
 from blemish.methods.maps import normalise
+
+__all__ = ["exceptions", "outputs"]
 
 
 def outputs(case: Case) -> dict[str, Array]:
