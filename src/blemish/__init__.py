@@ -20,6 +20,7 @@ from blemish.errors import BlemishError, OutputError, PictureError, UsageError, 
 if TYPE_CHECKING:
     from blemish.detection import Detection, Provenance, Region
     from blemish.detector import Detector, load
+    from blemish.evaluation import evaluate
     from blemish.pictures import Picture, find_pictures, read_picture
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _LAZY = {
     "Picture": "blemish.pictures",
     "Provenance": "blemish.detection",
     "Region": "blemish.detection",
+    "evaluate": "blemish.evaluation",
     "find_pictures": "blemish.pictures",
     "load": "blemish.detector",
     "read_picture": "blemish.pictures",
@@ -47,6 +49,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "evaluate",
     "find_pictures",
     "load",
     "read_picture",

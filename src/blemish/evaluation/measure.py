@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -43,7 +43,7 @@ class Options:
     aupro: Aupro = "exact"
     fpr_limit: float = 0.3
     seed: int = 0
-    exact_pixels: int = EXACT_PIXELS
+    exact_pixels: int = field(default_factory=lambda: EXACT_PIXELS)
 
     def __post_init__(self) -> None:
         if self.aupro not in get_args(Aupro):

@@ -61,6 +61,7 @@ class Row:
         image_auroc_high: Its upper end.
         image_f1_threshold: The score that reaches `image_f1_max` (of the mean row: no threshold to use).
         pixel_f1_threshold: The map value that reaches `pixel_f1_max`.
+        pixel_categories: Of how many categories the pixel metrics are the mean; those without masks are left out.
         pixel_error: How far pixel metrics can be from the exact ones, at most; 0 = they are exact.
         undefined: For each metric that is nan, the reason.
     """
@@ -85,6 +86,7 @@ class Row:
     pixel_f1_threshold: float
     pixel_iou: float
     pixel_aupro: float
+    pixel_categories: int
     pixel_error: float
     undefined: Mapping[str, str] = field(default_factory=dict)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from blemish.datasets.samples import Sample
-from blemish.evaluation.measure import PIXEL, Options, entry_of, no_pixels, told_pixels
+from blemish.evaluation.measure import NO_MASKS, PIXEL, Options, entry_of, no_pixels, told_pixels
 from blemish.evaluation.record import Finished, Record
 from blemish.evaluation.result import MEAN, Row, Rule
 from blemish.metrics import (
@@ -51,6 +51,7 @@ class _Part:
         self.pictures, self.anomalous, self.failed = labels.size, int(labels.sum()), failed
         self.image = image_metrics(labels, scores) if labels.size else _NO_IMAGES
         self.pixel = no_pixels(missing) if found is None else told_pixels(found.pixel, found.undefined)
+        self.masked = self.pixel.undefined.get("auroc") not in (NO_MASKS, SET_WIDE)
         self.error = 0.0 if found is None else found.error
         self.draws: list[float] = []
         self.low = self.high = math.nan
@@ -103,7 +104,9 @@ def rows_of(
 def _table(name: str, dataset: str, rule: Rule, parts: Mapping[str, _Part]) -> list[Row]:
     rows = [_row(name, dataset, rule, category, part) for category, part in parts.items()]
     image = class_mean({category: part.image for category, part in parts.items()})
-    pixel = class_mean({category: part.pixel for category, part in parts.items()})
+    # A category that comes without masks is no part of the pixel means, and the row says of how many they are.
+    masked = {category: part.pixel for category, part in parts.items() if part.masked}
+    pixel = class_mean(masked or {category: part.pixel for category, part in parts.items()})
     low, high = _mean_interval(list(parts.values()))
     rows.append(
         Row(
@@ -117,7 +120,8 @@ def _table(name: str, dataset: str, rule: Rule, parts: Mapping[str, _Part]) -> l
             failed=sum(part.failed for part in parts.values()),
             image_auroc_low=low,
             image_auroc_high=high,
-            pixel_error=math.fsum(part.error for part in parts.values()) / len(parts),
+            pixel_categories=len(masked),
+            pixel_error=math.fsum(part.error for part in parts.values()) / max(len(masked), 1),
             **_numbers(image, pixel),
             undefined=_reasons(image, pixel),
         )
@@ -137,6 +141,7 @@ def _row(name: str, dataset: str, rule: Rule, category: str, part: _Part) -> Row
         failed=part.failed,
         image_auroc_low=part.low,
         image_auroc_high=part.high,
+        pixel_categories=int(part.masked),
         pixel_error=part.error,
         **_numbers(part.image, part.pixel),
         undefined=_reasons(part.image, part.pixel),

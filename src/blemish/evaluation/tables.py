@@ -88,9 +88,11 @@ def summary(result: Evaluation) -> str:
     rows = [row for row in result.rows if row.mean]
     pictures = max((row.pictures for row in rows), default=0)
     anomalous = max((row.anomalous for row in rows), default=0)
-    count = len(result.categories)
+    count, masked = len(result.categories), max((row.pixel_categories for row in rows), default=0)
+    some = f"; pixel metrics are of the {masked} with masks" if 0 < masked < count else ""
+    kinds = "1 category" if count == 1 else f"{count} categories"
     return (
-        f"{pictures:,} pictures ({anomalous:,} anomalous) in {count} {'category' if count == 1 else 'categories'}, "
+        f"{pictures:,} pictures ({anomalous:,} anomalous) in {kinds}{some}, "
         f"backbone {result.facts.get('backbone')} ({result.facts.get('backbone_fingerprint')}). "
         "All numbers in percent; intervals are 95 % bootstrap intervals of image AUROC over pictures."
     )

@@ -52,7 +52,9 @@ def mean_curve(pairs: Iterable[tuple[Labels, Floats]], curve: Callable[[Labels, 
         single = curve(labels, scores)
         # Upright steps lean over by nothing that can be seen, so that each place has one height.
         lean = single.x + np.arange(single.x.size) * 1e-12
-        heights.append(np.interp(places, lean, single.y))
+        height = np.interp(places, lean, single.y)
+        height[-1] = single.y[-1]  # which leaned out of sight
+        heights.append(height)
     if len(heights) == 1:
         return single
     return Curve(places, np.mean(heights, axis=0)) if heights else None

@@ -25,7 +25,7 @@ _KINDS: dict[Kind, tuple[str, str]] = {
     "found": ("Found", "anomalous pictures that stand out most clearly from the normal ones of their category"),
     "missed": ("Missed", "anomalous pictures that are hardest to tell: many normal ones score as high or higher"),
     "false alarm": ("False alarms", "normal pictures that score higher than many anomalous ones"),
-    "quiet": ("Left in peace", "normal pictures that score lower than the anomalous ones"),
+    "quiet": ("Passed", "normal pictures that score lower than the anomalous ones"),
 }
 _READING = {
     "image AUROC": "the chance that an anomalous picture scores higher than a normal one of its category; 50 is chance",
@@ -117,10 +117,16 @@ def _ranking(result: Evaluation) -> str:
         body.append(f'<tr><th scope="row">{line}{escape(row.name)}</th><td>{where}</td>{"".join(cells)}</tr>')
     return (
         "<section><h2>Ranking</h2><p>Means over the categories, in percent; the best of each column is bold. The dot "
-        "is the image AUROC, the line its 95 % interval, the dashed line chance.</p>"
-        f'<div class="wide"><table><thead><tr><th scope="col">method</th><th scope="col">0 … 50 … 100</th>{head}</tr>'
+        f"is the image AUROC, the line its 95 % interval, the dashed line chance. {_masked(result)}</p>"
+        f'<div class="wide"><table><thead><tr><th scope="col">method</th><th scope="col">0 · 50 · 100</th>{head}</tr>'
         f"</thead><tbody>{''.join(body)}</tbody></table></div></section>"
     )
+
+
+def _masked(result: Evaluation) -> str:
+    """Of how many categories the pixel metrics are, where not of all."""
+    masked, count = max(row.pixel_categories for row in result.means), len(result.categories)
+    return f"Pixel metrics are means over the {masked} of {count} categories with masks." if 0 < masked < count else ""
 
 
 def _curves(record: Record, ranking: Sequence[Row], categories: Mapping[str, Sequence[Sample]]) -> str:
@@ -202,7 +208,7 @@ def _categories(result: Evaluation, ranking: Sequence[Row]) -> str:
 
 
 def _galleries(record: Record, ranking: Sequence[Row], categories: Mapping[str, Sequence[Sample]]) -> str:
-    parts = []
+    parts: list[str] = []
     for row in ranking:
         found = gallery(record, row.method, categories)
         if found is None:

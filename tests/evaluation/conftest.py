@@ -1,0 +1,52 @@
+"""Miniature trees, and methods with weights for the stand-in backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from evaluation_trees import add_category
+
+from blemish import methods
+from blemish.clip import Backbone, load_backbone
+from blemish.methods import weights
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two categories with masks."""
+    for category in ("grid", "metal_nut"):
+        add_category(tmp_path / "data", category)
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def backbone(tiny_backbone: Path) -> Backbone:
+    return load_backbone(str(tiny_backbone))
+
+
+@pytest.fixture(scope="session")
+def learnt(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Weights of every method that has some, as drawn."""
+    folder = tmp_path_factory.mktemp("learnt")
+    found = {}
+    for name in methods.names():
+        if methods.info(name).trainable:
+            found[name] = folder / f"{name}.safetensors"
+            weights.save(methods.create(name, backbone), found[name], trained_on="nothing", source="a test")
+    return found
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each backbone pass got."""
+    calls: list[int] = []
+    original = Backbone.encode_image
+
+    def counted(self: Backbone, pixels: object, *rest: object) -> object:
+        calls.append(len(pixels))  # type: ignore[arg-type]
+        return original(self, pixels, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Backbone, "encode_image", counted)
+    return calls

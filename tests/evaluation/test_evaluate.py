@@ -1,0 +1,193 @@
+"""`blemish.evaluate` from a folder to rows: every method, shared passes, resuming, recomputing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_trees import CHEAP, evaluate, numbers
+
+import blemish
+from blemish import methods
+from blemish.clip import Backbone
+from blemish.errors import UsageError
+from blemish.evaluation import METRICS, recompute
+from blemish.evaluation.scoring import Scorer
+from blemish.metrics import auroc, pixel_metrics
+from blemish.training.masks import mask_tensor
+
+
+@pytest.mark.slow
+def test_every_method(data: Path, backbone: Backbone, learnt: Mapping[str, Path], passes: list[int]) -> None:
+    result = evaluate(data, backbone, methods=["all"], weights=learnt)
+    names = methods.names()
+    assert [row.method for row in result.rows if row.mean and row.scores == "picture"] == names
+    for name in names:
+        for category in (None, "grid", "metal_nut"):
+            row = result.row(name, category)
+            assert row.pictures == (16 if category is None else 8)
+            assert row.anomalous == row.pictures // 2
+            assert all(0 <= getattr(row, metric) <= 1 for metric in METRICS), name
+            assert 0 <= row.image_auroc_low <= row.image_auroc_high <= 1
+    different = {methods.create(name, backbone).computation for name in names}
+    assert len(result.facts["passes"]) == len(different) < len(names)
+    assert sum(passes) == 16 * len(different)
+
+
+def test_methods_that_compute_alike_cost_one_pass(data: Path, backbone: Backbone, passes: list[int]) -> None:
+    evaluate(data, backbone, methods=["clip"])
+    alone = list(passes)
+    passes.clear()
+    evaluate(data, backbone, methods=["clip", "clip-ac"])
+    assert passes == alone == [8, 8]
+
+
+def test_text_is_encoded_once_per_object(data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    cls = methods.load_class("clip")
+    original = cls.text_features
+    monkeypatch.setattr(cls, "text_features", lambda self, names: told.append(list(names)) or original(self, names))
+    evaluate(data, backbone, methods=["clip"], batch_size=3)
+    assert told == [["grid"], ["metal_nut"]]
+
+
+def test_numbers_are_those_of_the_metrics(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    row = evaluate(data, backbone, methods=["clip"], out=out, maps=True).row("clip", "grid")
+    lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    here = [line for line in lines if line["category"] == "grid"]
+    assert row.image_auroc == auroc([line["label"] for line in here], [line["score"] for line in here])
+    samples = blemish.datasets.read("folder", data, categories=["grid"])
+    maps = [np.load(out / "maps" / "clip" / "grid" / f"{line['path']}.npy") for line in here]
+    masks = [mask_tensor(sample.mask(), len(maps[0])).numpy() for sample in samples]
+    exact = pixel_metrics(masks, maps)
+    assert (row.pixel_auroc, row.pixel_ap, row.pixel_aupro) == (exact.auroc, exact.ap, exact.aupro)
+    assert maps[0].dtype == np.float32
+    for line, one in zip(here, maps, strict=True):
+        assert line["peak"] == one.max()
+
+
+def test_a_detector_gives_the_same_scores(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    evaluate(data, backbone, methods=["clip"], out=tmp_path / "out")
+    detector = blemish.load("clip", backbone=backbone, device="cpu")
+    for raw in (tmp_path / "out" / "scores.jsonl").read_text().splitlines():
+        line = json.loads(raw)
+        found = detector.detect(data / line["path"], object=line["category"])
+        assert found.score == pytest.approx(line["score"], abs=1e-5)
+
+
+def test_goes_on_after_a_kill(
+    data: Path, backbone: Backbone, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluate(data, backbone, out=tmp_path / "whole", batch_size=2)
+    passes.clear()
+    original = Scorer._ride
+
+    def dying(self: Scorer, *rest: object) -> None:
+        if len(passes) == 5:
+            raise KeyboardInterrupt
+        original(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scorer, "_ride", dying)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(data, backbone, out=tmp_path / "out", batch_size=2)
+    monkeypatch.undo()
+    scores = tmp_path / "out" / "scores.jsonl"
+    assert len(scores.read_text().splitlines()) == 5 * 2 * 2
+    with scores.open("a") as file:
+        file.write('{"method": "clip", "categ')  # cut off while being written
+    with blemish.evaluation.prepared(data, backbone=backbone, methods=CHEAP, out=tmp_path / "out") as run:
+        assert (run.todo, run.taken_over) == (12, 20)
+        again = run.execute()
+    assert numbers(again) == numbers(whole)
+    assert len(scores.read_text().splitlines()) == 32
+
+
+def test_nothing_is_done_twice(data: Path, backbone: Backbone, tmp_path: Path, passes: list[int]) -> None:
+    first = evaluate(data, backbone, methods=["clip"], out=tmp_path / "out")
+    passes.clear()
+    second = evaluate(data, backbone, methods=["clip"], out=tmp_path / "out")
+    assert passes == []
+    assert numbers(first) == numbers(second)
+    evaluate(data, backbone, out=tmp_path / "out")  # one method more: only that one is scored
+    assert sum(passes) == 16
+    lines = (tmp_path / "out" / "scores.jsonl").read_text().splitlines()
+    assert [json.loads(line)["method"] for line in lines] == ["clip"] * 16 + ["clip-ac"] * 16
+    assert not (tmp_path / "out" / "maps").exists()
+
+
+def test_a_changed_picture_is_scored_again(data: Path, backbone: Backbone, tmp_path: Path, passes: list[int]) -> None:
+    evaluate(data, backbone, methods=["clip"], out=tmp_path / "out", maps=True)
+    passes.clear()
+    shutil.copy(data / "grid/test/good/000.png", data / "grid/test/good/001.png")
+    evaluate(data, backbone, methods=["clip"], out=tmp_path / "out", maps=True)
+    assert passes == [1]
+
+
+def test_recompute_equals_the_first_run(data: Path, backbone: Backbone, tmp_path: Path, passes: list[int]) -> None:
+    out = tmp_path / "out"
+    first = evaluate(data, backbone, out=out, maps=True, seed=3)
+    kept = (out / "results.csv").read_bytes()
+    passes.clear()
+    again = recompute(out)
+    assert passes == []
+    assert numbers(again) == numbers(first)
+    assert (out / "results.csv").read_bytes() == kept
+    moved = data.rename(tmp_path / "moved")
+    assert numbers(recompute(out, data=moved)) == numbers(first)
+    stepped = recompute(out, data=moved, aupro="200")
+    assert [row.pixel_aupro for row in stepped.rows] != [row.pixel_aupro for row in first.rows]
+    assert [row.pixel_auroc for row in stepped.rows] == [row.pixel_auroc for row in first.rows]
+
+
+def test_recompute_without_maps(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = evaluate(data, backbone, out=out)
+    assert numbers(recompute(out)) == numbers(first)
+    row = recompute(out, aupro="200").row("clip", "grid")
+    assert math.isnan(row.pixel_aupro)
+    assert "not kept" in row.undefined["pixel_aupro"]
+    assert row.pixel_ap == first.row("clip", "grid").pixel_ap
+    with pytest.raises(UsageError, match="no evaluation"):
+        recompute(tmp_path)
+    with pytest.raises(UsageError, match="no scores of winclip"):
+        recompute(out, methods=["winclip"])
+
+
+def test_files(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = evaluate(data, backbone, out=out)
+    with (out / "results.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [line["category"] for line in table] == ["grid", "metal_nut", "mean"] * 2
+    assert float(table[0]["image_auroc"]) == pytest.approx(result.rows[0].image_auroc)
+    told = json.loads((out / "results.json").read_text())
+    assert len(told["rows"]) == 6
+    assert told["facts"]["methods"]["clip"]["backbone_fingerprint"] == backbone.fingerprint
+    assert [one["methods"] for one in told["facts"]["passes"]] == [["clip", "clip-ac"]]
+    text = (out / "results.md").read_text()
+    assert text == result.to_markdown()
+    assert "| clip-ac |" in text
+    assert "on it rode clip, clip-ac" in text
+
+
+def test_arguments_that_do_not_go_together(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    for wrong, words in (
+        ({"maps": True}, "folder"),
+        ({"methods": []}, "which methods"),
+        ({"methods": ["anomlyclip"]}, "did you mean anomalyclip"),
+        ({"weights": {"winclip": "x"}}, "not among the methods"),
+        ({"aupro": "fast"}, "AUPRO"),
+        ({"limit": 1}, "at least 2"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"categories": ["gird"]}, "gird"),
+        ({"methods": ["coop"]}, "learnt parts"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            evaluate(data, backbone, **wrong)
