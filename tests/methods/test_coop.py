@@ -109,7 +109,7 @@ def test_training_lowers_the_loss_and_resumes(backbone: Backbone, samples: list[
 @pytest.mark.parametrize("shape", [(16,), (2, 4), (4,)])
 def test_authors_files(backbone: Backbone, shape: tuple[int, ...], tmp_path: Path) -> None:
     context = torch.randn(*shape, backbone.text_width).half()
-    state = {"ctx": context, "token_prefix": torch.zeros(2, 1, 32), "token_suffix": torch.zeros(2, 60, 32)}
+    state = {"ctx": context, "token_prefix": torch.zeros(2, 1, 16), "token_suffix": torch.zeros(2, 60, 16)}
     path = tmp_path / "model.pth.tar-50"
     torch.save({"state_dict": state, "epoch": 50, "val_result": 0.5}, path)
     method = methods.create("coop", backbone, {"size": 148}, path)
@@ -122,10 +122,10 @@ def test_authors_files(backbone: Backbone, shape: tuple[int, ...], tmp_path: Pat
     [
         ({"prompt_learner": {}}, "no weights of CoOp"),
         ({"state_dict": {"weight": torch.zeros(2)}}, "no weights of CoOp"),
-        ({"state_dict": {"ctx": torch.zeros(16, 32), "head": torch.zeros(2)}}, "'head'"),
-        ({"state_dict": {"ctx": torch.zeros(16, 33)}}, r"\(16, 33\).*\(16, 32\)"),
-        ({"state_dict": {"ctx": torch.zeros(5, 16, 32)}}, r"\(5, 16, 32\).*\(2, 16, 32\)"),
-        ({"state_dict": {"ctx": torch.full((16, 32), torch.nan)}}, "finite"),
+        ({"state_dict": {"ctx": torch.zeros(16, 16), "head": torch.zeros(2)}}, "'head'"),
+        ({"state_dict": {"ctx": torch.zeros(16, 33)}}, r"\(16, 33\).*\(16, 16\)"),
+        ({"state_dict": {"ctx": torch.zeros(5, 16, 16)}}, r"\(5, 16, 16\).*\(2, 16, 16\)"),
+        ({"state_dict": {"ctx": torch.full((16, 16), torch.nan)}}, "finite"),
     ],
 )
 def test_unfit_files(backbone: Backbone, state: dict[str, Any], message: str) -> None:
