@@ -1,0 +1,95 @@
+"""`blemish evaluate`: what it prints, what it leaves, how it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import save_picture
+
+Run = Callable[..., "object"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """One category, four pictures."""
+    for number in range(2):
+        save_picture(tmp_path / "data/test/good" / f"{number}.png", seed=number)
+        save_picture(tmp_path / "data/test/hole" / f"{number}.png", seed=number + 5)
+        mask = np.zeros((30, 40), np.uint8)
+        mask[5:15, 5:15] = 255
+        (tmp_path / "data/ground_truth/hole").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "data/ground_truth/hole" / f"{number}_mask.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def evaluate(run, data: Path, tiny_backbone: Path):  # type: ignore[no-untyped-def]
+    def call(*words: object):  # type: ignore[no-untyped-def]
+        fixed = ("--data", data, "--backbone", tiny_backbone, "--device", "cpu")
+        return run("evaluate", *fixed, "--methods", "clip,clip-ac", *words)
+
+    return call
+
+
+def test_tables_and_files(evaluate, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = evaluate("--out", tmp_path / "out", "--report")
+    assert done.code == 0, done.err
+    assert "1 backbone pass per picture for 2 methods" in done.err
+    assert "clip, clip-ac" in done.err
+    assert "image AUROC" in done.out
+    assert "pixel AUPRO" in done.out
+    assert "4 pictures (2 anomalous) in 1 category" in done.out
+    there = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert there >= {"results.csv", "results.json", "results.md", "report.html", "scores.jsonl", "run.json"}
+    again = evaluate("--out", tmp_path / "out")
+    assert "8 scores of 8 are there already" in again.err
+
+
+def test_json_and_recompute(evaluate, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    first = evaluate("--out", tmp_path / "out", "--maps", "--json")
+    rows = [json.loads(line) for line in first.out.splitlines()]
+    assert [(row["method"], row["mean"]) for row in rows] == [
+        ("clip", False), ("clip", True), ("clip-ac", False), ("clip-ac", True)
+    ]  # fmt: skip
+    again = run("evaluate", "--recompute", "--out", tmp_path / "out", "--json")
+    assert again.out == first.out
+    fewer = run("evaluate", "--recompute", "--out", tmp_path / "out", "--json", "--methods", "clip-ac")
+    assert fewer.out.splitlines() == first.out.splitlines()[2:]
+
+
+def test_a_failure_is_said_and_the_exit_code_is_one(evaluate, data: Path) -> None:  # type: ignore[no-untyped-def]
+    (data / "test/good/0.png").write_bytes(b"no picture")
+    done = evaluate()
+    assert done.code == 1
+    assert "good/0.png" in done.err
+    assert "3 pictures (2 anomalous)" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "--data"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--data", ".", "--dataset", "mvtek"), "mvtec"),
+        (("--data", ".", "--report"), "--out"),
+        (("--data", ".", "--maps"), "--out"),
+        (("--recompute",), "--out"),
+        (("--recompute", "--out", "."), "no evaluation"),
+        (("--data", ".", "--weights", "clip"), "METHOD=FILE"),
+        (("--data", ".", "--methods", "clap"), "clip"),
+        (("--data", ".", "--aupro", "fast"), "aupro"),
+    ],
+)
+def test_usage_errors(run, tmp_path: Path, monkeypatch, words: tuple[str, ...], told: str) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    done = run("evaluate", *words)
+    assert done.code == 2
+    assert told in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
