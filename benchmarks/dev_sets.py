@@ -13,19 +13,27 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import interpolate
 
-from blemish import Detector, load
-from blemish.clip import Backbone, load_backbone
+from blemish import load
+from blemish.clip import Backbone, Computation, load_backbone
 from blemish.demo import picture_sets
 from blemish.methods import create
+from blemish.methods.base import Method
+from blemish.methods.clip import Clip
 from blemish.metrics import auroc, average_precision, bootstrap_interval, pixel_metrics
+from blemish.pictures import read_picture
 
+Map: TypeAlias = NDArray[Any]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
@@ -58,14 +66,34 @@ def folders(root: Path) -> Iterator[DevSet]:
         yield DevSet(folder.name, folder.name.replace("_", " "), paths, labels, masks if has_masks else [])
 
 
-def measure(detector: Detector, pictures: DevSet, batch_size: int = 16) -> dict[str, float]:
+def score(methods: dict[str, Method], pictures: DevSet, batch: int = 16) -> dict[str, tuple[list[float], list[Map]]]:
+    """Scores, and where there are masks maps at the pictures' own sizes; methods that agree share a pass."""
+    passes: dict[tuple[int, Computation], list[str]] = {}
+    for name, method in methods.items():
+        passes.setdefault((id(method.backbone), method.computation), []).append(name)
+    texts = {name: method.text_features([pictures.object])[0] for name, method in methods.items()}
+    found: dict[str, tuple[list[float], list[Map]]] = {name: ([], []) for name in methods}
+    for start in range(0, len(pictures.paths), batch):
+        images = [read_picture(path).image for path in pictures.paths[start : start + batch]]
+        for (_, computation), names in passes.items():
+            backbone = methods[names[0]].backbone
+            request = reduce(or_, (methods[name].request for name in names))
+            pixels = backbone.preprocess(images, computation.size)
+            features = backbone.encode_image(pixels, request, computation)
+            for name in names:
+                prediction = methods[name].score(features, texts[name])
+                found[name][0].extend(prediction.score.tolist())
+                if pictures.masks:
+                    maps = zip(prediction.map[:, None], images, strict=True)
+                    found[name][1].extend(
+                        interpolate(m[None], i.size[::-1], mode="bilinear")[0, 0].numpy() for m, i in maps
+                    )
+    return found
+
+
+def measure(labels: NDArray[np.int64], scores: list[float], masks: list[Map], maps: list[Map]) -> dict[str, float]:
     """One row: image AUROC with its 95 % bootstrap interval, AP; pixel AUROC and AUPRO with masks."""
-    scores, maps = [], []
-    for detection in detector.detect_many(pictures.paths, batch_size=batch_size, object=pictures.object):
-        scores.append(detection.score)
-        if pictures.masks:
-            maps.append(detection.anomaly_map)
-    labels, values = np.array(pictures.labels), np.array(scores)
+    values = np.array(scores)
     interval = bootstrap_interval(labels, values)
     row = {
         "pictures": len(labels),
@@ -75,8 +103,7 @@ def measure(detector: Detector, pictures: DevSet, batch_size: int = 16) -> dict[
         "high": interval.high,
         "image_ap": average_precision(labels, values),
     }
-    if pictures.masks:
-        masks = [read_mask(p, m.shape) for p, m in zip(pictures.masks, maps, strict=True)]
+    if maps:
         pixel = pixel_metrics(masks, maps)
         row |= {"pixel_auroc": pixel.auroc, "aupro": pixel.aupro}
     return row
@@ -107,21 +134,24 @@ def main() -> None:
     o = a.parse_args()
     backbone = load_backbone(o.backbone)
     detectors = {name: load(name, backbone=backbone) for name in o.methods.split(",")}
-    floor = create(
-        "clip", random_backbone(backbone), recipe=detectors["clip"].method.recipe if "clip" in detectors else None
-    )
-    detectors["random"] = Detector(floor)
+    methods = {name: detector.method for name, detector in detectors.items()}
+    methods["random"] = create("clip", random_backbone(backbone), recipe=Clip.EMBEDDED)
     sets = [*packaged(), *(s for root in o.folders for s in folders(root))]
     rows: dict[str, dict[str, dict[str, float]]] = {}
-    print(f"| set | {' | '.join(detectors)} |\n|{' --- |' * (len(detectors) + 1)}")
+    print(f"| set | {' | '.join(methods)} |\n|{' --- |' * (len(methods) + 1)}")
     for pictures in sets:
-        rows[pictures.name] = {name: measure(d, pictures) for name, d in detectors.items()}
+        labels = np.array(pictures.labels)
+        with torch.inference_mode():
+            found = score(methods, pictures)
+        shapes = [m.shape for m in found["random"][1]]
+        masks = [read_mask(p, shape) for p, shape in zip(pictures.masks, shapes, strict=True)]
+        rows[pictures.name] = {name: measure(labels, s, masks, maps) for name, (s, maps) in found.items()}
         cells = []
         for r in rows[pictures.name].values():
             pixel = f"; px {r['pixel_auroc']:.3f}, pro {r['aupro']:.3f}" if "pixel_auroc" in r else ""
             cells.append(f"{r['image_auroc']:.3f} [{r['low']:.3f}, {r['high']:.3f}]{pixel}")
         print(f"| {pictures.name} | {' | '.join(cells)} |", flush=True)
-    means = [np.mean([r[name]["image_auroc"] for r in rows.values()]) for name in detectors]
+    means = [np.mean([r[name]["image_auroc"] for r in rows.values()]) for name in methods]
     print(f"| mean image AUROC | {' | '.join(f'{m:.3f}' for m in means)} |")
     if o.out:
         provenance = {name: d.provenance.to_dict() for name, d in detectors.items()}

@@ -1,0 +1,92 @@
+"""The model that comes with blemish: small enough, the CLIPModel it says it is, and its words mean something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from blemish.clip import Backbone, load_backbone
+from blemish.detector import WEIGHTS
+from blemish.metrics import auroc
+
+PRETRAINING = Path(__file__).resolve().parents[1] / "pretraining"
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Backbone:
+    return load_backbone("embedded")
+
+
+def test_is_small() -> None:
+    size = sum(f.stat().st_size for f in (WEIGHTS / "embedded").iterdir())
+    assert size <= 25e6
+    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) <= 40e6
+
+
+def test_has_a_card() -> None:
+    card = (WEIGHTS / "embedded" / "README.md").read_text(encoding="utf-8")
+    for word in ("trained on", "cannot", "AUROC", "licence"):
+        assert word in card.lower() or word in card
+
+
+def test_equals_transformers(embedded: Backbone) -> None:
+    """Without taps and prompts the backbone is the CLIPModel, to 1e-5."""
+    pixels = torch.randn(2, 3, embedded.size, embedded.size, generator=torch.Generator().manual_seed(0))
+    ids = embedded.tokenize(["a photo of a damaged metal nut.", "flawless fabric"])
+    with torch.no_grad():
+        image = embedded.project(embedded.encode_image(pixels).class_token)
+        theirs = embedded.model.get_image_features(pixel_values=pixels).pooler_output
+        torch.testing.assert_close(image, theirs, atol=1e-5, rtol=0)
+        text = embedded.encode_text(ids)
+        end = embedded.end_of_text(ids)
+        padded = torch.where(torch.arange(ids.shape[1]) > end[:, None], embedded.tokenizer.eos, ids)
+        theirs = embedded.model.get_text_features(input_ids=padded).pooler_output
+        torch.testing.assert_close(text, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("noun", ["object", "metal_nut", "solar cell", "zyzzogeton", "old wooden spoon"])
+def test_words_for_states_mean_the_same_beside_any_noun(embedded: Backbone, noun: str, monkeypatch) -> None:
+    """In templates that training did not show, normal and damaged words lie on the two sides of one axis."""
+    monkeypatch.syspath_prepend(str(PRETRAINING))
+    from words import HELD_OUT_TEMPLATES
+
+    def embed(states: list[str]) -> torch.Tensor:
+        sentences = [t.format(s.format(noun)) for t in HELD_OUT_TEMPLATES for s in states]
+        return functional.normalize(embedded.encode_text(embedded.tokenize(sentences)), dim=-1)
+
+    with torch.no_grad():
+        normal = embed(["flawless {}", "perfect {}", "unblemished {}", "{} without defect"])
+        damaged = embed(["damaged {}", "broken {}", "{} with defect", "{} with a flaw"])
+    axis = functional.normalize(damaged.mean(0) - normal.mean(0), dim=0)
+    assert (damaged @ axis).min() > (normal @ axis).max()
+
+
+def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On synthetic pictures of a stream that training did not see; patches against words, held-out templates."""
+    monkeypatch.syspath_prepend(str(PRETRAINING))
+    from pool import make_sample
+    from words import HELD_OUT_TEMPLATES
+
+    from blemish.clip import Computation, Request, Tap
+
+    made = [make_sample(31_337, i, []) for i in range(64)]
+    sentences = [t.format(s) for s in ("object", "damaged object") for t in HELD_OUT_TEMPLATES]
+    with torch.no_grad():
+        words = functional.normalize(embedded.encode_text(embedded.tokenize(sentences)), dim=-1).unflatten(0, (2, -1))
+        axis = words.mean(1)[1] - words.mean(1)[0]
+        pixels = torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image, _, _ in made])
+        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+        std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+        tap = Tap(embedded.layers)
+        features = embedded.encode_image((pixels - mean) / std, Request(frozenset({tap})), Computation(256))
+        patches = functional.normalize(embedded.project(features.taps[tap][:, 1:]), dim=-1) @ axis
+    cover = np.stack([mask.reshape(16, 16, 16, 16).mean((1, 3)).ravel() for _, mask, _ in made])
+    assert auroc((cover > 0.1).ravel(), patches.numpy().ravel()) > FLOOR
+
+
+#: Patch AUROC on the synthetic stream; well below what the shipped weights reach, well above chance.
+FLOOR = 0.7
