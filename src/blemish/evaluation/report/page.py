@@ -20,6 +20,7 @@ from blemish.evaluation.result import METRICS, TITLES, Evaluation, Row
 from blemish.outputs.colour import COLOURS
 
 BINS = 24
+_WIDE = '<div class="wide" tabindex="0" role="region" aria-label="table"><table>'  # scrolls where it must, also by key
 
 _KINDS: dict[Kind, tuple[str, str]] = {
     "found": ("Found", "anomalous pictures that stand out most clearly from the normal ones of their category"),
@@ -118,7 +119,7 @@ def _ranking(result: Evaluation) -> str:
     return (
         "<section><h2>Ranking</h2><p>Means over the categories, in percent; the best of each column is bold. The dot "
         f"is the image AUROC, the line its 95 % interval, the dashed line chance. {_masked(result)}</p>"
-        f'<div class="wide"><table><thead><tr><th scope="col">method</th><th scope="col">0 · 50 · 100</th>{head}</tr>'
+        f'{_WIDE}<thead><tr><th scope="col">method</th><th scope="col">0 · 50 · 100</th>{head}</tr>'
         f"</thead><tbody>{''.join(body)}</tbody></table></div></section>"
     )
 
@@ -288,7 +289,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     for first, *rest in body:
         cells = "".join(f"<td{_right(body, place)}>{escape(cell)}</td>" for place, cell in enumerate(rest, 1))
         rows.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
-    return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f"{_WIDE}<thead><tr>{names}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
 
 
 def _right(body: Sequence[Sequence[str]], place: int) -> str:
