@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from PIL import Image
 from pool import bundled_photos, load_photos, make_sample
 
 from blemish.clip import Backbone, load_backbone
-from blemish.methods import create, load_class
+from blemish.methods import create, load_class, weights
 from blemish.methods.base import Method
 from blemish.metrics import auroc, pixel_metrics
 from blemish.training import Progress, Sample, train
@@ -53,7 +52,7 @@ class Synthetic(Sequence[Sample]):
 @torch.inference_mode()
 def judge(method: Method, samples: Sequence[Sample], batch: int = 16) -> dict[str, float]:
     """Image AUROC by each rule for the image score, and pixel AUROC and AUPRO, on `samples`."""
-    rules: dict[str, list[float]] = {"text": [], "map": [], "text+map": []}
+    rules: dict[str, list[float]] = {rule: [] for rule in method.recipe.image_scores}
     masks, maps, labels = [], [], []
     text = method.text_features(["object"])[0]
     original = method.recipe
@@ -75,7 +74,9 @@ def judge(method: Method, samples: Sequence[Sample], batch: int = 16) -> dict[st
 
 
 def run(name: str, backbone: Backbone, samples: Sequence[Sample], judged: Sequence[Sample], epochs: int | None) -> None:
+    """Train, judge, keep with the rule for the image score that ranks the judged (synthetic) pictures best."""
     method = create(name, backbone)
+    words = f"{len(samples)} synthetic pictures (pretraining/, stream {TRAIN_SEED})"
     if method.info.trainable:
         with tempfile.TemporaryDirectory() as out:
 
@@ -84,11 +85,18 @@ def run(name: str, backbone: Backbone, samples: Sequence[Sample], judged: Sequen
                     loss = f" loss {p.losses['total']:.4f}" if p.losses else ""
                     print(f"{name}: {p.stage} {p.done}/{p.total}{loss}", flush=True)
 
-            words = f"{len(samples)} synthetic pictures (pretraining/, stream {TRAIN_SEED})"
             train(method, samples, epochs=epochs, out=out, trained_on=words, progress=told)
-            shutil.copy(Path(out) / "weights.safetensors", ROOT / "src/blemish/weights" / f"{name}.safetensors")
     method.eval()
-    print(name, json.dumps({k: round(v, 4) for k, v in judge(method, judged).items()}), flush=True)
+    found = judge(method, judged)
+    print(name, json.dumps({k: round(v, 4) for k, v in found.items()}), flush=True)
+    if method.info.trainable:
+        method.recipe = replace(
+            method.recipe, image_score=max(method.recipe.image_scores, key=lambda rule: found[f"image_auroc/{rule}"])
+        )
+        print(f"{name}: image score by {method.recipe.image_score}", flush=True)
+        weights.save(
+            method, ROOT / "src/blemish/weights" / f"{name}.safetensors", trained_on=words, source="pretraining/"
+        )
 
 
 def main() -> None:
