@@ -7,17 +7,21 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluation_trees import CHEAP, evaluate, numbers
+from PIL import Image
 
 import blemish
 from blemish import methods
-from blemish.clip import Backbone
+from blemish.clip import Backbone, Computation
 from blemish.errors import UsageError
 from blemish.evaluation import METRICS, recompute
+from blemish.evaluation.plan import effective
 from blemish.evaluation.scoring import Scorer
 from blemish.metrics import auroc, pixel_metrics
 from blemish.training.masks import mask_tensor
@@ -35,9 +39,9 @@ def test_every_method(data: Path, backbone: Backbone, learnt: Mapping[str, Path]
             assert row.anomalous == row.pictures // 2
             assert all(0 <= getattr(row, metric) <= 1 for metric in METRICS), name
             assert 0 <= row.image_auroc_low <= row.image_auroc_high <= 1
-    different = {methods.create(name, backbone).computation for name in names}
-    assert len(result.facts["passes"]) == len(different) < len(names)
-    assert sum(passes) == 16 * len(different)
+    # at 518 pixels (the grid is the checkpoint's own), the same with another activation, and at 240 pixels
+    assert [one["size"] for one in result.facts["passes"]] == [518, 518, 240]
+    assert sum(passes) == 16 * 3
 
 
 def test_methods_that_compute_alike_cost_one_pass(data: Path, backbone: Backbone, passes: list[int]) -> None:
@@ -46,6 +50,20 @@ def test_methods_that_compute_alike_cost_one_pass(data: Path, backbone: Backbone
     passes.clear()
     evaluate(data, backbone, methods=["clip", "clip-ac"])
     assert passes == alone == [8, 8]
+
+
+def test_what_makes_no_difference_parts_no_methods(backbone: Backbone) -> None:
+    own = Computation(backbone.size)
+    assert effective(replace(own, position="bilinear"), backbone) == own
+    assert effective(replace(own, activation=backbone.model.config.vision_config.hidden_act), backbone) == own
+    other = Computation(222, "gelu", "bilinear")
+    assert effective(other, backbone) == other
+    pixels = backbone.preprocess([Image.new("RGB", (30, 20), "red")], backbone.size)
+    for same in (replace(own, position="bilinear"), replace(own, activation="quick_gelu")):
+        with torch.no_grad():
+            expected = backbone.encode_image(pixels, None, same).class_token
+            found = backbone.encode_image(pixels, None, effective(same, backbone)).class_token
+        assert torch.equal(expected, found)
 
 
 def test_text_is_encoded_once_per_object(data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,10 @@ from evaluation_trees import add_category, evaluate, numbers
 import blemish
 from blemish import datasets
 from blemish.clip import Backbone
-from blemish.evaluation import draw, measure
+from blemish.evaluation import draw, measure, rows
 from blemish.evaluation.examples import choose, wrongness
 from blemish.methods import load_class
-from blemish.metrics import auroc
+from blemish.metrics import auroc, bootstrap_interval
 
 
 def test_without_masks(tmp_path: Path, backbone: Backbone) -> None:
@@ -174,3 +174,21 @@ def test_how_wrong_a_score_is() -> None:
     found = choose(labels, scores, each=1)
     assert found == {"found": [3], "missed": [4], "false alarm": [2], "quiet": [0]}
     assert choose(np.array([1]), np.array([0.5]))["quiet"] == []
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_resampling_is_that_of_the_metrics(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_CELLS", 500)
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 9)
+    scores = (labels + rng.normal(0, 1, 9)).round(seed)  # with ties
+    draws = rows.resampled_auroc(labels, scores, 200, seed)
+    expected: list[float] = []
+
+    def kept(flags: object, values: object) -> float:
+        expected.append(auroc(flags, values))  # type: ignore[arg-type]
+        return expected[-1]
+
+    interval = bootstrap_interval(labels, scores, kept, 200, seed)
+    np.testing.assert_array_equal(draws, expected)
+    assert rows._interval(draws) == pytest.approx(tuple(interval), abs=1e-12)

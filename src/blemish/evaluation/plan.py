@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from blemish.clip import Computation, Request
+from blemish.clip import Backbone, Computation, Request
 from blemish.detector import Detector
 from blemish.methods.base import Method
 from blemish.outputs.tables import settings_fingerprint
@@ -67,11 +67,24 @@ def plan(detectors: Mapping[str, Detector]) -> tuple[Pass, ...]:
     """As few passes as there are different computations, in the order in which they are first asked for."""
     riders: dict[Computation, list[str]] = {}
     for name, detector in detectors.items():
-        riders.setdefault(detector.method.computation, []).append(name)
+        riders.setdefault(effective(detector.method.computation, detector.backbone), []).append(name)
     return tuple(
         Pass(number, computation, tuple(names), {name: detectors[name].method.request for name in names})
         for number, (computation, names) in enumerate(riders.items(), 1)
     )
+
+
+def effective(computation: Computation, backbone: Backbone) -> Computation:
+    """The computation without what makes no difference on this backbone, so that more methods share a pass.
+
+    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing.
+    """
+    changes: dict[str, Any] = {}
+    if computation.size // backbone.patch == backbone.size // backbone.patch:
+        changes["position"] = Computation(computation.size).position
+    if computation.activation == backbone.model.config.vision_config.hidden_act:
+        changes["activation"] = "checkpoint"
+    return replace(computation, **changes)
 
 
 class Texts:
