@@ -69,7 +69,8 @@ def page(result: Evaluation, record: Record, dataset: Dataset) -> str:
 
 def _head(result: Evaluation, title: str) -> str:
     facts = result.facts
-    first = result.means[0]
+    # A set-wide rule cannot score a picture that comes alone, so it is not what is promised.
+    first = next(row for row in result.means if row.scores == "picture")
     told = {
         "pictures": f"{first.pictures:,}",
         "of them anomalous": f"{first.anomalous:,}",
