@@ -81,6 +81,11 @@ def make_sample(
     return image, mask, (scene.name, scene.material, kind, place(mask) if mask.any() else "")
 
 
+def patch_coverage(mask: np.ndarray) -> np.ndarray:
+    """(S, S) bool -> (G, G), the part of each patch that the mask covers."""
+    return mask.reshape(GRID, SIZE // GRID, GRID, SIZE // GRID).mean((1, 3))
+
+
 def _worker(
     rank: int, workers: int, seed: int, first: int, capacity: int, photos: list[np.ndarray], names: dict[str, str],
     head: object, done: object,
@@ -99,7 +104,7 @@ def _worker(
         image, mask, words = make_sample(seed, index, photos)
         slot = index % capacity
         arrays["image"][slot] = image
-        arrays["cover"][slot] = mask.reshape(GRID, SIZE // GRID, GRID, SIZE // GRID).mean((1, 3))
+        arrays["cover"][slot] = patch_coverage(mask)
         arrays["words"][slot] = "|".join(words).encode()[:TEXT]
         done[rank] = index  # type: ignore[index]
         index += workers

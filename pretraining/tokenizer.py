@@ -6,32 +6,14 @@ the prompts use often are kept whole by adding the merges on their way.
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-
-
-def clip_merges() -> list[tuple[str, str]]:
-    """All 48,894 merges of CLIP, most frequent first; they come with `blemish.clip`."""
-    lines = (
-        gzip.decompress(resources.files("blemish.clip").joinpath("bpe_merges.txt.gz").read_bytes()).decode().split("\n")
-    )
-    return [(a, b) for a, _, b in (line.partition(" ") for line in lines if line)]
-
-
-def byte_alphabet() -> list[str]:
-    """The 256 printable stand-ins for bytes, in the order of CLIP's vocabulary."""
-    keep = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    extra = [256 + i for i in range(256 - len(keep))]
-    return [chr(c) for c in keep + extra]
+from blemish.clip.tokenizer import END, START, build_clip_tokenizer, clip_vocabulary
 
 
 def needed_merges(words: Iterable[str], ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
@@ -58,22 +40,7 @@ def make_tokenizer(merges: Sequence[tuple[str, str]], words: Iterable[str], size
             break
         chosen.add(merge)
     ordered = sorted(chosen, key=ranks.__getitem__)
-    letters = byte_alphabet()
-    tokens = [*letters, *(c + "</w>" for c in letters), *(a + b for a, b in ordered), BOS, EOS]
-    vocab = {t: i for i, t in enumerate(tokens)}
-    tok = Tokenizer(models.BPE(vocab, ordered, unk_token=EOS, end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    tok.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-    )
-    tok.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PATTERN), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tok.post_processor = processors.RobertaProcessing(
-        (EOS, vocab[EOS]), (BOS, vocab[BOS]), trim_offsets=False, add_prefix_space=False
-    )
-    tok.decoder = decoders.ByteLevel()
-    tok.add_special_tokens([BOS, EOS])
-    return tok
+    return build_clip_tokenizer(clip_vocabulary(ordered), ordered)
 
 
 def whole_words(tok: Tokenizer) -> tuple[str, ...]:
@@ -85,6 +52,6 @@ def whole_words(tok: Tokenizer) -> tuple[str, ...]:
 def save(tok: Tokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and the config that transformers wants beside it."""
     tok.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "CLIPTokenizer", "bos_token": BOS, "eos_token": EOS, "pad_token": EOS}
-    config |= {"unk_token": EOS, "model_max_length": 77}
+    config = {"tokenizer_class": "CLIPTokenizer", "bos_token": START, "eos_token": END, "pad_token": END}
+    config |= {"unk_token": END, "model_max_length": 77}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")

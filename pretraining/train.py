@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from model import Views, image_views, make_model, text_features
-from pool import GRID, Batch, Pool, bundled_photos, load_photos, make_sample
+from pool import GRID, Batch, Pool, bundled_photos, load_photos, make_sample, patch_coverage
 from safetensors.torch import load_file, save_file
-from tokenizer import clip_merges, make_tokenizer, save, whole_words
+from tokenizer import make_tokenizer, save, whole_words
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import CLIPModel
@@ -37,6 +37,9 @@ from words import (
     random_noun,
     state_pair,  # fmt: skip
 )
+
+from blemish.clip.tokenizer import clip_merges
+from blemish.metrics import auroc
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MEAN, STD = (255 * torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
@@ -161,15 +164,14 @@ def step_losses(
     if keep is not None:
         target = target.gather(1, keep)
     direction = STATE_AXIS / TEMPERATURE
-    sure = ~lost
+    label, sure = (target.amax(1) > 0.3).float(), ~lost
     losses: dict[str, Tensor] = {}
     for name, tokens in views.patches.items():
         logits = F.normalize(tokens.float(), dim=-1) @ direction
         losses[name] = patch_loss(logits[sure], target[sure])
         if name in ("last", "value"):
             top = logits.topk(3, dim=1).values.mean(1)
-            losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], (target.amax(1) > 0.3).float()[sure])
-    label = (target.amax(1) > 0.3).float()
+            losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], label[sure])
     for name, token in (("cls", views.cls), ("cls_raw", views.cls_raw)):
         logits = F.normalize(token.float(), dim=-1) @ direction
         losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
@@ -222,14 +224,6 @@ def kind_loss(
     return F.cross_entropy(pooled @ text.T / TEMPERATURE, torch.tensor([kinds.index(batch.words[i][2]) for i in rows]))
 
 
-def auroc(label: np.ndarray, score: np.ndarray) -> float:
-    from scipy.stats import rankdata
-
-    label = label.astype(bool)
-    n, m = int(label.sum()), int((~label).sum())
-    return float((rankdata(score)[label].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
-
-
 @torch.no_grad()
 def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
     """AUROC on synthetic pictures of another seed, asked about an "object"."""
@@ -258,7 +252,7 @@ def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
 
 def validation_set(photos: list[np.ndarray], count: int = 384) -> Batch:
     made = [make_sample(987654321, i, photos) for i in range(count)]
-    cover = np.stack([m.reshape(GRID, 256 // GRID, GRID, 256 // GRID).mean((1, 3)) for _, m, _ in made]).astype("f4")
+    cover = np.stack([patch_coverage(m) for _, m, _ in made]).astype("f4")
     return Batch(np.stack([im for im, _, _ in made]), cover, [w for _, _, w in made])
 
 

@@ -19,11 +19,11 @@ def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_forward_is_the_librarys() -> None:
     """Every read-out that training shapes is what `Backbone` hands out."""
     from model import image_views, make_model, text_features
-    from tokenizer import clip_merges, make_tokenizer
+    from tokenizer import make_tokenizer
     from train import tokenise
 
     from blemish.clip import Backbone, Computation, Request, Tap
-    from blemish.clip.tokenizer import TextTokenizer
+    from blemish.clip.tokenizer import TextTokenizer, clip_merges
 
     torch.manual_seed(0)
     model = make_model().eval()
@@ -62,7 +62,9 @@ def test_left_out_patches_change_what_is_seen_but_not_the_order() -> None:
 
 
 def test_tokenizer_keeps_our_words_whole_and_reads_any_other() -> None:
-    from tokenizer import clip_merges, make_tokenizer
+    from tokenizer import make_tokenizer
+
+    from blemish.clip.tokenizer import clip_merges
 
     tok = make_tokenizer(clip_merges(), ["flawless", "contamination"])
     assert tok.get_vocab_size() == 4096

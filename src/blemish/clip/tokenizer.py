@@ -121,10 +121,15 @@ def clip_tokenizer() -> TextTokenizer:
     follows from them: 256 bytes, the same at the end of a word, the merged tokens, start and end.
     """
     merges = clip_merges()
+    backend = build_clip_tokenizer(clip_vocabulary(merges), merges)
+    return TextTokenizer(backend, backend.token_to_id(END))
+
+
+def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Token -> number as CLIP counts: 256 bytes, the same at the end of a word, the merged tokens, start and end."""
     letters = _byte_letters()
     tokens = [*letters, *(letter + "</w>" for letter in letters), *(left + right for left, right in merges), START, END]
-    backend = build_clip_tokenizer({token: number for number, token in enumerate(tokens)}, merges)
-    return TextTokenizer(backend, backend.token_to_id(END))
+    return {token: number for number, token in enumerate(tokens)}
 
 
 def clip_merges() -> list[tuple[str, str]]:
