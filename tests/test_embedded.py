@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from blemish.clip import Backbone, load_backbone
@@ -68,7 +69,7 @@ def test_words_for_states_mean_the_same_beside_any_noun(embedded: Backbone, noun
 def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """On synthetic pictures of a stream that training did not see; patches against words, held-out templates."""
     monkeypatch.syspath_prepend(str(PRETRAINING))
-    from pool import make_sample
+    from pool import make_sample, patch_coverage
     from words import HELD_OUT_TEMPLATES
 
     from blemish.clip import Computation, Request, Tap
@@ -78,13 +79,11 @@ def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch:
     with torch.no_grad():
         words = functional.normalize(embedded.encode_text(embedded.tokenize(sentences)), dim=-1).unflatten(0, (2, -1))
         axis = words.mean(1)[1] - words.mean(1)[0]
-        pixels = torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image, _, _ in made])
-        mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
-        std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+        pixels = embedded.preprocess([Image.fromarray(image) for image, _, _ in made], 256)
         tap = Tap(embedded.layers)
-        features = embedded.encode_image((pixels - mean) / std, Request(frozenset({tap})), Computation(256))
+        features = embedded.encode_image(pixels, Request(frozenset({tap})), Computation(256))
         patches = functional.normalize(embedded.project(features.taps[tap][:, 1:]), dim=-1) @ axis
-    cover = np.stack([mask.reshape(16, 16, 16, 16).mean((1, 3)).ravel() for _, mask, _ in made])
+    cover = np.stack([patch_coverage(mask).ravel() for _, mask, _ in made])
     assert auroc((cover > 0.1).ravel(), patches.numpy().ravel()) > FLOOR
 
 
