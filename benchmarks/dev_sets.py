@@ -21,49 +21,43 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn.functional import interpolate
 
 from blemish import load
 from blemish.clip import Backbone, Computation, load_backbone
+from blemish.datasets import Sample, read
 from blemish.demo import picture_sets
 from blemish.methods import create
 from blemish.methods.base import Method
 from blemish.methods.clip import Clip
 from blemish.metrics import auroc, average_precision, bootstrap_interval, pixel_metrics
-from blemish.pictures import read_picture
 
 Map: TypeAlias = NDArray[Any]
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
 class DevSet:
-    """`masks` has None for normal pictures; empty where the set has no masks."""
+    """Pictures of one thing."""
 
     name: str
     object: str
-    paths: list[Path]
-    labels: list[int]
-    masks: list[Path | None]
+    samples: list[Sample]
+
+    @property
+    def has_masks(self) -> bool:
+        return all(sample.masks is not None for sample in self.samples)
 
 
 def packaged() -> Iterator[DevSet]:
     for s in picture_sets(per_set=0):
-        yield DevSet(s.name, s.object, [p.path for p in s.samples], [p.label for p in s.samples], [])
+        samples = [Sample(p.path, p.label, s.name, masks=None if p.label else ()) for p in s.samples]
+        yield DevSet(s.name, s.object, samples)
 
 
 def folders(root: Path) -> Iterator[DevSet]:
     for folder in sorted(p.parent for p in root.glob("*/test")):
-        paths = sorted(p for p in (folder / "test").rglob("*") if p.suffix.lower() in SUFFIXES)
-        kinds = [p.relative_to(folder / "test").parts[0] for p in paths]
-        has_masks = (folder / "ground_truth").is_dir()
-        masks = [
-            None if k == "good" else folder / "ground_truth" / k / f"{p.stem}_mask.png"
-            for p, k in zip(paths, kinds, strict=True)
-        ]
-        labels = [int(k != "good") for k in kinds]
-        yield DevSet(folder.name, folder.name.replace("_", " "), paths, labels, masks if has_masks else [])
+        samples = sorted(read("folder", folder), key=lambda sample: sample.path)
+        yield DevSet(folder.name, folder.name.replace("_", " "), samples)
 
 
 def score(methods: dict[str, Method], pictures: DevSet, batch: int = 16) -> dict[str, tuple[list[float], list[Map]]]:
@@ -73,8 +67,8 @@ def score(methods: dict[str, Method], pictures: DevSet, batch: int = 16) -> dict
         passes.setdefault((id(method.backbone), method.computation), []).append(name)
     texts = {name: method.text_features([pictures.object])[0] for name, method in methods.items()}
     found: dict[str, tuple[list[float], list[Map]]] = {name: ([], []) for name in methods}
-    for start in range(0, len(pictures.paths), batch):
-        images = [read_picture(path).image for path in pictures.paths[start : start + batch]]
+    for start in range(0, len(pictures.samples), batch):
+        images = [sample.picture().image for sample in pictures.samples[start : start + batch]]
         for (_, computation), names in passes.items():
             backbone = methods[names[0]].backbone
             request = reduce(or_, (methods[name].request for name in names))
@@ -83,7 +77,7 @@ def score(methods: dict[str, Method], pictures: DevSet, batch: int = 16) -> dict
             for name in names:
                 prediction = methods[name].score(features, texts[name])
                 found[name][0].extend(prediction.score.tolist())
-                if pictures.masks:
+                if pictures.has_masks:
                     maps = zip(prediction.map[:, None], images, strict=True)
                     found[name][1].extend(
                         interpolate(m[None], i.size[::-1], mode="bilinear")[0, 0].numpy() for m, i in maps
@@ -109,15 +103,6 @@ def measure(labels: NDArray[np.int64], scores: list[float], masks: list[Map], ma
     return row
 
 
-def read_mask(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    if path is None:
-        return np.zeros(shape, bool)
-    mask = np.asarray(Image.open(path).convert("L")) > 0
-    if mask.shape != shape:
-        raise SystemExit(f"{path} is {mask.shape}, its picture {shape}")
-    return mask
-
-
 def random_backbone(like: Backbone, seed: int = 0) -> Backbone:
     """The same architecture and tokenizer with random weights."""
     torch.manual_seed(seed)
@@ -140,11 +125,10 @@ def main() -> None:
     rows: dict[str, dict[str, dict[str, float]]] = {}
     print(f"| set | {' | '.join(methods)} |\n|{' --- |' * (len(methods) + 1)}")
     for pictures in sets:
-        labels = np.array(pictures.labels)
+        labels = np.array([sample.label for sample in pictures.samples])
         with torch.inference_mode():
             found = score(methods, pictures)
-        shapes = [m.shape for m in found["random"][1]]
-        masks = [read_mask(p, shape) for p, shape in zip(pictures.masks, shapes, strict=True)]
+        masks = [sample.mask() for sample in pictures.samples] if pictures.has_masks else []
         rows[pictures.name] = {name: measure(labels, s, masks, maps) for name, (s, maps) in found.items()}
         cells = []
         for r in rows[pictures.name].values():
