@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -22,12 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import blemish
 from blemish.clip import Backbone, load_backbone
-from blemish.clip.backbone import fingerprint_of
 from blemish.detection import Detection, Provenance, Timing
+from blemish.engine import Engine, TorchEngine
 from blemish.errors import PictureError, UsageError
-from blemish.methods import create, load_class, recipes
+from blemish.methods import create, load_class
 from blemish.methods import weights as weight_files
 from blemish.methods.base import Method
 from blemish.pictures import MAX_PIXELS, Picture, read_picture
@@ -107,63 +105,64 @@ def load(
                 f"{method} has learnt parts, and none are shipped for the backbone {tower.name}: "
                 "give its weights (a safetensors file or a published checkpoint), or choose a method without"
             )
-    scorer = create(method, tower, weights=named)
-    return Detector(
-        scorer,
+    engine = TorchEngine(
+        create(method, tower, weights=named),
         weights=None if named is None else named.name,
-        object=object,
-        threshold=threshold,
-        mask_threshold=mask_threshold,
         device=place,
         precision=_precision(precision, tower, place),
-        max_pixels=max_pixels,
     )
+    return Detector(engine, object=object, threshold=threshold, mask_threshold=mask_threshold, max_pixels=max_pixels)
 
 
 class Detector:
-    """A method on a backbone with its settings. `load` makes one; its calls may run in several threads at once.
+    """An engine with its settings. `load` makes one; its calls may run in several threads at once.
 
     Args:
-        method: Ready to score; moved to `device` together with its backbone.
-        weights: Name of what the method learnt, for the provenance; None for a method without.
+        engine: What computes.
         object: As in `load`, and so are the others.
         threshold: See `load`.
         mask_threshold: See `load`.
-        device: See `load`.
-        precision: See `load`, but decided.
         max_pixels: See `load`.
     """
 
     def __init__(
         self,
-        method: Method,
+        engine: Engine,
         *,
-        weights: str | None = None,
         object: str = "object",
         threshold: float | None = None,
         mask_threshold: float | None = None,
-        device: torch.device | str = "cpu",
-        precision: Literal["float32", "bfloat16", "float16"] = "float32",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.method = method.to(device).eval()
-        self.backbone = method.backbone.to(device).eval()
-        self.device = torch.device(device)
+        self.engine = engine
         self.object = object
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
-        self.provenance = Provenance(
-            method=method.info.name,
-            backbone=self.backbone.name,
-            backbone_fingerprint=self.backbone.fingerprint,
-            weights=weights,
-            weights_fingerprint=fingerprint_of(method) if weights is not None else None,
-            recipe=recipes.to_json(method.recipe),
-            version=blemish.__version__,
-            precision=precision,
-            device=str(self.device),
-        )
-        self._text = lru_cache(maxsize=256)(self._encode_text)
+
+    @property
+    def provenance(self) -> Provenance:
+        """What makes the numbers."""
+        return self.engine.provenance
+
+    @property
+    def method(self) -> Method:
+        """The method. Raises UsageError for a detector that does not run in PyTorch, and so do the next two."""
+        return self._torch().method
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone."""
+        return self._torch().backbone
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self._torch().device
+
+    def _torch(self) -> TorchEngine:
+        if not isinstance(self.engine, TorchEngine):
+            raise UsageError("an exported detector has no method or backbone to be asked; load it by its method's name")
+        return self.engine
 
     def detect(self, picture: PictureSource, *, object: str | None = None) -> Detection:
         """Score one picture.
@@ -266,28 +265,17 @@ class Detector:
         start = time.perf_counter()
         picture = read_picture(source, max_pixels=self.max_pixels)
         read = time.perf_counter()
-        pixels = self.backbone.preprocess([picture.image], self.method.computation.size)
+        pixels = self.engine.preprocess(picture.image)
         return _Ready(picture, pixels, read - start, time.perf_counter() - read)
 
     def _score(self, batch: Sequence[_Ready], object: str | None) -> Iterator[tuple[Picture, Detection]]:
         """Run one batch; maps are brought to their pictures' sizes one at a time, when they are asked for."""
         if not batch:
             return
-        method, half = self.method, self.provenance.precision != "float32"
-        text = self._text(self.object if object is None else object)
-        start = time.perf_counter()
-        with torch.inference_mode():
-            pixels = torch.cat([ready.pixels for ready in batch]).to(self.device)
-            kind = getattr(torch, self.provenance.precision)
-            with torch.autocast(self.device.type, dtype=kind if half else None, enabled=half):
-                features = self.backbone.encode_image(pixels, method.request, method.computation)
-                self._settle()
-                encoded = time.perf_counter()
-                prediction = method.score(features, text)
-            scores, maps = prediction.score.float().cpu(), prediction.map.float().cpu()
-        scored = time.perf_counter()
+        run = self.engine.run(torch.cat([ready.pixels for ready in batch]), self.object if object is None else object)
         share = len(batch)
-        for ready, score, anomaly_map in zip(batch, scores.tolist(), maps, strict=True):
+        scores, maps = run.prediction.score.tolist(), run.prediction.map
+        for ready, score, anomaly_map in zip(batch, scores, maps, strict=True):
             picture = ready.picture
             width, height = picture.size
             yield (
@@ -295,26 +283,16 @@ class Detector:
                 Detection(
                     score=min(max(score, 0.0), 1.0),
                     anomaly_map=_resize(anomaly_map, height, width).numpy(),
-                    map_range=method.map_range,
+                    map_range=self.engine.map_range,
                     size=(width, height),
                     path=picture.path,
                     threshold=self.threshold,
                     mask_threshold=self.mask_threshold,
                     notes=picture.notes,
-                    timing=Timing(ready.read, ready.preprocess, (encoded - start) / share, (scored - encoded) / share),
+                    timing=Timing(ready.read, ready.preprocess, run.encode / share, run.score / share),
                     provenance=self.provenance,
                 ),
             )
-
-    def _encode_text(self, object: str) -> Tensor:
-        """Text features (2, E) of one object name; kept, since they cost more than a picture."""
-        with torch.inference_mode():
-            return self.method.text_features([object])[0]
-
-    def _settle(self) -> None:
-        """Wait for the GPU, so that the timing says what it means."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _shipped(method: str, fingerprint: str) -> Path | None:

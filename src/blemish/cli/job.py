@@ -149,7 +149,7 @@ class Job:
         made = self.detector.provenance.to_dict()
         for name in ("backbone", "weights", "device"):
             del made[name]
-        told = self.detector.object if self.detector.method.info.needs_object else None
+        told = self.detector.object if self.detector.engine.needs_object else None
         return {**made, "object": told, "threshold": self.detector.threshold, "mask": self.detector.mask_threshold}
 
     def _say(self, states: Counter[State], out: Path) -> None:

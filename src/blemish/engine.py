@@ -1,0 +1,150 @@
+"""What computes behind a `Detector`: prepared pictures in, a prediction out. Here in PyTorch.
+
+Another engine (a model exported to ONNX or OpenVINO: `blemish.export`) takes the same and gives the same, so that
+reading, tiling, thresholds and outputs are the detector's alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+import blemish
+from blemish.clip.backbone import fingerprint_of
+from blemish.detection import Provenance
+from blemish.methods import recipes
+from blemish.methods.base import Method, Prediction
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one batch came to."""
+
+    prediction: Prediction
+    """On the CPU, float32."""
+    encode: float
+    """Seconds in the backbone, of the whole batch."""
+    score: float
+    """Seconds in the method; 0 for an engine that cannot tell the two apart."""
+
+
+class Engine(Protocol):
+    """What a `Detector` needs of whatever computes; its calls may run in several threads at once."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """What makes the numbers."""
+
+    @property
+    def size(self) -> int:
+        """S, the side of its input in pixels."""
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """The fixed scale of its maps."""
+
+    @property
+    def needs_object(self) -> bool:
+        """Whether the object's name makes a difference."""
+
+    def preprocess(self, picture: Image.Image) -> Tensor:
+        """One picture as it takes it: (1, 3, S, S) on the CPU."""
+
+    def run(self, pixels: Tensor, object: str) -> Run:
+        """Score a batch.
+
+        Args:
+            pixels: (B, 3, S, S), from `preprocess`.
+            object: What all of them show.
+
+        Raises:
+            UsageError: It knows another object only.
+        """
+
+
+class TorchEngine:
+    """A method on a backbone, run by PyTorch.
+
+    Args:
+        method: Ready to score; moved to `device` together with its backbone.
+        weights: Name of what the method learnt, for the provenance; None for a method without.
+        device: Where it runs.
+        precision: Of the vision tower. Text features and scores are float32 always.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        *,
+        weights: str | None = None,
+        device: torch.device | str = "cpu",
+        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    ) -> None:
+        self.method = method.to(device).eval()
+        self.backbone = method.backbone.to(device).eval()
+        self.device = torch.device(device)
+        self.provenance = Provenance(
+            method=method.info.name,
+            backbone=self.backbone.name,
+            backbone_fingerprint=self.backbone.fingerprint,
+            weights=weights,
+            weights_fingerprint=fingerprint_of(method) if weights is not None else None,
+            recipe=recipes.to_json(method.recipe),
+            version=blemish.__version__,
+            precision=precision,
+            device=str(self.device),
+        )
+        self._text = lru_cache(maxsize=256)(self._encode_text)
+
+    @property
+    def size(self) -> int:
+        """S, the side of its input in pixels."""
+        return self.method.computation.size
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """The fixed scale of its maps."""
+        return self.method.map_range
+
+    @property
+    def needs_object(self) -> bool:
+        """Whether the object's name makes a difference."""
+        return self.method.info.needs_object
+
+    def preprocess(self, picture: Image.Image) -> Tensor:
+        """One picture as it takes it: (1, 3, S, S) float32 on the CPU."""
+        return self.backbone.preprocess([picture], self.size)
+
+    def run(self, pixels: Tensor, object: str) -> Run:
+        """Score a batch: see `Engine`."""
+        method, half = self.method, self.provenance.precision != "float32"
+        text = self._text(object)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            pixels = pixels.to(self.device)
+            kind = getattr(torch, self.provenance.precision)
+            with torch.autocast(self.device.type, dtype=kind if half else None, enabled=half):
+                features = self.backbone.encode_image(pixels, method.request, method.computation)
+                self._settle()
+                encoded = time.perf_counter()
+                found = method.score(features, text)
+            prediction = Prediction(found.score.float().cpu(), found.map.float().cpu())
+        return Run(prediction, encoded - start, time.perf_counter() - encoded)
+
+    def _encode_text(self, object: str) -> Tensor:
+        """Text features (2, E) of one object name; kept, since they cost more than a picture."""
+        with torch.inference_mode():
+            return self.method.text_features([object])[0]
+
+    def _settle(self) -> None:
+        """Wait for the GPU, so that the timing says what it means."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
