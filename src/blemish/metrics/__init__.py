@@ -3,7 +3,8 @@
 Of pictures, from one score each: `image_metrics`, and singly `auroc`, `average_precision`, `f1_max`.
 Of pixels, from a map each: `pixel_metrics`, and singly `aupro`; `aupro_200` is the approximation found in papers.
 For data that do not fit into memory: `StreamingPixelMetrics`, with an error bound for every number.
-How far to trust a number: `bootstrap_interval`. Over classes: `class_mean`.
+How far to trust a number: `bootstrap_interval`, and for pixels `PixelBootstrap`, which is quick. Over classes:
+`class_mean`.
 
 Scores are ranked as they are: nothing is squashed, clipped or rescaled first.
 """
@@ -21,6 +22,7 @@ from blemish.metrics.image import (
     f1_max,
     image_metrics,
 )
+from blemish.metrics.intervals import PixelBootstrap, PixelIntervals
 from blemish.metrics.pixel import PixelMetrics, aupro, aupro_200, class_mean, pixel_metrics
 from blemish.metrics.streaming import PixelErrors, StreamedPixelMetrics, StreamingPixelMetrics
 
@@ -29,7 +31,9 @@ __all__ = [
     "ImageMetrics",
     "Interval",
     "MetricInputError",
+    "PixelBootstrap",
     "PixelErrors",
+    "PixelIntervals",
     "PixelMetrics",
     "StreamedPixelMetrics",
     "StreamingPixelMetrics",
