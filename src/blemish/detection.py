@@ -44,6 +44,8 @@ class Provenance:
         version: of blemish.
         precision: "float32", "bfloat16", ...
         device: "cpu", "cuda:0", ...
+        references: how many normal reference pictures the method was shown; 0 = zero-shot.
+        references_fingerprint: over their pixels, whatever their names and order, 16 hex digits; None without.
     """
 
     method: str
@@ -55,6 +57,8 @@ class Provenance:
     version: str = ""
     precision: str = "float32"
     device: str = "cpu"
+    references: int = 0
+    references_fingerprint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""

@@ -30,6 +30,7 @@ from blemish.methods import weights as weight_files
 from blemish.methods.base import Method
 from blemish.pictures import MAX_PIXELS, Picture, read_picture
 from blemish.published import locate
+from blemish.references import References, check_method, show
 
 PictureSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor | Picture"
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
@@ -71,6 +72,7 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
     max_pixels: int = MAX_PIXELS,
+    references: References | None = None,
 ) -> Detector:
     """Make a detector.
 
@@ -86,12 +88,18 @@ def load(
         precision: Of the vision tower. "auto" is bfloat16 for a large backbone on hardware with matrix units for it,
             else float32. Text features and scores are float32 always.
         max_pixels: Larger pictures are refused.
+        references: Normal pictures of the object, for few-shot methods: a list of what `Detector.detect` takes, or one
+            file, folder or pattern. None scores zero-shot.
 
     Raises:
-        UsageError: Unknown method, device or precision, a trainable method on a foreign backbone without weights.
+        UsageError: Unknown method, device or precision, a trainable method on a foreign backbone without weights,
+            references for a method that takes none.
         WeightsError: A checkpoint that cannot be used.
+        PictureError: A reference that cannot be read.
     """
     cls = load_class(method)  # before the backbone: a misspelt name should not cost a download
+    if references is not None:
+        check_method(cls.info)
     if precision not in get_args(Precision):
         raise UsageError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
     place = choose_device(device)
@@ -111,6 +119,8 @@ def load(
         device=place,
         precision=_precision(precision, tower, place),
     )
+    if references is not None:
+        show(engine, references, max_pixels=max_pixels)
     return Detector(engine, object=object, threshold=threshold, mask_threshold=mask_threshold, max_pixels=max_pixels)
 
 

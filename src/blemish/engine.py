@@ -7,7 +7,8 @@ reading, tiling, thresholds and outputs are the detector's alone.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor
 
 import blemish
+from blemish.clip import ImageFeatures
 from blemish.clip.backbone import fingerprint_of
 from blemish.detection import Provenance
+from blemish.errors import UsageError
 from blemish.methods import recipes
-from blemish.methods.base import Method, Prediction
+from blemish.methods.base import FewShotMethod, Memory, Method, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -102,6 +105,7 @@ class TorchEngine:
             precision=precision,
             device=str(self.device),
         )
+        self._memory: Memory | None = None
         self._text = lru_cache(maxsize=256)(self._encode_text)
 
     @property
@@ -112,7 +116,7 @@ class TorchEngine:
     @property
     def map_range(self) -> tuple[float, float]:
         """The fixed scale of its maps."""
-        return self.method.map_range
+        return self.method.map_range if self._memory is None else self._few_shot.few_shot_map_range
 
     @property
     def needs_object(self) -> bool:
@@ -125,19 +129,52 @@ class TorchEngine:
 
     def run(self, pixels: Tensor, object: str) -> Run:
         """Score a batch: see `Engine`."""
-        method, half = self.method, self.provenance.precision != "float32"
-        text = self._text(object)
+        text, memory = self._text(object), self._memory
         start = time.perf_counter()
-        with torch.inference_mode():
-            pixels = pixels.to(self.device)
-            kind = getattr(torch, self.provenance.precision)
-            with torch.autocast(self.device.type, dtype=kind if half else None, enabled=half):
-                features = self.backbone.encode_image(pixels, method.request, method.computation)
-                self._settle()
-                encoded = time.perf_counter()
-                found = method.score(features, text)
+        with torch.inference_mode(), self._autocast():
+            features = self._encode(pixels, few_shot=memory is not None)
+            self._settle()
+            encoded = time.perf_counter()
+            found = (
+                self.method.score(features, text) if memory is None else self._few_shot.score(features, text, memory)
+            )
             prediction = Prediction(found.score.float().cpu(), found.map.float().cpu())
         return Run(prediction, encoded - start, time.perf_counter() - encoded)
+
+    def remember(self, batches: Iterable[Tensor]) -> Memory:
+        """What the method keeps of normal pictures, on its device.
+
+        Args:
+            batches: (B, 3, S, S) each, from `preprocess`; at least one.
+        """
+        with torch.inference_mode(), self._autocast():
+            return Memory.joined([self._few_shot.remember(self._encode(one, few_shot=True)) for one in batches])
+
+    def show(self, memory: Memory, references: int, fingerprint: str) -> None:
+        """Score with this memory from now on; not while another thread scores.
+
+        Args:
+            memory: From `remember`.
+            references: How many pictures it was made of.
+            fingerprint: Of these pictures.
+        """
+        self._memory = memory
+        self.provenance = replace(self.provenance, references=references, references_fingerprint=fingerprint)
+
+    @property
+    def _few_shot(self) -> FewShotMethod:
+        if not isinstance(self.method, FewShotMethod):
+            raise UsageError(f"{self.method.info.name} has no memory to keep reference pictures in")
+        return self.method
+
+    def _encode(self, pixels: Tensor, *, few_shot: bool) -> ImageFeatures:
+        request = self._few_shot.few_shot_request if few_shot else self.method.request
+        return self.backbone.encode_image(pixels.to(self.device), request, self.method.computation)
+
+    def _autocast(self) -> torch.autocast:
+        half = self.provenance.precision != "float32"
+        kind = getattr(torch, self.provenance.precision) if half else None
+        return torch.autocast(self.device.type, dtype=kind, enabled=half)
 
     def _encode_text(self, object: str) -> Tensor:
         """Text features (2, E) of one object name; kept, since they cost more than a picture."""

@@ -31,6 +31,7 @@ def detect(
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     recursive: bool = False,
     max_pixels: int | None = None,
+    reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> int:
@@ -52,6 +53,8 @@ def detect(
         precision: Of the vision tower; auto takes float32 unless the backbone is large and the hardware made for less.
         recursive: Look into subfolders.
         max_pixels: Refuse larger pictures.
+        reference: Normal pictures of the object for winclip and april-gan: files, folders, patterns, several after one
+            another, behind the pictures to be scored.
         overwrite: Redo everything, also what is done already.
         json: Print one JSON object per picture on standard output, as they are finished, and nothing else there.
     """
@@ -63,20 +66,26 @@ def detect(
         raise UsageError(f"--max-pixels is at least 1, not {max_pixels}")
 
     from blemish.methods import info
-    from blemish.pictures import MAX_PIXELS
+    from blemish.pictures import MAX_PIXELS, find_pictures
     from blemish.published import locate
 
     told = info(method)  # also complains of an unknown name before anything is loaded
+    if reference and not paths:
+        raise UsageError("say which pictures, before --reference: all words after it are reference pictures")
     if weights is not None:
         weights = locate(weights, method, backbone)
     if object_name != "object" and not told.needs_object:
         note(f"{method} is told nothing about the object; --object changes nothing.")
 
-    from blemish.cli.sources import collect, root_of
+    from blemish.cli.sources import absolute, collect, root_of
 
     sources, left_out = collect(paths, recursive, out)
     if left_out:
         note(f"{count(left_out, 'picture')} in {out} left out: they are results.")
+    references = list(find_pictures(reference, recursive=recursive)) if reference else None
+    both = set(map(absolute, references or [])) & set(map(absolute, sources))
+    if both:
+        note(f"{count(len(both), 'picture')} both reference and to be scored: compared with itself it looks flawless.")
 
     from blemish.cli.job import Job, Order
     from blemish.detector import load
@@ -91,6 +100,7 @@ def detect(
         device=device,
         precision=precision,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        references=references,
     )
     order = Order(
         kinds=kinds,

@@ -211,14 +211,18 @@ class Job:
     def _made_by(self, seconds: float) -> str:
         made = self.detector.provenance
         weights = f" (weights {made.weights}, {made.weights_fingerprint})" if made.weights else ""
+        examples = (
+            f" with {count(made.references, 'reference')} ({made.references_fingerprint})" if made.references else ""
+        )
         judged = (
             "no threshold: ranked, not judged"
             if self.detector.threshold is None
             else f"{sum(bool(entry[2]) for entry in self.ranking):,} anomalous at threshold {self.detector.threshold:g}"
         )
         return (
-            f"{count(len(self.ranking), 'picture')}, {judged}. Scored by {made.method}{weights} on the backbone "
-            f"{made.backbone} ({made.backbone_fingerprint}), {made.precision} on {made.device}, in {seconds:.1f} s."
+            f"{count(len(self.ranking), 'picture')}, {judged}. Scored by {made.method}{weights}{examples} "
+            f"on the backbone {made.backbone} ({made.backbone_fingerprint}), {made.precision} on {made.device}, "
+            f"in {seconds:.1f} s."
         )
 
     def _kept(self) -> list[str]:

@@ -36,6 +36,15 @@ class Memory:
     windows: Mapping[int, Tensor] = field(default_factory=dict)
     """Windows of each side length: (k * n_windows, E), not normalised."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[Memory]) -> Memory:
+        """One memory of what was remembered batch by batch; at least one part, all of one method."""
+        return cls(
+            sum(part.pictures for part in parts),
+            {tap: torch.cat([part.taps[tap] for part in parts]) for tap in parts[0].taps},
+            {side: torch.cat([part.windows[side] for part in parts]) for side in parts[0].windows},
+        )
+
 
 @dataclass(frozen=True)
 class Training:
