@@ -89,6 +89,7 @@ class Views:
     cls: Tensor  # (B, E) class token, after the final layer norm
     cls_raw: Tensor  # (B, E) the same without it, as AnomalyCLIP reads it
     patches: dict[str, Tensor]  # name -> (B, P, E)
+    middle: Tensor  # (B, P, D) patch tokens where the V-V path begins, not projected
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -116,6 +117,7 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tu
     heads = model.config.vision_config.num_attention_heads
     taps: dict[str, Tensor] = {}
     seeded = group = None
+    middle = x
     last = len(v.encoder.layers)
     for i, block in enumerate(v.encoder.layers, 1):
         a = block.self_attn
@@ -123,7 +125,7 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tu
         bias = torch.cat([a.q_proj.bias, a.k_proj.bias, a.v_proj.bias])
         q, k, val = F.linear(block.layer_norm1(x), w, bias).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
         if i == start:
-            seeded = x
+            seeded, middle = x, x
         if seeded is not None:
             vv = a.out_proj(_attend(val, val, val))
             seeded = seeded + vv
@@ -142,6 +144,7 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tu
             cls=project(v.post_layernorm(x[:, 0].float())),
             cls_raw=project(x[:, 0].float()),
             patches={k: project(v.post_layernorm(t.float())) for k, t in taps.items()},
+            middle=middle[:, 1:],
         )
 
 

@@ -18,242 +18,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from model import Views, image_views, make_model, text_features
-from pool import GRID, Batch, Pool, bundled_photos, load_photos, make_sample, patch_coverage
-from safetensors.torch import load_file, save_file
-from tokenizer import make_tokenizer, save, whole_words
-from tokenizers import Tokenizer
-from torch import Tensor
-from transformers import CLIPModel
-from words import (
-    ABNORMAL_STATES,
-    GENERIC,
-    HELD_OUT_TEMPLATES,
-    NAMES,
-    NORMAL_STATES,
-    TEMPLATES,
-    caption,
-    random_noun,
-    state_pair,  # fmt: skip
+from model import make_model
+from objective import (
+    CLIP_MEAN,
+    CLIP_STD,
+    School,
+    Texts,
+    build_tokenizer,
+    dihedral,
+    step_losses,
+    validate,
+    validation_set,
 )
-
-from blemish.clip.tokenizer import clip_merges
-from blemish.metrics import auroc
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-MEAN, STD = (255 * torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-TEMPERATURE = 0.07  # what the methods divide cosines by
-EARLY, START = (4, 6), 5
-#: Prompts of a step about one noun, normal and damaged.
-PAIRS = 8
-#: The direction in the joint space from normal to damaged. It is given, and both towers learn to use it: when the image
-#: tower had to follow the words while these still moved, neither learnt.
-STATE_AXIS = F.normalize(torch.randn(256, generator=torch.Generator().manual_seed(7)), dim=0)
-#: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group, early blocks.
-PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "layer6": 0.4}
-OTHER_WEIGHTS = {
-    "last_top": 0.3,
-    "value_top": 0.3,
-    "cls": 1.0,
-    "cls_raw": 0.5,
-    "contrast": 0.4,
-    "kind": 0.2,
-    "words": 2.0,
-}
-#: What validation asks with: papers' words, in templates that training does not show.
-STATES = (("{}", "damaged {}"), ("flawless {}", "broken {}"), ("{} without defect", "{} with defect"))
-
-
-def build_tokenizer() -> Tokenizer:
-    from defects import KINDS, words_for
-
-    words = " ".join([*NORMAL_STATES, *ABNORMAL_STATES, *TEMPLATES, *HELD_OUT_TEMPLATES, *NAMES, *GENERIC])
-    words += " " + " ".join(w for k in KINDS for w in words_for(k))
-    return make_tokenizer(clip_merges(), sorted({w for w in words.lower().split() if w.isalpha()}))
-
-
-def tokenise(tok: Tokenizer, texts: list[str], eos: int) -> tuple[Tensor, Tensor]:
-    rows = [e.ids[:77] for e in tok.encode_batch(texts)]
-    end = torch.tensor([len(r) - 1 for r in rows])
-    ids = torch.full((len(rows), int(end.max()) + 1), eos)
-    for i, r in enumerate(rows):
-        ids[i, : len(r)] = torch.tensor(r)
-    return ids, end
-
-
-def normalise(images: np.ndarray) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 with CLIP's mean and standard deviation."""
-    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() - MEAN) / STD
-
-
-def dihedral(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Each picture turned and mirrored at random, its coverage with it."""
-    images, cover = np.empty_like(batch.images), np.empty_like(batch.coverage)
-    for i, (k, flip) in enumerate(rng.integers((4, 2), size=(len(images), 2))):
-        a, c = np.rot90(batch.images[i], k), np.rot90(batch.coverage[i], k)
-        images[i], cover[i] = (a[:, ::-1], c[:, ::-1]) if flip else (a, c)
-    return Batch(images, cover, batch.words)
-
-
-def patch_target(coverage: Tensor) -> Tensor:
-    """(B, N) part of a patch that is defective -> soft label: a tenth of a patch is enough, so is most of a defect."""
-    top = coverage.amax(1, keepdim=True).clamp_min(1e-6)
-    return torch.maximum((coverage / 0.1).clamp(max=1), torch.where(coverage > 0.003, coverage / top, 0))
-
-
-def patch_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with more weight on the rare defective patches, and dice on defective pictures. Both (B, P)."""
-    bce = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0), reduction="none")
-    p = logits.sigmoid()
-    dice = 1 - (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
-    bad = (target.amax(1) > 0).float()
-    return bce.mean() * 2 + (dice * bad).sum() / bad.sum().clamp_min(1)
-
-
-def choose_patches(coverage: Tensor, side: int, generator: torch.Generator) -> Tensor | None:
-    """(B, N) -> (B, side*side) indices of the window of patches that is shown; rather one with a defect."""
-    count, grid = len(coverage), GRID
-    if side >= grid:
-        return None
-    line = torch.arange(side)
-    window = (line[:, None] * grid + line).flatten()
-    corner = torch.randint(grid - side + 1, (2, count, 2), generator=generator)
-    first, second = (window + (c[:, :1] * grid + c[:, 1:]) for c in corner)
-    better = coverage.gather(1, second).sum(1) > coverage.gather(1, first).sum(1)
-    swap = better & (torch.rand(count, generator=generator) < 0.8)
-    return torch.where(swap[:, None], second, first)
-
-
-class Texts:
-    """Draws the sentences of one step and encodes them together."""
-
-    def __init__(self, tok: Tokenizer, nouns: tuple[str, ...]) -> None:
-        self.tok, self.eos, self.nouns = tok, tok.token_to_id("<|endoftext|>"), nouns
-        self.vocabulary = whole_words(tok)
-
-    def draw(self, batch: Batch, rng: np.random.Generator, captions: int = 12) -> list[str]:
-        """2*PAIRS prompts (normal, damaged, ...), half about things in the batch; captions of the first pictures."""
-        from defects import words_for
-
-        nouns = [random_noun(rng, self.nouns, self.vocabulary) for _ in range(PAIRS // 2)]
-        nouns += [batch.words[i][0] for i in rng.choice(len(batch.words), PAIRS // 2, replace=False)]
-        sentences = [s for noun in nouns for s in state_pair(rng, noun)]
-        for name, material, kind, where in batch.words[:captions]:
-            phrases = words_for(kind) if kind and kind != "lost" else ()
-            phrase = phrases[rng.integers(len(phrases))] if phrases else None
-            sentences.append(caption(rng, name, material, phrase, where))
-        return sentences
-
-    def encode(self, model: CLIPModel, sentences: list[str]) -> Tensor:
-        return text_features(model, *tokenise(self.tok, sentences, self.eos))
-
-
-def step_losses(
-    model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, side: int, generator: torch.Generator
-) -> dict[str, Tensor]:
-    sentences = texts.draw(batch, rng)
-    coverage = torch.from_numpy(batch.coverage).flatten(1)
-    lost = torch.tensor([w[2] == "lost" for w in batch.words])
-    keep = choose_patches(coverage, side, generator)
-    pixels = normalise(batch.images)
-    with torch.autocast("cpu", torch.bfloat16):
-        text = texts.encode(model, sentences)
-        views = image_views(model, pixels, keep, EARLY, START)
-    target = patch_target(coverage)
-    if keep is not None:
-        target = target.gather(1, keep)
-    direction = STATE_AXIS / TEMPERATURE
-    label, sure = (target.amax(1) > 0.3).float(), ~lost
-    losses: dict[str, Tensor] = {}
-    for name, tokens in views.patches.items():
-        logits = F.normalize(tokens.float(), dim=-1) @ direction
-        losses[name] = patch_loss(logits[sure], target[sure])
-        if name in ("last", "value"):
-            top = logits.topk(3, dim=1).values.mean(1)
-            losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], label[sure])
-    for name, token in (("cls", views.cls), ("cls_raw", views.cls_raw)):
-        logits = F.normalize(token.float(), dim=-1) @ direction
-        losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
-    captions = text[2 * PAIRS :]
-    said = batch.words[: len(captions)]
-    losses["words"] = words_loss(text, torch.tensor([0.5 if w[2] not in ("", "lost") else -0.5 for w in said]))
-    sim = model.logit_scale.exp().clamp(max=100) * F.normalize(views.cls[: len(said)].float(), dim=-1) @ captions.T
-    same = torch.tensor([[a[:3] == b[:3] for b in said] for a in said]).float()
-    soft = same / same.sum(1, keepdim=True)
-    losses["contrast"] = -torch.stack([(soft * z.log_softmax(1)).sum(1).mean() for z in (sim, sim.T)]).mean()
-    losses["kind"] = kind_loss(model, batch, texts, rng, views, target)
-    weights = PATCH_WEIGHTS | OTHER_WEIGHTS
-    losses["total"] = sum((weights[k] * v for k, v in losses.items()), torch.zeros(()))
-    return losses
-
-
-def words_loss(text: Tensor, captions: Tensor) -> Tensor:
-    """Words for states sit at +-1/2 on the state axis; and a pair about one noun differs in nothing else.
-
-    Args:
-        text: (2 * PAIRS + C, E), normal and damaged in turns, then captions.
-        captions: (C,) where each caption belongs on the axis.
-    """
-    along = text @ STATE_AXIS
-    wanted = torch.cat([torch.tensor([-0.5, 0.5]).repeat(PAIRS), captions])
-    pairs = text[: 2 * PAIRS].unflatten(0, (PAIRS, 2))
-    return (along - wanted).square().mean() + 0.05 * (pairs[:, 1] - pairs[:, 0] - STATE_AXIS).square().sum(-1).mean()
-
-
-def kind_loss(
-    model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, views: Views, target: Tensor
-) -> Tensor:
-    """The defective patches of a picture, pooled, against words for the kinds of defect in the batch."""
-    from defects import words_for
-
-    kinds = sorted({w[2] for w in batch.words if w[2] and w[2] != "lost"})
-    kinds = sorted(rng.permutation(kinds)[:8].tolist())
-    rows = [i for i, w in enumerate(batch.words) if w[2] in kinds and float(target[i].amax()) > 0.3]
-    if len(kinds) < 2 or not rows:
-        return torch.zeros(())
-    noun = GENERIC[rng.integers(len(GENERIC))]
-    sentences = []
-    for k in kinds:
-        word = words_for(k)[rng.integers(len(words_for(k)))]
-        sentences.append(f"{noun} {word}" if word.startswith("with") else f"{word} {noun}")
-    with torch.autocast("cpu", torch.bfloat16):
-        text = texts.encode(model, sentences)
-    w = target[rows]
-    pooled = F.normalize((views.patches["last"].float()[rows] * w[..., None]).sum(1), dim=-1)
-    return F.cross_entropy(pooled @ text.T / TEMPERATURE, torch.tensor([kinds.index(batch.words[i][2]) for i in rows]))
-
-
-@torch.no_grad()
-def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
-    """AUROC on synthetic pictures of another seed, asked about an "object"."""
-    pairs = [[t.format(s.format("object")) for s in states] for t in HELD_OUT_TEMPLATES for states in STATES]
-    e = texts.encode(model, [s for p in pairs for s in p]).view(len(pairs), 2, -1).mean(0)
-    direction = F.normalize(e[1], dim=0) - F.normalize(e[0], dim=0)
-    scores: dict[str, list[Tensor]] = {}
-    for i in range(0, len(batch.images), 32):
-        with torch.autocast("cpu", torch.bfloat16):
-            v = image_views(model, normalise(batch.images[i : i + 32]), None, EARLY, START)
-        out = {"cls": v.cls, "cls_raw": v.cls_raw, **v.patches}
-        for k, t in out.items():
-            scores.setdefault(k, []).append(F.normalize(t.float(), dim=-1) @ direction)
-    label = batch.coverage.reshape(len(batch.images), -1).max(1) > 0
-    known = np.array([w[2] != "lost" for w in batch.words])
-    result = {}
-    for k, parts in scores.items():
-        s = torch.cat(parts).numpy()[known]
-        if s.ndim == 1:
-            result[f"image/{k}"] = auroc(label[known], s)
-        else:
-            result[f"image/{k}_max"] = auroc(label[known], s.max(1))
-            result[f"patch/{k}"] = auroc(batch.coverage.reshape(len(batch.images), -1)[known].ravel() > 0.1, s.ravel())
-    return result
-
-
-def validation_set(photos: list[np.ndarray], count: int = 384) -> Batch:
-    made = [make_sample(987654321, i, photos) for i in range(count)]
-    cover = np.stack([patch_coverage(m) for _, m, _ in made]).astype("f4")
-    return Batch(np.stack([im for im, _, _ in made]), cover, [w for _, _, w in made])
+from pool import GRID, Pool, bundled_photos, load_photos
+from safetensors.torch import load_file, save_file
+from teacher import Pupil, Teacher, weights_file
+from tokenizer import save
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import CLIPModel
 
 
 def parameter_groups(model: CLIPModel, decay: float) -> list[dict[str, object]]:
@@ -279,19 +62,21 @@ def hidden_matrices(model: CLIPModel) -> list[Tensor]:
     return [p for n, p in model.named_parameters() if p.ndim == 2 and "vision_model.encoder" in n]
 
 
-def optimizers(model: CLIPModel, lr: float, decay: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: CLIPModel, lr: float, decay: float, pupil: Pupil | None = None) -> list[torch.optim.Optimizer]:
     """Muon for the image tower's matrices, AdamW for the rest; groups carry `scale`, a factor of the learning rate."""
     muon = {"params": hidden_matrices(model), "scale": 2.0}
+    groups = parameter_groups(model, decay)
+    if pupil is not None:
+        groups.append({"params": list(pupil.parameters()), "weight_decay": 0.0, "scale": 1.0})
     return [
-        torch.optim.AdamW(parameter_groups(model, decay), lr=lr, betas=(0.9, 0.98), fused=True),
+        torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True),
         torch.optim.Muon([muon], lr=lr, weight_decay=decay / 2, adjust_lr_fn="match_rms_adamw"),
     ]
 
 
-def save_checkpoint(path: Path, model: CLIPModel, ema: CLIPModel, opts: list[torch.optim.Optimizer], step: int) -> None:
+def save_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer], step: int) -> None:
     """Everything a resumed run needs, as safetensors, written aside and then moved into place."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
     for which, opt in enumerate(opts):
         for i, s in opt.state_dict()["state"].items():
             tensors |= {f"opt.{which}.{i}.{k}": v for k, v in s.items()}
@@ -299,12 +84,15 @@ def save_checkpoint(path: Path, model: CLIPModel, ema: CLIPModel, opts: list[tor
     path.with_suffix(".tmp").replace(path)
 
 
-def load_checkpoint(path: Path, model: CLIPModel, ema: CLIPModel, opts: list[torch.optim.Optimizer]) -> int:
+def load_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer]) -> int:
+    """The step it was written after. A part that the checkpoint does not have stays as it is."""
     from safetensors import safe_open
 
     tensors = load_file(path)
-    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    ema.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+    for name, part in parts.items():
+        state = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        if state:
+            part.load_state_dict(state)
     for which, opt in enumerate(opts):
         state = opt.state_dict()
         for k, v in tensors.items():
@@ -329,6 +117,7 @@ def export(folder: Path, ema: CLIPModel, tok: Tokenizer) -> None:
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--start", type=Path, help="checkpoint of an earlier run to go on from, with a schedule of its own")
     a.add_argument("--steps", type=int, default=8000, help="steps in all, cooldown included")
     a.add_argument("--cooldown", type=int, default=1500)
     a.add_argument("--warmup", type=int, default=100)
@@ -339,6 +128,7 @@ def main() -> None:
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
     a.add_argument("--windows-until", type=float, default=0.75, help="part of the run that sees windows")
     a.add_argument("--window", type=int, default=12, help="their side in patches")
+    a.add_argument("--taught", type=int, default=16, help="pictures of a step that the teacher looks at too; 0 = none")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
     a.add_argument("--threads", type=int, default=2)
@@ -352,10 +142,20 @@ def main() -> None:
     tok = build_tokenizer()
     model = make_model()
     ema = deepcopy(model).requires_grad_(False)
-    opts = optimizers(model, o.lr, o.decay)
+    weights, school = weights_file(), None
+    parts: dict[str, nn.Module] = {"model": model, "ema": ema}
+    if weights is not None and o.taught:
+        school = School(Teacher(weights), Pupil(256), o.taught)
+        parts["pupil"] = school.pupil
+    opts = optimizers(model, o.lr, o.decay, None if school is None else school.pupil)
     checkpoint, log = o.out / "checkpoint.safetensors", o.out / "log.jsonl"
-    first = load_checkpoint(checkpoint, model, ema, opts) if checkpoint.exists() else 0
-    print(f"{len(photos)} photographs; starting at step {first} of {o.steps}", flush=True)
+    first = 0
+    if checkpoint.exists():
+        first = load_checkpoint(checkpoint, parts, opts)
+    elif o.start is not None:
+        load_checkpoint(o.start, parts, opts)
+    told = "no teacher" if school is None else f"{school.count} pictures of a step taught"
+    print(f"{len(photos)} photographs; {told}; starting at step {first} of {o.steps}", flush=True)
     held_out = validation_set(photos)
     nouns = tuple(sorted({w[0] for w in held_out.words}))
     texts = Texts(tok, nouns)
@@ -369,7 +169,8 @@ def main() -> None:
             for g in (g for opt in opts for g in opt.param_groups):
                 g["lr"] = lr * g["scale"]
             side = o.window if step < o.windows_until * o.steps else GRID
-            losses = step_losses(model, dihedral(pool.batch(step, o.batch, rng), rng), texts, rng, side, generator)
+            batch = dihedral(pool.batch(step, o.batch, rng), rng)
+            losses = step_losses(model, batch, texts, rng, side, generator, school)
             losses["total"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for opt in opts:
@@ -389,7 +190,7 @@ def main() -> None:
                 with log.open("a") as f:
                     f.write(json.dumps(row) + "\n")
             if (step + 1) % 250 == 0 or step + 1 == o.steps:
-                save_checkpoint(checkpoint, model, ema, opts, step + 1)
+                save_checkpoint(checkpoint, parts, opts, step + 1)
                 row = {"step": step + 1, "validation": validate(ema, texts, held_out)}
                 print(" ".join(f"{k}={v:.3f}" for k, v in row["validation"].items()), flush=True)  # type: ignore[attr-defined]
                 with log.open("a") as f:

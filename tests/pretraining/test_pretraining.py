@@ -19,8 +19,8 @@ def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_forward_is_the_librarys() -> None:
     """Every read-out that training shapes is what `Backbone` hands out."""
     from model import image_views, make_model, text_features
+    from objective import tokenise
     from tokenizer import make_tokenizer
-    from train import tokenise
 
     from blemish.clip import Backbone, Computation, Request, Tap
     from blemish.clip.tokenizer import TextTokenizer, clip_merges
@@ -149,24 +149,48 @@ def test_checkpoints_bring_everything_back(tmp_path: Path) -> None:
     from copy import deepcopy
 
     from model import make_model
+    from teacher import Pupil
+    from torch import nn
     from train import load_checkpoint, optimizers, save_checkpoint
 
+    def parts() -> dict[str, nn.Module]:
+        model = make_model()
+        return {"model": model, "ema": deepcopy(model), "pupil": Pupil(256)}
+
+    def step(parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer], grad: float | None) -> None:
+        for p in (*parts["model"].parameters(), *parts["pupil"].parameters()):
+            p.grad = torch.randn_like(p) if grad is None else torch.full_like(p, grad)
+        for opt in opts:
+            opt.step()
+
     torch.manual_seed(0)
-    model = make_model()
-    average = deepcopy(model)
-    opts = optimizers(model, 1e-3, 0.05)
-    for p in model.parameters():
-        p.grad = torch.randn_like(p)
-    for opt in opts:
+    one = parts()
+    opts = optimizers(one["model"], 1e-3, 0.05, one["pupil"])
+    step(one, opts, None)
+    save_checkpoint(tmp_path / "c.safetensors", one, opts, 7)
+    other = parts()
+    fresh = optimizers(other["model"], 1e-3, 0.05, other["pupil"])
+    assert load_checkpoint(tmp_path / "c.safetensors", other, fresh) == 7
+    step(one, opts, 1.0)
+    step(other, fresh, 1.0)
+    for name, part in one.items():
+        for p, q in zip(part.parameters(), other[name].parameters(), strict=True):
+            assert torch.equal(p, q)
+
+
+def test_the_pupil_learns_what_it_is_taught_at_any_scale() -> None:
+    from teacher import CHANNELS, Pupil
+
+    torch.manual_seed(0)
+    pupil, tokens = Pupil(32), torch.randn(4, 16, 32)
+    taught = 50 * tokens @ torch.randn(32, CHANNELS) + 1000 * torch.randn(CHANNELS)
+    opt = torch.optim.AdamW(pupil.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(200):
+        loss = pupil.loss(tokens, taught)
+        opt.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
         opt.step()
-    save_checkpoint(tmp_path / "c.safetensors", model, average, opts, 7)
-    other = make_model()
-    other_average = deepcopy(other)
-    fresh = optimizers(other, 1e-3, 0.05)
-    assert load_checkpoint(tmp_path / "c.safetensors", other, other_average, fresh) == 7
-    for p, q in zip(model.parameters(), other.parameters(), strict=True):
-        p.grad = q.grad = torch.ones_like(p)
-    for opt in (*opts, *fresh):
-        opt.step()
-    for p, q in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(p, q)
+    assert 0.7 < losses[0] < 2.5  # about one variance, whatever the teacher's units
+    assert losses[-1] < 0.2
