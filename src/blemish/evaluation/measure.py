@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,7 +17,7 @@ from blemish.evaluation.examples import choose, save
 from blemish.evaluation.plan import set_rule
 from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.methods.base import Method
-from blemish.metrics import PixelMetrics, StreamedPixelMetrics, StreamingPixelMetrics, pixel_metrics
+from blemish.metrics import PixelBootstrap, PixelMetrics, StreamedPixelMetrics, StreamingPixelMetrics, pixel_metrics
 from blemish.training.masks import mask_tensor
 
 Aupro: TypeAlias = Literal["exact", "200"]
@@ -127,7 +127,8 @@ def finish(
     entries = {record.identity(sample): entry_of(record, name, sample) for sample in samples}
     labels = {record.identity(sample): sample.label for sample in samples}
     digest = digest_of(entries, labels)
-    found = _pixels(record, name, samples, options, masks, histogram)
+    bootstrap = PixelBootstrap(seed=options.seed)
+    found = _pixels(record, name, samples, options, masks, histogram, bootstrap)
     chosen: list[int] = []
     if histogram is None:
         chosen = sorted({i for indices in choose(*_arrays(entries, labels)).values() for i in indices})
@@ -146,6 +147,7 @@ def finish(
         error=_bound(found),
         set_scores=wide,
         examples=[record.identity(samples[i]) for i in chosen],
+        intervals=_intervals(bootstrap, found, options),
     )
     record.finish(name, category, finished)
     return finished
@@ -170,7 +172,9 @@ def _pixels(
     options: Options,
     masks: Masks,
     histogram: StreamingPixelMetrics | None,
+    bootstrap: PixelBootstrap,
 ) -> PixelMetrics:
+    """The metrics; the bootstrap gets the pictures of a category whose maps are held."""
     known = judged(samples)
     if not known:
         return no_pixels(NO_MASKS)
@@ -178,8 +182,15 @@ def _pixels(
         side = len(record.read_map(name, known[0]))
         if len(known) * side**2 <= options.exact_pixels:
             steps = None if options.aupro == "exact" else 200
-            pairs = (masks(sample, side) for sample in known), (record.read_map(name, sample) for sample in known)
-            return pixel_metrics(*pairs, fpr_limit=options.fpr_limit, steps=steps)
+
+            def maps() -> Iterator[NDArray[np.float32]]:
+                for sample in known:
+                    values = record.read_map(name, sample)
+                    bootstrap.update(masks(sample, side), values)
+                    yield values
+
+            marked = (masks(sample, side) for sample in known)
+            return pixel_metrics(marked, maps(), fpr_limit=options.fpr_limit, steps=steps)
         histogram = StreamingPixelMetrics()
         for sample in known:
             histogram.update(masks(sample, side), record.read_map(name, sample))
@@ -189,6 +200,14 @@ def _pixels(
     reason = "the approximation in 200 steps needs all maps at once, which are too many here"
     values = {metric: getattr(streamed, metric) for metric in PIXEL} | {"aupro": math.nan}
     return StreamedPixelMetrics(**values, undefined={**streamed.undefined, "aupro": reason}, error=streamed.error)
+
+
+def _intervals(bootstrap: PixelBootstrap, found: PixelMetrics, options: Options) -> dict[str, list[float]]:
+    """Of the metrics that are exact and defined; the steps of "200" are another number, so it has none."""
+    known = {"auroc", "aupro"} if options.aupro == "exact" else {"auroc"}
+    made = bootstrap.intervals(fpr_limit=options.fpr_limit)
+    ends = {"auroc": made.auroc, "aupro": made.aupro}
+    return {metric: list(ends[metric]) for metric in known - set(found.undefined) if not math.isnan(ends[metric].low)}
 
 
 def _bound(found: PixelMetrics) -> float:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -51,7 +51,7 @@ class Finished:
     """One method's measured category: pixel metrics by name, set-wide scores if any, and the kept examples.
 
     `digest` says of which pictures and settings, `aupro` how AUPRO was computed. `error` bounds the distance to the
-    exact numbers (0 for exact ones).
+    exact numbers (0 for exact ones). `intervals` has (low, high) of the bootstrap by metric, where there is one.
     """
 
     digest: str
@@ -61,6 +61,7 @@ class Finished:
     error: float
     set_scores: Sequence[float] | None
     examples: Sequence[str]  # identities of samples
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Record:

@@ -57,7 +57,10 @@ class Row:
         pictures: How many were scored.
         anomalous: How many of them are anomalous.
         failed: How many could not be scored, and are missing from the numbers.
-        image_auroc_low: Lower end of the 95 % bootstrap interval of `image_auroc` over pictures.
+        image_auroc_low: Lower end of the 95 % bootstrap interval of `image_auroc` over pictures; likewise for
+            `image_ap`, `pixel_auroc` and `pixel_aupro`. Of the mean row: its categories are resampled each on its own
+            (of pixel metrics: their half-widths are joined as those of independent numbers). nan where it is not
+            known, as for pixel metrics of categories too large to hold.
         image_auroc_high: Its upper end.
         image_f1_threshold: The score that reaches `image_f1_max` (of the mean row: no threshold to use).
         pixel_f1_threshold: The map value that reaches `pixel_f1_max`.
@@ -75,17 +78,23 @@ class Row:
     anomalous: int
     failed: int
     image_auroc: float
-    image_auroc_low: float
-    image_auroc_high: float
+    image_auroc_low: float = math.nan
+    image_auroc_high: float = math.nan
     image_ap: float
+    image_ap_low: float = math.nan
+    image_ap_high: float = math.nan
     image_f1_max: float
     image_f1_threshold: float
     pixel_auroc: float
+    pixel_auroc_low: float = math.nan
+    pixel_auroc_high: float = math.nan
     pixel_ap: float
     pixel_f1_max: float
     pixel_f1_threshold: float
     pixel_iou: float
     pixel_aupro: float
+    pixel_aupro_low: float = math.nan
+    pixel_aupro_high: float = math.nan
     pixel_categories: int
     pixel_error: float
     undefined: Mapping[str, str] = field(default_factory=dict)

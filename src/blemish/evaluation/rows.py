@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ SET_WIDE = "a picture's place in its set has no bearing on its pixels; see the m
 _CELLS = 1 << 20
 #: Of bootstrap resamples.
 RESAMPLES = 1000
+#: The metrics that have intervals.
+_IMAGE, _PIXEL = ("image_auroc", "image_ap"), ("pixel_auroc", "pixel_aupro")
 
 
 _NO_IMAGES = ImageMetrics(
@@ -35,8 +38,12 @@ _NO_IMAGES = ImageMetrics(
 )
 
 
+#: Of a category or a mean: low and high by metric.
+_Intervals: TypeAlias = dict[str, tuple[float, float]]
+
+
 class _Part:
-    """One method's numbers on one category, with the resampled AUROCs that the mean's interval is made of."""
+    """One method's numbers on one category, with the resampled metrics that the mean's intervals are made of."""
 
     def __init__(
         self,
@@ -53,8 +60,12 @@ class _Part:
         self.masked = self.pixel.undefined.get("auroc") not in (NO_MASKS, SET_WIDE)
         self.error = 0.0 if found is None else found.error
         defined = not math.isnan(self.image.auroc)
-        self.draws = resampled_auroc(labels, scores, RESAMPLES, seed) if defined else np.empty(0)
-        self.low, self.high = _interval(self.draws)
+        self.draws = resampled(labels, scores, RESAMPLES, seed) if defined else np.empty((2, 0))
+        self.intervals: _Intervals = dict(zip(_IMAGE, map(_interval, self.draws), strict=True))
+        known = {} if found is None else found.intervals
+        for metric in _PIXEL:
+            low, high = known.get(metric.removeprefix("pixel_"), (math.nan, math.nan))
+            self.intervals[metric] = low, high
 
 
 def rows_of(
@@ -100,7 +111,7 @@ def _table(name: str, dataset: str, rule: Rule, parts: Mapping[str, _Part]) -> l
     # A category that comes without masks is no part of the pixel means, and the row says of how many they are.
     masked = {category: part.pixel for category, part in parts.items() if part.masked}
     pixel = class_mean(masked or {category: part.pixel for category, part in parts.items()})
-    low, high = _mean_interval(list(parts.values()))
+    intervals = _mean_intervals(list(parts.values()), [part for part in parts.values() if part.masked], pixel)
     rows.append(
         Row(
             method=name,
@@ -111,11 +122,9 @@ def _table(name: str, dataset: str, rule: Rule, parts: Mapping[str, _Part]) -> l
             pictures=sum(part.pictures for part in parts.values()),
             anomalous=sum(part.anomalous for part in parts.values()),
             failed=sum(part.failed for part in parts.values()),
-            image_auroc_low=low,
-            image_auroc_high=high,
             pixel_categories=len(masked),
             pixel_error=math.fsum(part.error for part in parts.values()) / max(len(masked), 1),
-            **_numbers(image, pixel),
+            **_numbers(image, pixel, intervals),
             undefined=_reasons(image, pixel),
         )
     )
@@ -132,17 +141,17 @@ def _row(name: str, dataset: str, rule: Rule, category: str, part: _Part) -> Row
         pictures=part.pictures,
         anomalous=part.anomalous,
         failed=part.failed,
-        image_auroc_low=part.low,
-        image_auroc_high=part.high,
         pixel_categories=int(part.masked),
         pixel_error=part.error,
-        **_numbers(part.image, part.pixel),
+        **_numbers(part.image, part.pixel, part.intervals),
         undefined=_reasons(part.image, part.pixel),
     )
 
 
-def _numbers(image: ImageMetrics, pixel: PixelMetrics) -> dict[str, float]:
+def _numbers(image: ImageMetrics, pixel: PixelMetrics, intervals: _Intervals) -> dict[str, float]:
     values = {f"image_{metric}": getattr(image, metric) for metric in ("auroc", "ap", "f1_max", "f1_threshold")}
+    values |= {f"{metric}_low": low for metric, (low, _) in intervals.items()}
+    values |= {f"{metric}_high": high for metric, (_, high) in intervals.items()}
     return values | {f"pixel_{metric}": getattr(pixel, metric) for metric in PIXEL}
 
 
@@ -151,11 +160,19 @@ def _reasons(image: ImageMetrics, pixel: PixelMetrics) -> dict[str, str]:
     return reasons | {f"pixel_{metric}": reason for metric, reason in pixel.undefined.items()}
 
 
-def _mean_interval(parts: Sequence[_Part]) -> tuple[float, float]:
-    """Percentiles of the mean over categories, each resampled on its own; nan if one of them has none."""
-    if any(not part.draws.size for part in parts):
-        return math.nan, math.nan
-    return _interval(np.mean([part.draws for part in parts], axis=0))
+def _mean_intervals(parts: Sequence[_Part], masked: Sequence[_Part], pixel: PixelMetrics) -> _Intervals:
+    """Intervals of the means; nan if one of the categories has none."""
+    ends: _Intervals = dict.fromkeys((*_IMAGE, *_PIXEL), (math.nan, math.nan))
+    if all(part.draws.size for part in parts):
+        means = np.mean([part.draws for part in parts], axis=0)
+        ends |= dict(zip(_IMAGE, map(_interval, means), strict=True))
+    for metric in _PIXEL if masked else ():
+        mean, name = getattr(pixel, metric.removeprefix("pixel_")), metric.removeprefix("pixel_")
+        values = [(getattr(part.pixel, name), *part.intervals[metric]) for part in masked]
+        below = math.hypot(*(value - low for value, low, _ in values)) / len(values)
+        above = math.hypot(*(high - value for value, _, high in values)) / len(values)
+        ends[metric] = mean - below, mean + above
+    return ends
 
 
 def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
@@ -167,28 +184,33 @@ def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def resampled_auroc(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], resamples: int, seed: int
-) -> NDArray[np.float64]:
-    """AUROC of pictures drawn with replacement: what `metrics.bootstrap_interval` draws, many resamples at a time.
+def resampled(labels: NDArray[np.int64], scores: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """AUROC and AP of pictures drawn with replacement: what `metrics.bootstrap_interval` draws, many at a time.
 
     Returns:
-        (resamples,); nan where a resample has one label only.
+        (2, resamples): AUROC, then AP; nan where a resample does not define it.
     """
     distinct, level = np.unique(scores, return_inverse=True)
     code, width = 2 * level + labels, 2 * distinct.size
     generator = np.random.default_rng(seed)
-    found = np.empty(resamples)
+    found = np.empty((2, resamples))
     step = max(1, _CELLS // width)
     for first in range(0, resamples, step):
         rows = min(step, resamples - first)
         chosen = [code[generator.integers(labels.size, size=labels.size)] + row * width for row in range(rows)]
         counts = np.bincount(np.concatenate(chosen), minlength=rows * width).reshape(rows, distinct.size, 2)
         normal, anomalous = counts[..., 0], counts[..., 1]
+        positives = anomalous.sum(axis=1)
         # Twice the pairs in the right order, a tie counting one of the two: whole numbers, so nothing is rounded.
         pairs = (anomalous * (2 * normal.cumsum(axis=1) - normal)).sum(axis=1)
-        possible = 2 * normal.sum(axis=1) * anomalous.sum(axis=1)
-        found[first : first + rows] = np.divide(pairs, possible, out=np.full(rows, np.nan), where=possible > 0)
+        possible = 2 * normal.sum(axis=1) * positives
+        # From the highest score down: each gain in recall times the precision there.
+        hits = anomalous[:, ::-1].cumsum(axis=1)
+        marked = np.maximum(hits + normal[:, ::-1].cumsum(axis=1), 1)
+        gained = (anomalous[:, ::-1] * (hits / marked)).sum(axis=1)
+        for line, above, below in ((0, pairs, possible), (1, gained, positives)):
+            values = np.divide(above, below, out=np.full(rows, np.nan), where=below > 0)
+            found[line, first : first + rows] = values
     return found
 
 
