@@ -162,6 +162,11 @@ class TorchEngine:
         self.provenance = replace(self.provenance, references=references, references_fingerprint=fingerprint)
 
     @property
+    def memory(self) -> Memory | None:
+        """What is kept of reference pictures; None scores zero-shot."""
+        return self._memory
+
+    @property
     def _few_shot(self) -> FewShotMethod:
         if not isinstance(self.method, FewShotMethod):
             raise UsageError(f"{self.method.info.name} has no memory to keep reference pictures in")

@@ -34,6 +34,15 @@ def fingerprint_of(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def resized(picture: Image.Image, size: int) -> Tensor:
+    """The pixels that CLIP sees, before the mean is taken off: (3, size, size) uint8.
+
+    Resized with Pillow's bicubic filter in the picture's own mode (the aspect is not kept), and only then made RGB.
+    """
+    square = picture.resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
 class Backbone(nn.Module):
     """Holds a `transformers.CLIPModel` and runs it; no call changes it.
 
@@ -96,8 +105,7 @@ class Backbone(nn.Module):
     def preprocess(self, pictures: Sequence[Image.Image], size: int) -> Tensor:
         """Pictures to pixels as CLIP wants them.
 
-        Each picture is resized to `size` x `size` with Pillow's bicubic filter in its own mode (the aspect is not
-        kept), and only then made RGB, as the reference implementations do.
+        Each picture is `resized`, as the reference implementations do it.
 
         Args:
             pictures: B pictures of 8 bits a channel.
@@ -108,8 +116,7 @@ class Backbone(nn.Module):
         """
         out = torch.empty(len(pictures), 3, size, size)
         for row, picture in enumerate(pictures):
-            resized = picture.resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
-            out[row] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+            out[row] = resized(picture, size)
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         return out.div_(255).sub_(mean).div_(std)
 

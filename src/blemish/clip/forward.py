@@ -179,10 +179,12 @@ def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: i
     index = window_indices(grid, side).to(x.device)
     # Position 0 is the class token, patches begin at 1.
     index = torch.cat([index.new_zeros(len(index), 1), index + 1], dim=1)
-    batch, count, length = len(x), *index.shape
+    batch, count, length = x.shape[0], *index.shape
     which = torch.arange(batch * count, device=x.device)
+    # While a graph of it is made (`blemish.export`), the batch is no number yet and cannot be parted.
+    parts = torch.split(which, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (which,)
     done = []
-    for part in torch.split(which, max(1, WINDOW_TOKENS // length)):
+    for part in parts:
         tokens = x[(part // count)[:, None], index[part % count]]
         for block in blocks[:-1]:
             tokens = _block(block, tokens, activation)
