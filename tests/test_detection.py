@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 
 from blemish.detection import Detection, Provenance, Timing, find_regions, trace
 from blemish.errors import UsageError
@@ -66,6 +67,23 @@ def test_regions_are_the_8_connected_patches(mask, min_area):
     assert [region.peak for region in regions] == sorted((region.peak for region in regions), reverse=True)
     if min_area == 1:
         np.testing.assert_array_equal(together, mask)
+
+
+@given(MASKS, st.integers(1, 4), st.data())
+def test_regions_of_a_reduced_map_are_those_of_the_map_enlarged(mask, step, data):
+    """Each cell stands for step x step pixels; the last row and column for as many as are left."""
+    width, height = (step * cells - data.draw(st.integers(0, step - 1)) for cells in mask.shape[::-1])
+    values = np.random.default_rng(0).random(mask.shape, dtype=np.float32)
+    large = [np.kron(given, np.ones((step, step), given.dtype))[:height, :width] for given in (mask, values)]
+    expected = find_regions(large[0] > 0, large[1])
+    found = find_regions(mask, values, step=step, size=(width, height))
+    for one, other in zip(found, expected, strict=True):
+        assert (one.box, one.polygon, one.area, one.peak) == (other.box, other.polygon, other.area, other.peak)
+        assert one.mean == pytest.approx(other.mean, rel=1e-5)
+        assert one.centroid == pytest.approx(other.centroid)
+    area = 2 * step
+    kept = find_regions(mask, values, step=step, size=(width, height), min_area=area)
+    assert [one.area for one in kept] == [one.area for one in expected if one.area >= area]
 
 
 def test_diagonal_neighbours_are_one_region_and_a_hole_is_a_ring():
@@ -173,3 +191,19 @@ def test_survives_pickling():
 def test_a_higher_threshold_never_marks_more(first, second):
     low, high = sorted((first, second))
     assert not (detection(mask_threshold=high).mask & ~detection(mask_threshold=low).mask).any()
+
+
+def test_a_reduced_map_says_so():
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    reduced = detection(values, size=(19, 11), map_step=5, threshold=0.95)
+    assert reduced.mask.shape == (3, 4)
+    (region,) = reduced.regions
+    assert (region.box, region.area) == ((15, 10, 19, 11), 4)
+    assert reduced.to_dict()["map_step"] == 5
+    assert reduced.heatmap().size == (4, 3)
+    large = Image.new("RGB", (19, 11), "white")
+    assert reduced.overlay(large).size == reduced.overlay(large.reduce(5)).size == (4, 3)
+    with pytest.raises(UsageError, match="at map_step 5"):
+        detection(values, size=(21, 11), map_step=5)
+    with pytest.raises(UsageError, match="map_step must be at least 1"):
+        detection(values, map_step=0)

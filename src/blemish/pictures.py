@@ -11,9 +11,6 @@ import io
 import math
 import os
 import stat
-import threading
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -32,6 +29,7 @@ from PIL import (
 )
 
 from blemish._found import SUFFIXES, find_pictures
+from blemish._quiet import quiet_pillow
 from blemish.errors import PictureError, UsageError
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "Picture", "PictureSource", "find_pictures", "read_picture"]
@@ -127,7 +125,7 @@ def read_picture(source: PictureSource, *, max_pixels: int | None = MAX_PIXELS) 
         if isinstance(called, str):
             path, name = called, repr(called)
     try:
-        with _quiet_pillow():
+        with quiet_pillow():
             image, notes = _read(source, path, name, max_pixels)
     except PictureError:
         raise
@@ -144,15 +142,15 @@ def _read(source: Any, path: str | None, name: str, max_pixels: int | None) -> t
     if isinstance(source, Image.Image):
         return _finish(source, name, path, max_pixels)
     if isinstance(source, (str, os.PathLike)):
-        with _open_file(source, name, path) as stream:
-            return _finish(_identify(stream, name, path), name, path, max_pixels)
+        with open_file(source, name, path) as stream:
+            return _finish(identify(stream, name, path), name, path, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _finish(_identify(io.BytesIO(source), name, path), name, path, max_pixels)
+        return _finish(identify(io.BytesIO(source), name, path), name, path, max_pixels)
     if hasattr(source, "read"):
         data = source.read()
         if not isinstance(data, bytes):
             raise PictureError(f"{name} gives text, not bytes; open the file in binary mode.", path)
-        return _finish(_identify(io.BytesIO(data), name, path), name, path, max_pixels)
+        return _finish(identify(io.BytesIO(data), name, path), name, path, max_pixels)
     if hasattr(source, "__array__") or hasattr(source, "detach"):
         image, notes = _from_array(source, max_pixels)
         flat, more = _finish(image, name, path, max_pixels)
@@ -163,7 +161,7 @@ def _read(source: Any, path: str | None, name: str, max_pixels: int | None) -> t
     )
 
 
-def _open_file(source: str | os.PathLike[str], name: str, path: str | None) -> IO[bytes]:
+def open_file(source: str | os.PathLike[str], name: str, path: str | None) -> IO[bytes]:
     """Open a picture file, with a sentence for whatever stands in the way."""
     try:
         # A pipe would block on open and a device may never end, so look before opening.
@@ -183,7 +181,7 @@ def _open_file(source: str | os.PathLike[str], name: str, path: str | None) -> I
         raise PictureError(f"{name} cannot be opened ({error.strerror}); check the path.", path) from error
 
 
-def _identify(stream: IO[bytes], name: str, path: str | None) -> Image.Image:
+def identify(stream: IO[bytes], name: str, path: str | None) -> Image.Image:
     """Read the header.
 
     Not by `Image.open`: its own size limit is a global of Pillow, which a library may neither change nor obey.
@@ -218,11 +216,21 @@ def _finish(image: Image.Image, name: str, path: str | None, max_pixels: int | N
     """Decode, turn upright, and bring to "L" or "RGB"."""
     _check_size(image.size, name, path, max_pixels)
     notes: list[str] = []
+    frame = image.tell()
+    result = flatten(decode(image, notes), notes)
+    if result is image or isinstance(result, type(image)):
+        result = result.copy()
+    result.info = {}  # nothing downstream shall turn or blend it a second time
+    note_frames(image, frame, notes)  # walks through the file, so it comes after the pixels are safe
+    return result, notes
+
+
+def decode(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Load the pixels and turn them upright, in whatever mode; what was done is added to the notes."""
     tags: Any = getattr(image, "tag_v2", {})
     orientation, photometric = tags.get(_ORIENTATION, 1), tags.get(262)
     deep = _deep_colour(image)
     image.load()
-    frame, frames = image.tell(), 1
     result = image
     if orientation in _UPRIGHT:
         notes.append("turned by EXIF")  # Pillow turns TIFF while decoding
@@ -238,16 +246,16 @@ def _finish(image: Image.Image, name: str, path: str | None, max_pixels: int | N
         # Pillow undoes "white is zero" for 8 bits and fewer, not for 16.
         result = Image.fromarray(np.uint16(65535) - np.asarray(result))
         notes.append("16-bit inverted, as its white is zero")
-    result = _flatten(result, notes)
-    if result is image or isinstance(result, type(image)):
-        result = result.copy()
-    result.info = {}  # nothing downstream shall turn or blend it a second time
-    # Counting frames walks through the file, so it comes after the pixels are safe.
+    return result
+
+
+def note_frames(image: Image.Image, frame: int, notes: list[str]) -> None:
+    """Say which of several frames was read."""
+    frames = 1
     with contextlib.suppress(Exception):
         frames = int(getattr(image, "n_frames", 1))
     if frames > 1:
         notes.append(f"first of {frames} frames" if frame == 0 else f"frame {frame + 1} of {frames}")
-    return result, notes
 
 
 def _deep_colour(image: Image.Image) -> bool:
@@ -258,12 +266,23 @@ def _deep_colour(image: Image.Image) -> bool:
     return any(";16" in str(tile[3]) for tile in tiles)
 
 
-def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Any mode to "L" or "RGB"."""
+def is_deep(mode: str) -> bool:
+    """Whether a mode is grey of more than 8 bits, which is scaled by its true range."""
+    return mode.startswith("I") or mode == "F"
+
+
+def flatten(image: Image.Image, notes: list[str], ends: tuple[float, float] | None = None) -> Image.Image:
+    """Any mode to "L" or "RGB".
+
+    Args:
+        image: decoded.
+        notes: what was done is added.
+        ends: smallest and largest value of the deep grey picture that this is a part of; None = it is the whole.
+    """
     mode = image.mode
-    if mode.startswith("I") or mode == "F":
+    if is_deep(mode):
         kind = "float" if mode == "F" else "32-bit" if mode == "I" else "16-bit"
-        return Image.fromarray(_stretch(np.asarray(image), kind, notes))
+        return Image.fromarray(_stretch(np.asarray(image), kind, notes, ends))
     if image.has_transparency_data:
         grey = mode in ("1", "L", "LA", "La")
         image = image.convert("LA" if grey else "RGBA")
@@ -286,11 +305,13 @@ def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     return image.convert("L" if mode == "1" else "RGB")
 
 
-def _stretch(values: npt.NDArray[Any], kind: str, notes: list[str]) -> npt.NDArray[np.uint8]:
-    """Scale numbers of any type by their true range to uint8, same shape."""
+def _stretch(
+    values: npt.NDArray[Any], kind: str, notes: list[str], ends: tuple[float, float] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Scale numbers of any type by their true range, or by that of the whole, to uint8, same shape."""
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
-    low, high = values.min().item(), values.max().item()
+    low, high = (values.min().item(), values.max().item()) if ends is None else ends
     if not (math.isfinite(low) and math.isfinite(high)):
         raise PictureError(f"the {kind} picture holds NaN or infinity; replace them before reading it.")
     written = (f"{low:.6g}", f"{high:.6g}") if isinstance(low, float) else (str(low), str(high))
@@ -354,33 +375,3 @@ def _to_bytes(array: npt.NDArray[Any], notes: list[str]) -> npt.NDArray[np.uint8
     full = 65535.0 if array.dtype == np.uint16 else max(float(alpha.max()), 1.0)
     opacity = np.rint(np.clip(alpha / full, 0.0, 1.0) * 255.0).astype(np.uint8)
     return np.dstack([_stretch(array[:, :, :3], kind, notes), opacity])
-
-
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's remarks on odd files to itself; `warnings.catch_warnings` is not safe with threads.
-
-    One filter for Pillow's modules is put in front for as long as any thread reads, and taken out again. Nobody
-    else's filters are saved or restored.
-    """
-    global _quiet_users
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            warnings.filterwarnings("ignore", module=_PILLOW)
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                for entry in [f for f in warnings.filters if getattr(f[3], "pattern", None) == _PILLOW]:
-                    with contextlib.suppress(ValueError, AttributeError):
-                        warnings.filters.remove(entry)  # type: ignore[attr-defined]
-
-
-_PILLOW = r"PIL\."

@@ -1,0 +1,181 @@
+"""Regions: the connected patches of a mask, with outlines along pixel edges.
+
+Coordinates are pixels of the picture, x to the right and y down. Points lie on pixel corners, so pixel (x, y) is the
+square from (x, y) to (x + 1, y + 1), a box is half-open, and polygons enclose exactly the pixels of their region.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from blemish.errors import UsageError
+
+Ring = tuple[tuple[int, int], ...]
+"""A closed outline: (x, y) corners, the last joined to the first, no three in a row on one line."""
+
+_EIGHT = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Region:
+    """One 8-connected patch of the mask.
+
+    Attributes:
+        box: (x0, y0, x1, y1), half-open: the patch lies in columns x0..x1-1 and rows y0..y1-1.
+        polygon: rings along pixel edges; the first is the outline (clockwise as seen), the others are holes
+            (counter-clockwise). Filled by the even-odd rule they give back exactly the patch.
+        area: pixels.
+        peak: highest value of the anomaly map inside.
+        mean: mean value of the anomaly map inside.
+        centroid: (x, y) mean of the pixel centres.
+    """
+
+    box: tuple[int, int, int, int]
+    polygon: tuple[Ring, ...]
+    area: int
+    peak: float
+    mean: float
+    centroid: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return asdict(self)
+
+
+def find_regions(
+    mask: npt.NDArray[np.bool_],
+    values: npt.NDArray[np.float32],
+    *,
+    min_area: int = 1,
+    step: int = 1,
+    size: tuple[int, int] | None = None,
+) -> tuple[Region, ...]:
+    """Split a mask into its 8-connected regions.
+
+    Args:
+        mask: bool (H, W).
+        values: anomaly map (H, W), for the peak and the mean of each region.
+        min_area: smaller regions, in pixels of the picture, are left out.
+        step: one cell of the mask stands for `step` x `step` pixels of the picture, fewer at its right and lower edge.
+        size: (width, height) of the picture, for a `step` above 1; None = (W * step, H * step).
+
+    Returns:
+        Regions in pixels of the picture, highest peak first; equal peaks by area, then from top to bottom.
+    """
+    if mask.shape != values.shape or mask.ndim != 2:
+        raise UsageError(f"mask and values must have the same shape (H, W), not {mask.shape} and {values.shape}.")
+    labels, count = ndimage.label(mask, structure=_EIGHT)
+    if count == 0:
+        return ()
+    rows, columns = np.nonzero(labels)
+    owner = labels[rows, columns]
+    inside = values[rows, columns]
+    width, height = (mask.shape[1] * step, mask.shape[0] * step) if size is None else size
+    across, down = np.minimum(step, width - columns * step), np.minimum(step, height - rows * step)
+    pixels = across * down
+    area = np.rint(np.bincount(owner, weights=pixels, minlength=count + 1)).astype(np.int64)
+    divisor = np.maximum(area, 1)
+    mean = np.bincount(owner, weights=inside * pixels, minlength=count + 1) / divisor
+    centre_x = np.bincount(owner, weights=(columns * step + across / 2) * pixels, minlength=count + 1) / divisor
+    centre_y = np.bincount(owner, weights=(rows * step + down / 2) * pixels, minlength=count + 1) / divisor
+    peak = np.full(count + 1, -np.inf)
+    np.maximum.at(peak, owner, inside)
+    kept = area >= min_area
+    kept[0] = False
+    rings: dict[int, list[Ring]] = {}
+    if kept.any():
+        for ring in trace(kept[labels]):
+            # The pixel to the right of a ring's first edge is inside, whichever way that edge points.
+            rings.setdefault(int(labels[_inner_pixel(ring)]), []).append(ring)
+    boxes = ndimage.find_objects(labels)
+    regions = []
+    for label in np.flatnonzero(kept).tolist():
+        low, right = boxes[label - 1]
+        # The outline is the ring that reaches the left-most column of the region; a hole never does.
+        outlines = sorted(rings[label], key=lambda ring: min(x for x, _ in ring))
+        regions.append(
+            Region(
+                box=(
+                    right.start * step,
+                    low.start * step,
+                    min(right.stop * step, width),
+                    min(low.stop * step, height),
+                ),
+                polygon=tuple(
+                    tuple((min(x * step, width), min(y * step, height)) for x, y in ring) for ring in outlines
+                ),
+                area=int(area[label]),
+                peak=float(peak[label]),
+                mean=float(mean[label]),
+                centroid=(float(centre_x[label]), float(centre_y[label])),
+            )
+        )
+    regions.sort(key=lambda region: (-region.peak, -region.area, region.box[1], region.box[0]))
+    return tuple(regions)
+
+
+def trace(mask: npt.NDArray[np.bool_]) -> list[Ring]:
+    """Outlines of a mask along its pixel edges.
+
+    Pixels that touch only at a corner belong together (8-connected), so a ring may touch itself there.
+
+    Args:
+        mask: bool (H, W).
+
+    Returns:
+        Rings; outer outlines run clockwise as seen, holes counter-clockwise. Even-odd filling gives the mask back.
+    """
+    height, width = mask.shape
+    padded = np.zeros((height + 2, width + 2), dtype=bool)
+    padded[1:-1, 1:-1] = mask
+    # The four pixels around each corner. An edge leaves a corner with the mask on its right hand.
+    nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    corners = (height + 1) * (width + 1)
+    leaving = (se & ~ne, sw & ~se, nw & ~sw, ne & ~nw)  # to the right, down, left, up
+    edges = np.concatenate([np.flatnonzero(out) + turn * corners for turn, out in enumerate(leaving)])
+    if edges.size == 0:
+        return []
+    heading, start = np.divmod(edges, corners)
+    end = start + np.array([1, width + 1, -1, -width - 1])[heading]
+    # Where two edges leave a corner the mask touches itself diagonally: turning left keeps it in one piece.
+    follow = np.empty_like(edges)
+    todo = np.ones(edges.size, dtype=bool)
+    for turn in (-1, 0, 1):
+        wanted = (heading + turn) % 4 * corners + end
+        place = np.minimum(np.searchsorted(edges, wanted), edges.size - 1)
+        found = todo & (edges[place] == wanted)
+        follow[found] = place[found]
+        todo &= ~found
+    bends = heading != heading[follow]
+    return _rings(follow.tolist(), bends.tolist(), (end % (width + 1)).tolist(), (end // (width + 1)).tolist())
+
+
+def _rings(follow: list[int], bends: list[bool], x: list[int], y: list[int]) -> list[Ring]:
+    """Walk the cycles of `follow` and keep the corners where the outline bends."""
+    rings = []
+    seen = bytearray(len(follow))
+    for first in range(len(follow)):
+        if seen[first]:
+            continue
+        ring = []
+        edge = first
+        while not seen[edge]:
+            seen[edge] = 1
+            if bends[edge]:
+                ring.append((x[edge], y[edge]))
+            edge = follow[edge]
+        rings.append(tuple(ring))
+    return rings
+
+
+def _inner_pixel(ring: Ring) -> tuple[int, int]:
+    """(row, column) of the pixel on the right hand of a ring's first edge."""
+    (x0, y0), (x1, y1) = ring[:2]
+    if y0 == y1:
+        return (y0, x0) if x1 > x0 else (y0 - 1, x0 - 1)
+    return (y0, x0 - 1) if y1 > y0 else (y0 - 1, x0)
