@@ -332,6 +332,16 @@ def test_windows_keep_the_class_token_and_their_own_patches(backbone, pixels, mo
                 torch.testing.assert_close(found, x[5][:, 0], **CLOSE)
 
 
+@torch.no_grad()
+def test_windows_share_what_the_first_block_makes_of_a_token_alone(backbone, pixels, monkeypatch):
+    monkeypatch.setattr("blemish.clip.forward.WINDOW_TOKENS", 20)
+    seen = []
+    attention = backbone.model.vision_model.encoder.layers[0].self_attn
+    with attention.k_proj.register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape))):
+        backbone.encode_image(pixels, Request(windows=(2,), class_token=False))
+    assert seen == [(3, 17, 128)]  # not the 45 tokens of the windows of each picture
+
+
 @pytest.mark.parametrize(
     ("shape", "request_", "computation"),
     [

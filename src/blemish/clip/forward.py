@@ -18,8 +18,9 @@ from blemish.errors import UsageError
 
 Nonlinearity = Callable[[Tensor], Tensor]
 
-#: Tokens in one batch of windows: bounds the memory, and stays large enough to keep the matrix products busy.
-WINDOW_TOKENS = 8192
+#: Tokens in one batch of windows: enough to keep the matrix products busy, few enough that what lies between the layers
+#: of an MLP stays near the processor (measured: from twice as many on, the memory is what one waits for).
+WINDOW_TOKENS = 2048
 #: Sentences in one batch of text.
 SENTENCES = 128
 
@@ -166,6 +167,9 @@ def window_indices(grid: tuple[int, int], side: int) -> Tensor:
 def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: int, activation: Nonlinearity) -> Tensor:
     """Class token of each window: only the class token and the window's patches go through the blocks.
 
+    Windows of all pictures share their batches. A token enters the first block the same in every window that it lies
+    in, so what that block makes of it alone (layer norm, query, key, value) is made once per picture and handed out.
+
     Args:
         blocks: all blocks of the tower.
         x: (B, 1 + N, D), after the first layer norm (it acts on tokens one by one, so it commutes with choosing them).
@@ -179,16 +183,24 @@ def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: i
     index = window_indices(grid, side).to(x.device)
     # Position 0 is the class token, patches begin at 1.
     index = torch.cat([index.new_zeros(len(index), 1), index + 1], dim=1)
-    batch, count, length = x.shape[0], *index.shape
-    which = torch.arange(batch * count, device=x.device)
+    batch, (count, length) = x.shape[0], index.shape
+    places = (torch.arange(batch, device=x.device)[:, None, None] * x.shape[1] + index).flatten(0, 1)
     # While a graph of it is made (`blemish.export`), the batch is no number yet and cannot be parted.
-    parts = torch.split(which, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (which,)
+    parts = torch.split(places, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (places,)
+    attention = blocks[0].self_attn
+    y = blocks[0].layer_norm1(x)
+    shared = [layer(y).flatten(0, 1) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    flat = x.flatten(0, 1)
+    # Of the last block only the class token's row is wanted.
+    rows = [None] * (len(blocks) - 1) + [1]
     done = []
     for part in parts:
-        tokens = x[(part // count)[:, None], index[part % count]]
-        for block in blocks[:-1]:
-            tokens = _block(block, tokens, activation)
-        done.append(_block(blocks[-1], tokens, activation, rows=1)[:, 0])
+        query, key, value = (_split(attention, each[part]) for each in shared)
+        window = flat[part][:, : rows[0]] + _attend(attention, query[:, :, : rows[0]], key, value)
+        window = _mlp(blocks[0], window, activation)
+        for block, wanted in zip(blocks[1:], rows[1:], strict=True):
+            window = _block(block, window, activation, rows=wanted)
+        done.append(window[:, 0])
     return torch.cat(done).reshape(batch, count, -1)
 
 
