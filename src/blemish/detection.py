@@ -42,6 +42,9 @@ class Provenance:
         device: "cpu", "cuda:0", ...
         references: how many normal reference pictures the method was shown; 0 = zero-shot.
         references_fingerprint: over their pixels, whatever their names and order, 16 hex digits; None without.
+        backend: what computes: "torch", or "onnx" and "openvino" for an exported file.
+        model: name of the exported file; None for torch.
+        model_fingerprint: over the bytes of that file, 16 hex digits; None for torch.
         tile: side of the tiles that pictures are cut into, in pixels; None = pictures are scored whole.
         overlap: of neighbouring tiles, as a fraction of their side; None without tiles.
     """
@@ -57,6 +60,9 @@ class Provenance:
     device: str = "cpu"
     references: int = 0
     references_fingerprint: str | None = None
+    backend: str = "torch"
+    model: str | None = None
+    model_fingerprint: str | None = None
     tile: int | None = None
     overlap: float | None = None
 

@@ -147,7 +147,7 @@ class Job:
     def _settings(self) -> dict[str, Any]:
         """Everything that bears on a result, and nothing else: not names of files, not the device."""
         made = self.detector.provenance.to_dict()
-        for name in ("backbone", "weights", "device"):
+        for name in ("backbone", "weights", "device", "model"):
             del made[name]
         told = self.detector.object if self.detector.engine.needs_object else None
         return {**made, "object": told, "threshold": self.detector.threshold, "mask": self.detector.mask_threshold}
@@ -214,6 +214,7 @@ class Job:
         examples = (
             f" with {count(made.references, 'reference')} ({made.references_fingerprint})" if made.references else ""
         )
+        exported = f" as {made.model} ({made.model_fingerprint}) by {made.backend}" if made.model else ""
         judged = (
             "no threshold: ranked, not judged"
             if self.detector.threshold is None
@@ -221,8 +222,8 @@ class Job:
         )
         return (
             f"{count(len(self.ranking), 'picture')}, {judged}. Scored by {made.method}{weights}{examples} "
-            f"on the backbone {made.backbone} ({made.backbone_fingerprint}), {made.precision} on {made.device}, "
-            f"in {seconds:.1f} s."
+            f"on the backbone {made.backbone} ({made.backbone_fingerprint}){exported}, "
+            f"{made.precision} on {made.device}, in {seconds:.1f} s."
         )
 
     def _kept(self) -> list[str]:
