@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from blemish.clip import Backbone, Computation, Request, Tap, from_openai_state_dict
-from blemish.clip.forward import quick_gelu
+from blemish.clip.blocks import quick_gelu
 from blemish.clip.tokenizer import clip_tokenizer
 from blemish.errors import UsageError
 

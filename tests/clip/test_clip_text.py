@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blemish.clip import Backbone, from_openai_state_dict
-from blemish.clip.forward import quick_gelu
+from blemish.clip.blocks import quick_gelu
 from blemish.clip.tokenizer import clip_tokenizer
 from blemish.errors import UsageError
 

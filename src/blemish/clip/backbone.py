@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from blemish.clip import forward
+from blemish.clip import blocks, forward
 from blemish.clip.request import Activation, Computation, ImageFeatures, Request
 from blemish.clip.tokenizer import as_text_tokenizer
 from blemish.errors import UsageError
@@ -94,6 +94,7 @@ class Backbone(nn.Module):
         self.text_layers: int = text.num_hidden_layers
         self.text_width: int = text.hidden_size
         self.context: int = text.max_position_embeddings
+        self._half: dict[tuple[Activation, torch.dtype, torch.device], list[blocks.HalfBlock]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -121,7 +122,12 @@ class Backbone(nn.Module):
         return out.div_(255).sub_(mean).div_(std)
 
     def encode_image(
-        self, pixels: Tensor, request: Request | None = None, computation: Computation | None = None
+        self,
+        pixels: Tensor,
+        request: Request | None = None,
+        computation: Computation | None = None,
+        *,
+        precision: torch.dtype = torch.float32,
     ) -> ImageFeatures:
         """Run the vision tower once, as far as `request` needs it.
 
@@ -129,6 +135,8 @@ class Backbone(nn.Module):
             pixels: (B, 3, S, S) as from `preprocess`, on the backbone's device.
             request: what to hand out; the class token if not given.
             computation: how to compute it; if not given, at the pixels' size with the defaults of `Computation`.
+            precision: of the matrix products within the blocks: float32, or bfloat16 or float16 with weights that are
+                cast at the first such call and kept beside the others. The streams are float32 always.
 
         Returns:
             the streams, tokens and windows asked for.
@@ -149,15 +157,24 @@ class Backbone(nn.Module):
             raise UsageError(f"layer {max(beyond)} was asked for, but the backbone has {self.layers} layers")
 
         vision = self.model.vision_model
-        blocks = vision.encoder.layers
-        activation = forward.nonlinearity(computation.activation, blocks)
+        chosen = self._blocks(computation.activation, precision)
         tokens, grid = forward.embed_image(vision, pixels, computation.position)
         x = vision.pre_layrnorm(tokens)
-        taps, class_token = forward.run_image_blocks(
-            blocks, x, request.taps, class_token=request.class_token, activation=activation
-        )
-        windows = {side: forward.run_windows(blocks, x, grid, side, activation) for side in request.windows}
+        taps, class_token = forward.run_image_blocks(chosen, x, request.taps, class_token=request.class_token)
+        windows = {side: forward.run_windows(chosen, x, grid, side) for side in request.windows}
         return ImageFeatures(taps=taps, class_token=class_token, windows=windows, grid=grid)
+
+    def _blocks(self, activation: Activation, precision: torch.dtype) -> Sequence[blocks.Block]:
+        """The vision blocks with this activation in this precision."""
+        modules = self.model.vision_model.encoder.layers
+        between = blocks.nonlinearity(activation, modules)
+        if precision == torch.float32:
+            return [blocks.ModuleBlock(module, between) for module in modules]
+        key = activation, precision, modules[0].mlp.fc1.weight.device
+        if key not in self._half:
+            # Two threads that come here at once both make them, which only costs time.
+            self._half[key] = [blocks.halve(module, between, precision) for module in modules]
+        return self._half[key]
 
     def project(self, tokens: Tensor, *, norm: bool = True) -> Tensor:
         """Bring vision tokens into the space shared with text.
@@ -263,7 +280,7 @@ class Backbone(nn.Module):
         spread_inserted = None if inserted is None else inserted.expand(count, -1, -1)
 
         text = self.model.text_model
-        chosen = forward.nonlinearity(activation, text.encoder.layers)
+        chosen = blocks.nonlinearity(activation, text.encoder.layers)
 
         def run(rows: Tensor | slice) -> Tensor:
             if embeddings is not None:

@@ -1,75 +1,26 @@
-"""The forward passes, as plain functions over the modules of a `transformers.CLIPModel`.
+"""The forward passes, as plain functions over transformer blocks and the modules of a `transformers.CLIPModel`.
 
 Nothing is hooked, replaced or remembered: the modules are called, that is all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, run
 from blemish.clip.position import resize_positions
-from blemish.clip.request import Activation, PositionMode, Tap
+from blemish.clip.request import PositionMode, Tap
 from blemish.errors import UsageError
-
-Nonlinearity = Callable[[Tensor], Tensor]
 
 #: Tokens in one batch of windows: enough to keep the matrix products busy, few enough that what lies between the layers
 #: of an MLP stays near the processor (measured: from twice as many on, the memory is what one waits for).
 WINDOW_TOKENS = 2048
 #: Sentences in one batch of text.
 SENTENCES = 128
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI's approximation of GELU, x * sigmoid(1.702 x)."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-def nonlinearity(name: Activation, blocks: Sequence[Any]) -> Nonlinearity:
-    """The function between the two layers of the MLPs of `blocks`.
-
-    Raises:
-        UsageError: for an unknown name.
-    """
-    if name == "checkpoint":
-        chosen: Nonlinearity = blocks[0].mlp.activation_fn
-        return chosen
-    if name == "quick_gelu":
-        return quick_gelu
-    if name == "gelu":
-        return F.gelu
-    raise UsageError(f"there is no activation {name!r}: choose checkpoint, quick_gelu or gelu")
-
-
-def _split(attention: Any, x: Tensor) -> Tensor:
-    return x.reshape(*x.shape[:-1], attention.num_heads, -1).transpose(1, 2)
-
-
-def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
-    """Attention over split heads, merged and through the output projection: (B, n, D)."""
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=causal)
-    out: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
-    return out
-
-
-def _mlp(block: Any, x: Tensor, activation: Nonlinearity) -> Tensor:
-    """x plus the MLP's output."""
-    out: Tensor = x + block.mlp.fc2(activation(block.mlp.fc1(block.layer_norm2(x))))
-    return out
-
-
-def _block(block: Any, x: Tensor, activation: Nonlinearity, *, causal: bool = False, rows: int | None = None) -> Tensor:
-    """One plain transformer block. With `rows`, only the first rows of the result are computed."""
-    attention = block.self_attn
-    y = block.layer_norm1(x)
-    query = _split(attention, attention.q_proj(y[:, :rows]))
-    key, value = _split(attention, attention.k_proj(y)), _split(attention, attention.v_proj(y))
-    return _mlp(block, x[:, :rows] + _attend(attention, query, key, value, causal=causal), activation)
 
 
 def embed_image(vision: Any, pixels: Tensor, position: PositionMode) -> tuple[Tensor, tuple[int, int]]:
@@ -93,7 +44,7 @@ def embed_image(vision: Any, pixels: Tensor, position: PositionMode) -> tuple[Te
 
 
 def run_image_blocks(
-    blocks: Sequence[Any], x: Tensor, taps: Collection[Tap], *, class_token: bool, activation: Nonlinearity
+    blocks: Sequence[Block], x: Tensor, taps: Collection[Tap], *, class_token: bool
 ) -> tuple[dict[Tap, Tensor], Tensor | None]:
     """Run the vision blocks as far as needed, and in each block only what is needed.
 
@@ -102,7 +53,6 @@ def run_image_blocks(
         x: (B, 1 + N, D), after the first layer norm.
         taps: streams to hand out, layers at most L.
         class_token: also hand out the class token after block L.
-        activation: the MLPs' nonlinearity.
 
     Returns:
         taps, each (B, 1 + N, D), and the class token (B, D) or None.
@@ -121,28 +71,26 @@ def run_image_blocks(
         middle = middle if middle in taps else None
         active = [group for group in groups if group[0] <= number <= ends[group]]
 
-        attention = block.self_attn
-        y = block.layer_norm1(x)
-        value = _split(attention, attention.v_proj(y))
+        plain = whole or middle is not None or class_token
+        # The last block computes the class token's row only, if no one taps its patches.
+        rows = None if whole or middle else 1
+        query, key, value = block.inputs(x, rows) if plain else (x, x, block.value(x))
         if active:
-            added = _attend(attention, value, value, value)
+            added = block.attend(value, value, value)
             for group in active:
                 before = sums.get(group, x if group[1] else None)
-                # Never in place: taps handed out earlier are these very tensors.
-                sums[group] = added if before is None else before + added
+                # Never in place: taps handed out earlier are these very tensors. Never in half precision: it is a sum.
+                sums[group] = added.to(x.dtype) if before is None else before + added
                 tap = Tap(number, "value", *group)
                 if tap in taps:
                     out[tap] = sums[group]
-        if whole or middle or class_token:
-            # The last block computes the class token's row only, if no one taps its patches.
-            rows = None if whole or middle else 1
-            query = _split(attention, attention.q_proj(y[:, :rows]))
-            key = _split(attention, attention.k_proj(y))
-            halfway = x[:, :rows] + _attend(attention, query, key, value)
+        if plain:
+            halfway = x[:, :rows] + block.attend(query, key, value)
             if middle:
                 out[middle] = halfway
             if whole or class_token:
-                x = _mlp(block, halfway if whole else halfway[:, :1], activation)
+                rest = halfway if whole else halfway[:, :1]
+                x = rest + block.mlp(rest)
         if residual in taps:
             out[residual] = x
         if number == last and ending in taps:
@@ -164,7 +112,7 @@ def window_indices(grid: tuple[int, int], side: int) -> Tensor:
     return patches.unfold(0, side, 1).unfold(1, side, 1).reshape(-1, side * side)
 
 
-def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: int, activation: Nonlinearity) -> Tensor:
+def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Class token of each window: only the class token and the window's patches go through the blocks.
 
     Windows of all pictures share their batches. A token enters the first block the same in every window that it lies
@@ -175,7 +123,6 @@ def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: i
         x: (B, 1 + N, D), after the first layer norm (it acts on tokens one by one, so it commutes with choosing them).
         grid: (rows, columns) of the N patches.
         side: of the windows in patches.
-        activation: the MLPs' nonlinearity.
 
     Returns:
         (B, n_windows, D), raw.
@@ -187,19 +134,17 @@ def run_windows(blocks: Sequence[Any], x: Tensor, grid: tuple[int, int], side: i
     places = (torch.arange(batch, device=x.device)[:, None, None] * x.shape[1] + index).flatten(0, 1)
     # While a graph of it is made (`blemish.export`), the batch is no number yet and cannot be parted.
     parts = torch.split(places, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (places,)
-    attention = blocks[0].self_attn
-    y = blocks[0].layer_norm1(x)
-    shared = [layer(y).flatten(0, 1) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    shared = [each.flatten(0, 1) for each in blocks[0].inputs(x)]
     flat = x.flatten(0, 1)
     # Of the last block only the class token's row is wanted.
     rows = [None] * (len(blocks) - 1) + [1]
     done = []
     for part in parts:
-        query, key, value = (_split(attention, each[part]) for each in shared)
-        window = flat[part][:, : rows[0]] + _attend(attention, query[:, :, : rows[0]], key, value)
-        window = _mlp(blocks[0], window, activation)
+        query, key, value = (each[part] for each in shared)
+        window = flat[part][:, : rows[0]] + blocks[0].attend(query[:, : rows[0]], key, value)
+        window = window + blocks[0].mlp(window)
         for block, wanted in zip(blocks[1:], rows[1:], strict=True):
-            window = _block(block, window, activation, rows=wanted)
+            window = run(block, window, rows=wanted)
         done.append(window[:, 0])
     return torch.cat(done).reshape(batch, count, -1)
 
@@ -242,7 +187,7 @@ def run_text(
         if 1 <= number <= len(deep):
             tokens = deep[number - 1][:, : length - 1]
             x = torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + tokens.shape[1] :]], dim=1)
-        x = _block(block, x, activation, causal=True)
+        x = run(ModuleBlock(block, activation), x, causal=True)
     picked = x[torch.arange(len(x), device=x.device), end]
     if before_norm is not None:
         picked = before_norm(picked)

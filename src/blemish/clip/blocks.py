@@ -1,0 +1,179 @@
+"""One transformer block, in two forms that compute the same: the checkpoint's modules, and half-precision weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from blemish.clip.request import Activation
+from blemish.errors import UsageError
+
+Nonlinearity = Callable[[Tensor], Tensor]
+
+#: The factor in OpenAI's approximation of GELU.
+_QUICK = 1.702
+
+
+class Block(Protocol):
+    """What a pass asks of a block. D is its width; x is the stream that enters, (B, n, D)."""
+
+    def inputs(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, after the first layer norm: each (B, n, D), of the query only the first `rows`."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """The value alone: (B, n, D)."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+        """Softmax attention, head by head, merged and through the output projection: (B, rows, D)."""
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """What the MLP adds to x, its layer norm included: (B, n, D)."""
+
+
+def run(block: Block, x: Tensor, *, causal: bool = False, rows: int | None = None) -> Tensor:
+    """One plain transformer block. With `rows`, only the first rows of the result are computed."""
+    x = x[:, :rows] + block.attend(*block.inputs(x, rows), causal=causal)
+    return x + block.mlp(x)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI's approximation of GELU, x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(_QUICK * x)
+
+
+def nonlinearity(name: Activation, blocks: Sequence[Any]) -> Nonlinearity:
+    """The function between the two layers of the MLPs of `blocks`, modules of a `transformers.CLIPModel`.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    if name == "checkpoint":
+        chosen: Nonlinearity = blocks[0].mlp.activation_fn
+        return chosen
+    if name == "quick_gelu":
+        return quick_gelu
+    if name == "gelu":
+        return F.gelu
+    raise UsageError(f"there is no activation {name!r}: choose checkpoint, quick_gelu or gelu")
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool) -> Tensor:
+    """Softmax attention, heads split and merged again: (B, rows, D)."""
+
+    def split(x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
+
+    mixed = F.scaled_dot_product_attention(split(query), split(key), split(value), is_causal=causal)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleBlock:
+    """A block of a `transformers.CLIPModel`, as it is; differentiable."""
+
+    module: Any
+    activation: Nonlinearity
+
+    def inputs(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        attention, y = self.module.self_attn, self.module.layer_norm1(x)
+        return attention.q_proj(y[:, :rows]), attention.k_proj(y), attention.v_proj(y)
+
+    def value(self, x: Tensor) -> Tensor:
+        out: Tensor = self.module.self_attn.v_proj(self.module.layer_norm1(x))
+        return out
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+        attention = self.module.self_attn
+        out: Tensor = attention.out_proj(_attention(query, key, value, attention.num_heads, causal))
+        return out
+
+    def mlp(self, x: Tensor) -> Tensor:
+        mlp = self.module.mlp
+        out: Tensor = mlp.fc2(self.activation(mlp.fc1(self.module.layer_norm2(x))))
+        return out
+
+
+class _Linear(NamedTuple):
+    weight: Tensor  # (out, in)
+    bias: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class HalfBlock:
+    """A block whose matrix products run in half precision. Its inputs and what it adds to the stream may be half.
+
+    Query, key and value are one product. QuickGELU is SiLU with its factor in the weights beside it, which so are
+    rounded once; that halves what is read and written between the two layers of the MLP.
+    """
+
+    heads: int
+    norm1: Callable[[Tensor], Tensor]
+    norm2: Callable[[Tensor], Tensor]
+    joint: _Linear
+    out: _Linear
+    fc1: _Linear
+    fc2: _Linear
+    activation: Nonlinearity
+
+    def inputs(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        y = self._rounded(self.norm1(x))
+        width = y.shape[-1]
+        if rows is None:
+            query, key, value = F.linear(y, *self.joint).chunk(3, dim=-1)
+            return query, key, value
+        query = F.linear(y[:, :rows], self.joint.weight[:width], self.joint.bias[:width])
+        key, value = F.linear(y, self.joint.weight[width:], self.joint.bias[width:]).chunk(2, dim=-1)
+        return query, key, value
+
+    def value(self, x: Tensor) -> Tensor:
+        start = 2 * x.shape[-1]
+        return F.linear(self._rounded(self.norm1(x)), self.joint.weight[start:], self.joint.bias[start:])
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+        return F.linear(_attention(query, key, value, self.heads, causal), *self.out)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        return F.linear(self.activation(F.linear(self._rounded(self.norm2(x)), *self.fc1)), *self.fc2)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return x.to(self.joint.weight.dtype)
+
+
+@torch.no_grad()
+def halve(module: Any, activation: Nonlinearity, dtype: torch.dtype) -> HalfBlock:
+    """A block in half precision; the module stays as it is, and shares its layer norms.
+
+    Args:
+        module: a block of a `transformers.CLIPModel`, float32.
+        activation: the MLP's nonlinearity.
+        dtype: bfloat16 or float16.
+    """
+    from transformers.activations import QuickGELUActivation
+
+    attention, mlp = module.self_attn, module.mlp
+    quick = activation is quick_gelu or isinstance(activation, QuickGELUActivation)
+    joint = (attention.q_proj, attention.k_proj, attention.v_proj)
+    factor = _QUICK if quick else 1.0
+
+    def cast(weight: Tensor, bias: Tensor) -> _Linear:
+        return _Linear(weight.to(dtype), bias.to(dtype))
+
+    return HalfBlock(
+        heads=attention.num_heads,
+        norm1=module.layer_norm1,
+        norm2=module.layer_norm2,
+        joint=cast(torch.cat([each.weight for each in joint]), torch.cat([each.bias for each in joint])),
+        out=cast(attention.out_proj.weight, attention.out_proj.bias),
+        fc1=cast(mlp.fc1.weight * factor, mlp.fc1.bias * factor),
+        fc2=cast(mlp.fc2.weight / factor, mlp.fc2.bias),
+        activation=_silu if quick else activation,
+    )
+
+
+def _silu(x: Tensor) -> Tensor:
+    return F.silu(x, inplace=True)
