@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +15,8 @@ from evaluation_trees import CHEAP, add_category, evaluate
 from blemish.clip import Backbone
 from blemish.evaluation import recompute
 from blemish.evaluation.report import charts
-from blemish.evaluation.report.curves import mean_curve, precision_recall, roc, shares
+from blemish.evaluation.report.curves import alarms_for, found_at, mean_curve, precision_recall, roc, shares
+from blemish.evaluation.report.page import _verdict
 from blemish.metrics import auroc, average_precision
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -86,6 +88,7 @@ def test_says_what_it_shows(text: str) -> None:
         "Missed",
         "False alarms",
         "By category",
+        "With a threshold",
         "means over the 2 of 3",
         "<b>&amp; co",
     ):
@@ -125,6 +128,23 @@ def test_curves_have_the_areas_of_the_metrics() -> None:
         assert np.trapezoid(mean.y, mean.x) == pytest.approx(wanted, abs=5e-3)
         assert mean.y[-1] == pytest.approx(np.mean([curve_of(*pair).y[-1] for pair in pairs]))
     assert mean_curve([*pairs, (np.ones(3, dtype=np.int64), np.ones(3))], roc) is None
+
+
+def test_what_a_threshold_reaches() -> None:
+    labels = np.array([0] * 10 + [1] * 4)
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.9, 0.95, 0.8, 0.7, 0.05])
+    assert [found_at(labels, scores, share) for share in (0, 0.09, 0.1, 0.2, 1)] == [0.25, 0.25, 0.5, 0.75, 1]
+    assert [alarms_for(labels, scores, share) for share in (0.25, 0.5, 0.75, 1)] == [0, 0.1, 0.2, 1]
+
+
+def test_no_more_is_said_than_the_interval_allows(data: Path, backbone: Backbone) -> None:
+    first, second = evaluate(data, backbone, categories=["grid"]).means
+    first = replace(first, image_auroc=0.9, image_auroc_low=0.8, image_auroc_high=0.95)
+    words = _verdict(first, (first, replace(second, image_auroc=0.7)))
+    assert "90 of 100 cases (95 % interval 80 to 95)" in words
+    assert "not certain" not in words
+    assert "not certain: clip" in _verdict(first, (first, replace(second, image_auroc=0.82)))
+    assert "do not show that it works" in _verdict(replace(first, image_auroc_low=0.45), (first, second))
 
 
 def test_histograms() -> None:

@@ -11,6 +11,7 @@ from blemish.evaluation.report.curves import Curve, Floats
 
 #: Lines and bars that look different; the page's style has as many colours.
 STYLES = 10
+_TICKS = ((0, ""), (50, "mid"), (100, "end"))
 _DASHES = ("", "7 3", "2 2.5", "9 3 2 3")
 _numbers = count(1)
 
@@ -77,6 +78,12 @@ def interval(value: float, low: float, high: float) -> str:
         f'<svg class="interval" viewBox="0 0 160 24" width="160" height="24" role="img" aria-label="{words}">'
         f"{''.join(parts)}</svg>"
     )
+
+
+def axis() -> str:
+    """The scale of `interval`, for the head of its column."""
+    ticks = "".join(_text(4 + 152 * tick / 100, 11, f"{tick}", f"tick {kind}") for tick, kind in _TICKS)
+    return f'<svg class="interval" viewBox="0 0 160 14" width="160" height="14" aria-hidden="true">{ticks}</svg>'
 
 
 def histogram(normal: Floats, anomalous: Floats, low: float, high: float, title: str, words: str) -> str:

@@ -60,6 +60,18 @@ def mean_curve(pairs: Iterable[tuple[Labels, Floats]], curve: Callable[[Labels, 
     return Curve(places, np.mean(heights, axis=0)) if heights else None
 
 
+def found_at(labels: Labels, scores: Floats, share: float) -> float:
+    """The largest share of the anomalous that a threshold marks while it marks at most `share` of the normal."""
+    curve = roc(labels, scores)
+    return float(curve.y[curve.x <= share].max())
+
+
+def alarms_for(labels: Labels, scores: Floats, share: float) -> float:
+    """The least share of the normal that a threshold marks while it marks at least `share` of the anomalous."""
+    curve = roc(labels, scores)
+    return float(curve.x[curve.y >= share].min())
+
+
 def shares(values: Floats, low: float, high: float, bins: int) -> Floats:
     """The share of the values in each of `bins` equal bins of [low, high], (bins,)."""
     counts, _ = np.histogram(values, bins=bins, range=(low, high if high > low else low + 1.0))

@@ -19,7 +19,7 @@ from blemish.evaluation.record import Record
 from blemish.outputs.colour import overlay
 
 #: Longer side of a picture on the page, in pixels.
-SIDE = 240
+SIDE = 288
 
 
 @dataclass(frozen=True)

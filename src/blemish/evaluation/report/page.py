@@ -14,7 +14,17 @@ from blemish.evaluation import tables
 from blemish.evaluation.examples import Kind
 from blemish.evaluation.record import Record
 from blemish.evaluation.report import charts
-from blemish.evaluation.report.curves import Curve, Floats, Labels, mean_curve, precision_recall, roc, shares
+from blemish.evaluation.report.curves import (
+    Curve,
+    Floats,
+    Labels,
+    alarms_for,
+    found_at,
+    mean_curve,
+    precision_recall,
+    roc,
+    shares,
+)
 from blemish.evaluation.report.gallery import Gallery, Tile, gallery, pictures
 from blemish.evaluation.result import METRICS, TITLES, Evaluation, Row
 from blemish.outputs.colour import COLOURS
@@ -49,6 +59,7 @@ def page(result: Evaluation, record: Record, dataset: Dataset) -> str:
     sections = [
         _head(result, title),
         _ranking(result),
+        _practice(record, ranking, categories),
         _curves(record, ranking, categories),
         _histograms(record, ranking, categories),
         _categories(result, ranking),
@@ -82,11 +93,11 @@ def _head(result: Evaluation, title: str) -> str:
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in told.items())
     return (
         f'<header><p class="over">blemish evaluation</p><h1>{escape(title)}</h1>'
-        f'<dl class="facts">{cells}</dl><p class="lead">{escape(_verdict(first))}</p></header>'
+        f'<dl class="facts">{cells}</dl><p class="lead">{escape(_verdict(first, result.means))}</p></header>'
     )
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: Row, means: Sequence[Row]) -> str:
     """What the best method's number means, in words; as careful as the interval asks for."""
     if math.isnan(row.image_auroc):
         return "The pictures are all normal or all anomalous, so there is nothing to tell apart."
@@ -99,7 +110,12 @@ def _verdict(row: Row) -> str:
     words += f" (95 % interval {100 * row.image_auroc_low:.0f} to {100 * row.image_auroc_high:.0f})"
     if row.image_auroc_low <= 0.5:
         return f"{words}. The interval reaches chance, 50, so these pictures do not show that it works."
-    return f"{words}; 50 would be chance."
+    near = [r.name for r in means if r.scores == "picture" and r.image_auroc >= row.image_auroc_low and r is not row]
+    words += "; 50 would be chance."
+    if near:
+        others = f"{len(near)} other methods lie" if len(near) > 1 else f"{near[0]} lies"
+        words += f" The order of the first is not certain: {others} within that interval."
+    return words
 
 
 def _ranking(result: Evaluation) -> str:
@@ -117,18 +133,51 @@ def _ranking(result: Evaluation) -> str:
         line = charts.swatch(styles[row.method]) if row.scores == "picture" else ""
         where = charts.interval(row.image_auroc, row.image_auroc_low, row.image_auroc_high)
         body.append(f'<tr><th scope="row">{line}{escape(row.name)}</th><td>{where}</td>{"".join(cells)}</tr>')
+    notes = _masked(result) + _set_wide(result)
     return (
         "<section><h2>Ranking</h2><p>Means over the categories, in percent; the best of each column is bold. The dot "
-        f"is the image AUROC, the line its 95 % interval, the dashed line chance. {_masked(result)}</p>"
-        f'{_WIDE}<thead><tr><th scope="col">method</th><th scope="col">0 · 50 · 100</th>{head}</tr>'
+        f"is the image AUROC, the line its 95 % interval, the dashed line chance. {notes}</p>"
+        f'{_WIDE}<thead><tr><th scope="col">method</th><th scope="col">{charts.axis()}</th>{head}</tr>'
         f"</thead><tbody>{''.join(body)}</tbody></table></div></section>"
+    )
+
+
+#: Shares of the normal pictures that may be reported, and of the anomalous ones that shall be.
+_ALLOWED, _DEMANDED = (0.01, 0.05, 0.1, 0.2), (0.95, 1.0)
+
+
+def _practice(record: Record, ranking: Sequence[Row], categories: Mapping[str, Sequence[Sample]]) -> str:
+    """What the curves come to for someone who has to choose a threshold."""
+    body = []
+    for row in ranking:
+        pairs = [_scores(record, row.method, samples) for samples in categories.values()]
+        if any(labels.size == 0 or labels.min() == labels.max() for labels, _ in pairs):
+            return ""
+        means = [np.mean([found_at(*pair, share) for pair in pairs]) for share in _ALLOWED]
+        means += [np.mean([alarms_for(*pair, share) for pair in pairs]) for share in _DEMANDED]
+        body.append([row.method, *(f"{100 * mean:.0f}" for mean in means)])
+    head = [f"found at {100 * share:g} % false alarms" for share in _ALLOWED]
+    head += [f"false alarms at {100 * share:g} % found" for share in _DEMANDED]
+    several = " and each category has its own" if len(categories) > 1 else ""
+    return (
+        "<section><h2>With a threshold</h2><p>How many of the anomalous pictures are found when at most so many of the "
+        "normal ones may be reported, and the other way round, in percent. The threshold is chosen with hindsight on "
+        f"these very pictures{several}, so new pictures will fare somewhat worse.</p>"
+        f"{_table(['method', *head], body)}</section>"
     )
 
 
 def _masked(result: Evaluation) -> str:
     """Of how many categories the pixel metrics are, where not of all."""
     masked, count = max(row.pixel_categories for row in result.means), len(result.categories)
-    return f"Pixel metrics are means over the {masked} of {count} categories with masks." if 0 < masked < count else ""
+    return f"Pixel metrics are means over the {masked} of {count} categories with masks. " if 0 < masked < count else ""
+
+
+def _set_wide(result: Evaluation) -> str:
+    """What such a row is, where there is one."""
+    if all(row.scores == "picture" for row in result.rows):
+        return ""
+    return "Set-wide is the paper's own rule, which scores all pictures of a category at once and never a single one."
 
 
 def _curves(record: Record, ranking: Sequence[Row], categories: Mapping[str, Sequence[Sample]]) -> str:
