@@ -15,7 +15,6 @@ from blemish.methods import representatives as rvs
 from blemish.methods.april_gan import AprilGAN, AprilGanRecipe
 from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe, quarter
 from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus
-from blemish.methods.losses import adapter_losses, dice
 from blemish.methods.maps import min_max, probability_map, upsample
 from blemish.training.mosaic import mosaic
 
@@ -95,13 +94,6 @@ def test_names_are_needed_in_training(backbone: Backbone) -> None:
     features = backbone.encode_image(torch.zeros(1, 3, 148, 148), method.request, method.computation)
     with pytest.raises(UsageError, match="trained with the names of the objects"):
         method.loss(features, torch.zeros(1, 148, 148), torch.zeros(1))
-
-
-def test_a_batch_of_one_takes_rows_for_pictures() -> None:
-    maps, masks = torch.rand(2, 1, 5, 6), (torch.rand(1, 5, 6) > 0.5).float()
-    found = adapter_losses(maps, masks)
-    torch.testing.assert_close(found["dice"], torch.stack([dice(m[0], masks[0]) for m in maps]))
-    torch.testing.assert_close(found["total"], found["dice"].sum() + found["focal"].sum())
 
 
 def test_softmax_comes_after_upsampling() -> None:

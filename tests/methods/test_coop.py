@@ -52,12 +52,68 @@ def test_where_the_name_stands(backbone: Backbone, position: str, before: int) -
 def test_words_to_start_from(backbone: Backbone) -> None:
     method = CoOp(backbone, replace(RECIPE, ctx_init="a photo of_a", per_state=True))
     ids = backbone.tokenize(["a photo of a"])
-    assert torch.equal(method.context, backbone.embed(ids[0, 1 : int(backbone.end_of_text(ids))]))
+    for context in method.context:
+        assert torch.equal(context, backbone.embed(ids[0, 1 : int(backbone.end_of_text(ids))]))
     plain = backbone.tokenize(["a photo of a normal bolt.", "a photo of a anomalous bolt."])
     expected = backbone.encode_text(plain)
     torch.testing.assert_close(
         method.text_features(["bolt"])[0], expected / expected.norm(dim=-1, keepdim=True), rtol=0, atol=1e-5
     )
+
+
+# contexts of classes
+
+
+@pytest.mark.parametrize("per_state", [False, True])
+def test_each_class_has_its_context(backbone: Backbone, per_state: bool) -> None:
+    classes = ("bolt", "metal_nut", "cable")
+    method = CoOp(backbone, replace(RECIPE, classes=classes, per_state=per_state, n_ctx=4))
+    states = 1 + per_state
+    assert method.context.shape == (3 * states, 4, backbone.text_width)
+    with torch.no_grad():
+        prompts, _ = method.prompts(["cable", "metal nut", "cable"])  # underscores are spaces
+    for row, context in enumerate([2, 2, 1, 1, 2, 2]):
+        expected = method.context[context * states + per_state * (row % 2)]
+        assert torch.equal(prompts[row, 1:5], expected)
+    # as the object's context alone would do
+    alone = CoOp(backbone, replace(RECIPE, per_state=per_state, n_ctx=4))
+    rows = method.context.detach()[states : 2 * states]
+    alone.load_state_dict({"context": rows if per_state else rows[0]})
+    torch.testing.assert_close(alone.text_features(["metal_nut"]), method.text_features(["metal_nut"]))
+
+
+def test_a_class_that_is_not_known(backbone: Backbone, samples: list[Sample]) -> None:
+    method = CoOp(backbone, replace(RECIPE, classes=("bolt", "metal_nut")))
+    with pytest.raises(UsageError, match="a context for each of bolt, metal nut, and none for 'screw': name one of"):
+        method.text_features(["bolt", "screw"])
+    with pytest.raises(UsageError, match="none for 'screw'"):
+        train(method, [samples[0]._replace(object="screw")], steps=1)
+
+
+def test_a_class_learns_from_its_own_pictures(backbone: Backbone, samples: list[Sample], tmp_path: Path) -> None:
+    method = CoOp(backbone, replace(RECIPE, classes=("bolt", "metal_nut", "cable")))
+    before = method.context.detach().clone()
+    history = train(method, samples, steps=30, batch_size=8, lr=0.1, out=tmp_path)
+    assert history[-1]["total"] < 0.9 * history[0]["total"]
+    moved = (method.context.detach() - before).abs().amax(dim=(1, 2))
+    # of a class without pictures only the decay takes a little
+    assert float(moved[:2].min()) > 10 * float(moved[2]) > 0
+    again = methods.create("coop", backbone, weights=tmp_path / "weights.safetensors")
+    assert again.recipe.classes == method.recipe.classes
+    assert torch.equal(again.text_features(["cable"]), method.text_features(["cable"]))
+
+
+def test_authors_files_of_several_classes(backbone: Backbone, tmp_path: Path) -> None:
+    context = torch.randn(6, 4, backbone.text_width)
+    path = tmp_path / "model.pth.tar-50"
+    torch.save({"state_dict": {"ctx": context}}, path)
+    with pytest.raises(
+        WeightsError, match=r"contexts for 6 phrases where the recipe has 2: name the objects .* as classes"
+    ):
+        methods.create("coop", backbone, {"size": 148}, path)
+    method = methods.create("coop", backbone, {"size": 148, "classes": ["bolt", "cable", "nut"]}, path)
+    assert isinstance(method, CoOp)
+    assert torch.equal(method.contexts(["cable"]), context[2:4])
 
 
 def test_temperature_is_the_checkpoints(backbone: Backbone) -> None:
@@ -124,12 +180,12 @@ def test_authors_files(backbone: Backbone, shape: tuple[int, ...], tmp_path: Pat
         ({"state_dict": {"weight": torch.zeros(2)}}, "no weights of CoOp"),
         ({"state_dict": {"ctx": torch.zeros(16, 16), "head": torch.zeros(2)}}, "'head'"),
         ({"state_dict": {"ctx": torch.zeros(16, 33)}}, r"\(16, 33\).*\(16, 16\)"),
-        ({"state_dict": {"ctx": torch.zeros(5, 16, 16)}}, r"\(5, 16, 16\).*\(2, 16, 16\)"),
+        ({"state_dict": {"ctx": torch.zeros(2, 5, 16)}}, r"\(2, 5, 16\).*\(2, 16, 16\)"),
         ({"state_dict": {"ctx": torch.full((16, 16), torch.nan)}}, "finite"),
     ],
 )
 def test_unfit_files(backbone: Backbone, state: dict[str, Any], message: str) -> None:
-    method = CoOp(backbone, replace(RECIPE, per_state=message.startswith(r"\(5")))
+    method = CoOp(backbone, replace(RECIPE, per_state=message.startswith(r"\(2")))
     before = method.context.detach().clone()
     with pytest.raises(WeightsError, match=message):
         method.load_official(state)
@@ -138,7 +194,15 @@ def test_unfit_files(backbone: Backbone, state: dict[str, Any], message: str) ->
 
 @pytest.mark.parametrize(
     "fields",
-    [{"phrases": ("normal {}", "anomalous")}, {"n_ctx": 0}, {"temperature": 0.0}, {"momentum": 1.0}, {"sigma": -1.0}],
+    [
+        {"phrases": ("normal {}", "anomalous")},
+        {"n_ctx": 0},
+        {"temperature": 0.0},
+        {"momentum": 1.0},
+        {"sigma": -1.0},
+        {"classes": ("metal_nut", "metal nut")},
+        {"classes": ("",)},
+    ],
 )
 def test_unfit_recipes(fields: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -24,7 +24,7 @@ from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.methods import anomalyclip_official, recipes
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
-from blemish.methods.losses import dice, focal
+from blemish.methods.losses import grid_losses
 from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
 from blemish.methods.recipes import Recipe, require
 
@@ -178,12 +178,9 @@ class AnomalyCLIP(Method):
         pixel = lambda * their sum over layers; total = pixel + image.
         """
         text = self.text_features([""])[0]
-        maps = [upsample(as_grid(p, features.grid), self.recipe.size) for p in self.patch_probability(features, text)]
-        losses = {
-            "focal": torch.stack([focal(m, masks) for m in maps]),
-            "dice_anomalous": torch.stack([dice(m, masks) for m in maps]),
-            "dice_normal": torch.stack([dice(1 - m, 1 - masks) for m in maps]),
-        }
+        grids = self.patch_probability(features, text).unflatten(-1, features.grid)
+        found = grid_losses(grids, masks, kind="probabilities", align_corners=False)
+        losses = {"focal": found.focal, "dice_anomalous": found.dice, "dice_normal": found.dice_normal}
         pixel = self.recipe.pixel_weight * torch.stack([part.sum() for part in losses.values()]).sum()
         image = F.cross_entropy(self.image_logits(features, text), labels.long())
         return {**losses, "pixel": pixel, "image": image, "total": pixel + image}

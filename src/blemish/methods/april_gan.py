@@ -98,6 +98,10 @@ class AprilGAN(FewShotMethod):
         return Request(frozenset(Tap(layer) for layer in self.layers))
 
     @property
+    def training_request(self) -> Request:
+        return Request(self.request.taps, class_token=False)
+
+    @property
     def few_shot_request(self) -> Request:
         return self.request | Request(frozenset(Tap(layer) for layer in self.few_shot_layers))
 
@@ -180,7 +184,9 @@ class AprilGAN(FewShotMethod):
         self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Focal and Dice loss of every layer's map: "focal" and "dice" are (layers,), "total" is their sum."""
-        return adapter_losses(self.layer_maps(features, self._known_texts(objects)), masks)
+        tokens = [features.taps[Tap(layer)] for layer in self.layers]
+        cosines = self.adapters.differences(tokens, self._known_texts(objects))
+        return adapter_losses([as_grid(c / self.recipe.temperature, features.grid) for c in cosines], masks)
 
     @classmethod
     def official_recipe(cls, state: Mapping[str, Any], recipe: AprilGanRecipe) -> AprilGanRecipe:

@@ -63,8 +63,8 @@ class Method(nn.Module):
     """Base of all methods.
 
     A subclass sets `info`, `Recipe` (a frozen dataclass, defaults of the paper) and `EMBEDDED` (the recipe for the
-    embedded backbone), and writes `request`, `map_range`, `text_features` and `score`; a trainable one also `TRAINING`,
-    `reset` and `loss`.
+    embedded backbone), and writes `request`, `map_range`, `text_features` and `score`; a trainable one also `TRAINING`
+    (the paper's; where the small embedded backbone wants another, `EMBEDDED_TRAINING`), `reset` and `loss`.
 
     The backbone belongs to the caller: it is neither a submodule nor saved, `method.parameters()` are the learnt ones
     only, and `method.to(device)` moves only these. Learnt parts start from `reset(0)`, which leaves PyTorch's global
@@ -82,6 +82,7 @@ class Method(nn.Module):
     Recipe: ClassVar[Any]
     EMBEDDED: ClassVar[Any]
     TRAINING: ClassVar[Training | None] = None
+    EMBEDDED_TRAINING: ClassVar[Training | None] = None
 
     backbone: Backbone
     recipe: Any
@@ -110,6 +111,17 @@ class Method(nn.Module):
     def request(self) -> Request:
         """What is needed of the image."""
         raise NotImplementedError
+
+    @property
+    def training_request(self) -> Request:
+        """What `loss` needs of the image; where it is less than a score needs, kept features take less room."""
+        return self.request
+
+    @property
+    def schedule(self) -> Training | None:
+        """How it is trained on this backbone, if nothing else is said; None if it has nothing to train."""
+        embedded = self.EMBEDDED_TRAINING if self.backbone.name == "embedded" else None
+        return embedded or self.TRAINING
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -147,7 +159,7 @@ class Method(nn.Module):
 
     def optimizer(self, *, lr: float | None = None, betas: tuple[float, float] | None = None) -> torch.optim.Optimizer:
         """The paper's optimizer over the learnt parts: Adam, without decay."""
-        paper = self.TRAINING
+        paper = self.schedule
         if paper is None:
             raise UsageError(f"{self.info.name} has nothing to train")
         betas = betas or paper.betas or (0.9, 0.999)

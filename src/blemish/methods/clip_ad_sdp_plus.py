@@ -22,14 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blemish.clip import Backbone, ImageFeatures
+from blemish.clip import Backbone, ImageFeatures, Request, Tap
 from blemish.methods import published
 from blemish.methods.adapters import KnownTexts, LinearAdapters
 from blemish.methods.base import Training
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe
 from blemish.methods.losses import adapter_losses
-from blemish.methods.maps import cosine_logits, probability_map
+from blemish.methods.maps import as_grid, cosine_logits, probability_map
 
 LAYOUT = "linear_layers"
 
@@ -49,6 +49,10 @@ class ClipAdSDPPlus(ClipAdSDP):
     def reset(self, seed: int = 0) -> None:
         """Draws the adapters as PyTorch draws linear layers."""
         self.adapters.reset(torch.Generator().manual_seed(seed))
+
+    @property
+    def training_request(self) -> Request:
+        return Request(frozenset(Tap(layer, "middle") for layer in self.layers), class_token=False)
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -72,7 +76,9 @@ class ClipAdSDPPlus(ClipAdSDP):
         self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Focal and Dice loss of every adapter's map: "focal" and "dice" are (layers,), "total" is their sum."""
-        return adapter_losses(self.layer_maps(features, self._known_texts(objects)), masks)
+        tokens = [self.original(features, layer) for layer in self.layers]
+        cosines = self.adapters.differences(tokens, self._known_texts(objects))
+        return adapter_losses([as_grid(c / self.recipe.temperature, features.grid) for c in cosines], masks)
 
     # the authors' files
 

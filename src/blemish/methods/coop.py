@@ -9,10 +9,15 @@ as for `clip` (the score, and a map of the last block's patches, which is known 
 Weights: none are published for anomalies; `load_official` takes the `model.pth.tar-N` that CoOp's code writes, as far
 as its tensors go (files that also hold the scheduler as a Python object are refused where they are read).
 
+One context serves all objects, or there is one for normal and one for anomalous (`per_state`), or, as in CoOp's
+class-specific contexts (CSC, the paper's section 3.1), each object of the training has its own (`classes`, with
+`per_state` one for each of its two phrases, which is what CoOp's code makes of these prompts). Those do not carry over:
+such a method scores the objects that it knows.
+
 Deviations from CoOp: float32 instead of half precision; pictures are squashed to a square, because its random crops cut
-defects away and leave the label; with `per_state` there is one context for normal and one for anomalous in place of one
-per class name, so that it carries over to unseen objects; all tokens of `ctx_init` are learnt, not as many as it has
-words. Kept: the first epoch of training is a warm-up with a learning rate so small that hardly anything is learnt.
+defects away and leave the label; all tokens of `ctx_init` are learnt, not as many as it has words, and where there are
+several contexts each starts from them (CoOp then falls back to a single one). Kept: the first epoch of training is a
+warm-up with a learning rate so small that hardly anything is learnt.
 """
 
 from __future__ import annotations
@@ -20,14 +25,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
-from blemish.errors import UsageError, WeightsError
+from blemish.errors import WeightsError
 from blemish.methods import recipes, weights
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
@@ -46,9 +51,11 @@ class CoOpRecipe(Recipe):
     n_ctx: int = 16
     """Learnt tokens."""
     ctx_init: str = ""
-    """Words to start from ("a photo of a") in place of random numbers; they set `n_ctx`, and `per_state` is ignored."""
+    """Words to start from ("a photo of a") in place of random numbers; they set `n_ctx`."""
+    classes: tuple[str, ...] = ()
+    """Objects that have a context of their own (CoOp's CSC), in its order; no others can then be trained or scored."""
     per_state: bool = False
-    """A context of its own for each of the two phrases (CoOp's CSC)."""
+    """A context of its own for each of the two phrases: of all objects, or of each of `classes`."""
     name_position: Literal["end", "middle", "front"] = "end"
     """Where the phrase stands in the context."""
     temperature: float | None = None
@@ -62,6 +69,8 @@ class CoOpRecipe(Recipe):
     def check(self) -> None:
         super().check()
         require(all("{}" in phrase for phrase in self.phrases), f"each phrase needs a {{}}, not {self.phrases}")
+        known = [_plain(name) for name in self.classes]
+        require(all(known) and len({*known}) == len(known), f"classes have to be different names, not {self.classes}")
         require(self.n_ctx >= 1, f"n_ctx has to be at least 1, not {self.n_ctx}")
         require(self.temperature is None or self.temperature > 0, "temperature has to be greater than 0")
         require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
@@ -69,8 +78,22 @@ class CoOpRecipe(Recipe):
         require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
 
 
+class _Phrase(NamedTuple):
+    """A phrase with full stop, start, end and padding, (context - n_ctx, Wt), and how a prompt is made of it."""
+
+    words: Tensor
+    order: Tensor
+    """(context,): what stands at each place, counted through the learnt context first and then the words."""
+    end: int
+    """The place of the end token."""
+
+
 class CoOp(Method):
-    """Learnt context: `context` (n_ctx, Wt), or (2, n_ctx, Wt) with `per_state`."""
+    """Learnt context: `context` (n_ctx, Wt).
+
+    With `per_state`, `classes` or both, one for each: (2, n_ctx, Wt), (classes, n_ctx, Wt) or (2 classes, n_ctx, Wt),
+    those of an object beside each other, normal first.
+    """
 
     info = CATALOGUE["coop"]
     Recipe: ClassVar[type[CoOpRecipe]] = CoOpRecipe
@@ -87,9 +110,10 @@ class CoOp(Method):
         # CoOp takes underscores for spaces here too
         self._start = self._tokens([r.ctx_init.replace("_", " ")])[0] if r.ctx_init else None
         n_ctx = r.n_ctx if self._start is None else len(self._start)
-        states = (2,) if r.per_state and self._start is None else ()
+        contexts = (max(1, len(r.classes)) * self._states,) if r.per_state or r.classes else ()
         recipes.at_most(n_ctx + 3, backbone.context, f"n_ctx {n_ctx}: a prompt of", "text positions")
-        self.context = nn.Parameter(torch.empty(*states, n_ctx, backbone.text_width))
+        self.context = nn.Parameter(torch.empty(*contexts, n_ctx, backbone.text_width))
+        self._phrases: dict[str, _Phrase] = {}
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
@@ -104,9 +128,10 @@ class CoOp(Method):
     def optimizer(self, *, lr: float | None = None, betas: tuple[float, float] | None = None) -> torch.optim.Optimizer:
         """Stochastic gradient descent with momentum and weight decay. Raises UsageError if betas are given."""
         require(betas is None, "coop is trained by gradient descent with momentum, which has no betas")
-        r = self.recipe
+        r, schedule = self.recipe, self.schedule
+        assert schedule is not None
         return torch.optim.SGD(
-            self.parameters(), lr=lr or self.TRAINING.lr, momentum=r.momentum, weight_decay=r.weight_decay
+            self.parameters(), lr=lr or schedule.lr, momentum=r.momentum, weight_decay=r.weight_decay
         )
 
     def learning_rate(self, initial: float, epoch: int, epochs: int) -> float:
@@ -115,10 +140,46 @@ class CoOp(Method):
 
     # the text side
 
+    @property
+    def _states(self) -> int:
+        """Contexts of an object: one, or one for each phrase."""
+        return 2 if self.recipe.per_state else 1
+
     def _tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """The tokens of each text between start and end, (n,)."""
         ids = self.backbone.tokenize(texts)
         return [row[1:end] for row, end in zip(ids, self.backbone.end_of_text(ids).tolist(), strict=True)]
+
+    def _phrase(self, phrase: str) -> _Phrase:
+        """What is the same in each prompt with a phrase: its words never change."""
+        if phrase not in self._phrases:
+            n_ctx = self.context.shape[-2]
+            ids = self.backbone.tokenize([f"{phrase}."])
+            first = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[self.recipe.name_position]
+            after = 1 + n_ctx + len(self._tokens([phrase])[0])
+            # places among the context followed by the words: start, context, the phrase, context, the rest
+            parts = ((n_ctx, n_ctx + 1), (0, first), (n_ctx + 1, after), (first, n_ctx), (after, self.backbone.context))
+            order = torch.tensor([place for part in parts for place in range(*part)])
+            words = self.backbone.embed(ids)[0, : self.backbone.context - n_ctx]
+            self._phrases[phrase] = _Phrase(words, order, int(self.backbone.end_of_text(ids)) + n_ctx)
+        return self._phrases[phrase]
+
+    def contexts(self, objects: Sequence[str]) -> Tensor:
+        """The context of each object's two phrases: (2 C, n_ctx, Wt).
+
+        Raises:
+            UsageError: an object is none of `classes`, if there are any.
+        """
+        known = [_plain(name) for name in self.recipe.classes]
+        for name in objects:
+            require(
+                not known or _plain(name) in known,
+                f"coop has learnt a context for each of {', '.join(known)}, and none for {name!r}: name one of these "
+                "as the object, or use contexts that all objects share",
+            )
+        rows = [known.index(_plain(name)) if known else 0 for name in objects]
+        pairs = self.context.view(-1, self._states, *self.context.shape[-2:]).expand(-1, 2, -1, -1)
+        return pairs[rows].flatten(0, 1)
 
     def prompts(self, objects: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The prompts as token embeddings without positions (2 C, context, Wt), and where each ends (2 C,).
@@ -127,24 +188,25 @@ class CoOp(Method):
         rows 2 c and 2 c + 1 are the normal and the anomalous prompt of object c, whose underscores become spaces.
 
         Raises:
-            UsageError: a name is too long.
+            UsageError: a name is too long, or none that the contexts are for.
         """
-        r, n_ctx = self.recipe, self.context.shape[-2]
-        phrases = [phrase.replace("{}", name.replace("_", " ")) for name in objects for phrase in r.phrases]
-        ids = self.backbone.tokenize([f"{phrase}." for phrase in phrases])
-        ends = self.backbone.end_of_text(ids) + n_ctx
-        if int(ends.max()) >= self.backbone.context:
-            name = objects[int(ends.argmax()) // 2]
-            raise UsageError(f"the name {name!r} is too long for a prompt with {n_ctx} learnt tokens: shorten it")
-        first = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[r.name_position]
-        words = self.backbone.embed(ids.to(self.device))[:, : ids.shape[1] - n_ctx]
-        context = self.context.to(words.dtype).expand(2, -1, -1)
-        rows = []
-        for number, (row, name_tokens) in enumerate(zip(words, self._tokens(phrases), strict=True)):
-            before, after = context[number % 2].tensor_split([first])
-            split = 1 + len(name_tokens)
-            rows.append(torch.cat([row[:1], before, row[1:split], after, row[split:]]))
-        return torch.stack(rows), ends.to(words.device)
+        contexts = self.contexts(objects)
+        phrases = [
+            self._phrase(phrase.replace("{}", name.replace("_", " ")))
+            for name in objects
+            for phrase in self.recipe.phrases
+        ]
+        for number, phrase in enumerate(phrases):
+            require(
+                phrase.end < self.backbone.context,
+                f"the name {objects[number // 2]!r} is too long for a prompt with {contexts.shape[1]} learnt tokens: "
+                "shorten it",
+            )
+        words = torch.stack([phrase.words for phrase in phrases]).to(self.device)
+        order = torch.stack([phrase.order for phrase in phrases]).to(self.device)
+        parts = torch.cat([contexts.to(words.dtype), words], dim=1)
+        end = torch.tensor([phrase.end for phrase in phrases], device=self.device)
+        return parts[torch.arange(len(parts), device=self.device).unsqueeze(1), order], end
 
     def text_features(self, objects: Sequence[str]) -> Tensor:
         embeddings, end = self.prompts(objects)
@@ -161,6 +223,10 @@ class CoOp(Method):
     @property
     def request(self) -> Request:
         return Request(frozenset({self.tap}), class_token=True)
+
+    @property
+    def training_request(self) -> Request:
+        return Request(class_token=True)
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -208,8 +274,19 @@ class CoOp(Method):
     def load_official(self, state: Mapping[str, Any]) -> None:
         """Takes `ctx` over; the tokens around it belong to the training's class names and are left out."""
         learnt = _learnt(state)
+        found, wanted = learnt["ctx"], self.context
+        if found.dim() == wanted.dim() == 3 and len(found) != len(wanted):
+            raise WeightsError(
+                f"the weights have contexts for {len(found)} phrases where the recipe has {len(wanted)}: name the "
+                f"objects that they were trained on as classes, in that order"
+            )
         weights.fit({"ctx": learnt["ctx"]}, {"ctx": tuple(self.context.shape)})
         self.load_state_dict({"context": learnt["ctx"].float()})
+
+
+def _plain(name: str) -> str:
+    """An object's name without underscores, as it enters a prompt."""
+    return name.replace("_", " ").strip()
 
 
 def _learnt(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -34,8 +34,9 @@ def cosine_logits(features: Tensor, text: Tensor, temperature: float) -> Tensor:
     """
     single = features.dim() == 2
     with torch.autocast(features.device.type, enabled=False):
-        unit = normalise(features.unsqueeze(1) if single else features)
-        logits = unit @ text.float().mT / temperature
+        rows = (features.unsqueeze(1) if single else features).float()
+        # the product before the division: it is the features that are large
+        logits = rows @ text.float().mT / (torch.linalg.vector_norm(rows, dim=-1, keepdim=True) * temperature)
     return logits.squeeze(1) if single else logits
 
 

@@ -29,7 +29,7 @@ from blemish.methods.adapters import LinearAdapters
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.losses import adapter_losses
-from blemish.methods.maps import cosine_logits, min_max, normalise, probability_map, smooth
+from blemish.methods.maps import as_grid, cosine_logits, min_max, normalise, probability_map, smooth
 from blemish.methods.recipes import ImageScore, Recipe, require
 from blemish.methods.vcp_clip_parts import HEADS, DeepPrompts, PostContext, PreContext
 from blemish.prompts import PromptSet
@@ -193,23 +193,23 @@ class VCPCLIP(Method):
 
     # the maps
 
-    def patches(self, features: ImageFeatures) -> list[Tensor]:
-        """The patches of each tapped layer: (B, N, D) each, raw."""
-        return [features.taps[Tap(layer)][:, 1:].float() for layer in self.layers]
+    def tokens(self, features: ImageFeatures) -> list[Tensor]:
+        """The class token and the patches of each tapped layer: (B, 1 + N, D) each, raw."""
+        return [features.taps[Tap(layer)].float() for layer in self.layers]
 
     def raw_logits(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
         """Adapted patches against the texts (B, 2, E), for each layer: (B, N, 2) each."""
-        adapted: list[Tensor] = self.linear(self.patches(features))
+        adapted: list[Tensor] = self.linear([tokens[:, 1:] for tokens in self.tokens(features)])
         return [self.raw_scale.exp() * cosine_logits(patches, text, 1.0) for patches in adapted]
 
     def seen_texts(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
         """The texts (B, 2, E) after attending to each layer's patches: (B, 2, D) each, normalised."""
-        return [self.post(text, normalise(patches)) for patches in self.patches(features)]
+        return [self.post(text, tokens) for tokens in self.tokens(features)]
 
     def new_logits(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
         """Patches against the texts (B, 2, E) that have attended to them, for each layer: (B, N, 2) each."""
-        pairs = zip(self.patches(features), self.seen_texts(features, text), strict=True)
-        return [self.new_scale.exp() * cosine_logits(patches, seen, 1.0) for patches, seen in pairs]
+        pairs = zip(self.tokens(features), self.seen_texts(features, text), strict=True)
+        return [self.new_scale.exp() * cosine_logits(tokens, seen, 1.0)[:, 1:] for tokens, seen in pairs]
 
     def layer_maps(self, features: ImageFeatures, text: Tensor) -> tuple[Tensor, Tensor]:
         """The raw and the new map of every layer, for texts (B, 2, E): (layers, B, S, S) in [0, 1] each."""
@@ -263,10 +263,12 @@ class VCPCLIP(Method):
 
         "focal_raw", "dice_raw", "focal_new" and "dice_new" are (layers,); "raw", "new" and "total" are sums, ().
         """
-        raw, new = self.layer_maps(features, self.sentence_features(self.names(features), learning=True))
+        text = self.sentence_features(self.names(features), learning=True)
+        raw = [self.raw_scale.exp() * c for c in self.linear.differences(self.tokens(features), text)]
+        new = [both[..., 1] - both[..., 0] for both in self.new_logits(features, text)]
         losses: dict[str, Tensor] = {}
-        for branch, maps in (("raw", raw), ("new", new)):
-            found = adapter_losses(maps, masks)
+        for branch, layers in (("raw", raw), ("new", new)):
+            found = adapter_losses([as_grid(layer, features.grid) for layer in layers], masks)
             losses |= {f"focal_{branch}": found["focal"], f"dice_{branch}": found["dice"], branch: found["total"]}
         return {**losses, "total": losses["raw"] + losses["new"]}
 

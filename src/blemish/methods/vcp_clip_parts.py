@@ -85,12 +85,27 @@ class PostContext(nn.Module):
         for module in self.children():
             _uniform(module, generator)
 
-    def forward(self, text: Tensor, patches: Tensor) -> Tensor:
-        """Texts (B, 2, E) and patches (B, N, D), both normalised, to texts (B, 2, D), normalised."""
-        projected = self.query(text), self.key(patches), self.value(patches)
-        query, key, value = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in projected)
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        return normalise(self.out(mixed.transpose(1, 2).flatten(2)))
+    def forward(self, text: Tensor, tokens: Tensor) -> Tensor:
+        """Texts (B, 2, E), normalised, and raw tokens (B, 1 + N, D), class token first, to texts (B, 2, D), normalised.
+
+        The texts attend to the normalised patches. Few ask and many are asked: so the questions are brought through the
+        keys' projection, and the patches through the values' only after they are mixed, which gives the same.
+        """
+        batch, states, width = len(text), text.shape[1], tokens.shape[-1]
+        key, value = self.key.weight.unflatten(0, (HEADS, -1)), self.value.weight.unflatten(0, (HEADS, -1))
+        # heads first, for they have weights of their own: (heads, B * 2, ...)
+        asked = self.query(text).view(batch * states, HEADS, -1).transpose(0, 1)
+        constant = asked @ self.key.bias.view(HEADS, -1, 1)
+        questions, constant = (
+            x.view(HEADS, batch, states, -1).transpose(0, 1).flatten(1, 2) for x in (asked @ key, constant)
+        )
+        lengths = torch.linalg.vector_norm(tokens, dim=-1)[:, None, 1:]
+        answers = (questions @ tokens.mT)[..., 1:] / lengths + constant
+        # the class token is not asked
+        shares = F.pad(answers.softmax(dim=-1) / lengths, (1, 0))
+        mixed = (shares @ tokens).view(batch, HEADS, states, width).transpose(0, 1).flatten(1, 2)
+        values = mixed @ value.mT + self.value.bias.view(HEADS, 1, -1)
+        return normalise(self.out(values.transpose(0, 1).reshape(batch, states, width)))
 
 
 def _undrawn(module: M) -> M:

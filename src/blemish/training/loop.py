@@ -63,7 +63,7 @@ def train(
     Args:
         method: a trainable one.
         samples: what to learn from, or their features where several runs share them.
-        epochs: passes over the samples; default: the paper's. Or give `steps`.
+        epochs: passes over the samples; default: the method's `schedule`, which is the paper's. Or give `steps`.
         steps: optimizer steps in all.
         batch_size: samples per step, the last batch of an epoch may be smaller; default: the paper's, as for
             `lr` and `betas`.
@@ -85,7 +85,7 @@ def train(
         OutputError: `out` holds another run, or cannot be written.
         BlemishError: the loss is not finite.
     """
-    paper = method.TRAINING
+    paper = method.schedule
     if paper is None:
         raise UsageError(f"{method.info.name} has nothing to train")
     if epochs is not None and steps is not None:
@@ -97,6 +97,7 @@ def train(
         raise UsageError("features of pictures that are varied cannot be kept: train with the cache off")
     if isinstance(samples, Features):
         features = samples
+        features.check(method)
     else:
         features = Features(
             method,
@@ -136,7 +137,8 @@ def train(
                 for group, rate in zip(optimizer.param_groups, initial, strict=True):
                     group["lr"] = method.learning_rate(rate, epoch, math.ceil(last / per_epoch))
                 with _drawing(method, seed, step):
-                    losses = method.loss(*features.batch(order[place * batch : (place + 1) * batch].tolist()))
+                    rows = order[place * batch : (place + 1) * batch].tolist()
+                    losses = method.loss(*features.batch(rows, method.training_request))
                 optimizer.zero_grad()
                 losses["total"].backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

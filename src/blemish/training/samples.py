@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from blemish.clip import ImageFeatures
+from blemish.clip import ImageFeatures, Request
 from blemish.errors import OutputError, UsageError
 from blemish.methods.base import Method
 from blemish.training.masks import mask_tensor
@@ -39,8 +40,10 @@ class Features:
     """The features, masks and labels of all samples, ready to be drawn in batches.
 
     Args:
-        method: says what is needed of the images.
+        method: how features are computed, and what its loss needs of them.
         samples: any sequence; a sample is opened when it is needed, once.
+        request: what is kept; default: what the method's loss needs. With more, methods that are computed alike can be
+            trained on the same features.
         cache: where features stay: None in memory, a folder for files that are mapped into memory and found again by a
             later run, False nowhere (every batch is computed when it is drawn).
         batch_size: pictures in one pass of the backbone.
@@ -56,6 +59,7 @@ class Features:
         method: Method,
         samples: Sequence[Sample],
         *,
+        request: Request | None = None,
         cache: Cache = None,
         batch_size: int = 8,
         told: Callable[[int, int, int], object] | None = None,
@@ -63,7 +67,8 @@ class Features:
         if len(samples) == 0:
             raise UsageError("there is nothing to train on: give at least one sample")
         self._method, self._samples = method, samples
-        self._taps = sorted(method.request.taps)
+        self.request = method.training_request if request is None else request
+        self._taps = sorted(self.request.taps)
         self._kept: dict[str, NDArray[Any]] = {}
         self._notes: list[tuple[int, str]] = []
         if cache is False:
@@ -91,27 +96,46 @@ class Features:
         """Bytes that the features of all samples take; found by computing those of the first."""
         return _bytes(self._arrays(self._encode([self._samples[0]])[0]), len(self))
 
-    def batch(self, rows: Sequence[int]) -> tuple[ImageFeatures, Tensor, Tensor, list[str]]:
-        """Features, masks (B, S, S) float32, labels (B,) int64 and object names, on the backbone's device."""
+    def check(self, method: Method) -> None:
+        """Raises UsageError unless the method can be trained on these features."""
+        own, other = self._method.computation, method.computation
+        native = self._method.backbone.size // self._method.backbone.patch
+        alike = replace(other, position=own.position) if own.size // self._method.backbone.patch == native else other
+        if alike != own or method.backbone.fingerprint != self._method.backbone.fingerprint:
+            raise UsageError(
+                f"the features were computed for {self._method.info.name} in another way than {method.info.name} asks "
+                "for: compute them again for this method"
+            )
+        if self.request | method.training_request != self.request:
+            raise UsageError(
+                f"the features lack what {method.info.name} is trained with: compute them with its training_request"
+            )
+
+    def batch(
+        self, rows: Sequence[int], request: Request | None = None
+    ) -> tuple[ImageFeatures, Tensor, Tensor, list[str]]:
+        """Features, masks (B, S, S) float32, labels (B,) int64 and object names, on the backbone's device.
+
+        `request`: what is handed out, if not all that is kept.
+        """
         if not self._kept:
             chosen = [self._samples[row] for row in rows]
             features, masks = self._encode(chosen)
             return features, masks, self._labels(chosen), [sample.object for sample in chosen]
-        index = np.asarray(rows)
-        kept = {
-            name: torch.from_numpy(np.asarray(values[index])).to(self._method.device)
-            for name, values in self._kept.items()
-            if name != "digest"
-        }
+        index, asked = np.asarray(rows), self.request if request is None else request
+
+        def kept(name: str) -> Tensor:
+            return torch.from_numpy(np.asarray(self._kept[name][index])).to(self._method.device)
+
         notes = [self._notes[row] for row in rows]
         features = ImageFeatures(
-            taps={tap: kept[f"tap{k}"] for k, tap in enumerate(self._taps)},
-            class_token=kept.get("class_token"),
-            windows={side: kept[f"windows{side}"] for side in self._method.request.windows},
+            taps={tap: kept(f"tap{k}") for k, tap in enumerate(self._taps) if tap in asked.taps},
+            class_token=kept("class_token") if asked.class_token else None,
+            windows={side: kept(f"windows{side}") for side in asked.windows},
             grid=self._grid,
         )
         labels = torch.tensor([label for label, _ in notes], device=self._method.device)
-        return features, kept["masks"].float(), labels, [name for _, name in notes]
+        return features, kept("masks").float(), labels, [name for _, name in notes]
 
     def _encode(self, samples: Sequence[Sample]) -> tuple[ImageFeatures, Tensor]:
         pixels, masks = self._pixels(samples)
@@ -125,7 +149,7 @@ class Features:
     @torch.no_grad()
     def _forward(self, pixels: Tensor) -> ImageFeatures:
         method = self._method
-        features = method.backbone.encode_image(pixels.to(method.device), method.request, method.computation)
+        features = method.backbone.encode_image(pixels.to(method.device), self.request, method.computation)
         self._grid = features.grid
         return features
 
@@ -163,8 +187,8 @@ class Features:
             "backbone": method.backbone.fingerprint,
             "computation": repr(method.computation),
             "taps": [repr(tap) for tap in self._taps],
-            "class_token": method.request.class_token,
-            "windows": list(method.request.windows),
+            "class_token": self.request.class_token,
+            "windows": list(self.request.windows),
             "samples": len(self._samples),
         }
         text = json.dumps(key, indent=1)
