@@ -8,7 +8,7 @@ from typing import Any
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.errors import PictureError, UsageError
-from blemish.evaluation.measure import PIXEL, Masks, Options, finish
+from blemish.evaluation.measure import PIXEL, Masks, Options, measured
 from blemish.evaluation.record import Finished, Record
 from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.run import digest, evaluation
@@ -51,7 +51,7 @@ def _measure(
     record: Record, name: str, category: str, samples: Sequence[Sample], options: Options, masks: Masks
 ) -> None:
     if all(record.map_path(name, sample).is_file() for sample in samples):
-        finish(record, name, None, category, samples, options, masks)
+        record.finish(name, category, measured(record, name, None, category, samples, options, masks))
         return
     found = record.finished.get((name, category))
     if found is not None and found.digest == digest(record, name, samples) and found.aupro == options.label:

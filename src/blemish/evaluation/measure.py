@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
@@ -58,19 +59,21 @@ class Options:
 class Masks:
     """The masks of a category at the size of the models' inputs, read once and kept as bits.
 
-    As in the papers' code, a mask is resized like its picture and cut at one half.
+    As in the papers' code, a mask is resized like its picture and cut at one half. Several threads may ask.
     """
 
     def __init__(self) -> None:
         self._bits: dict[tuple[int, Sample], NDArray[np.uint8] | None] = {}
+        self._one = threading.Lock()
 
     def __call__(self, sample: Sample, side: int) -> NDArray[np.bool_] | None:
         """(side, side) bool, or None for a picture without anomaly. Raises PictureError."""
         key = (side, sample)
-        if key not in self._bits:
-            mask = self.once(sample, side)
-            self._bits[key] = None if mask is None else np.packbits(mask)
-        bits = self._bits[key]
+        with self._one:  # who comes second waits for the first, who is making what both need
+            if key not in self._bits:
+                mask = self.once(sample, side)
+                self._bits[key] = None if mask is None else np.packbits(mask)
+            bits = self._bits[key]
         return None if bits is None else np.unpackbits(bits, count=side * side).reshape(side, side).astype(bool)
 
     @staticmethod
@@ -98,7 +101,7 @@ def judged(samples: Sequence[Sample]) -> list[Sample]:
     return known if any(sample.masks for sample in known) else []
 
 
-def finish(
+def measured(
     record: Record,
     name: str,
     method: Method | None,
@@ -108,7 +111,7 @@ def finish(
     masks: Masks,
     histogram: StreamingPixelMetrics | None = None,
 ) -> Finished:
-    """Measure one method's category from the maps that are kept, and append it to the record.
+    """Measure one method's category from the maps that are kept; several threads may do so, each for a method.
 
     Args:
         record: Holds a score of every picture, and a map of each unless there is a histogram.
@@ -122,7 +125,7 @@ def finish(
 
     Raises:
         PictureError: A mask cannot be used.
-        OutputError: A map cannot be read, or the result not be written.
+        OutputError: A map cannot be read, or the examples not be written.
     """
     entries = {record.identity(sample): entry_of(record, name, sample) for sample in samples}
     labels = {record.identity(sample): sample.label for sample in samples}
@@ -139,7 +142,7 @@ def finish(
         wide = _set_scores(method, list(entries.values()))
     else:
         wide = before.set_scores if before is not None and before.digest == digest else None
-    finished = Finished(
+    return Finished(
         digest=digest,
         aupro=options.label,
         pixel={metric: _told(getattr(found, metric)) for metric in PIXEL},
@@ -149,8 +152,6 @@ def finish(
         examples=[record.identity(samples[i]) for i in chosen],
         intervals=_intervals(bootstrap, found, options),
     )
-    record.finish(name, category, finished)
-    return finished
 
 
 def entry_of(record: Record, name: str, sample: Sample) -> Entry:

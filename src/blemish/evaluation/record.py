@@ -31,6 +31,8 @@ from blemish.outputs.files import locked, open_to_append, output_error, output_n
 SCORES, CATEGORIES, RUN = "scores.jsonl", "categories.jsonl", "run.json"
 #: Longer side of the maps that are kept for the report, in pixels.
 SMALL = 128
+#: Bytes of maps that are held for their measurement beside being written, so that they need not be read again.
+HELD = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class Record:
         self.folder, self.root = folder, root
         self.scores: dict[tuple[str, str], Entry] = {}
         self.finished: dict[tuple[str, str], Finished] = {}
+        self._held: dict[Path, NDArray[np.float32]] = {}
+        self._room = HELD
+        self._names: dict[Path, Path] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / ".lock").open("w")
@@ -139,21 +144,36 @@ class Record:
 
     def map_path(self, method: str, sample: Sample) -> Path:
         """Where the map of a picture is."""
-        name = output_name(sample.path, self.root)
-        return self.folder / "maps" / method / _folder(sample.category) / name.with_name(f"{name.name}.npy")
+        if (name := self._names.get(sample.path)) is None:
+            plain = output_name(sample.path, self.root)
+            name = self._names[sample.path] = plain.with_name(f"{plain.name}.npy")
+        return self.folder / "maps" / method / _folder(sample.category) / name
 
     def write_map(self, method: str, sample: Sample, values: NDArray[np.float32]) -> None:
-        """Keep a map, (S, S) float32. Raises OutputError."""
-        write_atomically(self.map_path(method, sample), lambda stream: np.save(stream, values, allow_pickle=False))
+        """Keep a map, (S, S) float32, which nobody changes afterwards. Raises OutputError."""
+        path = self.map_path(method, sample)
+        write_atomically(path, lambda stream: np.save(stream, values, allow_pickle=False))
+        if (before := self._held.pop(path, None)) is not None:
+            self._room += before.nbytes
+        if values.nbytes <= self._room:
+            self._held[path] = values
+            self._room -= values.nbytes
 
     def read_map(self, method: str, sample: Sample) -> NDArray[np.float32]:
         """A map that was kept. Raises OutputError if it is damaged."""
         path = self.map_path(method, sample)
+        if (held := self._held.get(path)) is not None:
+            return held
         try:
             values: NDArray[np.float32] = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise OutputError(f"the map {path} cannot be read; remove it and run again", path) from error
         return values
+
+    def let_go(self) -> None:
+        """Hold no map in memory any more; the files stay."""
+        self._held.clear()
+        self._room = HELD
 
     def drop_maps(self, method: str, category: str) -> None:
         """Remove the maps of a category."""

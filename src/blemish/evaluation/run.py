@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
 from blemish.errors import BlemishError, PictureError
-from blemish.evaluation.measure import Masks, Options, finish, judged
+from blemish.evaluation.measure import Masks, Options, judged, measured
 from blemish.evaluation.plan import Pass, plan, settings_of, told_object
 from blemish.evaluation.published import compare
-from blemish.evaluation.record import Entry, Record, digest_of
+from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.rows import rows_of
 from blemish.evaluation.scoring import Scored, Scorer
@@ -146,27 +149,51 @@ class Run:
 
         todo = [sample for sample in samples if self._names(sample)]
         self._scorer.run(todo, self._names, keep, fail)
-        for name in self.detectors:
-            if not self._settled(name, category):
-                self._measure(name, category, samples, masks, histograms.get(name))
+        self._measure(category, samples, masks, histograms)
+        self.record.let_go()
 
     def _measure(
-        self, name: str, category: str, samples: Sequence[Sample], masks: Masks, histogram: StreamingPixelMetrics | None
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        masks: Masks,
+        histograms: Mapping[str, StreamingPixelMetrics],
     ) -> None:
-        scored = [sample for sample in samples if (name, self.record.identity(sample)) not in self.failed]
-        if not scored:
-            self.record.finished.pop((name, category), None)
-            return
-        method = self.detectors[name].method
+        """Measure every method whose numbers are not there yet, several at once."""
+        with ThreadPoolExecutor(self._at_once(samples), "blemish-measure") as pool:
+            found: dict[str, tuple[int, Future[Finished]]] = {}
+            for name, detector in self.detectors.items():
+                if self._settled(name, category):
+                    continue
+                scored = [sample for sample in samples if (name, self.record.identity(sample)) not in self.failed]
+                if not scored:
+                    self.record.finished.pop((name, category), None)
+                    continue
+                told = (self.record, name, detector.method, category, scored, self.options, masks, histograms.get(name))
+                found[name] = len(scored), pool.submit(measured, *told)
+            try:
+                for name, (count, future) in found.items():
+                    self._take(name, category, future, whole=count == len(samples))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _take(self, name: str, category: str, future: Future[Finished], *, whole: bool) -> None:
         try:
-            finish(self.record, name, method, category, scored, self.options, masks, histogram)
+            self.record.finish(name, category, future.result())
         except PictureError as error:  # a mask: the maps stay, and the category is measured when it is put right
             path = error.path or category
             self.failed[name, f"mask {path}"] = Failure(category=category, path=path, reason=str(error))
             self.record.finished.pop((name, category), None)
             return
-        if not self._keep_maps and len(scored) == len(samples):
+        if not self._keep_maps and whole:
             self.record.drop_maps(name, category)
+
+    def _at_once(self, samples: Sequence[Sample]) -> int:
+        """How many methods are measured together: as many as threads, while the pixels of all of them can be held."""
+        side = max(detector.method.computation.size for detector in self.detectors.values())
+        room = self.options.exact_pixels // max(len(samples) * side**2, 1)
+        return max(1, min(torch.get_num_threads(), len(self.detectors), room))
 
     def _histograms(self, samples: Sequence[Sample]) -> dict[str, StreamingPixelMetrics]:
         """For the methods whose maps of this category are too many to be kept."""
