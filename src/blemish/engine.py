@@ -80,7 +80,7 @@ class TorchEngine:
         method: Ready to score; moved to `device` together with its backbone.
         weights: Name of what the method learnt, for the provenance; None for a method without.
         device: Where it runs.
-        precision: Of the vision tower. Text features and scores are float32 always.
+        precision: Of the vision tower's matrix products. Text features and scores are float32 always.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class TorchEngine:
         """Score a batch: see `Engine`."""
         text, memory = self._text(object), self._memory
         start = time.perf_counter()
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode():
             features = self._encode(pixels, few_shot=memory is not None)
             self._settle()
             encoded = time.perf_counter()
@@ -147,7 +147,7 @@ class TorchEngine:
         Args:
             batches: (B, 3, S, S) each, from `preprocess`; at least one.
         """
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode():
             return Memory.joined([self._few_shot.remember(self._encode(one, few_shot=True)) for one in batches])
 
     def show(self, memory: Memory, references: int, fingerprint: str) -> None:
@@ -174,12 +174,8 @@ class TorchEngine:
 
     def _encode(self, pixels: Tensor, *, few_shot: bool) -> ImageFeatures:
         request = self._few_shot.few_shot_request if few_shot else self.method.request
-        return self.backbone.encode_image(pixels.to(self.device), request, self.method.computation)
-
-    def _autocast(self) -> torch.autocast:
-        half = self.provenance.precision != "float32"
-        kind = getattr(torch, self.provenance.precision) if half else None
-        return torch.autocast(self.device.type, dtype=kind, enabled=half)
+        precision = getattr(torch, self.provenance.precision)
+        return self.backbone.encode_image(pixels.to(self.device), request, self.method.computation, precision=precision)
 
     def _encode_text(self, object: str) -> Tensor:
         """Text features (2, E) of one object name; kept, since they cost more than a picture."""

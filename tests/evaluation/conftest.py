@@ -44,9 +44,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     original = Backbone.encode_image
 
-    def counted(self: Backbone, pixels: object, *rest: object) -> object:
+    def counted(self: Backbone, pixels: object, *rest: object, **named: object) -> object:
         calls.append(len(pixels))  # type: ignore[arg-type]
-        return original(self, pixels, *rest)  # type: ignore[arg-type]
+        return original(self, pixels, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Backbone, "encode_image", counted)
     return calls

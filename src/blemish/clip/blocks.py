@@ -144,6 +144,7 @@ class HalfBlock:
         return x.to(self.joint.weight.dtype)
 
 
+@torch.inference_mode(False)  # weights made on the way to a score serve everywhere else, too
 @torch.no_grad()
 def halve(module: Any, activation: Nonlinearity, dtype: torch.dtype) -> HalfBlock:
     """A block in half precision; the module stays as it is, and shares its layer norms.

@@ -136,12 +136,11 @@ class Scorer:
         """One pass over a batch, and every method on it that has something to do."""
         objects = [sample.object for sample in batch.samples]
         texts = {name: self._texts(name, objects) for name in riders}  # before the clock runs: once per object
-        half = self._precision != "float32"
-        kind = getattr(torch, self._precision) if half else None
-        with torch.inference_mode(), torch.autocast(self._device.type, dtype=kind, enabled=half):
+        precision = getattr(torch, self._precision)
+        with torch.inference_mode():
             start = time.perf_counter()
             pixels = batch.pixels[one.computation.size].to(self._device)
-            features = self._backbone.encode_image(pixels, one.request(riders), one.computation)
+            features = self._backbone.encode_image(pixels, one.request(riders), one.computation, precision=precision)
             start = self._lap(self.clock.passes, one.number, start)
             for name in riders:
                 found = self._score(name, features, texts[name])
