@@ -261,7 +261,7 @@ class Detection:
         """The picture with the anomaly map laid over it; the higher the value, the less of the picture shows."""
         from blemish.outputs.colour import overlay
 
-        image: Image.Image = getattr(picture, "image", picture)
+        image: Any = getattr(picture, "image", picture)
         if self.map_step > 1 and image.size == self.size:
             picture = image.reduce(self.map_step)
         return overlay(picture, self.anomaly_map, self.map_range, alpha=alpha, legend=legend)

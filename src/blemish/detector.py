@@ -13,13 +13,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from blemish.clip import Backbone, load_backbone
 from blemish.detection import Detection, Provenance, Timing
@@ -28,9 +27,10 @@ from blemish.errors import PictureError, UsageError
 from blemish.methods import create, load_class
 from blemish.methods import weights as weight_files
 from blemish.methods.base import Method
-from blemish.pictures import MAX_PIXELS, Picture, read_picture
+from blemish.pictures import MAX_PIXELS, Picture
 from blemish.published import locate
 from blemish.references import References, check_method, show
+from blemish.tiles import OVERLAP, Canvas, Tiling, batched, cut
 
 PictureSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor | Picture"
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
@@ -46,16 +46,18 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 _LARGE = 50_000_000
 #: How long a thread waits on a queue before it looks whether the other side is still there, in seconds.
 _PATIENCE = 0.1
+#: Tiles of a single picture that go through the model together.
+_TOGETHER = 8
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A picture on its way from the reader to the model."""
+    """A picture, or a tile of one, on its way from the reader to the model."""
 
-    picture: Picture
+    canvas: Canvas
+    place: tuple[int, int]
     pixels: Tensor  # (1, 3, S, S)
-    read: float
-    preprocess: float
+    timing: Timing
 
 
 _Item: TypeAlias = _Ready | PictureError | BaseException | None
@@ -73,6 +75,8 @@ def load(
     precision: Precision = "auto",
     max_pixels: int = MAX_PIXELS,
     references: References | None = None,
+    tile: int | None = None,
+    overlap: float = OVERLAP,
 ) -> Detector:
     """Make a detector.
 
@@ -87,9 +91,14 @@ def load(
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         precision: Of the vision tower. "auto" is bfloat16 for a large backbone on hardware with matrix units for it,
             else float32. Text features and scores are float32 always.
-        max_pixels: Larger pictures are refused.
+        max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
+            that can be read so, else the picture.
         references: Normal pictures of the object, for few-shot methods: a list of what `Detector.detect` takes, or one
             file, folder or pattern. None scores zero-shot.
+        tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
+            that are lost when the whole is reduced to the model's input, and for pictures that do not fit into the
+            memory. See `blemish.tiles`. None scores pictures whole.
+        overlap: Of neighbouring tiles, as a fraction of their side.
 
     Raises:
         UsageError: Unknown method, device or precision, a trainable method on a foreign backbone without weights,
@@ -100,6 +109,7 @@ def load(
     cls = load_class(method)  # before the backbone: a misspelt name should not cost a download
     if references is not None:
         check_method(cls.info)
+    tiling = None if tile is None else Tiling(tile, overlap)
     if precision not in get_args(Precision):
         raise UsageError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
     place = choose_device(device)
@@ -120,8 +130,15 @@ def load(
         precision=_precision(precision, tower, place),
     )
     if references is not None:
-        show(engine, references, max_pixels=max_pixels)
-    return Detector(engine, object=object, threshold=threshold, mask_threshold=mask_threshold, max_pixels=max_pixels)
+        show(engine, references, max_pixels=max_pixels, tiling=tiling)
+    return Detector(
+        engine,
+        object=object,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        max_pixels=max_pixels,
+        tiling=tiling,
+    )
 
 
 class Detector:
@@ -133,6 +150,7 @@ class Detector:
         threshold: See `load`.
         mask_threshold: See `load`.
         max_pixels: See `load`.
+        tiling: How larger pictures are cut; None = not at all.
     """
 
     def __init__(
@@ -143,16 +161,19 @@ class Detector:
         threshold: float | None = None,
         mask_threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        tiling: Tiling | None = None,
     ) -> None:
         self.engine = engine
         self.object = object
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
+        self.tiling = tiling
 
     @property
     def provenance(self) -> Provenance:
         """What makes the numbers."""
-        return self.engine.provenance
+        made, cut = self.engine.provenance, self.tiling
+        return made if cut is None else replace(made, tile=cut.side, overlap=cut.overlap)
 
     @property
     def method(self) -> Method:
@@ -184,8 +205,9 @@ class Detector:
         Raises:
             PictureError: It cannot be read.
         """
-        ready = self._prepare(picture)
-        return next(self._score([ready], object))[1]
+        with contextlib.closing(self._prepare(picture)) as pieces:
+            found = [one for batch in batched(pieces, _TOGETHER) for _, one in self._score(batch, object)]
+        return found[0]
 
     def detect_many(
         self,
@@ -202,7 +224,7 @@ class Detector:
 
         Args:
             pictures: What `detect` takes, any number of them.
-            batch_size: Pictures that go through the model together.
+            batch_size: Pictures, or tiles, that go through the model together.
             on_error: Called with (path or None, error), in order, for each picture that cannot be read; the others go
                 on. None raises the error, after the pictures before it.
             object: As in `detect`.
@@ -254,11 +276,12 @@ class Detector:
             try:
                 for source in pictures:
                     try:
-                        item: _Item = self._prepare(source)
+                        with contextlib.closing(self._prepare(source)) as pieces:
+                            if not all(put(piece) for piece in pieces):
+                                return
                     except PictureError as error:
-                        item = error
-                    if not put(item):
-                        return
+                        if not put(error):
+                            return
                 put(None)
             except BaseException as error:  # of the iterable itself: the caller's, so it is raised where he is
                 put(error)
@@ -271,38 +294,42 @@ class Detector:
         finally:
             gone.set()
 
-    def _prepare(self, source: PictureSource) -> _Ready:
+    def _prepare(self, source: PictureSource) -> Generator[_Ready, None, None]:
+        """Read and preprocess a picture piece by piece."""
         start = time.perf_counter()
-        picture = read_picture(source, max_pixels=self.max_pixels)
-        read = time.perf_counter()
-        pixels = self.engine.preprocess(picture.image)
-        return _Ready(picture, pixels, read - start, time.perf_counter() - read)
+        for piece in cut(source, self.tiling, max_pixels=self.max_pixels):
+            read = time.perf_counter()
+            pixels = self.engine.preprocess(piece.image)
+            yield _Ready(piece.canvas, piece.place, pixels, Timing(read - start, time.perf_counter() - read))
+            start = time.perf_counter()
 
     def _score(self, batch: Sequence[_Ready], object: str | None) -> Iterator[tuple[Picture, Detection]]:
-        """Run one batch; maps are brought to their pictures' sizes one at a time, when they are asked for."""
+        """Run one batch; gives those pictures that it completes."""
         if not batch:
             return
         run = self.engine.run(torch.cat([ready.pixels for ready in batch]), self.object if object is None else object)
-        share = len(batch)
+        share = Timing(encode=run.encode / len(batch), score=run.score / len(batch))
         scores, maps = run.prediction.score.tolist(), run.prediction.map
         for ready, score, anomaly_map in zip(batch, scores, maps, strict=True):
-            picture = ready.picture
-            width, height = picture.size
-            yield (
-                picture,
-                Detection(
-                    score=min(max(score, 0.0), 1.0),
-                    anomaly_map=_resize(anomaly_map, height, width).numpy(),
-                    map_range=self.engine.map_range,
-                    size=(width, height),
-                    path=picture.path,
-                    threshold=self.threshold,
-                    mask_threshold=self.mask_threshold,
-                    notes=picture.notes,
-                    timing=Timing(ready.read, ready.preprocess, run.encode / share, run.score / share),
-                    provenance=self.provenance,
-                ),
-            )
+            canvas = ready.canvas
+            canvas.add(ready.place, score, anomaly_map, ready.timing + share)
+            if canvas.done:
+                yield canvas.picture, self._detection(canvas)
+
+    def _detection(self, canvas: Canvas) -> Detection:
+        return Detection(
+            score=canvas.score,
+            anomaly_map=canvas.take().numpy(),
+            map_range=self.engine.map_range,
+            size=canvas.size,
+            path=canvas.path,
+            threshold=self.threshold,
+            mask_threshold=self.mask_threshold,
+            notes=canvas.notes,
+            timing=canvas.timing,
+            provenance=self.provenance,
+            map_step=canvas.step,
+        )
 
 
 def _shipped(method: str, fingerprint: str) -> Path | None:
@@ -312,14 +339,6 @@ def _shipped(method: str, fingerprint: str) -> Path | None:
         if (header.method, header.backbone_fingerprint) == (method, fingerprint):
             return path
     return None
-
-
-def _resize(anomaly_map: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear from (S, S) to (height, width), pixel centres aligned."""
-    if anomaly_map.shape == (height, width):
-        return anomaly_map.clone()
-    resized = functional.interpolate(anomaly_map[None, None], (height, width), mode="bilinear", align_corners=False)
-    return resized[0, 0]
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from blemish.errors import PictureError, UsageError
 from blemish.methods import METHODS, MethodInfo, info
-from blemish.pictures import MAX_PIXELS, Picture, PictureSource, find_pictures, read_picture
+from blemish.pictures import MAX_PIXELS, PictureSource, find_pictures
+from blemish.tiles import Tiling, batched, cut
 
 if TYPE_CHECKING:
     from blemish.engine import TorchEngine
@@ -35,13 +36,17 @@ def check_method(method: MethodInfo) -> None:
         raise UsageError(f"{method.name} takes no reference pictures; the methods that do are {', '.join(able)}")
 
 
-def show(engine: TorchEngine, references: References, *, max_pixels: int = MAX_PIXELS) -> None:
+def show(
+    engine: TorchEngine, references: References, *, max_pixels: int = MAX_PIXELS, tiling: Tiling | None = None
+) -> None:
     """Let an engine remember normal pictures; from then on it scores few-shot.
 
     Args:
         engine: Of a few-shot method; not in use yet.
         references: See `References`.
-        max_pixels: A larger picture is refused.
+        max_pixels: As in `blemish.load`.
+        tiling: How pictures are cut that are to be scored; references are cut alike, so that what is compared has one
+            scale.
 
     Raises:
         UsageError: The method takes none, there are none, or a path does not exist.
@@ -51,39 +56,25 @@ def show(engine: TorchEngine, references: References, *, max_pixels: int = MAX_P
     digests: list[bytes] = []
 
     def pixels() -> Iterator[Tensor]:
-        for picture in _read(references, max_pixels):
-            digests.append(_digest(picture))
-            yield engine.preprocess(picture.image)
+        for source in _listed(references):
+            digest = hashlib.sha256()
+            try:
+                for piece in cut(source, tiling, max_pixels=max_pixels):
+                    image = piece.image
+                    # Of the pixels as they are read: a copy of a file under another name is the same reference.
+                    digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
+                    yield engine.preprocess(image)
+            except PictureError as error:
+                raise PictureError(f"a reference picture cannot be used: {error}", error.path) from error
+            digests.append(digest.digest())
 
-    memory = engine.remember(batches(pixels(), BATCH))
+    memory = engine.remember(torch.cat(batch) for batch in batched(pixels(), BATCH))
     engine.show(memory, len(digests), hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16])
 
 
-def batches(pixels: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """(1, 3, S, S) after (1, 3, S, S) to (B, 3, S, S), with B = `size` but for the last."""
-    batch: list[Tensor] = []
-    for one in pixels:
-        batch.append(one)
-        if len(batch) == size:
-            yield torch.cat(batch)
-            batch = []
-    if batch:
-        yield torch.cat(batch)
-
-
-def _read(references: References, max_pixels: int) -> Iterator[Picture]:
+def _listed(references: References) -> Sequence[PictureSource]:
     if isinstance(references, (str, os.PathLike)):
         references = list(find_pictures([references]))
     if len(references) == 0:
         raise UsageError("there are no reference pictures: give at least one, or None to score without")
-    for source in references:
-        try:
-            yield read_picture(source, max_pixels=max_pixels)
-        except PictureError as error:
-            raise PictureError(f"a reference picture cannot be used: {error}", error.path) from error
-
-
-def _digest(picture: Picture) -> bytes:
-    """Of the pixels as they are read, so that a copy of a file under another name is the same reference."""
-    image = picture.image
-    return hashlib.sha256(f"{image.mode} {image.size}\n".encode() + image.tobytes()).digest()
+    return references

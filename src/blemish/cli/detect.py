@@ -32,6 +32,8 @@ def detect(
     recursive: bool = False,
     max_pixels: int | None = None,
     reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    tile: int | None = None,
+    overlap: float | None = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> int:
@@ -48,13 +50,16 @@ def detect(
         out: Folder for results.
         save: Comma list of map, heatmap, overlay, mask, regions: files to write per picture. [default: overlay]
         format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
-        batch_size: Pictures that go through the model together.
+        batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Of the vision tower; auto takes float32 unless the backbone is large and the hardware made for less.
         recursive: Look into subfolders.
-        max_pixels: Refuse larger pictures.
+        max_pixels: Refuse larger pictures; with --tile, those of which more has to be decoded at once.
         reference: Normal pictures of the object for winclip and april-gan: files, folders, patterns, several after one
             another, behind the pictures to be scored.
+        tile: Cut larger pictures into tiles of this side in pixels, each scored like a picture. TIFF is read in parts,
+            whatever its size.
+        overlap: Of neighbouring tiles, as a fraction of their side. [default: 0.25]
         overwrite: Redo everything, also what is done already.
         json: Print one JSON object per picture on standard output, as they are finished, and nothing else there.
     """
@@ -64,6 +69,8 @@ def detect(
         raise UsageError(f"--batch-size is at least 1, not {batch_size}")
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels is at least 1, not {max_pixels}")
+    if overlap is not None and tile is None:
+        raise UsageError("--overlap is that of tiles: give --tile PIXELS, too")
 
     from blemish.methods import info
     from blemish.pictures import MAX_PIXELS, find_pictures
@@ -89,6 +96,7 @@ def detect(
 
     from blemish.cli.job import Job, Order
     from blemish.detector import load
+    from blemish.tiles import OVERLAP
 
     detector = load(
         method,
@@ -101,6 +109,8 @@ def detect(
         precision=precision,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
         references=references,
+        tile=tile,
+        overlap=OVERLAP if overlap is None else overlap,
     )
     order = Order(
         kinds=kinds,
