@@ -14,31 +14,30 @@ from blemish.methods.maps import anomalous_probability, normalise
 
 def outputs(case: Case) -> dict[str, Array]:
     d, backbone = case.data, case.backbone
-    methods, names = _methods(case), _names(case)
+    method, names = _method(case), _names(case)
     pixels = case.pixels()
     with torch.no_grad():
-        features = backbone.encode_image(pixels, methods[0].request, methods[0].computation)
-        embeddings, ends = zip(*(m.prompts([name]) for m, name in zip(methods, names, strict=True)), strict=True)
-        prompts, end = torch.cat(embeddings), torch.cat(ends)
+        features = backbone.encode_image(pixels, method.request, method.computation)
+        prompts, end = method.prompts(names)
         words = d["CTX_INIT"].replace("_", " ") or " ".join(["X"] * d["N_CTX"])
         phrases = [phrase.replace("_", " ") for phrase in d["class_phrases"]]
         out = {
-            "ctx": _context(methods),
+            "ctx": method.context,
             "tokenized_prompts": backbone.tokenize([f"{words} {phrase}." for phrase in phrases]),
             "name_lens": backbone.end_of_text(backbone.tokenize(phrases)) - 1,
             "prompts": prompts,
             "text_features": backbone.encode_text(embeddings=prompts, end=end),
             "image": pixels,
-            "image_features": methods[0].image_embedding(features),
-            "logits": _logits(methods, names, features),
-            "image_score": _scores(case, methods, names, features),
+            "image_features": method.image_embedding(features),
+            "logits": _logits(method, names, features),
+            "image_score": _scores(case, method, names, features),
         }
     found = {name: array(value).copy() for name, value in out.items()}
-    return found | (_training(case, methods[0], names, features) if "train" in d else {})
+    return found | (_training(case, method, names, features) if "train" in d else {})
 
 
 def _training(case: Case, method: CoOp, names: list[str], features: ImageFeatures) -> dict[str, Array]:
-    d, train, methods = case.data, case.data["train"], [method] * len(names)
+    d, train = case.data, case.data["train"]
     optimizer = method.optimizer(lr=train["LR"])
     rates = np.array(
         [method.learning_rate(train["LR"], epoch, train["MAX_EPOCH"]) for epoch in range(train["MAX_EPOCH"])]
@@ -51,7 +50,7 @@ def _training(case: Case, method: CoOp, names: list[str], features: ImageFeature
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = method.loss(features, masks, labels, objects)
-        logits = _logits(methods, names, features)
+        logits = _logits(method, names, features)
         optimizer.zero_grad()
         losses["total"].backward()
         gradient = array(method.context.grad).copy()  # type: ignore[arg-type]
@@ -68,33 +67,29 @@ def _training(case: Case, method: CoOp, names: list[str], features: ImageFeature
             columns.setdefault(key, []).append(value)
     out = {key: np.stack(values) for key, values in columns.items()}
     with torch.no_grad():
-        return out | {"lr_by_epoch": rates, "image_score_after": array(_scores(case, methods, names, features))}
+        return out | {"lr_by_epoch": rates, "image_score_after": array(_scores(case, method, names, features))}
 
 
-def _methods(case: Case) -> list[CoOp]:
-    """A method per object: the same one, but where every phrase has its own context each object has its pair."""
-    d, objects = case.data, len(case.data["class_phrases"]) // 2
+def _method(case: Case) -> CoOp:
+    """With CSC every phrase has its own context, unless there are words to start from: then CoOp leaves it out."""
+    d, apart = case.data, case.data["CSC"] and not case.data["CTX_INIT"]
     recipe = CoOpRecipe(
         size=d["image_size"],
         phrases=_phrases(case),
         n_ctx=d["N_CTX"],
         ctx_init=d["CTX_INIT"],
-        per_state=d["CSC"],
+        classes=tuple(_names(case)) if apart else (),
+        per_state=apart,
         name_position=d["CLASS_TOKEN_POSITION"],
         momentum=d.get("train", {}).get("MOMENTUM", 0.9),
         weight_decay=d.get("train", {}).get("WEIGHT_DECAY", 5e-4),
     )
     if not case.weights:
-        return [CoOp(case.backbone, recipe)] * objects
-    context = case.weights["ctx"]
-    pairs = context.split(2) if context.dim() == 3 else [context]
-    made = []
-    for pair in pairs:
-        state = {"state_dict": {"ctx": pair}}
-        method = CoOp(case.backbone, CoOp.official_recipe(state, recipe))
-        method.load_official(state)
-        made.append(method)
-    return made if context.dim() == 3 else made * objects
+        return CoOp(case.backbone, recipe)
+    state = {"state_dict": case.weights}
+    method = CoOp(case.backbone, CoOp.official_recipe(state, recipe))
+    method.load_official(state)
+    return method
 
 
 def _phrases(case: Case) -> tuple[str, str]:
@@ -116,23 +111,14 @@ def _name(normal: str, anomalous: str) -> str:
     return next(tail for tail in tails if anomalous.endswith(tail))
 
 
-def _context(methods: list[CoOp]) -> Tensor:
-    contexts = [method.context for method in methods]
-    return torch.cat(contexts) if contexts[0].dim() == 3 else contexts[0]
-
-
-def _texts(methods: list[CoOp], names: list[str]) -> Tensor:
-    return torch.cat([method.text_features([name]) for method, name in zip(methods, names, strict=True)])
-
-
-def _logits(methods: list[CoOp], names: list[str], features: ImageFeatures) -> Tensor:
+def _logits(method: CoOp, names: list[str], features: ImageFeatures) -> Tensor:
     """Every picture against all phrases."""
-    text, method = _texts(methods, names).flatten(0, 1), methods[0]
+    text = method.text_features(names).flatten(0, 1)
     return normalise(method.image_embedding(features)) @ text.T / method.temperature
 
 
-def _scores(case: Case, methods: list[CoOp], names: list[str], features: ImageFeatures) -> Tensor:
-    text = _texts(methods, names)[case.data["class_ids"]]
-    found = methods[0].score(features, text).score
-    torch.testing.assert_close(found, anomalous_probability(methods[0].image_logits(features, text)))
+def _scores(case: Case, method: CoOp, names: list[str], features: ImageFeatures) -> Tensor:
+    text = method.text_features(names)[case.data["class_ids"]]
+    found = method.score(features, text).score
+    torch.testing.assert_close(found, anomalous_probability(method.image_logits(features, text)))
     return found
