@@ -204,6 +204,7 @@ def harmonic(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:
 
 
 def _covering(values: Tensor, side: int) -> Tensor:
-    """The sum over the windows that cover a patch: those whose first patch lies at most side - 1 before it."""
-    # not a matrix product, where an infinite reciprocal times zero would be no number
-    return F.avg_pool2d(F.pad(values, (side - 1,) * 4), side, stride=1, divisor_override=1)
+    """The sum over the windows that cover a patch (their first patch lies at most side - 1 before it), over side^2."""
+    # not a matrix product, where an infinite reciprocal times zero would be no number; undivided sums are none of
+    # OpenVINO's operations, and the divisor falls out of the quotient anyway
+    return F.avg_pool2d(F.pad(values, (side - 1,) * 4), side, stride=1)
