@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from blemish.clip import Backbone
 from blemish.errors import UsageError, WeightsError
 from blemish.methods import weights
 from blemish.methods.base import Method
@@ -39,6 +40,19 @@ class LinearAdapters(nn.Module):
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(self._bound * (2 * torch.rand(parameter.shape, generator=generator) - 1))
+
+    def follow(self, backbone: Backbone) -> None:
+        """Sets every adapter to the backbone's own way into the joint space: its final layer norm and its projection.
+
+        As a linear map: a cosine does not see that the norm divides by the spread; the shift that it adds, which would
+        have to be divided by that too, is small beside the rest and left out.
+        """
+        model = backbone.model
+        scaled = model.visual_projection.weight * model.vision_model.post_layernorm.weight
+        with torch.no_grad():
+            for linear in self.fc:
+                linear.weight.copy_(scaled - scaled.mean(dim=1, keepdim=True))
+                linear.bias.zero_()
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
         """(B, N, D) of each tapped layer, shallowest first, to (B, N, E), not normalised."""
