@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,7 +88,7 @@ def effective(computation: Computation, backbone: Backbone) -> Computation:
 
 
 class Texts:
-    """Text features of every object, made once per method.
+    """Text features of every object, made once for all methods that share them.
 
     Args:
         methods: By name.
@@ -96,17 +96,19 @@ class Texts:
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
-        self._known: dict[tuple[str, str], Tensor] = {}
+        # A key holds for those that inherit the same function: a subclass may write its own.
+        self._keys = {name: (type(method).text_features, method.text_key) for name, method in methods.items()}
+        self._known: dict[tuple[Hashable, str], Tensor] = {}
 
     def __call__(self, name: str, objects: Sequence[str]) -> Tensor:
         """For a method: (2, E) if all pictures of a batch show one object, else (B, 2, E)."""
-        method = self._methods[name]
+        method, key = self._methods[name], self._keys[name]
         told = [told_object(method, word) for word in objects]
         for word in dict.fromkeys(told):
-            if (name, word) not in self._known:
+            if (key, word) not in self._known:
                 with torch.inference_mode():
-                    self._known[name, word] = method.text_features([word])[0]
-        rows = [self._known[name, word] for word in told]
+                    self._known[key, word] = method.text_features([word])[0]
+        rows = [self._known[key, word] for word in told]
         return rows[0] if len(set(told)) == 1 else torch.stack(rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -127,6 +127,15 @@ class Method(nn.Module):
     def map_range(self) -> tuple[float, float]:
         """The least and the greatest value a map can hold: the fixed scale that pictures are drawn on."""
         raise NotImplementedError
+
+    @property
+    def text_key(self) -> Hashable:
+        """What the text features depend on besides backbone and object.
+
+        Methods that inherit one `text_features` and have equal keys share what it gives (`evaluation` makes it once).
+        By default a method shares with itself only.
+        """
+        return id(self)
 
     def text_features(self, objects: Sequence[str]) -> Tensor:
         """Texts for each object: (C, 2, E), normalised, row 0 normal, row 1 anomalous."""

@@ -12,16 +12,13 @@ float16 (`half_text`). Where DBSCAN finds no cluster the code fails; here it is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-from torch import Tensor
 
 from blemish.clip import PositionMode
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.clip import Clip, ClipRecipe
-from blemish.methods.representatives import RepresentativeRecipe, representative_texts
+from blemish.methods.representatives import RepresentativeRecipe, RepresentativeTexts
 from blemish.prompts import PromptSet
 from blemish.prompts.clip_ad import ENSEMBLE
 
@@ -36,7 +33,7 @@ class ClipAdRecipe(ClipRecipe, RepresentativeRecipe):
     sigma: float = 8.0
 
 
-class ClipAD(Clip):
+class ClipAD(RepresentativeTexts, Clip):
     """Plain CLIP with representative vectors of 198 normal and 220 anomalous sentences."""
 
     info = CATALOGUE["clip-ad"]
@@ -45,7 +42,3 @@ class ClipAD(Clip):
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
     recipe: ClipAdRecipe
-
-    def text_features(self, objects: Sequence[str]) -> Tensor:
-        """The representative of each state's sentences, normalised: (C, 2, E), float32, without gradient."""
-        return representative_texts(self, self.PROMPTS, objects)

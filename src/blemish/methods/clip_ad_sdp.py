@@ -13,7 +13,6 @@ the first matters. The surgery's softmax has no temperature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,11 +21,11 @@ from torch import Tensor
 
 from blemish.clip import Backbone, ImageFeatures, Request, Tap
 from blemish.methods import recipes
-from blemish.methods.base import Method, Prediction
+from blemish.methods.base import Prediction
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, min_max, smooth, upsample
 from blemish.methods.recipes import ImageScore, require
-from blemish.methods.representatives import RepresentativeRecipe, representative_texts
+from blemish.methods.representatives import RepresentativeRecipe, RepresentativeTexts
 from blemish.prompts import PromptSet
 from blemish.prompts.clip_ad import ENSEMBLE
 
@@ -57,7 +56,7 @@ class ClipAdSdpRecipe(RepresentativeRecipe):
         require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
 
 
-class ClipAdSDP(Method):
+class ClipAdSDP(RepresentativeTexts):
     """Two paths through a frozen tower, and feature surgery."""
 
     info = CATALOGUE["clip-ad-sdp"]
@@ -70,10 +69,6 @@ class ClipAdSDP(Method):
     def __init__(self, backbone: Backbone, recipe: ClipAdSdpRecipe | None = None) -> None:
         super().__init__(backbone, recipe)
         self.layers = recipes.resolve_layers(self.recipe.layers, backbone.layers)
-
-    def text_features(self, objects: Sequence[str]) -> Tensor:
-        """The representative of each state's sentences, normalised: (C, 2, E), float32, without gradient."""
-        return representative_texts(self, self.PROMPTS, objects)
 
     # the two paths
 

@@ -6,9 +6,9 @@ in float32 like the code's: the float16 that they are rounded to shows their las
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -49,13 +49,27 @@ class RepresentativeRecipe(Recipe):
         require(self.dbscan_min_samples >= 1, f"dbscan_min_samples has to be at least 1, not {self.dbscan_min_samples}")
 
 
-def representative_texts(method: Method, prompts: PromptSet, objects: Sequence[str]) -> Tensor:
-    """One unit vector for each object and state: (C, 2, E), float32, on the backbone's device, without gradient."""
-    with torch.no_grad():
-        pairs = [[u.cpu().numpy() for u in sentence_units(method, prompts, name)] for name in objects]
-    vectors = [[represent(units, method.recipe) for units in pair] for pair in pairs]
-    shape = (len(objects), 2, method.backbone.embed_dim)
-    return torch.from_numpy(np.array(vectors, np.float32).reshape(shape)).to(method.device)
+#: What it adds to other recipes.
+_OWN = frozenset(RepresentativeRecipe.__annotations__)
+
+
+class RepresentativeTexts(Method):
+    """The text side that all of CLIP-AD shares, for a recipe that is a `RepresentativeRecipe`."""
+
+    PROMPTS: ClassVar[PromptSet]
+
+    @property
+    def text_key(self) -> Hashable:
+        chosen = (getattr(self.recipe, field.name) for field in fields(RepresentativeRecipe) if field.name in _OWN)
+        return self.PROMPTS, self.recipe.activation, *chosen
+
+    def text_features(self, objects: Sequence[str]) -> Tensor:
+        """The representative of each state's sentences, normalised: (C, 2, E), float32, without gradient."""
+        with torch.no_grad():
+            pairs = [[u.cpu().numpy() for u in sentence_units(self, self.PROMPTS, name)] for name in objects]
+        vectors = [[represent(units, self.recipe) for units in pair] for pair in pairs]
+        shape = (len(objects), 2, self.backbone.embed_dim)
+        return torch.from_numpy(np.array(vectors, np.float32).reshape(shape)).to(self.device)
 
 
 def represent(units: Array, recipe: RepresentativeRecipe) -> NDArray[np.float32]:
