@@ -1,32 +1,91 @@
-"""Every data set, in every layout, from its files to a row; what its labels do not define is said."""
+"""Every data set, in every layout, by every method on the embedded model: from files to rows.
+
+Text features cost more than such small pictures, so those of one object stand for all; what was asked for is checked.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 import blemish
-from blemish import datasets
-from blemish.clip import Backbone
-from blemish.evaluation import METRICS
+from blemish import datasets, methods
+from blemish.clip import Backbone, load_backbone
+from blemish.evaluation import METRICS, detectors_of
+from blemish.evaluation.plan import Texts
+from blemish.methods import weights
 from dataset_trees import TREES, Tree
+
+_texts: dict[str, Tensor] = {}
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Backbone:
+    return load_backbone("embedded")
+
+
+@pytest.fixture(scope="module")
+def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Weights as drawn for the methods that come with none for the embedded model."""
+    folder = tmp_path_factory.mktemp("missing")
+    found = {name: folder / f"{name}.safetensors" for name in detectors_of(["all"], embedded)[1]}
+    for name, path in found.items():
+        weights.save(methods.create(name, embedded), path, trained_on="nothing", source="a test")
+    return found
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """The objects that each method was asked to describe."""
+    asked: dict[str, set[str]] = {}
+    original = Texts.__call__
+
+    def remembered(self: Texts, name: str, objects: Sequence[str]) -> Tensor:
+        asked.setdefault(name, set()).update(objects)
+        if name not in _texts:
+            _texts[name] = original(self, name, ["metal nut"])
+        return _texts[name]
+
+    monkeypatch.setattr(Texts, "__call__", remembered)
+    return asked
+
+
+def test_there_is_a_tree_for_every_data_set() -> None:
+    assert {tree.name for tree in TREES} == set(datasets.names())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tree", TREES, ids=str)
-def test_dataset(tree: Tree, tmp_path: Path, backbone: Backbone) -> None:
+def test_every_method(
+    tree: Tree, tmp_path: Path, embedded: Backbone, missing: Mapping[str, Path], told: dict[str, set[str]]
+) -> None:
     root = tmp_path / "here"
     tree.build(root)
-    first = datasets.read(tree.name, root).categories[0]
-    # clip-ad: the smallest input of all recipes
-    result = blemish.evaluate(root, tree.name, methods=["clip-ad"], backbone=backbone, categories=[first], device="cpu")
+    first = datasets.read(tree.name, root).samples[0]
+    category = first.category
+    result = blemish.evaluate(
+        root,
+        tree.name,
+        methods=["all"],
+        backbone=embedded,
+        weights=missing,
+        categories=[category],
+        limit=2,
+        device="cpu",
+    )
     assert not result.failed
-    row = result.row("clip-ad", first)
-    normal, anomalous, masked = tree.test.get("*" if first == root.name and "*" in tree.test else first)  # type: ignore[misc]
-    assert (row.pictures, row.anomalous) == (normal + anomalous, anomalous)
-    for metric in METRICS:
-        assert math.isnan(getattr(row, metric)) == (metric in row.undefined), metric
-    assert math.isnan(row.image_auroc) == (0 in (normal, anomalous))
-    assert math.isnan(row.pixel_aupro) == (masked == 0)
+    assert told == {name: {first.object} for name in methods.names()}
+    normal, anomalous, masked = tree.test.get("*" if category == root.name and "*" in tree.test else category)  # type: ignore[misc]
+    for name in methods.names():
+        row = result.row(name, category)
+        assert (row.pictures, row.anomalous) == (2, 1 if normal else 2)
+        for metric in METRICS:
+            value = getattr(row, metric)
+            assert math.isnan(value) == (metric in row.undefined), (name, metric)
+            assert math.isnan(value) or 0 <= value <= 1
+        assert math.isnan(row.image_auroc) == (0 in (normal, anomalous))
+        assert math.isnan(row.pixel_aupro) == (masked == 0)
