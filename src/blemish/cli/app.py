@@ -28,6 +28,11 @@ TRAIN = (
     "Weights, checkpoint and losses are kept as it goes, so a run can be stopped at any time; the same command with "
     "--resume goes on to the same weights."
 )
+EXPORT = (
+    "Write a whole detector to one file for ONNX Runtime or OpenVINO.\n\n"
+    "Pictures in, score and map out, without PyTorch. The file is compared with PyTorch before it is kept; "
+    "`blemish detect --model FILE` runs it."
+)
 WEIGHTS = {
     "list": "List the published weights.",
     "pull": "Fetch published weights and check them.",
@@ -67,6 +72,7 @@ def _datasets(*, json: bool = False) -> int:
 
 app.command("blemish.cli.evaluate:evaluate", name="evaluate", help=EVALUATE)
 app.command("blemish.cli.train:train", name="train", help=TRAIN)
+app.command("blemish.cli.export:export", name="export", help=EXPORT)
 weights = App(name="weights", help="Weights that authors published: list, fetch, convert.", help_format="plaintext")
 for verb, words in WEIGHTS.items():
     weights.command(f"blemish.cli.weights:weights_{verb}", name=verb, help=words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,14 +14,15 @@ from blemish.errors import UsageError
 
 KINDS = ("map", "heatmap", "overlay", "mask", "regions")
 FORMATS = ("table", "jsonl", "csv", "parquet")
+METHOD, BACKBONE, OBJECT = "anomalyclip", "embedded", "object"
 
 
 def detect(
     *paths: str,
-    method: str = "anomalyclip",
-    backbone: str = "embedded",
+    method: str = METHOD,
+    backbone: str = BACKBONE,
     weights: Path | None = None,
-    object_name: Annotated[str, Parameter(name="--object")] = "object",
+    object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     threshold: float | None = None,
     mask_threshold: float | None = None,
     out: Path | None = None,
@@ -34,6 +36,8 @@ def detect(
     reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     tile: int | None = None,
     overlap: float | None = None,
+    model: Path | None = None,
+    backend: Literal["torch", "onnx", "openvino"] | None = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> int:
@@ -60,10 +64,12 @@ def detect(
         tile: Cut larger pictures into tiles of this side in pixels, each scored like a picture. TIFF is read in parts,
             whatever its size.
         overlap: Of neighbouring tiles, as a fraction of their side. [default: 0.25]
+        model: A file from `blemish export` (.onnx, .xml) in place of method and backbone; its threshold holds unless
+            another is given.
+        backend: What runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Redo everything, also what is done already.
         json: Print one JSON object per picture on standard output, as they are finished, and nothing else there.
     """
-    kinds = _kinds(save, out, threshold, mask_threshold)
     formats = _formats(format, out, json)
     if batch_size < 1:
         raise UsageError(f"--batch-size is at least 1, not {batch_size}")
@@ -72,17 +78,44 @@ def detect(
     if overlap is not None and tile is None:
         raise UsageError("--overlap is that of tiles: give --tile PIXELS, too")
 
-    from blemish.methods import info
-    from blemish.pictures import MAX_PIXELS, find_pictures
-    from blemish.published import locate
-
-    told = info(method)  # also complains of an unknown name before anything is loaded
+    if model is None and backend not in (None, "torch"):
+        raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
+    if model is not None:
+        settled = {
+            "--method": method != METHOD,
+            "--backbone": backbone != BACKBONE,
+            "--weights": weights is not None,
+            "--object": object_name != OBJECT,
+            "--reference": bool(reference),
+            "--backend torch": backend == "torch",
+        }
+        _refuse(settled)
     if reference and not paths:
         raise UsageError("say which pictures, before --reference: all words after it are reference pictures")
-    if weights is not None:
-        weights = locate(weights, method, backbone)
-    if object_name != "object" and not told.needs_object:
-        note(f"{method} is told nothing about the object; --object changes nothing.")
+
+    from blemish.pictures import MAX_PIXELS, find_pictures
+    from blemish.tiles import OVERLAP
+
+    limit, overlap = MAX_PIXELS if max_pixels is None else max_pixels, OVERLAP if overlap is None else overlap
+    exported = None
+    if model is not None:
+        from blemish.export import load_exported
+
+        exported = load_exported(
+            model,
+            backend=backend,
+            threshold=threshold,
+            mask_threshold=mask_threshold,
+            device=device,
+            precision=precision,
+            max_pixels=limit,
+            tile=tile,
+            overlap=overlap,
+        )
+        threshold, mask_threshold = exported.threshold, exported.mask_threshold  # the file's, if none were given
+    kinds = _kinds(save, out, threshold, mask_threshold)
+    if exported is None:
+        weights = _told(method, backbone, weights, object_name)
 
     from blemish.cli.sources import absolute, collect, root_of
 
@@ -96,9 +129,8 @@ def detect(
 
     from blemish.cli.job import Job, Order
     from blemish.detector import load
-    from blemish.tiles import OVERLAP
 
-    detector = load(
+    detector = exported or load(
         method,
         backbone=backbone,
         weights=weights,
@@ -107,10 +139,10 @@ def detect(
         mask_threshold=mask_threshold,
         device=device,
         precision=precision,
-        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        max_pixels=limit,
         references=references,
         tile=tile,
-        overlap=OVERLAP if overlap is None else overlap,
+        overlap=overlap,
     )
     order = Order(
         kinds=kinds,
@@ -122,6 +154,24 @@ def detect(
         json=json,
     )
     return Job(detector, order).run(sources)
+
+
+def _told(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:
+    """The file of the weights; complains of unknown names before anything is loaded."""
+    from blemish.methods import info
+    from blemish.published import locate
+
+    told = info(method)
+    if object_name != OBJECT and not told.needs_object:
+        note(f"{method} is told nothing about the object; --object changes nothing.")
+    return None if weights is None else locate(weights, method, backbone)
+
+
+def _refuse(settled: Mapping[str, bool]) -> None:
+    """Raise a UsageError for an option that was given, but is settled in the exported file."""
+    for option, given in settled.items():
+        if given:
+            raise UsageError(f"{option} is settled in the exported file: leave it out, or export anew with it")
 
 
 def _kinds(save: str | None, out: Path | None, threshold: float | None, mask_threshold: float | None) -> list[str]:

@@ -1,0 +1,93 @@
+"""An exported file behind a `Detector`."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blemish.clip.backbone import resized
+from blemish.engine import Run
+from blemish.errors import UsageError, WeightsError
+from blemish.export.backends import Backend, Opened
+from blemish.methods.base import Prediction
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class ExportedEngine:
+    """Runs a file in its backend; see `blemish.engine.Engine`.
+
+    Args:
+        opened: The file, ready to run.
+        backend: What runs it.
+        path: The file.
+    """
+
+    def __init__(self, opened: Opened, backend: Backend, path: Path) -> None:
+        self.header, self._infer = opened.header, opened.infer
+        self.provenance = replace(
+            opened.header.provenance,
+            precision=opened.precision,
+            device=opened.device,
+            backend=backend.name,
+            model=path.name,
+            model_fingerprint=fingerprint(backend.files(path)),
+        )
+
+    @property
+    def size(self) -> int:
+        """S, the side of its input in pixels."""
+        return self.header.size
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """The fixed scale of its maps."""
+        return self.header.map_range
+
+    @property
+    def needs_object(self) -> bool:
+        """Whether the object's name makes a difference."""
+        return self.header.object is not None
+
+    def preprocess(self, picture: Image.Image) -> Tensor:
+        """One picture as it takes it: see `as_input`."""
+        return as_input(picture, self.size)
+
+    def run(self, pixels: Tensor, object: str) -> Run:
+        """Score a batch: see `Engine`."""
+        known = self.header.object
+        if known is not None and object != known:
+            raise UsageError(f"the exported file knows {known!r} only, not {object!r}: export another for it")
+        start = time.perf_counter()
+        score, maps = self._infer(pixels.numpy())
+        low, high = self.map_range
+        raw = torch.from_numpy(maps) * (high - low) + low
+        return Run(Prediction(torch.from_numpy(score), raw), time.perf_counter() - start, 0.0)
+
+
+def as_input(picture: Image.Image, size: int) -> Tensor:
+    """A picture as graphs take it: (1, 3, size, size) float32 RGB in [0, 1].
+
+    Resized by Pillow here, so that the graph's own resizing has nothing left to do.
+    """
+    return resized(picture, size).unsqueeze(0).float().div_(255)
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """SHA-256 over the bytes of files, first 16 hex digits. Raises WeightsError for one that is not there."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise WeightsError(f"{path} cannot be read: {error.strerror or error}", path) from error
+    return digest.hexdigest()[:16]

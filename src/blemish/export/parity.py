@@ -1,0 +1,74 @@
+"""How far an exported file is from PyTorch, on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from blemish.engine import Engine
+from blemish.pictures import Picture
+
+#: Pictures that are made where none are given.
+MADE = 4
+#: Of a float32 file: a larger difference, of the score or of the map on its scale from 0 to 1, is a wrong file.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences between a file and PyTorch, each from the picture to the result."""
+
+    pictures: int
+    given: bool
+    """The pictures were the user's; else textures made at random."""
+    score: float
+    """The largest difference of the image score."""
+    map: float
+    """The largest difference at any pixel, on the map's scale from 0 to 1."""
+    mean_map: float
+    """The mean over all pixels."""
+
+
+def compare(ours: Engine, theirs: Engine, pictures: Iterable[Picture] | None, object: str) -> Parity:
+    """Run two engines over the same pictures, one at a time and the last two together.
+
+    Args:
+        ours: The one that is right.
+        theirs: The exported file.
+        pictures: None makes textures.
+        object: What they show.
+
+    Raises:
+        PictureError: A picture cannot be read.
+    """
+    low, high = ours.map_range
+    count, scores, maps, means = 0, 0.0, 0.0, 0.0
+    for picture in textures() if pictures is None else pictures:
+        expected = ours.run(ours.preprocess(picture.image), object).prediction
+        found = theirs.run(theirs.preprocess(picture.image), object).prediction
+        apart = (found.map - expected.map).abs() / (high - low)
+        scores = max(scores, float((found.score - expected.score.clamp(0, 1)).abs().max()))
+        maps, means = max(maps, float(apart.max())), means + float(apart.mean())
+        count += 1
+    return Parity(count, pictures is not None, scores, maps, means / max(count, 1))
+
+
+def textures(count: int = MADE, size: tuple[int, int] = (480, 360)) -> Iterator[Picture]:
+    """Grainy surfaces with a spot on each, the same every time.
+
+    Args:
+        count: How many.
+        size: (width, height) in pixels.
+    """
+    width, height = size
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        fine, coarse = (ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (s, s, 0)) for s in (1, 12))
+        grain = fine / fine.std() * 12 + coarse / coarse.std() * 25 + rng.uniform(80, 170, 3)
+        y, x = rng.integers(40, height - 40), rng.integers(40, width - 40)
+        grain[y - 15 : y + 15, x - 10 : x + 10] += rng.choice([-70, 70])
+        yield Picture(Image.fromarray(grain.clip(0, 255).astype(np.uint8)), notes=("made at random",))
