@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from blemish.ahead import READERS, read_ahead
 from blemish.clip import Backbone, load_backbone
 from blemish.detection import Detection, Provenance, Timing
 from blemish.engine import Engine, TorchEngine
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 #: A vision tower of at least this many parameters is large: half the time matters more than the last digits.
 _LARGE = 50_000_000
-#: How long a thread waits on a queue before it looks whether the other side is still there, in seconds.
-_PATIENCE = 0.1
 #: Tiles of a single picture that go through the model together.
 _TOGETHER = 8
 
@@ -60,7 +58,13 @@ class _Ready:
     timing: Timing
 
 
-_Item: TypeAlias = _Ready | PictureError | BaseException | None
+@dataclass(frozen=True)
+class Scored:
+    """A picture that went through the model, and of which the map has yet to be brought to its size."""
+
+    canvas: Canvas
+    finish: Callable[[], tuple[Picture, Detection]]
+    """Makes the detection; once, in any thread."""
 
 
 def load(
@@ -206,8 +210,8 @@ class Detector:
             PictureError: It cannot be read.
         """
         with contextlib.closing(self._prepare(picture)) as pieces:
-            found = [one for batch in batched(pieces, _TOGETHER) for _, one in self._score(batch, object)]
-        return found[0]
+            found = [one for batch in batched(pieces, _TOGETHER) for one in self._score(batch, object)]
+        return found[0].finish()[1]
 
     def detect_many(
         self,
@@ -219,7 +223,7 @@ class Detector:
     ) -> Iterator[Detection]:
         """Score a stream of pictures, in its order.
 
-        A thread reads ahead while the model computes; at most about two batches of pictures are in memory, however long
+        Threads read ahead while the model computes; at most about two batches of pictures are in memory, however long
         the stream.
 
         Args:
@@ -244,55 +248,38 @@ class Detector:
         object: str | None = None,
     ) -> Generator[tuple[Picture, Detection], None, None]:
         """As `detect_many`, with the picture as it was read beside each detection, to draw on."""
+        scored = self.scored(pictures, batch_size=batch_size, on_error=on_error, object=object)
+        with contextlib.closing(scored):
+            for one in scored:
+                yield one.finish()
+
+    def scored(
+        self,
+        pictures: Iterable[PictureSource],
+        *,
+        batch_size: int = 8,
+        on_error: OnError | None = None,
+        object: str | None = None,
+    ) -> Generator[Scored, None, None]:
+        """As `stream`, but the last step is the caller's, so that it can be left to threads while the model goes on."""
         if batch_size < 1:
             raise UsageError(f"batch_size is at least 1, not {batch_size}")
         batch: list[_Ready] = []
-        for item in self._read_ahead(pictures, batch_size):
-            if isinstance(item, _Ready):
-                batch.append(item)
-                if len(batch) < batch_size:
-                    continue
-            yield from self._score(batch, object)
-            batch = []
-            if isinstance(item, PictureError) and on_error is not None:
-                on_error(item.path, item)
-            elif isinstance(item, BaseException):
-                raise item
+        # Tiles are handed over one by one: all of a large picture's would not fit into the memory.
+        readers = READERS if self.tiling is None else 1
+        with contextlib.closing(read_ahead(pictures, self._prepare, batch_size, readers=readers)) as items:
+            for item in items:
+                if isinstance(item, _Ready):
+                    batch.append(item)
+                    if len(batch) < batch_size:
+                        continue
+                yield from self._score(batch, object)
+                batch = []
+                if isinstance(item, PictureError) and on_error is not None:
+                    on_error(item.path, item)
+                elif isinstance(item, BaseException):
+                    raise item
         yield from self._score(batch, object)
-
-    def _read_ahead(self, pictures: Iterable[PictureSource], ahead: int) -> Iterator[_Item]:
-        """Read and preprocess in a thread, at most `ahead` pictures before the one being asked for."""
-        ready: queue.Queue[_Item] = queue.Queue(maxsize=ahead)
-        gone = threading.Event()
-
-        def put(item: _Item) -> bool:
-            while not gone.is_set():
-                with contextlib.suppress(queue.Full):
-                    ready.put(item, timeout=_PATIENCE)
-                    return True
-            return False
-
-        def read() -> None:
-            try:
-                for source in pictures:
-                    try:
-                        with contextlib.closing(self._prepare(source)) as pieces:
-                            if not all(put(piece) for piece in pieces):
-                                return
-                    except PictureError as error:
-                        if not put(error):
-                            return
-                put(None)
-            except BaseException as error:  # of the iterable itself: the caller's, so it is raised where he is
-                put(error)
-
-        reader = threading.Thread(target=read, name="blemish-reader", daemon=True)
-        reader.start()
-        try:
-            while (item := ready.get()) is not None:
-                yield item
-        finally:
-            gone.set()
 
     def _prepare(self, source: PictureSource) -> Generator[_Ready, None, None]:
         """Read and preprocess a picture piece by piece."""
@@ -303,7 +290,7 @@ class Detector:
             yield _Ready(piece.canvas, piece.place, pixels, Timing(read - start, time.perf_counter() - read))
             start = time.perf_counter()
 
-    def _score(self, batch: Sequence[_Ready], object: str | None) -> Iterator[tuple[Picture, Detection]]:
+    def _score(self, batch: Sequence[_Ready], object: str | None) -> Iterator[Scored]:
         """Run one batch; gives those pictures that it completes."""
         if not batch:
             return
@@ -314,10 +301,10 @@ class Detector:
             canvas = ready.canvas
             canvas.add(ready.place, score, anomaly_map, ready.timing + share)
             if canvas.done:
-                yield canvas.picture, self._detection(canvas)
+                yield Scored(canvas, partial(self._finish, canvas))
 
-    def _detection(self, canvas: Canvas) -> Detection:
-        return Detection(
+    def _finish(self, canvas: Canvas) -> tuple[Picture, Detection]:
+        found = Detection(
             score=canvas.score,
             anomaly_map=canvas.take().numpy(),
             map_range=self.engine.map_range,
@@ -330,6 +317,7 @@ class Detector:
             provenance=self.provenance,
             map_step=canvas.step,
         )
+        return canvas.picture, found
 
 
 def _shipped(method: str, fingerprint: str) -> Path | None:
