@@ -34,7 +34,7 @@ from blemish.detector import Detector
 from blemish.engine import TorchEngine
 from blemish.errors import BlemishError, UsageError
 from blemish.evaluation import Evaluation, Row, Run, detectors_of, draw, tables
-from blemish.evaluation.measure import Masks, Options, finish
+from blemish.evaluation.measure import Masks, Options, measured
 from blemish.evaluation.record import Entry, Record, write_json
 from blemish.evaluation.report import write_report
 from blemish.evaluation.run import digest, evaluation
@@ -83,11 +83,11 @@ def rank_outliers(record: Record, dataset: Dataset, options: Options) -> None:
                 record.write_map(OUTLIERS, sample, values)
                 record.add(OUTLIERS, sample, Entry(peak, peak, None, (sample.path.stat().st_size, 0, OUTLIERS, "")))
                 advance()
-            finish(record, OUTLIERS, None, category, samples, options, Masks())
+            record.finish(OUTLIERS, category, measured(record, OUTLIERS, None, category, samples, options, Masks()))
             record.drop_maps(OUTLIERS, category)
 
 
-def measured(dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int) -> Evaluation:
+def evaluated(dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int) -> Evaluation:
     """Everything in one result: the methods that are there, sharing passes, and both floors."""
     detectors, left_out = detectors_of(methods, backbone)
     for name, reason in left_out.items():
@@ -198,7 +198,7 @@ def main() -> None:
             raise UsageError("numbers of a few pictures are not to be published: leave out --limit or --write")
         dataset = draw(gathered(o.folders), o.limit, o.seed)
         note(f"{count(len(dataset), 'picture')} in {count(len(dataset.categories), 'set')}")
-        result = measured(dataset, load_backbone(o.backbone), o.methods.split(","), o.out, o.seed)
+        result = evaluated(dataset, load_backbone(o.backbone), o.methods.split(","), o.out, o.seed)
         block = to_markdown(result)
         print(block)
         for failure in result.failed:

@@ -170,6 +170,7 @@ def test_recompute_without_maps(data: Path, backbone: Backbone, tmp_path: Path) 
     assert numbers(recompute(out)) == numbers(first)
     row = recompute(out, aupro="200").row("clip", "grid")
     assert math.isnan(row.pixel_aupro)
+    assert math.isnan(row.pixel_aupro_low)
     assert "not kept" in row.undefined["pixel_aupro"]
     assert row.pixel_ap == first.row("clip", "grid").pixel_ap
     with pytest.raises(UsageError, match="no evaluation"):

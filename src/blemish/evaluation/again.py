@@ -63,5 +63,6 @@ def _measure(
         record.finished[name, category] = empty
         return
     reasons = {**found.undefined} if found.undefined.get("aupro") else {**found.undefined, "aupro": reason}
+    pixel, others = {**found.pixel, "aupro": None}, {k: ends for k, ends in found.intervals.items() if k != "aupro"}
     # In memory only: the folder keeps what was measured.
-    record.finished[name, category] = replace(found, pixel={**found.pixel, "aupro": None}, undefined=reasons)
+    record.finished[name, category] = replace(found, pixel=pixel, undefined=reasons, intervals=others)
