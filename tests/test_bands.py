@@ -176,18 +176,19 @@ def test_nan(tmp_path: Path) -> None:
     assert raised.value.path == str(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("overlap", [0, 0.3])
 @pytest.mark.parametrize("tiled", [False, True])
 def test_cut_gives_the_same_tiles_from_bands_as_from_the_whole(
-    tiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiled: bool, overlap: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.tif"
     if tiled:
         pytest.importorskip("tifffile").imwrite(path, np.asarray(picture("I;16")), tile=(32, 32), compression="zlib")
     else:
         picture("RGB").save(path, compression="tiff_lzw", strip_size=4000)
-    expected = list(cut(read_picture(path), Tiling(64, 0.3), max_pixels=10**6))
+    expected = list(cut(read_picture(path), Tiling(65, overlap), max_pixels=10**6))
     monkeypatch.setattr(tiles, "MAP_PIXELS", 3_000)
-    found = list(cut(path, Tiling(64, 0.3), max_pixels=40_000))
+    found = list(cut(path, Tiling(65, overlap), max_pixels=40_000))
     assert [one.place for one in found] == [one.place for one in expected]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.image, other.image)

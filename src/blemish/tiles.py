@@ -287,7 +287,7 @@ def _pieces(
     canvas: Canvas, rows: Callable[[int, int], Image.Image], notes: Callable[[], tuple[str, ...]]
 ) -> Iterator[Piece]:
     for row, (top, bottom) in enumerate(canvas.down.spans):
-        start = top
+        start = top - top % canvas.step
         band = rows(start, bottom)
         canvas.draw(band, start)
         canvas.notes = notes()
