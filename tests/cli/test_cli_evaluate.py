@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def data(tmp_path: Path) -> Path:
 def evaluate(run, data: Path, tiny_backbone: Path):  # type: ignore[no-untyped-def]
     def call(*words: object):  # type: ignore[no-untyped-def]
         fixed = ("--data", data, "--backbone", tiny_backbone, "--device", "cpu")
-        return run("evaluate", *fixed, "--methods", "clip,clip-ac", *words)
+        methods = () if "--methods" in words else ("--methods", "clip,clip-ac")
+        return run("evaluate", *fixed, *methods, *words)
 
     return call
 
@@ -49,6 +51,22 @@ def test_tables_and_files(evaluate, tmp_path: Path) -> None:  # type: ignore[no-
     assert there >= {"results.csv", "results.json", "results.md", "report.html", "scores.jsonl", "run.json"}
     again = evaluate("--out", tmp_path / "out")
     assert "8 scores of 8 are there already" in again.err
+
+
+def test_without_a_folder_nothing_is_promised(evaluate) -> None:  # type: ignore[no-untyped-def]
+    done = evaluate()
+    assert done.code == 0, done.err
+    assert "pixel AUPRO" in done.out
+    assert "Results are in" not in done.out + done.err
+
+
+def test_titles_stay_on_one_line(evaluate, data: Path) -> None:  # type: ignore[no-untyped-def]
+    (data / "a").mkdir()
+    for part in ("test", "ground_truth"):
+        (data / part).rename(data / "a" / part)
+    shutil.copytree(data / "a", data / "b")
+    lines = evaluate("--methods", "clip").out.splitlines()
+    assert "image AUROC by category, percent" in lines
 
 
 def test_json_and_recompute(evaluate, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -107,7 +108,9 @@ def evaluate(
             if run.done:
                 note(_state(run, "stopped", out))
             raise
-        if out is not None:
+        if out is None:
+            result = replace(result, folder=None)  # which is gone in a moment
+        else:
             tables.write(result, out)
             if report:
                 from blemish.evaluation.report import write_report

@@ -60,7 +60,8 @@ def show(result: Evaluation, console: Console) -> None:
     from rich.table import Table
 
     def table(title: str, head: Sequence[str], body: Sequence[Sequence[str]], words: int = 1) -> None:
-        made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        console.print(title, style="bold")  # not the table's own, which is broken to the table's width
+        made = Table(box=None, pad_edge=False)
         for place, name in enumerate(head):
             made.add_column(name, justify="left" if place < words else "right", no_wrap=place == 0)
         for cells in body:
