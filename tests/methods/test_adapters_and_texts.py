@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
+from blemish import methods
 from blemish.clip import Backbone, Tap, load_backbone
 from blemish.errors import UsageError, WeightsError
 from blemish.methods import representatives as rvs
 from blemish.methods.april_gan import AprilGAN, AprilGanRecipe
 from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe, quarter
-from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus
-from blemish.methods.maps import min_max, probability_map, upsample
+from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusRecipe
+from blemish.methods.maps import cosine_logits, min_max, probability_map, upsample
 from blemish.training.mosaic import mosaic
 
 APRIL = AprilGanRecipe(size=148, layers=(6, 12), few_shot_layers=(18,))
 SDP = ClipAdSdpRecipe(size=148, layers=(6, 12), rep_vec="mean")
+PLUS = ClipAdSdpPlusRecipe(size=148, layers=(6, 12), rep_vec="mean")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,7 @@ def heads(backbone: Backbone, count: int = 2) -> dict[str, torch.Tensor]:
 
 
 def test_published_files_are_told_apart(backbone: Backbone) -> None:
-    april, plus = AprilGAN(backbone, APRIL), ClipAdSDPPlus(backbone, SDP)
+    april, plus = AprilGAN(backbone, APRIL), ClipAdSDPPlus(backbone, PLUS)
     inner = heads(backbone)
     april.load_official({"trainable_linearlayer": inner})
     plus.load_official({"linear_layers": inner})
@@ -41,7 +45,7 @@ def test_published_files_are_told_apart(backbone: Backbone) -> None:
     with pytest.raises(WeightsError, match=r"weights of CLIP-AD, .* not of APRIL-GAN: load them into clip-ad-sdp-plus"):
         april.load_official({"linear_layers": inner})
     with pytest.raises(WeightsError, match="weights of APRIL-GAN, not of CLIP-AD"):
-        ClipAdSDPPlus.official_recipe({"trainable_linearlayer": inner}, SDP)
+        ClipAdSDPPlus.official_recipe({"trainable_linearlayer": inner}, PLUS)
     with pytest.raises(WeightsError, match="weights of VCP-CLIP, not of APRIL-GAN"):
         april.load_official({"trainable_linearlayer": inner, "New_Lan_Embed": {}, "Zero_try": {}})
     with pytest.raises(WeightsError, match="no weights of APRIL-GAN: they have no 'trainable_linearlayer'"):
@@ -154,3 +158,24 @@ def test_a_mosaic_of_pictures_of_several_sizes() -> None:
     assert image.mode == "RGB"
     assert grey.tolist() == [[10] * 4 + [20] * 4] * 3 + [[30, 30, 0, 0] + [40] * 4] * 2 + [[0] * 4 + [40] * 4]
     assert np.array_equal(np.asarray(mask), np.where(grey == 20, 255, 0))
+
+
+@pytest.mark.parametrize("name", ["april-gan", "clip-ad-sdp-plus"])
+@torch.no_grad()
+def test_adapters_that_start_at_clips_projection(backbone: Backbone, name: str) -> None:
+    """With a norm that adds nothing, cosines are CLIP's own, and what is drawn plays no part."""
+    cls = methods.load_class(name)
+    other = copy.deepcopy(backbone)
+    other.model.vision_model.post_layernorm.bias.zero_()
+    other.model.vision_model.post_layernorm.weight.normal_(1, 0.2, generator=torch.Generator().manual_seed(0))
+    method = cls(other, replace(cls.Recipe(), size=148, layers=(6, 12), start="projection"))
+    pixels = torch.randn(2, 3, 148, 148, generator=torch.Generator().manual_seed(0))
+    features = other.encode_image(pixels, method.request, method.computation)
+    text = method.text_features(["nut"])[0]
+    path = "residual" if name == "april-gan" else "middle"
+    for layer, adapted in zip(method.layers, method.adapted(features), strict=True):
+        projected = other.project(features.taps[Tap(layer, path)][:, 1:])
+        torch.testing.assert_close(cosine_logits(adapted, text, 1.0), cosine_logits(projected, text, 1.0))
+    before = [p.clone() for p in method.parameters()]
+    method.reset(5)
+    assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))

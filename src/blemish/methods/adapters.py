@@ -6,7 +6,7 @@ One linear layer per tapped layer brings its patches, which CLIP's own projectio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from blemish.clip import Backbone
 from blemish.errors import UsageError, WeightsError
 from blemish.methods import weights
 from blemish.methods.base import Method
+
+#: Where adapters start: at numbers drawn as PyTorch draws them, as in the papers, or at CLIP's own projection.
+Start: TypeAlias = Literal["random", "projection"]
 
 
 class LinearAdapters(nn.Module):
@@ -35,6 +38,13 @@ class LinearAdapters(nn.Module):
         self.fc = layers.to_empty(device="cpu")
         self._bound = width**-0.5
 
+    def start(self, how: Start, backbone: Backbone, seed: int) -> None:
+        """Sets the adapters to what they are before training."""
+        if how == "projection":
+            self.follow(backbone)
+        else:
+            self.reset(torch.Generator().manual_seed(seed))
+
     def reset(self, generator: torch.Generator) -> None:
         """Draws weights and biases as PyTorch does: uniform between -1/sqrt(D) and 1/sqrt(D)."""
         with torch.no_grad():
@@ -42,17 +52,16 @@ class LinearAdapters(nn.Module):
                 parameter.copy_(self._bound * (2 * torch.rand(parameter.shape, generator=generator) - 1))
 
     def follow(self, backbone: Backbone) -> None:
-        """Sets every adapter to the backbone's own way into the joint space: its final layer norm and its projection.
-
-        As a linear map: a cosine does not see that the norm divides by the spread; the shift that it adds, which would
-        have to be divided by that too, is small beside the rest and left out.
-        """
-        model = backbone.model
-        scaled = model.visual_projection.weight * model.vision_model.post_layernorm.weight
+        """Sets every adapter to the backbone's own way into the joint space."""
         with torch.no_grad():
-            for linear in self.fc:
-                linear.weight.copy_(scaled - scaled.mean(dim=1, keepdim=True))
+            for linear in self.layers:
+                linear.weight.copy_(linear_projection(backbone))
                 linear.bias.zero_()
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The adapters, shallowest first."""
+        return [linear for linear in self.fc if isinstance(linear, nn.Linear)]
 
     def forward(self, patches: Sequence[Tensor]) -> list[Tensor]:
         """(B, N, D) of each tapped layer, shallowest first, to (B, N, E), not normalised."""
@@ -73,7 +82,7 @@ class LinearAdapters(nn.Module):
         """
         apart = text[:, 1] - text[:, 0]
         found = []
-        for linear, x in zip(self.fc, tokens, strict=True):
+        for linear, x in zip(self.layers, tokens, strict=True):
             length: Tensor = _Length.apply(linear(x))  # type: ignore[no-untyped-call]
             # through the adapter from the other side: the text to the patches
             along = x @ (apart @ linear.weight).unsqueeze(-1) + (apart @ linear.bias).view(-1, 1, 1)
@@ -94,6 +103,17 @@ class LinearAdapters(nn.Module):
             raise WeightsError(f"the weights are for {layers} layers and the recipe has {len(self.fc)}: change layers")
         weights.fit(found, {name: tuple(v.shape) for name, v in self.state_dict().items()})
         self.load_state_dict({name: value.float() for name, value in found.items()})
+
+
+def linear_projection(backbone: Backbone) -> Tensor:
+    """The image tower's final layer norm and its projection as one linear map, (E, D).
+
+    A cosine does not see that the norm divides by the spread. The shift that it adds, which would have to be divided by
+    that too, is small beside the rest and left out.
+    """
+    model = backbone.model
+    scaled: Tensor = model.visual_projection.weight * model.vision_model.post_layernorm.weight
+    return scaled - scaled.mean(dim=1, keepdim=True)
 
 
 class _Length(Function):

@@ -25,7 +25,7 @@ from blemish.methods import anomalyclip_official, recipes
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.losses import grid_losses
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
+from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
 from blemish.methods.recipes import Recipe, require
 
 
@@ -166,7 +166,7 @@ class AnomalyCLIP(Method):
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
         patches = self.patch_probability(features, text).sum(dim=0)
-        maps = smooth(upsample(as_grid(patches, features.grid), self.recipe.size), self.recipe.sigma)
+        maps = upsample_smoothly(as_grid(patches, features.grid), self.recipe.size, self.recipe.sigma)
         return self.prediction(anomalous_probability(self.image_logits(features, text)), maps)
 
     def loss(
@@ -178,7 +178,8 @@ class AnomalyCLIP(Method):
         pixel = lambda * their sum over layers; total = pixel + image.
         """
         text = self.text_features([""])[0]
-        grids = self.patch_probability(features, text).unflatten(-1, features.grid)
+        patches = self.patch_probability(features, text)
+        grids = patches.reshape(*patches.shape[:2], *features.grid)
         found = grid_losses(grids, masks, kind="probabilities", align_corners=False)
         losses = {"focal": found.focal, "dice_anomalous": found.dice, "dice_normal": found.dice_normal}
         pixel = self.recipe.pixel_weight * torch.stack([part.sum() for part in losses.values()]).sum()

@@ -27,7 +27,7 @@ from torch import Tensor
 from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods import published, recipes
-from blemish.methods.adapters import KnownTexts, LinearAdapters
+from blemish.methods.adapters import KnownTexts, LinearAdapters, Start
 from blemish.methods.base import FewShotMethod, Memory, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.ensemble import mean_texts
@@ -61,6 +61,8 @@ class AprilGanRecipe(Recipe):
     few_shot_layers: tuple[int, ...] = (6, 12, 18, 24)
     """Layers whose patches are matched with references."""
     temperature: float = 0.01
+    start: Start = "random"
+    """Where training starts: the paper's random adapters, or CLIP's own projection, with which few pictures suffice."""
 
     def check(self) -> None:
         super().check()
@@ -90,8 +92,8 @@ class AprilGAN(FewShotMethod):
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Draws the adapters as PyTorch draws linear layers."""
-        self.adapters.reset(torch.Generator().manual_seed(seed))
+        """Sets the adapters to the recipe's start; random ones are drawn as PyTorch draws linear layers."""
+        self.adapters.start(self.recipe.start, self.backbone, seed)
 
     @property
     def request(self) -> Request:

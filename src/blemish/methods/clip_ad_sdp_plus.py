@@ -17,14 +17,15 @@ Deviation: the code does not shuffle; `blemish.training` does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from blemish.clip import Backbone, ImageFeatures, Request, Tap
 from blemish.methods import published
-from blemish.methods.adapters import KnownTexts, LinearAdapters
+from blemish.methods.adapters import KnownTexts, LinearAdapters, Start
 from blemish.methods.base import Training
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe
@@ -34,21 +35,33 @@ from blemish.methods.maps import as_grid, cosine_logits, probability_map
 LAYOUT = "linear_layers"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipAdSdpPlusRecipe(ClipAdSdpRecipe):
+    """What SDP+ leaves open: what SDP does, and where training starts."""
+
+    start: Start = "random"
+    """The paper's random adapters, or CLIP's own projection, with which few pictures suffice."""
+
+
 class ClipAdSDPPlus(ClipAdSDP):
     """SDP and one learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
 
     info = CATALOGUE["clip-ad-sdp-plus"]
+    Recipe: ClassVar[type[ClipAdSdpPlusRecipe]] = ClipAdSdpPlusRecipe
+    EMBEDDED: ClassVar[ClipAdSdpPlusRecipe] = ClipAdSdpPlusRecipe(size=256, layers=(2, 4, 6, 8))
     TRAINING = Training(epochs=5, batch_size=8, lr=1e-4, betas=(0.9, 0.999))
 
-    def __init__(self, backbone: Backbone, recipe: ClipAdSdpRecipe | None = None) -> None:
+    recipe: ClipAdSdpPlusRecipe
+
+    def __init__(self, backbone: Backbone, recipe: ClipAdSdpPlusRecipe | None = None) -> None:
         super().__init__(backbone, recipe)
         self.adapters = LinearAdapters(len(self.layers), backbone.width, backbone.embed_dim)
         self._known_texts = KnownTexts(self)
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Draws the adapters as PyTorch draws linear layers."""
-        self.adapters.reset(torch.Generator().manual_seed(seed))
+        """Sets the adapters to the recipe's start; random ones are drawn as PyTorch draws linear layers."""
+        self.adapters.start(self.recipe.start, self.backbone, seed)
 
     @property
     def training_request(self) -> Request:
@@ -83,7 +96,7 @@ class ClipAdSDPPlus(ClipAdSDP):
     # the authors' files
 
     @classmethod
-    def official_recipe(cls, state: Mapping[str, Any], recipe: ClipAdSdpRecipe) -> ClipAdSdpRecipe:
+    def official_recipe(cls, state: Mapping[str, Any], recipe: ClipAdSdpPlusRecipe) -> ClipAdSdpPlusRecipe:
         published.require_method(state, "clip-ad-sdp-plus")
         return recipe
 

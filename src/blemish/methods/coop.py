@@ -36,7 +36,7 @@ from blemish.errors import WeightsError
 from blemish.methods import recipes, weights
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
+from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
 from blemish.methods.recipes import Recipe, require
 from blemish.prompts.coop import PHRASES
 
@@ -248,7 +248,7 @@ class CoOp(Method):
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
         patches = self.backbone.project(features.taps[self.tap][:, 1:])
         probability = anomalous_probability(cosine_logits(patches, text, self.temperature))
-        maps = smooth(upsample(as_grid(probability, features.grid), self.recipe.size), self.recipe.sigma)
+        maps = upsample_smoothly(as_grid(probability, features.grid), self.recipe.size, self.recipe.sigma)
         return self.prediction(anomalous_probability(self.image_logits(features, text)), maps)
 
     def loss(

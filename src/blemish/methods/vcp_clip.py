@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
 from blemish.methods import recipes, vcp_clip_official
-from blemish.methods.adapters import LinearAdapters
+from blemish.methods.adapters import LinearAdapters, Start, linear_projection
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.losses import adapter_losses
@@ -58,6 +58,9 @@ class VcpClipRecipe(Recipe):
     """Weight of the raw map (Pre-VCP); the new map (Post-VCP) gets the rest."""
     sigma: float = 8.0
     """Gaussian smoothing of the map, in pixels; 0 for none."""
+    start: Start = "random"
+    """Where training starts: the paper's random values, or what CLIP gives by itself, with which few pictures suffice:
+    adapters at its own projection, sentences about an "object", texts that attend to the patches near them."""
     top_k: int = 2000
     """How many of each map's most anomalous pixels make the score, in a picture of 518 x 518 pixels."""
 
@@ -118,11 +121,18 @@ class VCPCLIP(Method):
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Draws the learnt parts as the code does; both scales start at ln(1 / 0.07)."""
+        """Sets the learnt parts to the recipe's start, drawn as the code does; both scales start at ln(1 / 0.07)."""
         generator = torch.Generator().manual_seed(seed)
         for part in (self.pre, self.deep, self.linear, self.post):
             if part is not None:
                 part.reset(generator)
+        if self.recipe.start == "projection":
+            ids = self.backbone.tokenize(["object"])
+            self.pre.stand_for(self.backbone.embed(ids[0, 1 : int(self.backbone.end_of_text(ids))]))
+            self.linear.follow(self.backbone)
+            self.post.follow(linear_projection(self.backbone))
+            if self.deep is not None:
+                self.deep.say_nothing()
         for scale in (self.raw_scale, self.new_scale):
             nn.init.constant_(scale, math.log(1 / 0.07))
 

@@ -17,6 +17,8 @@ M = TypeVar("M", bound=nn.Module)
 
 #: Heads of Post-VCP's attention.
 HEADS = 8
+#: How sharply texts attend where they start at CLIP's projection: this times a cosine, shared among the heads.
+SHARPNESS = 100.0
 
 
 class PreContext(nn.Module):
@@ -38,6 +40,14 @@ class PreContext(nn.Module):
         if self.conv is not None:
             _uniform(self.conv, generator)
         nn.init.trunc_normal_(self.query, generator=generator)
+
+    def stand_for(self, word: Tensor) -> None:
+        """Starts as the embeddings of a word's tokens (n, Wt), to which the picture adds nothing yet."""
+        places = torch.arange(len(self.query)).clamp_max(len(word) - 1)
+        with torch.no_grad():
+            self.query.copy_(word[places])
+        if self.conv is not None:
+            _zero(self.conv)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Embeddings (B, Wt), not normalised, to (B, r, Wt)."""
@@ -63,6 +73,10 @@ class DeepPrompts(nn.Module):
         nn.init.uniform_(self.tokens, -1, 1, generator=generator)
         self.norm.reset_parameters()
 
+    def say_nothing(self) -> None:
+        """Starts with tokens that are projected to zero, which hardly disturb the sentences."""
+        _zero(self.projection)
+
     def forward(self, sentences: int, *, learning: bool = False) -> Tensor:
         """(blocks, T, n, Wt); learning, each sentence has a dropout of its own in each block."""
         tokens: Tensor = self.projection(self.tokens).unsqueeze(1).expand(-1, sentences, -1, -1)
@@ -85,6 +99,19 @@ class PostContext(nn.Module):
         for module in self.children():
             _uniform(module, generator)
 
+    def follow(self, projection: Tensor) -> None:
+        """Starts with texts that ask for patches near them in the joint space, and become a mean of those.
+
+        Args:
+            projection: (E, D), the backbone's way into the joint space.
+        """
+        with torch.no_grad():
+            self.query.weight.copy_(SHARPNESS * projection.T / torch.linalg.matrix_norm(projection, 2))
+            for module in (self.key, self.value, self.out):
+                nn.init.eye_(module.weight)
+            for module in (self.query, self.key, self.value, self.out):
+                nn.init.zeros_(module.bias)
+
     def forward(self, text: Tensor, tokens: Tensor) -> Tensor:
         """Texts (B, 2, E), normalised, and raw tokens (B, 1 + N, D), class token first, to texts (B, 2, D), normalised.
 
@@ -92,7 +119,7 @@ class PostContext(nn.Module):
         keys' projection, and the patches through the values' only after they are mixed, which gives the same.
         """
         batch, states, width = len(text), text.shape[1], tokens.shape[-1]
-        key, value = self.key.weight.unflatten(0, (HEADS, -1)), self.value.weight.unflatten(0, (HEADS, -1))
+        key, value = (weight.view(HEADS, -1, width) for weight in (self.key.weight, self.value.weight))
         # heads first, for they have weights of their own: (heads, B * 2, ...)
         asked = self.query(text).view(batch * states, HEADS, -1).transpose(0, 1)
         constant = asked @ self.key.bias.view(HEADS, -1, 1)
@@ -111,6 +138,11 @@ class PostContext(nn.Module):
 def _undrawn(module: M) -> M:
     """A module that was made on no device: on a real one, PyTorch would draw from its global random state."""
     return module.to_empty(device="cpu")
+
+
+def _zero(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
 
 
 def _uniform(module: nn.Module, generator: torch.Generator) -> None:

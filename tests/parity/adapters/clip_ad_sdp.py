@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from cases import Array, Case, array
@@ -12,14 +12,16 @@ from adapters.april_gan import class_results, common, in_shape
 from blemish.clip import ImageFeatures
 from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe
 
+R = TypeVar("R", bound=ClipAdSdpRecipe)
+
 
 def outputs(case: Case) -> dict[str, Array]:
     return inference(case, ClipAdSDP(case.backbone, make_recipe(case)))[0]
 
 
-def make_recipe(case: Case) -> ClipAdSdpRecipe:
+def make_recipe(case: Case, kind: type[R] = ClipAdSdpRecipe) -> R:  # type: ignore[assignment]
     p = case.data["params"]
-    return ClipAdSdpRecipe(
+    return kind(
         size=p["image_size"],
         activation=case.data["activation"],
         layers=tuple(p["features_list"]),
