@@ -1,19 +1,25 @@
 """Train the methods that learn on the embedded backbone with synthetic auxiliary data, and judge them on more of it.
 
-    python pretraining/train_methods.py anomalyclip [METHOD ...] [--samples 3000] [--photos FOLDER ...]
+    python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 300] [--photos FOLDER ...]
 
-Writes `src/blemish/weights/METHOD.safetensors`. The papers' losses, optimizers and schedules are kept; only the
-recipe's sizes follow the small backbone (`Method.EMBEDDED`). All pictures are made here; those that judge come from
-another stream.
+Writes `src/blemish/weights/METHOD.safetensors` for each method (default: all that learn) as soon as it is trained. The
+losses and optimizers are the papers'; what the small backbone needs otherwise (sizes, where training starts, epochs,
+learning rate) is written in each method's `EMBEDDED` and `EMBEDDED_TRAINING`. The backbone sees every picture once, for
+all methods. All pictures are made here. Those that judge come from another stream; they choose the epoch that is kept
+and the rule for the image score, and are compared with `clip`, which learns nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
+import multiprocessing
+import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 
 import numpy as np
@@ -21,101 +27,186 @@ import torch
 from PIL import Image
 from pool import bundled_photos, load_photos, make_sample
 
-from blemish.clip import Backbone, load_backbone
-from blemish.methods import create, load_class, weights
+from blemish.clip import Computation, load_backbone
+from blemish.evaluation.plan import effective
+from blemish.methods import create, info, names, weights
 from blemish.methods.base import Method
 from blemish.metrics import auroc, pixel_metrics
-from blemish.training import Progress, Sample, train
+from blemish.training import Features, Progress, Sample, mask_tensor, train
 
-ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = Path(__file__).resolve().parent.parent / "src/blemish/weights"
 TRAIN_SEED, JUDGE_SEED = 20_001, 20_002
+BASELINE = "clip"
+#: Names that stay; pictures of all other things are called "object", since the texts of each name take their time.
+NAMES = 16
+#: Every so many-th pixel is enough to choose an epoch.
+STRIDE = 8
+
+Scores = dict[str, float]
 
 
-class Synthetic(Sequence[Sample]):
-    """`count` labelled pictures of one stream, made when they are asked for."""
-
-    def __init__(self, seed: int, count: int, photos: list[np.ndarray]) -> None:
-        self.seed, self.count, self.photos = seed, count, photos
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        image, mask, (name, _, kind, _) = make_sample(self.seed, index, self.photos)
-        if kind == "lost":  # a defect that the camera moved out of sight: neither normal nor defective
-            return self[index - 1] if index else Sample(Image.fromarray(image), None, 0, name)
-        return Sample(Image.fromarray(image), mask if mask.any() else None, int(mask.any()), name)
+def synthetic(seed: int, count: int, photos: list[np.ndarray]) -> list[Sample]:
+    """The first `count` pictures of a stream whose defects stayed in sight."""
+    with multiprocessing.Pool(initializer=_PHOTOS.extend, initargs=(photos,)) as pool:
+        drawn = pool.imap(partial(_drawn, seed), range(2 * count), chunksize=16)
+        kept = [sample for sample in drawn if sample is not None][:count]
+        pool.terminate()
+    common = {name for name, _ in Counter(sample.object for sample in kept).most_common(NAMES)}
+    return [sample if sample.object in common else sample._replace(object="object") for sample in kept]
 
 
-@torch.inference_mode()
-def judge(method: Method, samples: Sequence[Sample], batch: int = 16) -> dict[str, float]:
-    """Image AUROC by each rule for the image score, and pixel AUROC and AUPRO, on `samples`."""
-    rules: dict[str, list[float]] = {rule: [] for rule in method.recipe.image_scores}
-    masks, maps, labels = [], [], []
-    text = method.text_features(["object"])[0]
-    original = method.recipe
-    for start in range(0, len(samples), batch):
-        part = [samples[i] for i in range(start, min(start + batch, len(samples)))]
-        pixels = method.backbone.preprocess([s.image for s in part], method.computation.size)
-        features = method.backbone.encode_image(pixels, method.request, method.computation)
-        for rule, scores in rules.items():
-            method.recipe = replace(original, image_score=rule)
-            prediction = method.score(features, text)
-            scores += prediction.score.tolist()
+#: Of a process that draws.
+_PHOTOS: list[np.ndarray] = []
+
+
+def _drawn(seed: int, index: int) -> Sample | None:
+    image, mask, (name, _, kind, _) = make_sample(seed, index, _PHOTOS)
+    if kind == "lost":  # a defect that the camera moved out of sight: neither normal nor defective
+        return None
+    return Sample(Image.fromarray(image), mask if mask.any() else None, int(mask.any()), name)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What ranks methods: the features of judged pictures, masks (n, S, S) and labels (n,)."""
+
+    features: Features
+    masks: np.ndarray
+    labels: np.ndarray
+
+    def __call__(self, method: Method, *, briefly: bool = False) -> Scores:
+        """Image AUROC by each rule for the image score, pixel AUROC and, unless briefly, AUPRO."""
+        found, maps = self._predictions(method, STRIDE if briefly else 1)
+        scores = {f"image_auroc/{rule}": auroc(self.labels, values) for rule, values in found.items()}
+        if briefly:
+            return {**scores, "pixel_auroc": auroc(self.masks[:, ::STRIDE, ::STRIDE].ravel(), np.ravel(maps))}
+        pixel = pixel_metrics(list(self.masks), list(maps))
+        return {**scores, "pixel_auroc": pixel.auroc, "aupro": pixel.aupro}
+
+    @torch.inference_mode()
+    def _predictions(self, method: Method, stride: int, batch: int = 16) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Scores (n,) by rule, and maps."""
+        original, training = method.recipe, method.training
+        method.eval()
+        text = method.text_features(["object"])[0]
+        scores: dict[str, list[float]] = {rule: [] for rule in original.image_scores}
+        maps = []
+        for start in range(0, len(self.labels), batch):
+            rows = range(start, min(start + batch, len(self.labels)))
+            features = self.features.batch(rows, method.request)[0]
+            for rule in scores:
+                method.recipe = replace(original, image_score=rule)
+                prediction = method.score(features, text)
+                scores[rule] += prediction.score.tolist()
+            maps.append(prediction.map[:, ::stride, ::stride].numpy())
         method.recipe = original
-        labels += [s.label for s in part]
-        maps += list(prediction.map.numpy())
-        masks += [np.zeros(prediction.map.shape[1:], bool) if s.mask is None else np.asarray(s.mask) for s in part]
-    pixel = pixel_metrics(masks, maps)
-    result = {f"image_auroc/{rule}": auroc(np.array(labels), np.array(scores)) for rule, scores in rules.items()}
-    return {**result, "pixel_auroc": pixel.auroc, "aupro": pixel.aupro}
+        method.train(training)
+        return {rule: np.array(values) for rule, values in scores.items()}, np.concatenate(maps)
 
 
-def run(name: str, backbone: Backbone, samples: Sequence[Sample], judged: Sequence[Sample], epochs: int | None) -> None:
-    """Train, judge, keep with the rule for the image score that ranks the judged (synthetic) pictures best."""
-    method = create(name, backbone)
-    words = f"{len(samples)} synthetic pictures (pretraining/, stream {TRAIN_SEED})"
-    if method.info.trainable:
-        with tempfile.TemporaryDirectory() as out:
+def rule_of(scores: Scores) -> str:
+    """The rule for the image score that ranks best."""
+    rules = [name for name in scores if name.startswith("image_auroc/")]
+    return max(rules, key=lambda name: scores[name]).removeprefix("image_auroc/")
 
-            def told(p: Progress) -> None:
-                if p.done % 250 == 0 or p.done == p.total:
-                    loss = f" loss {p.losses['total']:.4f}" if p.losses else ""
-                    print(f"{name}: {p.stage} {p.done}/{p.total}{loss}", flush=True)
 
-            train(method, samples, epochs=epochs, out=out, trained_on=words, progress=told)
-    method.eval()
-    found = judge(method, judged)
-    print(name, json.dumps({k: round(v, 4) for k, v in found.items()}), flush=True)
-    if method.info.trainable:
-        method.recipe = replace(
-            method.recipe, image_score=max(method.recipe.image_scores, key=lambda rule: found[f"image_auroc/{rule}"])
-        )
-        print(f"{name}: image score by {method.recipe.image_score}", flush=True)
-        weights.save(
-            method, ROOT / "src/blemish/weights" / f"{name}.safetensors", trained_on=words, source="pretraining/"
-        )
+def quality(scores: Scores) -> float:
+    """What chooses an epoch: image and pixel AUROC count alike."""
+    return scores[f"image_auroc/{rule_of(scores)}"] + scores["pixel_auroc"]
+
+
+def learn(method: Method, features: Features, judge: Judge, epochs: int | None) -> int:
+    """Trains, and goes back to the epoch that the judged pictures like best. Returns its number, from 1."""
+    name, schedule, kept = method.info.name, method.schedule, []
+    assert schedule is not None
+    per_epoch = -(-len(features) // schedule.batch_size)
+    print(f"{name}: before training {_said(judge(method, briefly=True))}", flush=True)
+
+    def told(p: Progress) -> None:
+        if p.stage == "steps" and p.done % per_epoch == 0:
+            scores = judge(method, briefly=True)
+            state = {key: value.clone() for key, value in method.state_dict().items()}
+            kept.append((quality(scores), state))
+            print(f"{name}: epoch {p.done // per_epoch} loss {p.losses['total']:.4f} {_said(scores)}", flush=True)
+
+    train(method, features, epochs=epochs, progress=told)
+    best = max(range(len(kept)), key=lambda epoch: kept[epoch][0])
+    method.load_state_dict(kept[best][1])
+    return best + 1
+
+
+def _said(scores: Scores) -> str:
+    return json.dumps({key: round(value, 4) for key, value in scores.items()})
+
+
+def shared(methods: Sequence[Method], samples: Sequence[Sample], *, scoring: bool) -> Features:
+    """What all the methods need of the pictures, for training or for a score, computed once."""
+    requests = [method.request if scoring else method.training_request for method in methods]
+
+    def told(done: int, total: int, size: int) -> None:
+        if done in (0, total):
+            print(f"features: {done:,} of {total:,} pictures, {size / 1e9:.1f} GB", flush=True)
+
+    return Features(methods[0], samples, request=reduce(or_, requests), batch_size=16, told=told)
+
+
+def run(
+    methods: Sequence[Method], samples: Sequence[Sample], judged: Sequence[Sample], epochs: int | None, out: Path
+) -> bool:
+    """Trains methods that are computed alike, the first of them the baseline. Returns whether all are as good as it."""
+    baseline, *learners = methods
+    size = baseline.computation.size
+    masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in judged])
+    judge = Judge(shared(methods, judged, scoring=True), masks, np.array([s.label for s in judged]))
+    floor = judge(baseline)
+    print(f"{BASELINE} {_said(floor)}", flush=True)
+    features = shared(learners, samples, scoring=False)
+    fine = True
+    for method in learners:
+        start, name = time.monotonic(), method.info.name
+        epoch = learn(method, features, judge, epochs)
+        found = judge(method)
+        rule = rule_of(found)
+        method.recipe = replace(method.recipe, image_score=rule)
+        words = f"{len(samples)} synthetic pictures (pretraining/, stream {TRAIN_SEED}), {epoch} epochs"
+        weights.save(method, out / f"{name}.safetensors", trained_on=words, source="pretraining/")
+        print(f"{name} {_said(found)}", flush=True)
+        print(f"{name}: epoch {epoch}, image score by {rule}, {time.monotonic() - start:.0f} s", flush=True)
+        pairs = {"image AUROC": (f"image_auroc/{rule}", f"image_auroc/{rule_of(floor)}")}
+        pairs |= {"pixel AUROC": ("pixel_auroc",) * 2, "AUPRO": ("aupro",) * 2}
+        for what, (own, other) in pairs.items():
+            if found[own] < floor[other]:
+                fine = False
+                print(f"{name}: WORSE THAN {BASELINE} in {what}: {found[own]:.4f} < {floor[other]:.4f}", flush=True)
+    return fine
 
 
 def main() -> None:
-    a = argparse.ArgumentParser(description=__doc__)
-    a.add_argument("methods", nargs="+")
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
     a.add_argument("--backbone", default="embedded")
-    a.add_argument("--samples", type=int, default=3000)
-    a.add_argument("--judged", type=int, default=600)
-    a.add_argument("--epochs", type=int, help="default: the paper's")
+    a.add_argument("--samples", type=int, default=1000)
+    a.add_argument("--judged", type=int, default=300)
+    a.add_argument("--epochs", type=int, help="default: each method's own")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
+    a.add_argument("--out", type=Path, default=WEIGHTS, help="folder; default: where blemish looks for them")
     o = a.parse_args()
-    for name in o.methods:
-        load_class(name)
+    if idle := [name for name in o.methods if not info(name).trainable]:
+        a.error(f"{', '.join(idle)}: nothing to train")
+    start = time.monotonic()
     photos = load_photos(o.photos) + bundled_photos()
     backbone = load_backbone(o.backbone)
-    samples, judged = Synthetic(TRAIN_SEED, o.samples, photos), Synthetic(JUDGE_SEED, o.judged, photos)
-    judged = [judged[i] for i in range(len(judged))]
+    samples, judged = (synthetic(*each, photos) for each in ((TRAIN_SEED, o.samples), (JUDGE_SEED, o.judged)))
+    print(f"{o.samples:,} and {o.judged:,} pictures made in {time.monotonic() - start:.0f} s", flush=True)
+    alike: dict[Computation, list[Method]] = {}
     for name in o.methods:
-        run(name, backbone, samples, judged, o.epochs)
+        method = create(name, backbone)
+        alike.setdefault(effective(method.computation, backbone), []).append(method)
+    fine = [
+        run([create(BASELINE, backbone, {"size": computation.size}), *methods], samples, judged, o.epochs, o.out)
+        for computation, methods in alike.items()
+    ]
+    print(f"all done in {time.monotonic() - start:.0f} s" + ("" if all(fine) else f"; not all as good as {BASELINE}"))
 
 
 if __name__ == "__main__":

@@ -75,10 +75,16 @@ class AprilGAN(FewShotMethod):
     info = CATALOGUE["april-gan"]
     Recipe: ClassVar[type[AprilGanRecipe]] = AprilGanRecipe
     EMBEDDED: ClassVar[AprilGanRecipe] = AprilGanRecipe(
-        size=256, activation="checkpoint", layers=(2, 4, 6, 8), few_shot_layers=(2, 4, 6, 8)
+        size=256,
+        activation="checkpoint",
+        layers=(6, 8),
+        few_shot_layers=(2, 4, 6, 8),
+        temperature=0.07,
+        start="projection",
     )
     # 15 epochs on VisA; on MVTec AD the scripts train for 3, with mosaics
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
+    EMBEDDED_TRAINING = Training(epochs=6, batch_size=8, lr=1e-4, betas=(0.5, 0.999))
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
     recipe: AprilGanRecipe

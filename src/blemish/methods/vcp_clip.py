@@ -83,10 +83,18 @@ class VCPCLIP(Method):
     info = CATALOGUE["vcp-clip"]
     Recipe: ClassVar[type[VcpClipRecipe]] = VcpClipRecipe
     EMBEDDED: ClassVar[VcpClipRecipe] = VcpClipRecipe(
-        size=256, activation="checkpoint", layers=(2, 4, 6, 8), total_d_layer_len=3, sigma=4.0
+        size=256,
+        activation="checkpoint",
+        layers=(6, 8),
+        prompt_len=1,
+        total_d_layer_len=3,
+        alpha=0.7,
+        sigma=4.0,
+        start="projection",
     )
     # for the weights trained on VisA; those on MVTec AD were trained with half of this learning rate
     TRAINING = Training(epochs=10, batch_size=32, lr=4e-5, betas=(0.5, 0.999))
+    EMBEDDED_TRAINING = Training(epochs=5, batch_size=16, lr=4e-5, betas=(0.5, 0.999))
     TEMPERATURE_LR: ClassVar[float] = 0.01
     PAPER_SIZE: ClassVar[int] = 518
     PROMPTS: ClassVar[PromptSet] = GOOD_DAMAGED
