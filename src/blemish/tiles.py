@@ -28,55 +28,16 @@ from torch.nn import functional
 
 from blemish.bands import open_bands
 from blemish.detection import Timing
-from blemish.errors import PictureError, UsageError
+from blemish.errors import PictureError
 from blemish.pictures import Picture, PictureSource, read_picture
+from blemish.tiling import OVERLAP, Span, Tiling
 
 #: A map of a tiled picture holds at most about so many values: 64 MiB, finer than any backbone's patches.
 MAP_PIXELS = 16_777_216
-#: The overlap unless told otherwise.
-OVERLAP = 0.25
-#: The largest overlap; beyond it tiles multiply and say nothing new.
-MOST = 0.75
-#: The smallest side of a tile, in pixels.
-LEAST = 16
 
-Span = tuple[int, int]
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Tiling:
-    """How pictures are cut.
-
-    Attributes:
-        side: of the square tiles, in pixels of the picture.
-        overlap: of neighbours, as a fraction of the side; at least so much, as tiles are spread evenly.
-
-    Raises:
-        UsageError: one of them is out of range.
-    """
-
-    side: int
-    overlap: float = OVERLAP
-
-    def __post_init__(self) -> None:
-        if isinstance(self.side, bool) or not isinstance(self.side, int) or self.side < LEAST:
-            raise UsageError(f"a tile is at least {LEAST} pixels wide, not {self.side}")
-        if not 0 <= self.overlap <= MOST:
-            raise UsageError(f"the overlap of tiles is a fraction of their side from 0 to {MOST}, not {self.overlap}")
-
-    @property
-    def ramp(self) -> int:
-        """Pixels over which a tile fades in and out."""
-        return round(self.side * self.overlap)
-
-    def spans(self, length: int) -> tuple[Span, ...]:
-        """Where tiles lie along a side of the picture: (start, end) each, all equally long, spread evenly."""
-        if length <= self.side:
-            return ((0, length),)
-        count = 1 + math.ceil((length - self.side) / (self.side - self.ramp))
-        starts = [(length - self.side) * number // (count - 1) for number in range(count)]
-        return tuple((start, start + self.side) for start in starts)
+__all__ = ["MAP_PIXELS", "OVERLAP", "Axis", "Canvas", "Piece", "Tiling", "batched", "cut", "resize"]
 
 
 class Axis:
@@ -172,6 +133,7 @@ class Canvas:
         self.timing = Timing()
         self.notes: tuple[str, ...] = ()
         self._todo = len(self.across.spans) * len(self.down.spans)
+        self._whole = self.step == self._todo == 1
         self._map: Tensor | None = None
         self._shown = shown if self.step == 1 else None
         self._drawn = self.down.cells if self._shown is not None else 0
@@ -191,7 +153,7 @@ class Canvas:
     def map(self) -> Tensor:
         """The anomaly map so far, (ceil(height / step), ceil(width / step)) float32."""
         assert self._map is not None
-        return self._map
+        return resize(self._map, self.down.length, self.across.length) if self._whole else self._map
 
     def take(self) -> Tensor:
         """Hand over the map, which the canvas keeps no longer: a batch of large ones would fill the memory."""
@@ -224,8 +186,8 @@ class Canvas:
             self.score = worst
         self.timing = self.timing + timing
         row, column = place
-        if self.step == len(self.across.spans) == len(self.down.spans) == 1:
-            self._map = resize(tile, self.down.length, self.across.length)
+        if self._whole:
+            self._map = tile  # brought to the picture's size when it is asked for: that may be in another thread
             return
         if self._map is None:
             self._map = torch.zeros(self.down.cells, self.across.cells)

@@ -94,9 +94,11 @@ def detect(
         raise UsageError("say which pictures, before --reference: all words after it are reference pictures")
 
     from blemish.pictures import MAX_PIXELS, find_pictures
-    from blemish.tiles import OVERLAP
+    from blemish.tiling import OVERLAP, Tiling
 
     limit, overlap = MAX_PIXELS if max_pixels is None else max_pixels, OVERLAP if overlap is None else overlap
+    if tile is not None:
+        Tiling(tile, overlap)  # complains now, and not when all is loaded
     exported = None
     if model is not None:
         from blemish.export import load_exported
