@@ -5,8 +5,10 @@
 Solar cells and textiles come from packages (`pip install 'blemish[demo]'`); each DIR holds MVTec-like sets
 (`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They judge finished models; nothing
 is trained, tuned or chosen on them. All is measured as `blemish evaluate --dataset folder --data DIR --methods all`
-measures it: every set is a category. Methods without weights for the backbone are named as missing. The floors:
-`random weights` is the same architecture, untrained, asked as `clip` asks; `patch outliers` is `patch_outliers.py`.
+measures it: every set is a category. Methods without weights for the backbone are named as missing. A method that looks
+through windows (winclip) costs as much as a dozen others: it is measured on --few pictures of each set, drawn at
+random. The floors: `random weights` is the same architecture, untrained, asked as `clip` asks; `patch outliers` is
+`patch_outliers.py`.
 
 Scores, tables, JSON and a report lie in --out; the same command goes on from there after an interruption. `--write`
 puts the tables between the markers in README.md and the model card, and the numbers into benchmarks/dev_sets.json.
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLES = (ROOT / "README.md", ROOT / "src" / "blemish" / "weights" / "embedded" / "README.md")
 NUMBERS = ROOT / "benchmarks" / "dev_sets.json"
 BEGIN, END = "<!-- dev sets: begin -->", "<!-- dev sets: end -->"
+FEW = 80
 RANDOM, OUTLIERS = "random weights", "patch outliers"
 
 
@@ -69,31 +72,37 @@ def random_backbone(like: Backbone, seed: int = 0) -> Backbone:
     return Backbone(model, like.tokenizer, name="random")
 
 
-def rank_outliers(record: Record, dataset: Dataset, options: Options) -> None:
+def rank_outliers(record: Record, dataset: Dataset, options: Options, facts: Mapping[str, Any]) -> Evaluation:
     """Score and measure with `patch_outliers`; sets that are finished are taken over."""
-    with progress(len(dataset), OUTLIERS) as advance:
-        for category in dataset.categories:
-            samples = dataset.of(category)
+    categories = {category: dataset.of(category) for category in dataset.categories}
+    with progress(len(dataset), OUTLIERS) as advance, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for category, samples in categories.items():
             found = record.finished.get((OUTLIERS, category))
             if found is not None and found.digest == digest(record, OUTLIERS, samples):
                 continue
-            for sample in samples:
-                values = patch_outliers(sample.picture().image)
+            maps = pool.map(lambda sample: patch_outliers(sample.picture().image), samples)
+            for sample, values in zip(samples, maps, strict=True):
                 peak = float(values.max())
                 record.write_map(OUTLIERS, sample, values)
                 record.add(OUTLIERS, sample, Entry(peak, peak, None, (sample.path.stat().st_size, 0, OUTLIERS, "")))
                 advance()
             record.finish(OUTLIERS, category, measured(record, OUTLIERS, None, category, samples, options, Masks()))
             record.drop_maps(OUTLIERS, category)
+    return evaluation(record, dataset, categories, [OUTLIERS], options, {}, facts)
 
 
-def evaluated(dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int) -> Evaluation:
+def evaluated(
+    dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int, few: int
+) -> Evaluation:
     """Everything in one result: the methods that are there, sharing passes, and both floors."""
     detectors, left_out = detectors_of(methods, backbone)
     for name, reason in left_out.items():
         note(f"{name} is left out: {reason}.")
     device, clip = next(iter(detectors.values())).device, load_class("clip")
     floor = Detector(TorchEngine(create("clip", random_backbone(backbone), recipe=clip.EMBEDDED), device=device))
+    dear = {name: one for name, one in detectors.items() if few and one.method.request.windows}
+    rest = {name: one for name, one in detectors.items() if name not in dear}
+    groups = [(rest, dataset), (dear, draw(dataset, few, seed) if few else dataset), ({RANDOM: floor}, dataset)]
     options = Options(seed=seed)
     facts: dict[str, Any] = {
         "dataset_title": "Real pictures",
@@ -109,18 +118,22 @@ def evaluated(dataset: Dataset, backbone: Backbone, methods: Sequence[str], out:
         "made": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     with Record(out, dataset.root) as record:
-        runs = [Run(dataset, part, record, options, facts) for part in (detectors, {RANDOM: floor})]
-        for run, label in zip(runs, ("methods", RANDOM), strict=True):
-            with progress(run.todo, label) as advance:
-                run.execute(advance)
-        rank_outliers(record, dataset, options)
-        told = [run.facts() for run in runs]
-        facts = {**told[0], "methods": {**told[0]["methods"], **told[1]["methods"]}}
-        failed = {**runs[0].failed, **runs[1].failed}
-        names = [*detectors, RANDOM, OUTLIERS]
-        result = evaluation(record, dataset, runs[0].categories, names, options, failed, facts)
-        # The paper's rule over a whole set is another question than the rest of the table answers.
-        result = replace(result, rows=tuple(row for row in result.rows if row.scores == "picture"))
+        parts = []
+        for members, pictures in groups:
+            if members:
+                run = Run(pictures, members, record, options, facts)
+                with progress(run.todo, ", ".join(members)) as advance:
+                    parts.append(run.execute(advance))
+        parts.append(rank_outliers(record, dataset, options, facts))
+        told = {name: made for part in parts for name, made in part.facts.get("methods", {}).items()}
+        result = Evaluation(
+            # The paper's rule over a whole set is another question than the rest of the table answers.
+            rows=tuple(row for part in parts for row in part.rows if row.scores == "picture"),
+            published=(),
+            failed=tuple(failure for part in parts for failure in part.failed),
+            facts={**parts[0].facts, "methods": told},
+            folder=out,
+        )
         tables.write(result, out)
         write_report(result, record, dataset)
     return result
@@ -132,7 +145,7 @@ def to_markdown(result: Evaluation) -> str:
     names = list(dict.fromkeys(row.method for row in result.rows))
     sets = [*result.categories, "mean"]
     masked = [name for name in sets if rows[names[0], name].pixel_categories]
-    sizes = {name: f"{name} ({rows[names[0], name].pictures:,})" for name in sets[:-1]}
+    sizes = {name: f"{name} ({max(rows[one, name].pictures for one in names):,})" for name in sets[:-1]}
     facts = result.facts
     parts = [
         f"blemish {facts['version']}, backbone {facts['backbone']} ({facts['backbone_fingerprint']}), "
@@ -161,8 +174,14 @@ def _table(
     head: Sequence[str], rows: Mapping[tuple[str, str], Row], names: Sequence[str], cells: Sequence[tuple[str, str]]
 ) -> str:
     lines = [head, ["---", *["---:"] * len(cells)]]
-    lines += [[f"`{name}`", *(_cell(rows[name, s], metric) for metric, s in cells)] for name in names]
+    lines += [[_named(name, rows), *(_cell(rows[name, s], metric) for metric, s in cells)] for name in names]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _named(name: str, rows: Mapping[tuple[str, str], Row]) -> str:
+    """The method, and of how many pictures its numbers are, where these are fewer than the others'."""
+    own, most = rows[name, "mean"].pictures, max(row.pictures for row in rows.values())
+    return f"`{name}`" if own == most else f"`{name}` ({own:,} pictures)"
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -190,7 +209,8 @@ def main() -> None:
     a.add_argument("--backbone", default="embedded")
     a.add_argument("--out", type=Path, default=ROOT / "runs" / "dev_sets", help="folder for scores, tables and report")
     a.add_argument("--limit", type=int, help="at most so many pictures of each set, to try the command")
-    a.add_argument("--seed", type=int, default=0, help="of the bootstrap, and of --limit's draw")
+    a.add_argument("--few", type=int, default=FEW, help=f"pictures of each set for winclip; 0 = all (default {FEW})")
+    a.add_argument("--seed", type=int, default=0, help="of the bootstrap, and of what is drawn")
     a.add_argument("--write", action="store_true", help="put the tables into the README and the model card")
     o = a.parse_args()
     try:
@@ -198,7 +218,7 @@ def main() -> None:
             raise UsageError("numbers of a few pictures are not to be published: leave out --limit or --write")
         dataset = draw(gathered(o.folders), o.limit, o.seed)
         note(f"{count(len(dataset), 'picture')} in {count(len(dataset.categories), 'set')}")
-        result = evaluated(dataset, load_backbone(o.backbone), o.methods.split(","), o.out, o.seed)
+        result = evaluated(dataset, load_backbone(o.backbone), o.methods.split(","), o.out, o.seed, o.few)
         block = to_markdown(result)
         print(block)
         for failure in result.failed:

@@ -32,8 +32,9 @@ def test_from_pictures_to_tables(dev_sets: ModuleType, tiny_backbone: Path, tmp_
     tree.build(tmp_path / "data")
     shutil.rmtree(tmp_path / "data" / "mug" / "ground_truth")
     dataset, backbone = read("folder", tmp_path / "data"), load_backbone(str(tiny_backbone))
-    result = dev_sets.evaluated(dataset, backbone, ["clip", "clip-ad"], tmp_path / "out", 0)
-    names = ["clip", "clip-ad", "random weights", "patch outliers"]
+    wanted = (dataset, backbone, ["winclip", "clip", "clip-ad"], tmp_path / "out", 0, 4)
+    result = dev_sets.evaluated(*wanted)
+    names = ["clip", "clip-ad", "winclip", "random weights", "patch outliers"]
     assert list(dict.fromkeys(row.method for row in result.rows)) == names
     for row in result.rows:
         assert row.image_auroc_low <= row.image_auroc <= row.image_auroc_high
@@ -49,9 +50,10 @@ def test_from_pictures_to_tables(dev_sets: ModuleType, tiny_backbone: Path, tmp_
         "| pixels | cup, AUROC | cup, AUPRO | mean, AUROC | mean, AUPRO |",
     ]
     for name in names:
-        assert text.count(f"\n| `{name}` | ") == 3
+        fewer = " (8 pictures)" if name == "winclip" else ""
+        assert text.count(f"\n| `{name}`{fewer} | ") == 3
     lines = (tmp_path / "out" / "scores.jsonl").read_text()
-    again = dev_sets.evaluated(dataset, backbone, ["clip", "clip-ad"], tmp_path / "out", 0)
+    again = dev_sets.evaluated(*wanted)
     assert again.rows == result.rows
     assert (tmp_path / "out" / "scores.jsonl").read_text() == lines  # nothing was scored twice
 
