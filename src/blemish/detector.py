@@ -66,6 +66,11 @@ class Scored:
     finish: Callable[[], tuple[Picture, Detection]]
     """Makes the detection; once, in any thread."""
 
+    @property
+    def pixels(self) -> int:
+        """Values that the map will hold."""
+        return self.canvas.across.cells * self.canvas.down.cells
+
 
 def load(
     method: str = "anomalyclip",

@@ -9,19 +9,20 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blemish.behind import Behind, Rest
 from blemish.cli import EXIT_FAILED, EXIT_OK
 from blemish.cli.console import columns, count, note, print_json, progress, shown
+from blemish.cli.keep import Keeper, Name
 from blemish.cli.record import Record, State
 from blemish.cli.sources import absolute
 from blemish.detection import Detection
-from blemish.detector import Detector
+from blemish.detector import Detector, Scored
 from blemish.errors import BlemishError, PictureError
-from blemish.outputs.files import Writer, output_name
-from blemish.outputs.tables import COLUMNS, Key, error_row, input_key, row, settings_fingerprint
-from blemish.pictures import Picture
+from blemish.outputs.tables import COLUMNS, error_row, input_key, row, settings_fingerprint
 
 #: Rows of the ranking on a terminal; a pipe gets all.
 SHOWN = 25
@@ -66,7 +67,7 @@ class Job:
         start = time.perf_counter()
         try:
             if self.order.out is None:
-                self._do(pictures, None, None, {})
+                self._do(pictures, None)
             else:
                 self._do_and_keep(pictures, self.order.out)
         except KeyboardInterrupt:
@@ -88,53 +89,53 @@ class Job:
                 if not self.order.overwrite and states[path] == "same":
                     self._take_over(record, absolute(path))
             self._say(Counter(states.values()), out)
-            with Writer(out, self.order.kinds, root=self.order.root, resume=True) as writer:
-                self._do(todo, record, writer, keys)
+            with Keeper(out, self.order.kinds, self.order.root, record, keys) as keeper:
+                self._do(todo, keeper)
             record.close([form for form in self.order.formats if form in ("csv", "parquet")])
 
-    def _do(
-        self, pictures: Sequence[Path], record: Record | None, writer: Writer | None, keys: dict[str, Key | None]
-    ) -> None:
-        with progress(len(pictures), "scoring") as advance:
+    def _do(self, pictures: Sequence[Path], keeper: Keeper | None) -> None:
+        """Score pictures; what is made of one is drawn in a thread while the model is busy with the next ones."""
+        with progress(len(pictures), "scoring") as advance, Behind() as behind:
 
-            def fail(path: str | None, error: PictureError) -> None:
-                given = str(path)
-                self.failed.append((given, str(error)))
-                if record is not None:
-                    record.add_error(absolute(given), given, str(error))
-                if self.order.streams_json:
-                    print_json({"path": given, "error": str(error)})
+            def fail(path: str, error: PictureError) -> None:
+                self._fail(path, str(error), keeper)
                 advance()
 
-            stream = self.detector.stream(map(str, pictures), batch_size=self.order.batch_size, on_error=fail)
-            with contextlib.closing(stream):
-                for picture, detection in stream:
-                    self._keep(picture, detection, record, writer, keys)
-                    self.finished += 1
-                    advance()
+            def done(detection: Detection, line: dict[str, Any], name: Name | None, files: dict[str, Path]) -> None:
+                if keeper is not None and name is not None:
+                    line = keeper.note(detection, line, name, files)
+                self._tell(detection, line)
+                advance()
 
-    def _keep(
-        self,
-        picture: Picture,
-        detection: Detection,
-        record: Record | None,
-        writer: Writer | None,
-        keys: dict[str, Key | None],
-    ) -> None:
-        path = str(detection.path)
-        line = {**detection.to_dict(), "error": None}
-        if record is not None and writer is not None:
-            file = absolute(path)
-            key = keys[path] or (file, -1, -1, record.settings)  # it came into being after the list was made
-            plain = output_name(path, self.order.root).as_posix()
-            name = record.name(file, plain)
-            files = writer.write(detection, picture, name=None if name == plain else name)
-            line = record.add(line, key, name, files)
-        self.ranking.append((detection.score, path, detection.anomalous))
+            def draw(one: Scored, name: Name | None) -> Rest:
+                picture, detection = one.finish()
+                files = {} if keeper is None or name is None else keeper.draw(picture, detection, name)
+                return partial(done, detection, {**detection.to_dict(), "error": None}, name, files)
+
+            scored = self.detector.scored(
+                map(str, pictures),
+                batch_size=self.order.batch_size,
+                on_error=lambda path, error: behind.put(lambda: partial(fail, str(path), error)),
+            )
+            with contextlib.closing(scored):
+                for one in scored:
+                    name = None if keeper is None else keeper.name(str(one.canvas.path))
+                    behind.put(partial(draw, one, name), one.pixels)
+
+    def _fail(self, path: str, reason: str, keeper: Keeper | None) -> None:
+        self.failed.append((path, reason))
+        if keeper is not None:
+            keeper.record.add_error(absolute(path), path, reason)
+        if self.order.streams_json:
+            print_json({"path": path, "error": reason})
+
+    def _tell(self, detection: Detection, line: dict[str, Any]) -> None:
+        self.ranking.append((detection.score, str(detection.path), detection.anomalous))
         if self.order.streams_json:
             print_json(line)
         elif self.order.out is None and "csv" in self.order.formats:
             self.rows.append(row(detection))
+        self.finished += 1
 
     def _take_over(self, record: Record, file: str) -> None:
         """Count what an earlier run did as if it were done now."""
