@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, gaussian_matrix, smooth, upsample
+from blemish.methods.maps import (
+    anomalous_probability,
+    as_grid,
+    cosine_logits,
+    gaussian_matrix,
+    smooth,
+    upsample,
+    upsample_smoothly,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +41,16 @@ def test_smooth_is_exact_under_autocast() -> None:
         inside = smooth(maps, 4.0)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, smooth(maps, 4.0))
+
+
+@pytest.mark.parametrize(("grid", "size", "sigma"), [((16, 16), 256, 4.0), ((3, 5), 40, 8.0), ((37, 37), 518, 0.3)])
+def test_upsampling_and_smoothing_in_one(grid: tuple[int, int], size: int, sigma: float) -> None:
+    maps = torch.rand(3, *grid, generator=torch.Generator().manual_seed(0)) * 4
+    expected = smooth(upsample(maps, size), sigma)
+    torch.testing.assert_close(upsample_smoothly(maps, size, sigma), expected, rtol=0, atol=2e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(upsample_smoothly(maps, size, sigma), expected, rtol=0, atol=2e-6)
+    assert torch.equal(upsample_smoothly(maps, size, 0.0), upsample(maps, size))
 
 
 def test_cosines() -> None:

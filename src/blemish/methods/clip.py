@@ -22,7 +22,7 @@ from blemish.methods import recipes
 from blemish.methods.base import Method, Prediction, class_token
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.ensemble import mean_texts
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, smooth, upsample
+from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, upsample_smoothly
 from blemish.methods.recipes import Recipe, require
 from blemish.prompts import PromptSet
 from blemish.prompts.clip import TWO_PROMPTS
@@ -87,14 +87,13 @@ class Clip(Method):
         patches = (self.backbone.project(features.taps[Tap(layer)][:, 1:]) for layer in self.layers)
         return torch.stack([cosine_logits(p, text, self.recipe.temperature) for p in patches])
 
-    def raw_map(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """The layers' anomalous probabilities, summed and upsampled, before smoothing: (B, S, S)."""
+    def patch_map(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """The layers' anomalous probabilities, summed: (B, rows, columns)."""
         # softmax comes before upsampling; the sum may come before it, because upsampling is linear
-        patches = anomalous_probability(self.patch_logits(features, text)).sum(dim=0)
-        return upsample(as_grid(patches, features.grid), self.recipe.size)
+        return as_grid(anomalous_probability(self.patch_logits(features, text)).sum(dim=0), features.grid)
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
-        maps = smooth(self.raw_map(features, text), self.recipe.sigma)
+        maps = upsample_smoothly(self.patch_map(features, text), self.recipe.size, self.recipe.sigma)
         if self.recipe.image_score == "map":
             return self.prediction(None, maps)
         logits = cosine_logits(self.image_embedding(features), text, self.recipe.temperature)

@@ -36,7 +36,7 @@ def cosine_logits(features: Tensor, text: Tensor, temperature: float) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         rows = (features.unsqueeze(1) if single else features).float()
         # the product before the division: it is the features that are large
-        logits = rows @ text.float().mT / (torch.linalg.vector_norm(rows, dim=-1, keepdim=True) * temperature)
+        logits: Tensor = rows @ text.float().mT / (torch.linalg.vector_norm(rows, dim=-1, keepdim=True) * temperature)
     return logits.squeeze(1) if single else logits
 
 
@@ -105,6 +105,27 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
     rows, columns = _gaussian(height, float(sigma), maps.device), _gaussian(width, float(sigma), maps.device)
     with torch.autocast(maps.device.type, enabled=False):
         return rows @ maps @ columns.mT
+
+
+def upsample_smoothly(maps: Tensor, size: int, sigma: float) -> Tensor:
+    """`smooth(upsample(maps, size), sigma)`: (B, h, w) -> (B, size, size), float32.
+
+    Both act on each axis alone and are linear, so that one narrow matrix an axis does both.
+    """
+    if sigma == 0:
+        return upsample(maps, size)
+    height, width = maps.shape[-2:]
+    rows, columns = (_enlarging(length, size, float(sigma), maps.device) for length in (height, width))
+    with torch.autocast(maps.device.type, enabled=False):
+        return rows @ maps.float() @ columns.mT
+
+
+@lru_cache(maxsize=32)
+def _enlarging(length: int, size: int, sigma: float, device: torch.device) -> Tensor:
+    """(size, length): bilinear upsampling of one axis, then smoothing."""
+    # in float32, as `upsample` has it: where between two patches a pixel lies is rounded too
+    bilinear = F.interpolate(torch.eye(length).unsqueeze(0), size, mode="linear", align_corners=False)[0].T
+    return (torch.from_numpy(gaussian_matrix(size, sigma)) @ bilinear.double()).float().to(device)
 
 
 @lru_cache(maxsize=32)
