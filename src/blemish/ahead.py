@@ -56,12 +56,14 @@ def read_ahead(
         except Exception as error:  # the caller's: it is he who decides which of them end everything
             yield error
 
+    def all_pieces(source: S) -> list[T | BaseException]:
+        return list(pieces(source))
+
     def read() -> None:
         try:
             for source in sources:
                 if readers > 1:
-                    made = pool.submit(lambda source=source: list(pieces(source)))
-                    if not put(made):
+                    if not put(pool.submit(all_pieces, source)):
                         return
                 elif not all(put([piece]) for piece in pieces(source)):
                     return
