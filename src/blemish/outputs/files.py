@@ -30,6 +30,7 @@ from PIL import Image
 
 from blemish.detection import Detection, Region
 from blemish.errors import OutputError, UsageError
+from blemish.outputs import png
 from blemish.outputs.rle import encode_polygon
 
 if TYPE_CHECKING:
@@ -259,9 +260,11 @@ class Writer:
                 path,
             )
         form = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP", ".tiff": "TIFF"}[suffix]
-        # Level 1 costs a few percent of size and saves most of the time that PNG takes.
-        options: dict[str, Any] = {".png": {"compress_level": 1}, ".jpg": {"quality": 90}, ".webp": {"quality": 90}}
-        write_atomically(path, lambda stream: image.save(stream, form, **options.get(suffix, {})))
+        options: dict[str, Any] = {".jpg": {"quality": 90}, ".webp": {"quality": 90}}
+        if form == "PNG" and png.can_write(image):
+            write_atomically(path, lambda stream: png.write(image, stream))
+        else:
+            write_atomically(path, lambda stream: image.save(stream, form, **options.get(suffix, {})))
         return path
 
     def _append(self, stem: Path, detection: Detection) -> None:
