@@ -110,7 +110,7 @@ def test_only_anomalous_pictures_leaves_the_precision_metrics():
 @pytest.mark.parametrize(
     ("labels", "scores", "said"),
     [
-        ([0, 1], [0.1, math.nan], "finite"),
+        ([0, 1, 0], [0.1, math.nan, 1.0], r"scores must be finite.* 1 of 3 .* first at \[1\]"),
         ([0, 1], [0.1, math.inf], "finite"),
         ([0, 1, 1], [0.1, 0.2], "one shape"),
         ([0, 255], [0.1, 0.2], "hold 255"),

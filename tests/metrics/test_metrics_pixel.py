@@ -213,6 +213,7 @@ def test_without_anomalous_or_without_normal_pixels():
         (np.full((2, 3, 3), 255), np.zeros((2, 3, 3)), "threshold them first"),
         (np.full((2, 3, 3), 0.5), np.zeros((2, 3, 3)), "hold 0.5"),
         (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.nan), "map of picture 0 must be finite, but 4 of 4"),
+        ([None] * 3, [*np.zeros((2, 2, 2)), np.array([[0, 1], [np.inf, 2]])], r"picture 2 .* first at \[1, 0\]"),
         ([], [], "nothing to measure"),
         (None, np.zeros((2, 3, 3)), "masks must be one array per picture, not NoneType"),
         ([None], [[[1.0, 2.0], [3.0]]], "map of picture 0 cannot be read as an array"),

@@ -46,8 +46,11 @@ def as_scores(values: ArrayLike, what: str) -> Floats:
     narrow = size <= 4 if kind == "f" else size <= 2
     scores: Floats = array.astype(np.float32 if narrow else np.float64, copy=False)
     if not np.isfinite(scores).all():
-        bad = int(scores.size - np.count_nonzero(np.isfinite(scores)))
-        raise MetricInputError(f"{what} must be finite, but {bad} of {scores.size} values are nan or infinite.")
+        bad = np.argwhere(~np.isfinite(scores))
+        first = ", ".join(map(str, bad[0].tolist()))
+        raise MetricInputError(
+            f"{what} must be finite, but {len(bad)} of {scores.size} values are nan or infinite, first at [{first}]."
+        )
     return scores
 
 
