@@ -1,22 +1,25 @@
 """What an epoch costs when the backbone's features are kept: the first one computes them, the others only read.
 
-    python benchmarks/training_cache.py april-gan [METHOD ...] [--backbone embedded] [--samples 64] [--cache DIR]
+    python benchmarks/training_cache.py [METHOD ...] [--backbone embedded] [--samples 64] [--batch 8] [--cache DIR]
 
-Prints seconds of the first epoch (features and steps) and of a later one, and their ratio.
+Prints for each method (default: all that learn) seconds of the first epoch (features and steps) and of a later one, the
+median of some, their ratio, and what a picture's features take. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
 
 from blemish.clip import load_backbone
-from blemish.methods import create
-from blemish.training import Progress, Sample, train
+from blemish.methods import create, info, names
+from blemish.training import Features, Progress, Sample, train
 
 
 def plates(count: int) -> list[Sample]:
@@ -31,31 +34,36 @@ def plates(count: int) -> list[Sample]:
     return samples
 
 
-def measure(name: str, backbone: str, count: int, folder: str) -> tuple[float, float]:
-    """Seconds of the first and of the second epoch."""
+def measure(name: str, backbone: str, count: int, batch: int, folder: str, later: int) -> tuple[float, float, int]:
+    """Seconds of the first epoch, the median of the `later` ones, and bytes of all features."""
     method, ends = create(name, load_backbone(backbone)), []
-    per_epoch = -(-count // 8)
+    per_epoch = -(-count // batch)
 
     def told(progress: Progress) -> None:
         if progress.stage == "steps" and progress.done % per_epoch == 0:
             ends.append(time.perf_counter())
 
+    samples = plates(count)
+    size = Features(method, samples, cache=False).size()
     start = time.perf_counter()
-    train(method, plates(count), epochs=2, batch_size=8, cache=folder, progress=told)
-    return ends[0] - start, ends[1] - ends[0]
+    train(method, samples, epochs=1 + later, batch_size=batch, cache=folder, progress=told)
+    return ends[0] - start, statistics.median(b - a for a, b in pairwise(ends)), size
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="+")
+    parser.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
     parser.add_argument("--backbone", default="embedded")
     parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--later", type=int, default=3, help="later epochs, of which the median counts")
     parser.add_argument("--cache")
-    arguments = parser.parse_args()
-    for name in arguments.methods:
-        with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
-            first, later = measure(name, arguments.backbone, arguments.samples, folder)
-        print(f"{name}: first epoch {first:.2f} s, later {later:.2f} s: {later / first:.1%}")
+    o = parser.parse_args()
+    for name in o.methods:
+        with tempfile.TemporaryDirectory(dir=o.cache) as folder:
+            first, later, size = measure(name, o.backbone, o.samples, o.batch, folder, o.later)
+        kept = f"{size / o.samples / 1e6:.2f} MB a picture"
+        print(f"{name}: first epoch {first:.2f} s, later {later:.2f} s: {later / first:.1%}; {kept}", flush=True)
 
 
 if __name__ == "__main__":

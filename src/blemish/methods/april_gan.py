@@ -39,6 +39,7 @@ from blemish.methods.maps import (
     min_max,
     nearest_distance,
     probability_map,
+    smooth,
     upsample,
 )
 from blemish.methods.recipes import Recipe, require
@@ -61,12 +62,15 @@ class AprilGanRecipe(Recipe):
     few_shot_layers: tuple[int, ...] = (6, 12, 18, 24)
     """Layers whose patches are matched with references."""
     temperature: float = 0.01
+    sigma: float = 0.0
+    """Gaussian smoothing of the map, in pixels; the paper has none."""
     start: Start = "random"
     """Where training starts: the paper's random adapters, or CLIP's own projection, with which few pictures suffice."""
 
     def check(self) -> None:
         super().check()
         require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
+        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
 
 
 class AprilGAN(FewShotMethod):
@@ -80,6 +84,7 @@ class AprilGAN(FewShotMethod):
         layers=(6, 8),
         few_shot_layers=(2, 4, 6, 8),
         temperature=0.07,
+        sigma=4.0,
         start="projection",
     )
     # 15 epochs on VisA; on MVTec AD the scripts train for 3, with mosaics
@@ -167,8 +172,8 @@ class AprilGAN(FewShotMethod):
         """
         picture, maps = self.text_score(features, text), torch.stack(self.layer_maps(features, text)).sum(dim=0)
         if memory is None:
-            return self.prediction(picture, maps)
-        maps = maps + torch.stack(self.distance_maps(features, memory)).sum(dim=0)
+            return self.prediction(picture, smooth(maps, self.recipe.sigma))
+        maps = smooth(maps + torch.stack(self.distance_maps(features, memory)).sum(dim=0), self.recipe.sigma)
         peak = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
         return self.prediction((picture + peak) / 2, maps, self.few_shot_map_range)
 

@@ -88,8 +88,8 @@ class VCPCLIP(Method):
         layers=(6, 8),
         prompt_len=1,
         total_d_layer_len=3,
-        alpha=0.7,
-        sigma=4.0,
+        alpha=0.8,
+        sigma=3.0,
         start="projection",
     )
     # for the weights trained on VisA; those on MVTec AD were trained with half of this learning rate
