@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +170,19 @@ def test_frames_hold_the_rows(data: Path, backbone: Backbone, name: str) -> None
     assert frame.shape[0] == len(result.rows) == 3
     assert list(frame["category"]) == ["grid", "metal_nut", "mean"]
     assert float(frame["image_auroc"][0]) == result.rows[0].image_auroc
+
+
+def test_frames_are_made_of_plain_columns(tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_category(tmp_path, "alien", masks=False)
+    result = evaluate(tmp_path, backbone, methods=["clip"])
+    for name in ("pandas", "polars"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(DataFrame=list))
+        first, mean = getattr(result, f"to_{name}")()
+        assert set(first) == {f.name for f in dataclasses.fields(result.rows[0])}
+        assert (first["method"], first["category"], first["mean"], mean["mean"]) == ("clip", "alien", False, True)
+        assert first["image_auroc"] == result.rows[0].image_auroc
+        assert {type(value) for value in first.values()} <= {str, bool, int, float}
+        assert "pixel_aupro: it is not known where" in first["undefined"]
 
 
 def test_how_wrong_a_score_is() -> None:
