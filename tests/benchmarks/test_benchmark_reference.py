@@ -1,0 +1,31 @@
+"""What speed is compared with computes the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from blemish.clip import load_backbone
+from blemish.engine import TorchEngine
+from blemish.methods import create, load_class
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.mark.parametrize("name", ["anomalyclip", "clip", "april-gan"])
+@pytest.mark.parametrize("embedded", [True, False])
+def test_the_reference_is_the_same_computation(name: str, embedded: bool, tiny_backbone, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import reference
+
+    backbone = load_backbone("embedded" if embedded else str(tiny_backbone))
+    method = create(name, backbone, recipe=load_class(name).EMBEDDED if embedded else None)
+    engine, tower = TorchEngine(method), reference.Tower(backbone, method)
+    pixels = torch.randn(2, 3, engine.size, engine.size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = reference.run(method, tower, pixels, method.text_features(["object"])[0])
+    found = engine.run(pixels, "object").prediction
+    torch.testing.assert_close(found.score, expected.score, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.map, expected.map, atol=1e-4, rtol=0)
