@@ -109,7 +109,7 @@ MEDICAL = (
         counts={"test": Counts(100, 100)},
         counts_source=_LISTS,
         use=_TEST,
-        aliases=("head_ct", "HeadCT_anomaly_detection"),
+        aliases=("head_ct", "HeadCT_anomaly_detection", "Head CT hemorrhage"),
         notes="The prompts' name is CLIP-AD's.",
     ),
     DatasetInfo(
@@ -166,7 +166,7 @@ MEDICAL = (
         categories=("chest",),
         counts_source="Kaggle: 10,192 of 21,165 are normal now, 1,341 of 2,905 at first; what was scored is not known",
         use="tested by AnomalyCLIP on a copy of its own",
-        aliases=("covid", "COVID-19_Radiography_Dataset"),
+        aliases=("covid", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"),
         notes="masks/ in the current release marks lungs, not anomalies: not read.",
     ),
     DatasetInfo(
@@ -199,7 +199,7 @@ MEDICAL = (
         counts={"test": Counts(0, 379)},
         counts_source=_LISTS,
         use=_TEST,
-        aliases=("isbi", "isic2016"),
+        aliases=("isbi", "isic2016", "ISBI2016_ISIC_Part1"),
     ),
     _polyps("cvc-colondb", "CVC-ColonDB", 380, aliases=("colondb",), use="tested; AdaCLIP and others train on it"),
     _polyps(
@@ -266,8 +266,8 @@ MEDICAL = (
         aliases=("tn3k-thyroid", "thyroid"),
         notes="Masks are JPEG: values near 0 that compression made count as anomalous, as in the papers' code.",
     ),
-    _bmad("Brain", "slices of brain MRI", 7500, Counts(640, 3075), masks=True, aliases=("brain bmad",)),
-    _bmad("Liver", "slices of liver CT", 1542, Counts(833, 660), masks=True, aliases=("liver bmad",)),
+    _bmad("Brain", "slices of brain MRI", 7500, Counts(640, 3075), masks=True, aliases=("brain bmad", "BraTS2021")),
+    _bmad("Liver", "slices of liver CT", 1542, Counts(833, 660), masks=True, aliases=("liver bmad", "LiverCT")),
     _bmad("RESC", "retinal OCT", 4297, Counts(1041, 764), masks=True, aliases=("resc", "retinaoct")),
     _bmad("OCT2017", "retinal OCT", 26315, None, masks=False, aliases=("oct17",)),
     _bmad("ChestXray", "chest X-ray pictures", 8000, None, masks=False, aliases=("rsna",)),

@@ -155,7 +155,7 @@ SURFACES = (
         counts={"test": Counts(387, 387)},
         counts_source="the crops in the lists of Bayes-PFL and MoECLIP; the original has 195 pictures, all defective",
         use=_VCP_USE,
-        aliases=("rsdds",),
+        aliases=("rsdds", "Rail Surface Defect Datasets"),
         notes="The folders of the original release are not known, so it is not read.",
     ),
     DatasetInfo(
@@ -179,7 +179,7 @@ SURFACES = (
         counts={"test": Counts(0, 394)},
         counts_source="the owner's page: 1,104 pictures, 394 of them annotated",
         use=_VCP_USE,
-        aliases=("bsdata",),
+        aliases=("bsdata", "Ball Screw Drive"),
         notes="Which pictures VCP-CLIP scored is not known.",
     ),
     DatasetInfo(
@@ -207,7 +207,7 @@ SURFACES = (
         counts={"test": Counts(952, 392)},
         counts_source="files of the owner's repository, which has no split",
         use="tested by SAA+ and others",
-        aliases=("magnetic tile", "magnetic-tile-defect-datasets"),
+        aliases=("magnetic tile", "Magnetic Tile Defects", "magnetic-tile-defect-datasets"),
         notes="No licence file; its README welcomes use with citation.",
     ),
     *(

@@ -37,7 +37,7 @@ class PixelBootstrap:
 
     Args:
         pixels: Of a picture's normal area, and of each anomalous region, at most so many pixels are kept, drawn at
-            random; the interval of a thousand pictures moves in its fourth digit by that.
+            random, which moves an interval over a hundred pictures by about a thousandth.
         seed: Of that draw, and of the resamples; equal seeds give equal intervals.
     """
 
