@@ -13,11 +13,12 @@ WORDS = (
 )
 
 
-def save_tiny_backbone(folder: Path, seed: int = 0) -> Path:
+def save_tiny_backbone(folder: Path, seed: int = 0, layers: tuple[int, int] = (24, 12)) -> Path:
     """Write a CLIPModel folder (config.json, model.safetensors, tokenizer files) with random weights.
 
-    As deep as ViT-L, so that the papers' recipes with their layers 6..24 fit, but with a grid of 7 x 7; the vision
-    tower is 32 wide, the text tower and the joint space 16 (equal, as in all of OpenAI's).
+    As deep as ViT-L (if `layers`, of the vision and the text tower, says no other), so that the papers' recipes with
+    their layers 6..24 fit, but with a grid of 7 x 7; the vision tower is 32 wide, the text tower and the joint space 16
+    (equal, as in all of OpenAI's).
     """
     import torch
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -49,14 +50,14 @@ def save_tiny_backbone(folder: Path, seed: int = 0) -> Path:
         text_config={
             **tower,
             "hidden_size": 16,
-            "num_hidden_layers": 12,
+            "num_hidden_layers": layers[1],
             "vocab_size": len(vocabulary),
             "max_position_embeddings": 128,
             "bos_token_id": start,
             "eos_token_id": end,
             "pad_token_id": end,
         },
-        vision_config={**tower, "num_hidden_layers": 24, "image_size": 518, "patch_size": 74},
+        vision_config={**tower, "num_hidden_layers": layers[0], "image_size": 518, "patch_size": 74},
         projection_dim=16,
     )
     torch.manual_seed(seed)

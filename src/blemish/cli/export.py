@@ -135,9 +135,8 @@ def _say(made: Exported) -> None:
     shown = count(parity.pictures, "picture") if parity.given else f"{parity.pictures} textures made at random"
     print(f"{sizes}: {source.method}{told} on the backbone {source.backbone} ({source.backbone_fingerprint}),")
     print(f"{made.header.precision}{fitted}; {made.backend}, fingerprint {made.fingerprint}.")
-    print(
-        f"In: image, (batch, 3, height, width) float32 RGB from 0 to 1, any size. Out: {', '.join(made.header.outputs)}."
-    )
+    outputs = ", ".join(made.header.outputs)
+    print(f"In: image, (batch, 3, height, width) float32 RGB from 0 to 1, any size. Out: {outputs}.")
     print(
         f"Largest difference from PyTorch on {shown}: score {parity.score:.2g}, map {parity.map:.2g} of its scale "
         f"(mean {parity.mean_map:.2g})."

@@ -83,6 +83,8 @@ def save(
         mask_threshold=detector.mask_threshold,
         calibration=len(calibrate),
     )
+    for one in (*calibrate, *check):  # a broken one is to be known before minutes of work, not after
+        read_picture(one, max_pixels=detector.max_pixels)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,16 +27,19 @@ def write(engine: TorchEngine, header: Header, path: Path, calibration: Calibrat
 
     whole = Whole(engine, header, resize=True)
     program = trace(whole)
-    with quiet(), torch.no_grad():
-        made: Any = torch.onnx.export(
-            program,
-            (),
-            input_names=[IMAGE],
-            output_names=list(header.outputs),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with quiet(), torch.no_grad():
+            made: Any = torch.onnx.export(
+                program,
+                (),
+                input_names=[IMAGE],
+                output_names=list(header.outputs),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise UsageError(f"ONNX has no operation for a step of {header.provenance.method}: try openvino") from error
     weights = sum(one.numel() * one.element_size() for one in whole.parameters())
     if weights >= LIMIT:
         raise OutputError(f"the detector is too large for an ONNX file ({weights / 1e9:.1f} GB): use OpenVINO", path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -28,8 +31,11 @@ def write(engine: TorchEngine, header: Header, path: Path, calibration: Calibrat
     """See `blemish.export.backends.Module`. OpenVINO's own Pillow filter is put before the graph."""
     whole = Whole(engine, header, resize=False)
     program = trace(whole)
-    with quiet(), torch.no_grad():
-        model = openvino.convert_model(program)
+    try:
+        with quiet(), torch.no_grad():
+            model = openvino.convert_model(program)
+    except RuntimeError as error:
+        raise UsageError(f"OpenVINO has no operation for a step of {header.provenance.method}: try onnx") from error
     model.reshape([-1, 3, header.size, header.size])
     for output, name in zip(model.outputs, header.outputs, strict=True):
         output.get_tensor().set_names({name})
@@ -74,7 +80,9 @@ def _quantised(model: Any, whole: Whole, calibration: Calibration) -> Any:
     known = {digest(one.numpy()) for one in linear_weights(whole)}
     known |= {digest(one.numpy().T) for one in linear_weights(whole)}
     others = [node.get_friendly_name() for node in model.get_ops() if not _is_linear(node, known)]
-    with quiet():
+    # its bars go where progress goes, and nowhere if that is no terminal: standard output is for results
+    bars = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    with quiet(), contextlib.redirect_stdout(bars):
         return nncf.quantize(
             model,
             nncf.Dataset(calibration),
