@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blemish import datasets
+from blemish.evaluation import _facts_of, draw
 from blemish.evaluation.published import best, compare, tables
 from blemish.evaluation.result import METRICS, Evaluation, Row
 from blemish.evaluation.tables import published, to_markdown
 from blemish.methods import METHODS
+from dataset_trees import TREES, picture
 
 FACTS: dict[str, Any] = {
     "dataset": "mvtec",
@@ -64,6 +68,39 @@ def test_another_backbone_gets_none() -> None:
     assert all(math.isnan(one.difference) and not one.same_backbone for one in found)
 
 
+def test_other_pictures_get_none() -> None:
+    rows = (row(), row(category="bottle"))
+    facts = {**FACTS, "partial": ["mean"]}
+    result = Evaluation(rows=rows, published=compare(rows, facts), failed=(), facts=facts, folder=None)
+    found = best(result.published)
+    mean, bottle = (found["anomalyclip", one, "image_auroc"] for one in ("mean", "bottle"))
+    assert math.isnan(mean.difference)
+    assert bottle.difference == pytest.approx(0.9 - bottle.published)
+    assert "other pictures" in {line[4] for line in published(result)[1]}
+    assert "do not compare" in to_markdown(result)
+
+
+def test_which_pictures_are_others(tmp_path: Path) -> None:
+    def partial(name: str, limit: int | None = None, **options: Any) -> list[str]:
+        facts = _facts_of(draw(datasets.read(name, tmp_path / name, **options), limit, 0), limit)
+        found: list[str] = facts["partial"]
+        return found
+
+    for tree in TREES:
+        if str(tree) in ("mvtec-release", "mpdd-release", "dagm-release", "folder-categories"):
+            tree.build(tmp_path / tree.name)
+    assert partial("mvtec") == ["bottle", "metal_nut", "mean"]  # five pictures of each
+    assert partial("dagm") == ["mean"]  # two of ten classes; how many pictures were published is not known
+    assert partial("dagm", limit=2) == ["Class1", "Class10", "mean"]
+    assert partial("folder") == []
+    for label, count in (("good", 32), ("hole", 69)):
+        for number in range(count):
+            shutil.copy(
+                tmp_path / "mpdd/tubes/test/good/000.png", tmp_path / f"mpdd/tubes/test/{label}/{number:03}.png"
+            )
+    assert partial("mpdd") == ["mean"]  # tubes are whole, five other categories are missing
+
+
 def test_categories_and_names() -> None:
     found = compare([row(category="metal_nut")], FACTS)
     assert {one.category for one in found} == {"metal_nut"}
@@ -85,3 +122,4 @@ def test_tables() -> None:
     _, body = published(result, means_only=True)
     assert body[0][:5] == ["anomalyclip", "image AUROC", "90.0", "91.5", "-1.5"]
     assert "200 steps" in to_markdown(result)
+    assert "do not compare" not in to_markdown(result)

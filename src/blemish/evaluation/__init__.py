@@ -32,7 +32,7 @@ from blemish.evaluation import tables
 from blemish.evaluation.again import measured_again
 from blemish.evaluation.measure import Aupro, Options
 from blemish.evaluation.record import Record, read_run
-from blemish.evaluation.result import METRICS, Comparison, Evaluation, Failure, Row
+from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
 from blemish.evaluation.run import Run
 from blemish.methods import info, names
 
@@ -161,7 +161,7 @@ def prepared(
     facts = {
         "command": _command(),
         "data": os.fspath(data),
-        **_facts_of(samples),
+        **_facts_of(samples, limit),
         "asked_categories": None if categories is None else list(categories),
         "limit": limit,
         "seed": seed,
@@ -306,7 +306,7 @@ def _command() -> str:
     return shlex.join(["blemish", *sys.argv[1:]]) if ours else "blemish.evaluate(...)"
 
 
-def _facts_of(dataset: Dataset) -> dict[str, Any]:
+def _facts_of(dataset: Dataset, limit: int | None) -> dict[str, Any]:
     known = datasets.info(dataset.name)
     return {
         "dataset": dataset.name,
@@ -314,6 +314,26 @@ def _facts_of(dataset: Dataset) -> dict[str, Any]:
         "dataset_names": [known.title, known.name, *known.aliases] if known.domain != "any" else [],
         "split": dataset.split,
         "layout": dataset.layout,
+        "partial": _partial(dataset, limit),
         "notes": [*dataset.notes, *(str(issue) for issue in dataset.issues[:20])],
         "issues": len(dataset.issues),
     }
+
+
+def _partial(dataset: Dataset, limit: int | None) -> list[str]:
+    """The categories, and "mean", that are not of the pictures that published numbers are of, as far as is known."""
+    known = datasets.info(dataset.name)
+
+    def other(samples: Sequence[Sample], published: datasets.Counts | None) -> bool:
+        anomalous = sum(sample.label for sample in samples)
+        pairs = (
+            ()
+            if published is None
+            else ((anomalous, published.anomalous), (len(samples) - anomalous, published.normal))
+        )
+        return any(there is not None and here != there for here, there in pairs) or (not pairs and limit is not None)
+
+    test = known.test_counts if dataset.split == "test" else {}
+    found = [one for one in dataset.categories if other(dataset.of(one), test.get(one))]
+    missing = set(known.categories) - set(dataset.categories)
+    return [*found, MEAN] if found or missing or other(dataset.samples, known.counts.get(dataset.split)) else found

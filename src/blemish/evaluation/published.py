@@ -1,7 +1,8 @@
 """Published numbers of the same methods on the same data, next to ours.
 
 They are facts read from papers, figures, logs and READMEs (`published.json`, each with its source), in percent. The
-AUPRO in them is the approximation in 200 steps. A difference is given only where the backbone is the same.
+AUPRO in them is the approximation in 200 steps. A difference is given only where the backbone is the same, and the
+pictures are as many as were published.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def compare(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[Comparison, 
     Args:
         rows: Of one data set. Where a method has set-wide scores, its image metrics are taken from these, since the
             paper's are.
-        facts: Of the run: "backbone" and "dataset_names" (everything that the data set is called).
+        facts: Of the run: "backbone", "dataset_names" (everything that the data set is called) and "partial" (the
+            categories, or "mean", whose pictures are not all there).
     """
     called = {_plain(name) for name in facts.get("dataset_names", ())}
-    backbone = _plain(str(facts.get("backbone", "")))
+    backbone, partial = _plain(str(facts.get("backbone", ""))), set(facts.get("partial", ()))
     rules = {row.method: "set-wide" for row in rows if row.scores == "set-wide"}
     found: list[Comparison] = []
     for row in rows:
@@ -54,7 +56,10 @@ def compare(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[Comparison, 
                 metrics = [
                     m for m in METRICS if m in numbers and row.scores == (wanted if m[:5] == "image" else "picture")
                 ]
-                found += [_comparison(row, metric, table, numbers[metric], backbone) for metric in metrics]
+                found += [
+                    _comparison(row, metric, table, numbers[metric], backbone, row.category not in partial)
+                    for metric in metrics
+                ]
     return tuple(sorted(found, key=_rank))
 
 
@@ -66,7 +71,9 @@ def best(published: Sequence[Comparison]) -> dict[tuple[str, str, str], Comparis
     return chosen
 
 
-def _comparison(row: Row, metric: str, table: Mapping[str, Any], value: float, backbone: str) -> Comparison:
+def _comparison(
+    row: Row, metric: str, table: Mapping[str, Any], value: float, backbone: str, whole: bool
+) -> Comparison:
     same = any(word in backbone for word in _BACKBONES.get(table["backbone"], ()))
     ours = getattr(row, metric)
     return Comparison(
@@ -75,9 +82,10 @@ def _comparison(row: Row, metric: str, table: Mapping[str, Any], value: float, b
         metric=metric,
         ours=ours,
         published=value / 100,
-        difference=ours - value / 100 if same else math.nan,
+        difference=ours - value / 100 if same and whole else math.nan,
         backbone=table["backbone"],
         same_backbone=same,
+        same_pictures=whole,
         trained_on=table["trained_on"],
         table=table["table"],
         source=table["source"],

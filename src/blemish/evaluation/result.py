@@ -121,9 +121,10 @@ class Comparison:
         metric: One of `METRICS`.
         ours: A fraction; nan where it is undefined.
         published: A fraction.
-        difference: ours - published; nan unless both are of one backbone.
+        difference: ours - published; nan unless both are of one backbone and of the same pictures.
         backbone: That the published number was made with.
         same_backbone: Whether it is ours.
+        same_pictures: Whether ours is of as many pictures; True where it is not known how many were published.
         trained_on: What the published weights were trained on.
         table: Where it was published.
         source: Where it was read.
@@ -140,6 +141,7 @@ class Comparison:
     difference: float
     backbone: str
     same_backbone: bool
+    same_pictures: bool
     trained_on: str
     table: str
     source: str
@@ -183,7 +185,7 @@ class Evaluation:
     def means(self) -> tuple[Row, ...]:
         """The mean rows, best image AUROC first; those without one last."""
         rows = [row for row in self.rows if row.mean]
-        return tuple(sorted(rows, key=lambda row: -1.0 if math.isnan(row.image_auroc) else row.image_auroc)[::-1])
+        return tuple(sorted(rows, key=lambda row: 1.0 if math.isnan(row.image_auroc) else -row.image_auroc))
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def to_markdown(result: Evaluation) -> str:
             parts += [f"## {TITLES[metric]} by category", _markdown(head, body)]
     head, body = published(result)
     if body:
-        parts += ["## Published numbers", _markdown(head, body), AUPRO_200]
+        parts += ["## Published numbers", _markdown(head, body), AUPRO_200, *caution(result)]
     parts += ["## How", *(f"- {line}" for line in provenance(result))]
     if missing := reasons(result):
         parts += ["## What is missing", *(f"- {line}" for line in missing)]
@@ -82,6 +82,8 @@ def show(result: Evaluation, console: Console) -> None:
     head, body = published(result, means_only=True)
     if body:
         table("Published numbers of the same methods, percent", head, body, words=2)
+        for sentence in caution(result):
+            console.print(f"{sentence}\n")
 
 
 def summary(result: Evaluation) -> str:
@@ -158,6 +160,13 @@ def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
+def caution(result: Evaluation) -> list[str]:
+    """What to say where ours are of other pictures than the published means; nothing where they are of the same."""
+    if all(one.same_pictures for one in result.published if one.category == MEAN):
+        return []
+    return ["These are not all the pictures (and only those) that the published means are of: do not compare them."]
+
+
 _PUBLISHED = ["method", "metric", "ours", "published", "difference", "backbone", "trained on", "table"]
 
 
@@ -173,7 +182,7 @@ def published(result: Evaluation, *, means_only: bool = False) -> tuple[list[str
 def _published_row(one: Comparison) -> list[str]:
     where = one.table + ("" if one.own else ", by others") + ("" if one.verified else ", quoted")
     name = one.method if one.category == MEAN else f"{one.method} {one.category}"
-    change = "other backbone" if not one.same_backbone else "-"
+    change = "other backbone" if not one.same_backbone else "-" if one.same_pictures else "other pictures"
     if not math.isnan(one.difference):
         change = f"{100 * one.difference:+.1f}"
     return [

@@ -312,7 +312,8 @@ def _published(result: Evaluation) -> str:
         return ""
     return (
         "<section><h2>Published numbers of the same methods</h2><p>In percent. A difference is given where the "
-        f"backbone is the same. {escape(tables.AUPRO_200)}</p>{_table(head, body)}</section>"
+        f"backbone is the same. {escape(' '.join([tables.AUPRO_200, *tables.caution(result)]))}</p>"
+        f"{_table(head, body)}</section>"
     )
 
 
