@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,9 +94,7 @@ def test_which_pictures_are_others(tmp_path: Path) -> None:
     assert partial("folder") == []
     for label, count in (("good", 32), ("hole", 69)):
         for number in range(count):
-            shutil.copy(
-                tmp_path / "mpdd/tubes/test/good/000.png", tmp_path / f"mpdd/tubes/test/{label}/{number:03}.png"
-            )
+            picture(tmp_path / f"mpdd/tubes/test/{label}/{number:03}.png")
     assert partial("mpdd") == ["mean"]  # tubes are whole, five other categories are missing
 
 
