@@ -47,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLES = (ROOT / "README.md", ROOT / "src" / "blemish" / "weights" / "embedded" / "README.md")
 NUMBERS = ROOT / "benchmarks" / "dev_sets.json"
 BEGIN, END = "<!-- dev sets: begin -->", "<!-- dev sets: end -->"
-FEW = 80
+FEW = 60
 RANDOM, OUTLIERS = "random weights", "patch outliers"
 
 
