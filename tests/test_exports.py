@@ -41,6 +41,7 @@ def test_unknown_name() -> None:
         "from blemish.cli import main; main(['--help'])",
         "from blemish.cli import main; main(['detect', '--help'])",
         "from blemish.cli import main; main(['evaluate', '--help'])",
+        "from blemish.cli import main; main(['export', '--help'])",
         "from blemish.cli import main; main(['methods'])",
         "from blemish.cli import main; main(['methods', '--json'])",
         "from blemish.cli import main; main(['detect', 'x.png', '--treshold', '1'])",

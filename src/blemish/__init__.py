@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blemish.detection import Detection, Provenance, Region
     from blemish.detector import Detector, load
     from blemish.evaluation import evaluate
+    from blemish.export import load_exported
     from blemish.pictures import Picture, find_pictures, read_picture
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _LAZY = {
     "evaluate": "blemish.evaluation",
     "find_pictures": "blemish.pictures",
     "load": "blemish.detector",
+    "load_exported": "blemish.export",
     "read_picture": "blemish.pictures",
 }
 
@@ -52,6 +54,7 @@ __all__ = [
     "evaluate",
     "find_pictures",
     "load",
+    "load_exported",
     "read_picture",
 ]
 

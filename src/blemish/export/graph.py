@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -95,7 +96,9 @@ def trace(whole: Whole) -> ExportedProgram:
     with torch.no_grad(), quiet():
         whole(image)  # constants that methods keep are then real tensors, not the tracer's
         try:
-            return torch.export.export(whole, (image,), dynamic_shapes={IMAGE: dynamic}, strict=False)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                # on a failure the tracer prints the whole graph
+                return torch.export.export(whole, (image,), dynamic_shapes={IMAGE: dynamic}, strict=False)
         except Exception as error:  # the tracer has no common base for what it cannot follow
             name = whole.header.provenance.method
             raise UsageError(
