@@ -226,6 +226,20 @@ def test_auto_precision_for_a_large_backbone(backbone: Backbone, monkeypatch) ->
         assert load("clip", backbone=backbone, device="cpu").provenance.precision == expected
 
 
+@pytest.mark.parametrize("units", [True, False])
+def test_auto_precision_of_windows(backbone: Backbone, paths: list[Path], monkeypatch, units: bool) -> None:
+    monkeypatch.setattr("blemish.detector._has_bfloat16_units", lambda device: units)
+    auto = load("winclip", backbone=backbone, device="cpu")
+    exact = load("winclip", backbone=backbone, device="cpu", precision="float32")
+    found, expected = auto.detect(paths[0]), exact.detect(paths[0])
+    assert auto.provenance.precision == ("float32, windows bfloat16" if units else "float32")
+    assert exact.provenance.precision == "float32"
+    assert found.score == expected.score  # of the whole picture
+    assert np.array_equal(found.anomaly_map, expected.anomaly_map) == (not units)
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, rtol=0, atol=0.02)
+    assert load("clip", backbone=backbone, device="cpu").provenance.precision == "float32"
+
+
 def test_a_picture_too_large_is_refused(backbone: Backbone, paths: list[Path]) -> None:
     with pytest.raises(PictureError, match="max_pixels"):
         load("clip", backbone=backbone, max_pixels=100, device="cpu").detect(paths[0])

@@ -22,7 +22,7 @@ from torch import Tensor
 from blemish.ahead import READERS, read_ahead
 from blemish.clip import Backbone, load_backbone
 from blemish.detection import Detection, Provenance, Timing
-from blemish.engine import Engine, TorchEngine
+from blemish.engine import Engine, Kind, TorchEngine
 from blemish.errors import PictureError, UsageError
 from blemish.methods import create, load_class
 from blemish.methods import weights as weight_files
@@ -98,8 +98,8 @@ def load(
         threshold: A picture with score >= threshold is anomalous. None gives no verdict.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        precision: Of the vision tower. "auto" is bfloat16 for a large backbone on hardware with matrix units for it,
-            else float32. Text features and scores are float32 always.
+        precision: Of the vision tower. "auto" is bfloat16, on hardware with matrix units for it, for a large backbone,
+            and for the windows of `winclip` on any; else float32. Text features and scores are float32 always.
         max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
             that can be read so, else the picture.
         references: Normal pictures of the object, for few-shot methods: a list of what `Detector.detect` takes, or one
@@ -132,11 +132,13 @@ def load(
                 f"{method} has learnt parts, and none are shipped for the backbone {tower.name}: "
                 "give its weights (a safetensors file or a published checkpoint), or choose a method without"
             )
+    kind, windows = _precisions(precision, tower, place)
     engine = TorchEngine(
         create(method, tower, weights=named),
         weights=None if named is None else named.name,
         device=place,
-        precision=_precision(precision, tower, place),
+        precision=kind,
+        windows=windows,
     )
     if references is not None:
         show(engine, references, max_pixels=max_pixels, tiling=tiling)
@@ -186,7 +188,7 @@ class Detector:
 
     @property
     def method(self) -> Method:
-        """The method. Raises UsageError for a detector that does not run in PyTorch, and so do the next two."""
+        """The method. Raises UsageError for a detector that does not run in PyTorch, and so do the next three."""
         return self._torch().method
 
     @property
@@ -198,6 +200,12 @@ class Detector:
     def device(self) -> torch.device:
         """Where the backbone is."""
         return self._torch().device
+
+    @property
+    def precisions(self) -> tuple[torch.dtype, torch.dtype]:
+        """Of the vision tower, and of windows."""
+        engine = self._torch()
+        return engine.precision, engine.windows
 
     def _torch(self) -> TorchEngine:
         if not isinstance(self.engine, TorchEngine):
@@ -346,11 +354,14 @@ def choose_device(name: str) -> torch.device:
     return place
 
 
-def _precision(asked: Precision, backbone: Backbone, device: torch.device) -> Literal["float32", "bfloat16", "float16"]:
+def _precisions(asked: Precision, backbone: Backbone, device: torch.device) -> tuple[Kind, Kind]:
+    """Of the vision tower, and of windows, which are a dozen times the work of the picture that they are cut from."""
     if asked != "auto":
-        return asked
+        return asked, asked
+    if not _has_bfloat16_units(device):
+        return "float32", "float32"
     size = sum(parameter.numel() for parameter in backbone.model.vision_model.parameters())
-    return "bfloat16" if size >= _LARGE and _has_bfloat16_units(device) else "float32"
+    return "bfloat16" if size >= _LARGE else "float32", "bfloat16"
 
 
 def _has_bfloat16_units(device: torch.device) -> bool:

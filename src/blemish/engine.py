@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from blemish.methods.base import FewShotMethod, Memory, Method, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+#: A precision of matrix products, by its name in PyTorch.
+Kind: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,11 @@ class TorchEngine:
         weights: Name of what the method learnt, for the provenance; None for a method without.
         device: Where it runs.
         precision: Of the vision tower's matrix products. Text features and scores are float32 always.
+        windows: The same for windows (WinCLIP's), where it is another.
+
+    Attributes:
+        precision: Of the vision tower.
+        windows: Of windows.
     """
 
     def __init__(
@@ -89,11 +98,15 @@ class TorchEngine:
         *,
         weights: str | None = None,
         device: torch.device | str = "cpu",
-        precision: Literal["float32", "bfloat16", "float16"] = "float32",
+        precision: Kind = "float32",
+        windows: Kind | None = None,
     ) -> None:
         self.method = method.to(device).eval()
         self.backbone = method.backbone.to(device).eval()
         self.device = torch.device(device)
+        self.precision: torch.dtype = getattr(torch, precision)
+        self.windows: torch.dtype = getattr(torch, windows or precision)
+        mixed = method.request.windows and self.windows != self.precision
         self.provenance = Provenance(
             method=method.info.name,
             backbone=self.backbone.name,
@@ -102,7 +115,7 @@ class TorchEngine:
             weights_fingerprint=fingerprint_of(method) if weights is not None else None,
             recipe=recipes.to_json(method.recipe),
             version=blemish.__version__,
-            precision=precision,
+            precision=f"{precision}, windows {windows}" if mixed else precision,
             device=str(self.device),
         )
         self._memory: Memory | None = None
@@ -174,8 +187,8 @@ class TorchEngine:
 
     def _encode(self, pixels: Tensor, *, few_shot: bool) -> ImageFeatures:
         request = self._few_shot.few_shot_request if few_shot else self.method.request
-        precision = getattr(torch, self.provenance.precision)
-        return self.backbone.encode_image(pixels.to(self.device), request, self.method.computation, precision=precision)
+        pixels, computation = pixels.to(self.device), self.method.computation
+        return self.backbone.encode_image(pixels, request, computation, precision=self.precision, windows=self.windows)
 
     def _encode_text(self, object: str) -> Tensor:
         """Text features (2, E) of one object name; kept, since they cost more than a picture."""

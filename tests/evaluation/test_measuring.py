@@ -74,6 +74,20 @@ def test_what_goes_wrong_while_measuring_is_told(
         assert numbers(again.execute()) == numbers(evaluate(data, backbone))
 
 
+def test_windows_have_their_own_precision_in_a_shared_pass(
+    data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, passes: list[int]
+) -> None:
+    monkeypatch.setattr("blemish.detector._has_bfloat16_units", lambda device: True)
+    both = evaluate(data, backbone, methods=["clip-ad", "winclip"], categories=["grid"])
+    assert passes == [8]
+    assert [made["precision"] for made in both.facts["methods"].values()] == ["float32", "float32, windows bfloat16"]
+    for name in ("clip-ad", "winclip"):
+        alone = evaluate(data, backbone, methods=[name], categories=["grid"])
+        for metric in ("image_f1_threshold", "pixel_auroc", "pixel_f1_threshold"):
+            found, expected = getattr(both.row(name, "grid"), metric), getattr(alone.row(name, "grid"), metric)
+            assert found == pytest.approx(expected, abs=1e-5), metric
+
+
 def test_maps_are_held_until_they_are_measured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = [np.full((8, 8), number, np.float32) for number in range(3)]
     monkeypatch.setattr(record, "HELD", 2 * values[0].nbytes)

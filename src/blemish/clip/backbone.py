@@ -131,6 +131,7 @@ class Backbone(nn.Module):
         computation: Computation | None = None,
         *,
         precision: torch.dtype = torch.float32,
+        windows: torch.dtype | None = None,
     ) -> ImageFeatures:
         """Run the vision tower once, as far as `request` needs it.
 
@@ -140,6 +141,7 @@ class Backbone(nn.Module):
             computation: how to compute it; if not given, at the pixels' size with the defaults of `Computation`.
             precision: of the matrix products within the blocks: float32, or bfloat16 or float16 with weights that are
                 cast at the first such call and kept beside the others. The streams are float32 always.
+            windows: the same for windows, if they are to be computed in another precision than all else.
 
         Returns:
             the streams, tokens and windows asked for.
@@ -164,8 +166,10 @@ class Backbone(nn.Module):
         tokens, grid = forward.embed_image(vision, pixels, computation.position)
         x = vision.pre_layrnorm(tokens)
         taps, class_token = forward.run_image_blocks(chosen, x, request.taps, class_token=request.class_token)
-        windows = {side: forward.run_windows(chosen, x, grid, side) for side in request.windows}
-        return ImageFeatures(taps=taps, class_token=class_token, windows=windows, grid=grid)
+        if windows is not None and request.windows:
+            chosen = self._blocks(computation.activation, windows)
+        found = {side: forward.run_windows(chosen, x, grid, side) for side in request.windows}
+        return ImageFeatures(taps=taps, class_token=class_token, windows=found, grid=grid)
 
     def _blocks(self, activation: Activation, precision: torch.dtype) -> Sequence[blocks.Block]:
         """The vision blocks with this activation in this precision."""

@@ -72,7 +72,8 @@ class Scorer:
             name for name, detector in detectors.items() if "text_scores" in (set_rule(detector.method) or ())
         }
         one = next(iter(detectors.values()))
-        self._backbone, self._device, self._precision = one.backbone, one.device, one.provenance.precision
+        self._backbone, self._device = one.backbone, one.device
+        self._precision, self._windows = one.precisions
         self._max_pixels = one.max_pixels
         self.clock = Clock()
 
@@ -136,11 +137,12 @@ class Scorer:
         """One pass over a batch, and every method on it that has something to do."""
         objects = [sample.object for sample in batch.samples]
         texts = {name: self._texts(name, objects) for name in riders}  # before the clock runs: once per object
-        precision = getattr(torch, self._precision)
         with torch.inference_mode():
             start = time.perf_counter()
             pixels = batch.pixels[one.computation.size].to(self._device)
-            features = self._backbone.encode_image(pixels, one.request(riders), one.computation, precision=precision)
+            features = self._backbone.encode_image(
+                pixels, one.request(riders), one.computation, precision=self._precision, windows=self._windows
+            )
             start = self._lap(self.clock.passes, one.number, start)
             for name in riders:
                 found = self._score(name, features, texts[name])
