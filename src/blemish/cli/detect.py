@@ -56,7 +56,7 @@ def detect(
         format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
         batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
-        precision: Of the vision tower; auto takes float32 unless the backbone is large and the hardware made for less.
+        precision: Of the vision tower; auto takes float32 unless there is much to compute and hardware made for less.
         recursive: Look into subfolders.
         max_pixels: Refuse larger pictures; with --tile, those of which more has to be decoded at once.
         reference: Normal pictures of the object for winclip and april-gan: files, folders, patterns, several after one

@@ -60,7 +60,7 @@ def evaluate(
         recompute: Make all numbers anew from the folder, without the model.
         batch_size: Pictures that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
-        precision: Of the vision tower; auto takes float32 unless the backbone is large and the hardware made for less.
+        precision: Of the vision tower; auto takes float32 unless there is much to compute and hardware made for less.
         json: Print one JSON object per row on standard output, and nothing else there.
     """
     if report and out is None:
