@@ -155,8 +155,11 @@ def test_histograms() -> None:
 
 def test_charts_of_hard_names() -> None:
     nan = float("nan")
-    chart = charts.bars(["<&>", "x" * 60], [(0, 'a"b', [0.5, nan])], "t", "w", chance=True)
+    chart = charts.bars(["<&>", "x" * 60], [(0, 'a"b', [0.5, 0.1])], "t", "w", chance=True)
     ElementTree.fromstring(chart)
     assert "nan" not in chart
+    chart = charts.bars(["known", "unknown"], [(0, "a", [0.5, nan]), (1, "b", [0.4, nan])], "t", "w", chance=False)
+    assert "known" in chart
+    assert "unknown" not in chart
     assert charts.interval(nan, nan, nan) == ""
     ElementTree.fromstring(charts.interval(0.5, nan, nan))

@@ -10,7 +10,7 @@ from itertools import count
 from blemish.evaluation.report.curves import Curve, Floats
 
 #: Lines and bars that look different; the page's style has as many colours.
-STYLES = 10
+STYLES = 12
 _TICKS = ((0, ""), (50, "mid"), (100, "end"))
 _DASHES = ("", "7 3", "2 2.5", "9 3 2 3")
 _numbers = count(1)
@@ -56,12 +56,11 @@ def curves(lines: Sequence[tuple[int, str, Curve]], title: str, x: str, y: str, 
     return svg(left + side + 14, top + side + bottom, "".join(parts), title, words)
 
 
-def swatch(place: int) -> str:
-    """A short piece of a method's line, for legends."""
-    return (
-        f'<svg class="swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">'
-        f'<path class="line c{place % STYLES}"{_dash(place)} d="M1 5h24"/></svg>'
-    )
+def swatch(place: int, *, bar: bool = False) -> str:
+    """A short piece of a method's line or bar, for legends."""
+    line = f'<path class="line c{place % STYLES}"{_dash(place)} d="M1 5h24"/>'
+    piece = f'<rect class="bar c{place % STYLES}" y="1" width="24" height="8"/>' if bar else line
+    return f'<svg class="swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">{piece}</svg>'
 
 
 def interval(value: float, low: float, high: float) -> str:
@@ -111,24 +110,25 @@ def bars(
     """Horizontal bars from 0 to 100, a group for each category.
 
     Args:
-        groups: Names of the categories.
+        groups: Names of the categories; those without a number are left out.
         series: (place of its style, name, a fraction for each category or nan).
         title: Above the chart.
         words: What is to be seen, for those who listen.
         chance: Mark 50.
     """
-    longest = min(max(len(name) for name in groups), 26)
+    rows = [row for row in range(len(groups)) if not all(math.isnan(values[row]) for _, _, values in series)]
+    longest = min(max(len(name) for name in groups), 36)
     left, top, width, bar = 16 + 6.6 * longest, 40, 560, 9
     tall = bar * len(series) + 12
-    height = tall * len(groups)
+    height = tall * len(rows)
     parts = [_text(0, 15, title, "h")]
     for tick in (0, 25, 50, 75, 100):
         across = left + width * tick / 100
         kind = "chance" if chance and tick == 50 else "grid"
         parts.append(f'<path class="{kind}" d="M{across:g} {top - 4}v{height + 4}"/>')
         parts.append(_text(across, top - 9, f"{tick}", "tick mid"))
-    for row, group in enumerate(groups):
-        place = top + row * tall + 6
+    for order, row in enumerate(rows):
+        group, place = groups[row], top + order * tall + 6
         name = group if len(group) <= longest else f"{group[: longest - 1]}…"
         parts.append(_text(left - 8, place + (tall - 12) / 2 + 4, name, "axis end"))
         for line, (style, method, values) in enumerate(series):

@@ -255,7 +255,7 @@ def _categories(result: Evaluation, ranking: Sequence[Row]) -> str:
         words = f"{TITLES[metric]} of every method on every category, in percent; the table below has the numbers."
         chart = charts.bars(result.categories, series, f"{TITLES[metric]}, percent", words, chance=chance)
         parts.append(f"{chart}<details><summary>The numbers</summary>{_table(head, body)}</details>")
-    return f"<section><h2>By category</h2>{_legend(ranking)}{''.join(parts)}</section>" if parts else ""
+    return f"<section><h2>By category</h2>{_legend(ranking, bars=True)}{''.join(parts)}</section>" if parts else ""
 
 
 def _galleries(record: Record, ranking: Sequence[Row], categories: Mapping[str, Sequence[Sample]]) -> str:
@@ -351,8 +351,10 @@ def _right(body: Sequence[Sequence[str]], place: int) -> str:
     return ' class="n"' if numbers else ""
 
 
-def _legend(ranking: Sequence[Row]) -> str:
-    items = "".join(f"<li>{charts.swatch(place)}{escape(row.method)}</li>" for place, row in enumerate(ranking))
+def _legend(ranking: Sequence[Row], *, bars: bool = False) -> str:
+    items = "".join(
+        f"<li>{charts.swatch(place, bar=bars)}{escape(row.method)}</li>" for place, row in enumerate(ranking)
+    )
     return f'<ul class="legend">{items}</ul>'
 
 
