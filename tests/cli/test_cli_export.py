@@ -45,6 +45,9 @@ def test_export_and_detect(file, words, run, pictures: Path, tmp_path: Path) -> 
         assert (found["anomalous"], found["threshold"]) == (expected["anomalous"], 0.4)
         assert found["provenance"]["backend"] == "onnx"
         assert found["provenance"]["model"] == "x.onnx"
+    told = json.loads(run("info", path, "--json").out)
+    assert (told["kind"], told["object"], told["threshold"]) == ("exported detector", "a nut", 0.4)
+    assert told["fingerprint"] == found["provenance"]["model_fingerprint"]
     table = run("detect", pictures, "--model", path, "--save", "mask", "--out", tmp_path / "out")
     assert f"as x.onnx ({found['provenance']['model_fingerprint']}) by onnx" in table.out
     again = run("detect", pictures, "--model", path, "--save", "mask", "--out", tmp_path / "out")

@@ -9,14 +9,15 @@ from blemish.cli.console import print_json
 from blemish.errors import UsageError
 
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_EXPORTED = (".onnx", ".xml")
 
 
 def info(path_or_id: str, *, revision: str | None = None, json: bool = False) -> int:
-    """Say what something is: a picture, a folder, a backbone or what a method learnt.
+    """Say what something is: a picture, a folder, a backbone, what a method learnt or an exported detector.
 
     Args:
         path_or_id: A picture file, a folder of pictures, a backbone (`embedded`, a hub id, a folder, a checkpoint
-            file) or the weights of a method.
+            file), the weights of a method or a file from `blemish export`.
         revision: Of a backbone on the hub.
         json: Print one JSON object instead of lines.
     """
@@ -41,7 +42,8 @@ def describe(path_or_id: str, revision: str | None = None) -> dict[str, Any]:
     if path.is_dir():
         return _backbone(path_or_id, revision) if (path / "config.json").is_file() else _folder(path)
     if path.is_file():
-        return _checkpoint(path) if path.suffix.lower() in _CHECKPOINTS else _picture(path)
+        kinds = {**dict.fromkeys(_CHECKPOINTS, _checkpoint), **dict.fromkeys(_EXPORTED, _exported)}
+        return kinds.get(path.suffix.lower(), _picture)(path)
     looks_local = (
         path_or_id.startswith((".", "/", "~", "\\")) or path_or_id.count("/") > 1 or path.suffix in _CHECKPOINTS
     )
@@ -107,6 +109,30 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         return _backbone(str(path), None)
     except WeightsError as error:
         raise WeightsError(f"{path} is neither a method's weights ({reason}) nor a backbone ({error})", path) from error
+
+
+def _exported(path: Path) -> dict[str, Any]:
+    from blemish.export import load_exported
+
+    detector = load_exported(path)
+    made = detector.provenance
+    return {
+        "kind": "exported detector",
+        "path": str(path),
+        "backend": made.backend,
+        "fingerprint": made.model_fingerprint,
+        "method": made.method,
+        "backbone": made.backbone,
+        "backbone_fingerprint": made.backbone_fingerprint,
+        "weights": made.weights,
+        "object": detector.object if detector.engine.needs_object else None,
+        "references": made.references,
+        "precision": made.precision,
+        "input_size": detector.engine.size,
+        "map_range": list(detector.engine.map_range),
+        "threshold": detector.threshold,
+        "mask_threshold": detector.mask_threshold,
+    }
 
 
 def _backbone(name: str, revision: str | None) -> dict[str, Any]:

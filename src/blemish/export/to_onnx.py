@@ -26,6 +26,9 @@ def write(engine: TorchEngine, header: Header, path: Path, calibration: Calibrat
     import onnx
 
     whole = Whole(engine, header, resize=True)
+    weights = sum(one.numel() * one.element_size() for one in whole.parameters())
+    if weights >= LIMIT:
+        raise OutputError(f"the detector is too large for an ONNX file ({weights / 1e9:.1f} GB): use OpenVINO", path)
     program = trace(whole)
     try:
         with quiet(), torch.no_grad():
@@ -40,9 +43,6 @@ def write(engine: TorchEngine, header: Header, path: Path, calibration: Calibrat
             )
     except torch.onnx.OnnxExporterError as error:
         raise UsageError(f"ONNX has no operation for a step of {header.provenance.method}: try openvino") from error
-    weights = sum(one.numel() * one.element_size() for one in whole.parameters())
-    if weights >= LIMIT:
-        raise OutputError(f"the detector is too large for an ONNX file ({weights / 1e9:.1f} GB): use OpenVINO", path)
     model = made.model_proto
     if calibration is not None:
         model = _quantised(model, whole, path, calibration)
