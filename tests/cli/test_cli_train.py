@@ -46,8 +46,8 @@ def plates(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(run, tiny_backbone: Path, plates: Path):
-    def call(method: str, out: Path, *words: object, data: Path = plates):
-        common = ("--data", data, "--out", out, "--backbone", tiny_backbone, "--device", "cpu", "--recipe", SMALL)
+    def call(method: str, out: Path, *words: object, data: Path = plates, recipe: str = SMALL):
+        common = ("--data", data, "--out", out, "--backbone", tiny_backbone, "--device", "cpu", "--recipe", recipe)
         return run("train", method, *common, "--batch-size", 2, *words)
 
     return call
@@ -89,6 +89,22 @@ def test_killed_and_resumed_is_unbroken(train, tmp_path: Path, monkeypatch, meth
     assert train(method, broken, "--steps", 6, "--resume").code == 0
     assert files(whole) == files(broken)
     assert set(files(whole)) == {"x.safetensors", "x.checkpoint.safetensors", "x.losses.jsonl", "x.losses.svg"}
+
+
+def test_coop_with_contexts_of_classes(train, run, tmp_path: Path, tiny_backbone: Path, plates: Path) -> None:
+    out, recipe = tmp_path / "x.safetensors", '{"size": 148, "classes": ["plate", "bolt"], "per_state": true}'
+    outcome = train("coop", tmp_path / "y.safetensors", "--steps", 1, recipe='{"classes": ["bolt"]}')
+    assert outcome.code == 2
+    assert "coop has a context for each of bolt, and none for 'plate'" in outcome.err
+    assert not (tmp_path / "y.safetensors").exists()
+    outcome = train("coop", out, "--steps", 2, recipe=recipe)
+    assert outcome.code == 0, outcome.err
+    model = ("--method", "coop", "--weights", out, "--backbone", tiny_backbone)
+    words = ("detect", plates / "test/good", *model, "--json")
+    assert run(*words, "--object", "plate").code == 0
+    outcome = run(*words, "--object", "screw")
+    assert outcome.code == 2
+    assert "each of plate, bolt, and none for 'screw'" in outcome.err
 
 
 @pytest.mark.slow

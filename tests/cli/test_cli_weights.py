@@ -110,6 +110,18 @@ def test_import(fit, publication, backbone: Backbone, tmp_path: Path, name: str)
         assert torch.equal(again.state_dict()[key], value), key
 
 
+def test_import_of_contexts_for_classes(fit, backbone: Backbone, tmp_path: Path) -> None:
+    path, context = tmp_path / "model.pth.tar-50", torch.randn(6, 4, backbone.text_width)
+    torch.save({"state_dict": {"ctx": context}}, path)
+    refused(
+        fit(path, "--method", "coop"), "contexts for 6 phrases", "name the objects that they were trained on as cla"
+    )
+    outcome = fit(path, "--method", "coop", "--recipe", '{"classes": ["bolt", "nut", "cable"]}', "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["recipe"]["classes"] == ["bolt", "nut", "cable"]
+    assert fit(path, "--method", "coop", "--recipe", "[1]", "--overwrite").code == 2
+
+
 def test_a_file_from_the_table_is_known_by_its_content(fit, publication, monkeypatch: pytest.MonkeyPatch) -> None:
     _, path = publication("april-gan")
     one = Published("plates", "april-gan", "PlateS", "owner/code", "0" * 40, "weights/x.pth", blob_id(path))

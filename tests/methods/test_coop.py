@@ -84,7 +84,9 @@ def test_each_class_has_its_context(backbone: Backbone, per_state: bool) -> None
 
 def test_a_class_that_is_not_known(backbone: Backbone, samples: list[Sample]) -> None:
     method = CoOp(backbone, replace(RECIPE, classes=("bolt", "metal_nut")))
-    with pytest.raises(UsageError, match="a context for each of bolt, metal nut, and none for 'screw': name one of"):
+    with pytest.raises(
+        UsageError, match="coop has a context for each of bolt, metal nut, and none for 'screw': name one of"
+    ):
         method.text_features(["bolt", "screw"])
     with pytest.raises(UsageError, match="none for 'screw'"):
         train(method, [samples[0]._replace(object="screw")], steps=1)

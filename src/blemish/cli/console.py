@@ -54,6 +54,17 @@ def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
     return words
 
 
+def recipe_changes(given: str | None) -> dict[str, Any]:
+    """The fields that --recipe changes. Raises UsageError unless it is a JSON object."""
+    try:
+        changes = json.loads(given) if given else {}
+    except ValueError as error:
+        raise UsageError(f"--recipe is no JSON ({error}); write it like '{{\"size\": 336}}'") from error
+    if not isinstance(changes, dict):
+        raise UsageError("--recipe is a JSON object; write it like '{\"size\": 336}'")
+    return changes
+
+
 def shown(path: str) -> str:
     """A path on one line, whatever its owner put into it: line breaks and control characters are escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in path)

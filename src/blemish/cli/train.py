@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import signal
 import sys
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from blemish.cli.console import count, note
+from blemish.cli.console import count, note, recipe_changes
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,10 +63,10 @@ def train(
         split: Of the data set; the papers train on the test split of another data set than they test on.
         backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
         recipe: Fields of the method's recipe that differ from its default, as JSON: '{"size": 336}'.
-        epochs: Passes over the pictures. [default: the paper's]
+        epochs: Passes over the pictures. [default: the paper's; on the embedded backbone often fewer]
         steps: Optimizer steps in all, in place of epochs.
         batch_size: Pictures per step. [default: the paper's]
-        lr: Learning rate. [default: the paper's]
+        lr: Learning rate. [default: the paper's; on the embedded backbone often another]
         seed: Of the first values, the order and all else that is drawn.
         mosaic: Share of pictures that mosaics of four of their class take the place of. [default: the paper's for this
             method and data set, mostly none]
@@ -104,6 +103,7 @@ def train(
     samples = FileSamples(found, masks=paper is None or paper.masks)
     drawn = _varied(samples, _augmentation(method, found.name, mosaic, augment), seed, cache)
     learner = _learner(method, backbone, changes, seed, device)
+    learner.check_objects(samples.objects)
     kept = _cache(learner, samples, cache) if drawn is samples else False
     words = trained_on or f"{data.resolve().name} ({dataset}, {split}): {_counted(samples)}"
 
@@ -148,13 +148,7 @@ def _check(
         raise UsageError(f"--lr is more than 0, not {lr:g}")
     if tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("--tensorboard needs TensorBoard; run: pip install 'blemish[tensorboard]'")
-    try:
-        changes = json.loads(recipe) if recipe else {}
-    except ValueError as error:
-        raise UsageError(f"--recipe is no JSON ({error}); write it like '{{\"size\": 336}}'") from error
-    if not isinstance(changes, dict):
-        raise UsageError("--recipe is a JSON object; write it like '{\"size\": 336}'")
-    return changes
+    return recipe_changes(recipe)
 
 
 def _check_places(places: Places, resume: bool) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blemish.cli.console import columns, count, note, print_json
+from blemish.cli.console import columns, count, note, print_json, recipe_changes
 from blemish.errors import UsageError
 
 #: Tensors that `weights show` lists before it says how many more there are.
@@ -70,6 +70,7 @@ def weights_import(
     *,
     method: str | None = None,
     backbone: str | None = None,
+    recipe: str | None = None,
     out: Path | None = None,
     trained_on: str | None = None,
     overwrite: bool = False,
@@ -83,11 +84,13 @@ def weights_import(
         file: The authors' file, or the name of one that was pulled.
         method: Whose it is, if not to be found out.
         backbone: What it was learnt on: a hub id, a folder, a checkpoint file. [default: the paper's]
+        recipe: Fields of the method's recipe that the file does not tell, as JSON: '{"classes": ["bottle", "cable"]}'.
         out: The file to write. [default: the same name with .safetensors, in this folder]
         trained_on: The training data in words, for the header; known for files in `blemish weights list`.
         overwrite: Replace a file that is there.
         json: Print the header as one JSON object.
     """
+    changes = recipe_changes(recipe)
     from blemish.published import entry, find
 
     if method is not None:
@@ -106,7 +109,7 @@ def weights_import(
     official = recognise(path, method)
     from blemish.clip import load_backbone
 
-    fitted, remarks = convert(official, load_backbone(backbone or official.backbone))
+    fitted, remarks = convert(official, load_backbone(backbone or official.backbone), changes)
     for remark in remarks:
         note(f"{path}: {remark}.")
     header = write(official, fitted, place, trained_on=trained_on, overwrite=overwrite)

@@ -150,6 +150,9 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def check_objects(self, objects: Sequence[str]) -> None:
+        """Raises UsageError for the name of an object that the method does not know; most know any."""
+
     def loss(
         self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
     ) -> dict[str, Tensor]:

@@ -165,19 +165,20 @@ class CoOp(Method):
             self._phrases[phrase] = _Phrase(words, order, int(self.backbone.end_of_text(ids)) + n_ctx)
         return self._phrases[phrase]
 
-    def contexts(self, objects: Sequence[str]) -> Tensor:
-        """The context of each object's two phrases: (2 C, n_ctx, Wt).
-
-        Raises:
-            UsageError: an object is none of `classes`, if there are any.
-        """
+    def check_objects(self, objects: Sequence[str]) -> None:
+        """Raises UsageError for an object that is none of `classes`, if there are any."""
         known = [_plain(name) for name in self.recipe.classes]
         for name in objects:
             require(
                 not known or _plain(name) in known,
-                f"coop has learnt a context for each of {', '.join(known)}, and none for {name!r}: name one of these "
+                f"coop has a context for each of {', '.join(known)}, and none for {name!r}: name one of these "
                 "as the object, or use contexts that all objects share",
             )
+
+    def contexts(self, objects: Sequence[str]) -> Tensor:
+        """The context of each object's two phrases: (2 C, n_ctx, Wt). Raises UsageError as `check_objects` does."""
+        self.check_objects(objects)
+        known = [_plain(name) for name in self.recipe.classes]
         rows = [known.index(_plain(name)) if known else 0 for name in objects]
         pairs = self.context.view(-1, self._states, *self.context.shape[-2:]).expand(-1, 2, -1, -1)
         return pairs[rows].flatten(0, 1)

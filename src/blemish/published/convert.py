@@ -72,8 +72,13 @@ def recognise(path: str | os.PathLike[str], method: str | None = None) -> Offici
     return Official(path, chosen, dict(_shapes(state)), known(path))
 
 
-def convert(official: Official, backbone: Backbone) -> tuple[Method, list[str]]:
+def convert(
+    official: Official, backbone: Backbone, changes: Mapping[str, Any] | None = None
+) -> tuple[Method, list[str]]:
     """The method with the file's weights, each tensor checked against recipe and backbone.
+
+    Args:
+        changes: fields of the recipe that the file does not tell.
 
     Returns:
         the method, and what its reader remarked ("... lacks ...: untrained values stand in").
@@ -84,7 +89,7 @@ def convert(official: Official, backbone: Backbone) -> tuple[Method, list[str]]:
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         try:
-            method = create(official.method, backbone, weights=official.path)
+            method = create(official.method, backbone, changes or None, weights=official.path)
         except BlemishError as error:
             raise WeightsError(
                 f"{official.path} does not fit {official.method} on the backbone {backbone.name}: {error}",

@@ -50,7 +50,12 @@ class FileSamples(Sequence[Sample]):
         sample = self._samples[index]
         picture = sample.picture()
         mask = sample.mask(picture.size) if sample.label else None
-        return Sample(picture.image, mask, sample.label, sample.object or sample.category or "object")
+        return Sample(picture.image, mask, sample.label, _object(sample))
+
+    @property
+    def objects(self) -> list[str]:
+        """The names of what they show, each once."""
+        return list(dict.fromkeys(map(_object, self._samples)))
 
     @property
     def sources(self) -> list[Source]:
@@ -61,3 +66,7 @@ class FileSamples(Sequence[Sample]):
     def anomalous(self) -> int:
         """How many are."""
         return sum(sample.label for sample in self._samples)
+
+
+def _object(sample: datasets.Sample) -> str:
+    return sample.object or sample.category or "object"
