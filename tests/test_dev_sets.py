@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +72,28 @@ def test_tables_go_between_the_markers(dev_sets: ModuleType, tmp_path: Path) -> 
     assert page.read_text() == "no markers\n"
     for path in dev_sets.TABLES:
         assert path.read_text(encoding="utf-8").count(dev_sets.BEGIN) == 1
+
+
+def test_one_command_writes_tables_and_numbers(
+    dev_sets: ModuleType, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    next(tree for tree in TREES if str(tree) == "folder-categories").build(tmp_path / "data")
+    page, numbers = tmp_path / "README.md", tmp_path / "numbers.json"
+    page.write_text(f"{dev_sets.BEGIN}\n{dev_sets.END}\n")
+    monkeypatch.setattr(dev_sets, "gathered", lambda folders: read("folder", folders[0]))
+    monkeypatch.setattr(dev_sets, "TABLES", (page,))
+    monkeypatch.setattr(dev_sets, "NUMBERS", numbers)
+    words = ["dev_sets.py", "--folders", str(tmp_path / "data"), "--backbone", str(tiny_backbone), "--methods", "clip"]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "out"), "--write"])
+    dev_sets.main()
+    assert page.read_text().count("\n| `clip` | ") == 3
+    told = json.loads(numbers.read_text())
+    assert {row["method"] for row in told["rows"]} == {"clip", "random weights", "patch outliers"}
+    assert set(told["methods"]) == {"clip", "random weights"}
+    assert str(tmp_path) not in page.read_text()
+    monkeypatch.setattr(sys, "argv", [*words, "--limit", "2", "--write"])
+    with pytest.raises(SystemExit, match="not to be published"):
+        dev_sets.main()
 
 
 def test_patch_outliers_stand_out(monkeypatch: pytest.MonkeyPatch) -> None:
