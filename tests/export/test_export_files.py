@@ -92,6 +92,7 @@ def test_provenance(made: export.Exported, backend: str, judge: Detector, pictur
     for name in ("method", "backbone", "backbone_fingerprint", "recipe", "version", "precision", "device"):
         assert getattr(theirs, name) == getattr(ours, name), name
     assert (theirs.backend, theirs.model, theirs.model_fingerprint) == (backend, made.path.name, made.fingerprint)
+    assert theirs.model_fingerprint == export.engine.fingerprint(made.files)
     assert (ours.backend, ours.model, ours.model_fingerprint) == ("torch", None, None)
 
 
