@@ -332,6 +332,22 @@ def test_windows_keep_the_class_token_and_their_own_patches(backbone, pixels, mo
                 torch.testing.assert_close(found, x[5][:, 0], **CLOSE)
 
 
+@pytest.mark.parametrize("tokens_at_once", [1, 17, 40])
+@torch.no_grad()
+def test_a_batch_run_in_parts_is_the_batch(backbone, pixels, streams, monkeypatch, tokens_at_once):
+    monkeypatch.setattr("blemish.clip.forward.PICTURE_TOKENS", tokens_at_once)
+    seen = []
+    first = backbone.model.vision_model.encoder.layers[0].mlp.fc1
+    with first.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))):
+        features = backbone.encode_image(pixels, Request(TAPS))
+        nothing = backbone.encode_image(pixels, Request(class_token=False))
+    for tap in TAPS:
+        torch.testing.assert_close(features.taps[tap], expected(backbone, streams, tap), **CLOSE, msg=str(tap))
+    torch.testing.assert_close(features.class_token, streams[0][5][:, 0], **CLOSE)
+    assert nothing.class_token is None
+    assert seen == ([3] if tokens_at_once == 40 else [1, 1, 1])
+
+
 @torch.no_grad()
 def test_windows_share_what_the_first_block_makes_of_a_token_alone(backbone, pixels, monkeypatch):
     monkeypatch.setattr("blemish.clip.forward.WINDOW_TOKENS", 20)

@@ -16,8 +16,10 @@ from blemish.clip.position import resize_positions
 from blemish.clip.request import PositionMode, Tap
 from blemish.errors import UsageError
 
-#: Tokens in one batch of windows: enough to keep the matrix products busy, few enough that what lies between the layers
-#: of an MLP stays near the processor (measured: from twice as many on, the memory is what one waits for).
+#: Tokens that go through the blocks together, of pictures on a CPU, and of windows: enough to keep the matrix products
+#: busy, few enough that what lies between the layers of an MLP stays near the processor (measured: from twice as many
+#: on, the memory is what one waits for).
+PICTURE_TOKENS = 2048
 WINDOW_TOKENS = 2048
 #: Sentences in one batch of text.
 SENTENCES = 128
@@ -48,6 +50,8 @@ def run_image_blocks(
 ) -> tuple[dict[Tap, Tensor], Tensor | None]:
     """Run the vision blocks as far as needed, and in each block only what is needed.
 
+    On a CPU a large batch is run in parts, which hand out what the whole would.
+
     Args:
         blocks: all L blocks of the tower.
         x: (B, 1 + N, D), after the first layer norm.
@@ -57,6 +61,22 @@ def run_image_blocks(
     Returns:
         taps, each (B, 1 + N, D), and the class token (B, D) or None.
     """
+    # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
+    count = (
+        round(x.shape[0] * x.shape[1] / PICTURE_TOKENS) if x.device.type == "cpu" and isinstance(x.shape[0], int) else 1
+    )
+    if min(count, x.shape[0]) <= 1:
+        return _run_together(blocks, x, taps, class_token)
+    parts = [_run_together(blocks, part, taps, class_token) for part in x.tensor_split(min(count, x.shape[0]))]
+    tokens = [token for _, token in parts if token is not None]
+    return {tap: torch.cat([out[tap] for out, _ in parts]) for tap in parts[0][0]}, torch.cat(
+        tokens
+    ) if tokens else None
+
+
+def _run_together(
+    blocks: Sequence[Block], x: Tensor, taps: Collection[Tap], class_token: bool
+) -> tuple[dict[Tap, Tensor], Tensor | None]:
     last = len(blocks)
     groups = sorted({(tap.start, tap.seeded) for tap in taps if tap.path == "value"})
     ends = {g: max(t.layer for t in taps if t.path == "value" and (t.start, t.seeded) == g) for g in groups}
