@@ -29,9 +29,9 @@ class Ratio:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def turns(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Wall seconds of every contender in every round; each runs once before, and every other round goes backwards."""
-    for contender in contenders.values():
+def turns(contenders: Mapping[str, Contender], rounds: int, *, warm: bool = True) -> dict[str, list[float]]:
+    """Wall seconds of every contender in every round; every other round goes backwards. `warm` runs each once before."""
+    for contender in contenders.values() if warm else ():
         contender()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):

@@ -102,10 +102,12 @@ def main() -> None:
         draw(data, o.pictures)
         run = partial(evaluate, data, backbone=backbone, precision=o.precision)
         known = o.dearest.split(",") if o.dearest else None
-        alone = turns({name: partial(run, [name]) for name in methods if known is None or name in known}, 1)
+        run(methods[:1])
+        asked = [name for name in methods if known is None or name in known]
+        alone = turns({name: partial(run, [name]) for name in asked}, 1, warm=False)
         dearest = [max((name for name in one if name in alone), key=lambda name: alone[name]) for one in passes]
         contenders: dict[str, Contender] = {name: partial(run, [name]) for name in dearest}
-        seconds = turns({**contenders, TOGETHER: partial(run, methods)}, o.rounds)
+        seconds = turns({**contenders, TOGETHER: partial(run, methods)}, o.rounds, warm=False)
     seconds["the dearest of each pass"] = [sum(values) for values in zip(*(seconds[n] for n in dearest), strict=True)]
     found = ratio(seconds, TOGETHER, "the dearest of each pass")
     print(f"{o.pictures} pictures, precision {o.precision}; passes: {'; '.join(', '.join(one) for one in passes)}")

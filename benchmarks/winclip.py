@@ -120,14 +120,14 @@ def retold(plain: Plain, pixels: Tensor, text: Tensor, windows: Windows) -> Tens
     def score(embeddings: Tensor) -> Tensor:
         return ((F.normalize(embeddings, dim=-1) @ text.mT) / TEMPERATURE).softmax(dim=-1)[..., 1]
 
-    tokens = plain.tokens(pixels)
-    grid = SIZE // 16
+    tokens, side = plain.tokens(pixels), pixels.shape[-1]
+    grid = side // plain.vision.config.patch_size
     total = 1 / score(plain.embedding(tokens)).double()[:, None].expand(-1, grid * grid)
-    for side in SCALES:
-        kept = kept_tokens(side, grid)
+    for scale in SCALES:
+        kept = kept_tokens(scale, grid)
         total = total + 1 / spread(score(windows(plain, tokens, kept)), kept, grid * grid)
     mean = ((1 + len(SCALES)) / total).reshape(-1, 1, grid, grid)
-    return F.interpolate(mean, size=(SIZE, SIZE), mode="bilinear")[:, 0].float()
+    return F.interpolate(mean, size=(side, side), mode="bilinear")[:, 0].float()
 
 
 def main() -> None:
