@@ -30,7 +30,7 @@ class Ratio:
 
 
 def turns(contenders: Mapping[str, Contender], rounds: int, *, warm: bool = True) -> dict[str, list[float]]:
-    """Wall seconds of every contender in every round; every other round goes backwards. `warm` runs each once before."""
+    """Wall seconds of every contender in every round; every other one goes backwards. `warm`: each runs once before."""
     for contender in contenders.values() if warm else ():
         contender()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
