@@ -135,6 +135,9 @@ def test_methods_that_are_computed_alike_share_features(backbone: Backbone) -> N
     union = reduce(or_, (method.training_request for method in made), Request(class_token=False))
     features = Features(made[0], plates(), request=union)
     for method in made:
+        given = features.batch([0], method.training_request)[0]
+        assert given.taps.keys() == method.training_request.taps  # no more than is asked for
+        assert (given.class_token is not None) == method.training_request.class_token
         alone = type(method)(backbone, method.recipe)
         train(method, features, steps=2, batch_size=3)
         train(alone, plates(), steps=2, batch_size=3)
