@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional
 
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import WEIGHTS
+from blemish.methods.catalogue import WEIGHTS
 from blemish.metrics import auroc
 
 PRETRAINING = Path(__file__).resolve().parents[1] / "pretraining"

@@ -27,6 +27,7 @@ from blemish.errors import PictureError, UsageError
 from blemish.methods import create, load_class
 from blemish.methods import weights as weight_files
 from blemish.methods.base import Method
+from blemish.methods.catalogue import WEIGHTS
 from blemish.pictures import MAX_PIXELS, Picture
 from blemish.published import locate
 from blemish.references import References, check_method, show
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-#: Where the weights lie that come with blemish.
-WEIGHTS = Path(__file__).resolve().parent / "weights"
 #: A vision tower of at least this many parameters is large: half the time matters more than the last digits.
 _LARGE = 50_000_000
 #: Tiles of a single picture that go through the model together.

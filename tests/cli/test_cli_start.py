@@ -50,7 +50,11 @@ def test_methods(run) -> None:
     for name in ("anomalyclip", "clip", "clip-ac"):
         assert any(line.startswith(name) for line in outcome.out.splitlines())
     found = [json.loads(line) for line in run("methods", "--json").out.splitlines()]
-    assert {"anomalyclip", "clip", "clip-ac"} <= {one["name"] for one in found}
+    embedded = {one["name"]: one["embedded"] for one in found}
+    assert embedded["clip"] == embedded["winclip"] == "as it is"
+    for name in ("anomalyclip", "april-gan", "clip-ad-sdp-plus", "coop", "vcp-clip"):
+        assert embedded[name] == "weights shipped"
+    assert all(one["default_backbone"] for one in found)
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("methods",)])

@@ -6,10 +6,11 @@ import dataclasses
 
 from blemish.cli.console import columns, print_json
 from blemish.methods import info, names
+from blemish.methods.catalogue import WEIGHTS, MethodInfo
 
 
 def methods(*, json: bool = False) -> int:
-    """List the methods: what they are called, what they need, where they were published.
+    """List the methods: what they are called, what they need, their paper's backbone, where they were published.
 
     Args:
         json: Print one JSON object per method instead of a table.
@@ -17,9 +18,9 @@ def methods(*, json: bool = False) -> int:
     found = [info(name) for name in names()]
     if json:
         for one in found:
-            print_json(dataclasses.asdict(one))
+            print_json({**dataclasses.asdict(one), "embedded": _embedded(one)})
         return 0
-    rows = [("METHOD", "PUBLISHED", "NEEDS", "WHAT IT IS", "PAPER")]
+    rows = [("METHOD", "PUBLISHED", "NEEDS", "EMBEDDED", "BACKBONE OF THE PAPER", "WHAT IT IS", "PAPER")]
     for one in found:
         needs = [
             word
@@ -30,6 +31,14 @@ def methods(*, json: bool = False) -> int:
             )
             if holds
         ]
-        rows.append((one.name, f"{one.venue} {one.year}", ", ".join(needs) or "-", one.title, one.url))
+        published, told = f"{one.venue} {one.year}", ", ".join(needs) or "-"
+        rows.append((one.name, published, told, _embedded(one), one.default_backbone, one.title, one.url))
     print(columns(rows))
     return 0
+
+
+def _embedded(one: MethodInfo) -> str:
+    """What it takes to run on the embedded backbone: nothing, weights that are shipped, weights that are not."""
+    if not one.trainable:
+        return "as it is"
+    return "weights shipped" if (WEIGHTS / f"{one.name}.safetensors").exists() else "needs --weights"
