@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 from PIL import Image
+from towers import random_vit_l
 
 from blemish.clip import load_backbone
 from blemish.methods import create, info, names
@@ -36,7 +37,8 @@ def plates(count: int) -> list[Sample]:
 
 def measure(name: str, backbone: str, count: int, batch: int, folder: str, later: int) -> tuple[float, float, int]:
     """Seconds of the first epoch, the median of the `later` ones, and bytes of all features."""
-    method, ends = create(name, load_backbone(backbone)), []
+    tower = random_vit_l() if backbone == "random-vit-l" else load_backbone(backbone)
+    method, ends = create(name, tower), []
     per_epoch = -(-count // batch)
 
     def told(progress: Progress) -> None:
@@ -53,7 +55,7 @@ def measure(name: str, backbone: str, count: int, batch: int, folder: str, later
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
-    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--backbone", default="embedded", help="or random-vit-l: ViT-L/14@336, the size of the papers")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--later", type=int, default=3, help="later epochs, of which the median counts")
