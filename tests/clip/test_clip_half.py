@@ -37,6 +37,17 @@ def test_is_the_same_computation(backbone: Backbone, pixels, request_: Request, 
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [64, 70, 79])
+@torch.no_grad()
+def test_patches_are_embedded_alike(backbone: Backbone, size: int) -> None:
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    vision = backbone.model.vision_model
+    exact, grid = forward.embed_image(vision, pixels, "bilinear")
+    half, same = forward.embed_image(vision, pixels, "bilinear", torch.float16)
+    assert (grid, half.dtype) == (same, torch.float32)
+    torch.testing.assert_close(half, exact, atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize(("precision", "apart"), [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
 @torch.no_grad()
 def test_is_near_and_hands_out_float32(backbone: Backbone, pixels, precision, apart) -> None:

@@ -163,7 +163,7 @@ class Backbone(nn.Module):
 
         vision = self.model.vision_model
         chosen = self._blocks(computation.activation, precision)
-        tokens, grid = forward.embed_image(vision, pixels, computation.position)
+        tokens, grid = forward.embed_image(vision, pixels, computation.position, precision)
         x = vision.pre_layrnorm(tokens)
         taps, class_token = forward.run_image_blocks(chosen, x, request.taps, class_token=request.class_token)
         if windows is not None and request.windows:
