@@ -66,7 +66,8 @@ class Watched:
 
 def detect(detector: Detector, paths: Sequence[Path], kinds: Sequence[str]) -> None:
     """What `blemish detect --out` does after loading, into a folder that is thrown away."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    hush = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(hush), contextlib.redirect_stderr(hush):
         out = Path(folder)
         order = Order(
             kinds=kinds, formats=["jsonl"], batch_size=BATCH, out=out, root=paths[0].parent, overwrite=False, json=True
