@@ -109,6 +109,16 @@ def _smoothed(maps: Tensor, sigma: float) -> Tensor:
     return torch.stack([torch.from_numpy(np.asarray(gaussian_filter(one.numpy(), sigma=sigma))) for one in maps])
 
 
+def _anomaly_map(tower: Tower, taps: list[Tensor], text: Tensor, side: int) -> Tensor:
+    """The sum over layers of how much more anomalous than normal a patch is, as AnomalyCLIP draws it: (B, S, S)."""
+    r, maps = tower.recipe, []
+    for tap in taps:
+        tokens = tower.projection(tower.vision.post_layernorm(tap))
+        normal, anomalous = _picture_maps(_probability(tokens, text, r.temperature)[:, 1:], side, r.size).unbind(1)
+        maps.append((anomalous + 1 - normal) / 2)
+    return _smoothed(torch.stack(maps).sum(dim=0), r.sigma)
+
+
 def anomalyclip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
     """AnomalyCLIP's test: value-value attention beside the plain path in the last blocks."""
     r, last = tower.recipe, len(tower.blocks)
@@ -130,12 +140,7 @@ def anomalyclip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
             taps.append(second.permute(1, 0, 2).clone())
     picture = tower.projection(x.permute(1, 0, 2)[:, 0])
     score = _probability(picture[:, None], text, r.temperature)[:, 0, 1]
-    maps = []
-    for tap in taps[r.feature_map_layer :]:
-        tokens = tower.projection(tower.vision.post_layernorm(tap))
-        normal, anomalous = _picture_maps(_probability(tokens, text, r.temperature)[:, 1:], side, r.size).unbind(1)
-        maps.append((anomalous + 1 - normal) / 2)
-    return Found(score, _smoothed(torch.stack(maps).sum(dim=0), r.sigma))
+    return Found(score, _anomaly_map(tower, taps[r.feature_map_layer :], text, side))
 
 
 def clip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
@@ -150,12 +155,7 @@ def clip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
             taps.append(x.permute(1, 0, 2).clone())
     tokens = tower.projection(tower.vision.post_layernorm(x.permute(1, 0, 2)))
     score = _probability(tokens[:, :1], text, r.temperature)[:, 0, 1]
-    maps = []
-    for tap in taps:
-        tokens = tower.projection(tower.vision.post_layernorm(tap))
-        normal, anomalous = _picture_maps(_probability(tokens, text, r.temperature)[:, 1:], side, r.size).unbind(1)
-        maps.append((anomalous + 1 - normal) / 2)
-    return Found(score, _smoothed(torch.stack(maps).sum(dim=0), r.sigma))
+    return Found(score, _anomaly_map(tower, taps, text, side))
 
 
 def april_gan(tower: Tower, pixels: Tensor, text: Tensor, adapters: list[torch.nn.Linear]) -> Found:
