@@ -117,7 +117,7 @@ def detect(
         threshold, mask_threshold = exported.threshold, exported.mask_threshold  # the file's, if none were given
     kinds = _kinds(save, out, threshold, mask_threshold)
     if exported is None:
-        weights = _told(method, backbone, weights, object_name)
+        weights = checked_weights(method, backbone, weights, object_name)
 
     from blemish.cli.sources import absolute, collect, root_of
 
@@ -158,7 +158,7 @@ def detect(
     return Job(detector, order).run(sources)
 
 
-def _told(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:
+def checked_weights(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:
     """The file of the weights; complains of unknown names before anything is loaded."""
     from blemish.methods import info
     from blemish.published import locate

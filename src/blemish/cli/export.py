@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from blemish.cli.console import count, note, print_json
+from blemish.cli.detect import OBJECT, checked_weights
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def export(
     to: Literal["onnx", "openvino"] | None = None,
     backbone: str = "embedded",
     weights: Path | None = None,
-    object_name: Annotated[str, Parameter(name="--object")] = "object",
+    object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     reference: Words = None,
     threshold: float | None = None,
     mask_threshold: float | None = None,
@@ -66,15 +67,9 @@ def export(
 
     choose(out, to, write=True).need_to_write(int8=int8)
 
-    from blemish.methods import info
-    from blemish.pictures import find_pictures
-    from blemish.published import locate
+    weights = checked_weights(method, backbone, weights, object_name)
 
-    told = info(method)
-    if weights is not None:
-        weights = locate(weights, method, backbone)
-    if object_name != "object" and not told.needs_object:
-        note(f"{method} is told nothing about the object; --object changes nothing.")
+    from blemish.pictures import find_pictures
 
     def found(words: list[str] | None) -> list[Path]:
         return list(find_pictures(words, recursive=recursive)) if words else []
