@@ -8,12 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from model import Views, image_views, text_features
-from pool import GRID, Batch, make_sample, patch_coverage
+from pool import GRID, Batch, make_sample
 from teacher import Pupil, Teacher
 from tokenizer import make_tokenizer, whole_words
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import CLIPModel
+from variation import Frames, disagreement
 from words import (
     ABNORMAL_STATES,
     GENERIC,
@@ -41,10 +42,12 @@ STATE_AXIS = F.normalize(torch.randn(256, generator=torch.Generator().manual_see
 #: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group, early blocks.
 PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "layer6": 0.4}
 OTHER_WEIGHTS = {
-    "last_top": 0.3,
-    "value_top": 0.3,
-    "cls": 1.0,
-    "cls_raw": 0.5,
+    "last_top": 0.5,
+    "value_top": 0.5,
+    "cls": 2.0,
+    "cls_raw": 1.0,
+    "agree": 2.0,
+    "cls_agree": 2.0,
     "contrast": 0.4,
     "kind": 0.2,
     "words": 2.0,
@@ -74,15 +77,6 @@ def tokenise(tok: Tokenizer, texts: list[str], eos: int) -> tuple[Tensor, Tensor
 def normalise(images: np.ndarray) -> Tensor:
     """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 with CLIP's mean and standard deviation."""
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() - MEAN) / STD
-
-
-def dihedral(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Each picture turned and mirrored at random, its coverage with it."""
-    images, cover = np.empty_like(batch.images), np.empty_like(batch.coverage)
-    for i, (k, flip) in enumerate(rng.integers((4, 2), size=(len(images), 2))):
-        a, c = np.rot90(batch.images[i], k), np.rot90(batch.coverage[i], k)
-        images[i], cover[i] = (a[:, ::-1], c[:, ::-1]) if flip else (a, c)
-    return Batch(images, cover, batch.words)
 
 
 def patch_target(coverage: Tensor) -> Tensor:
@@ -163,14 +157,17 @@ class Texts:
 def step_losses(
     model: CLIPModel,
     batch: Batch,
+    frames: Frames,
+    pairs: int,
     texts: Texts,
     rng: np.random.Generator,
     side: int,
     generator: torch.Generator,
     school: School | None = None,
 ) -> dict[str, Tensor]:
+    """The losses of one batch, whose first and last `pairs` pictures are the same in two views; "total" sums them."""
     sentences = texts.draw(batch, rng)
-    coverage = torch.from_numpy(batch.coverage).flatten(1)
+    coverage = torch.from_numpy(batch.coverage)
     lost = torch.tensor([w[2] == "lost" for w in batch.words])
     keep = choose_patches(coverage, side, generator)
     pixels = normalise(batch.images)
@@ -189,9 +186,15 @@ def step_losses(
         if name in ("last", "value"):
             top = logits.topk(3, dim=1).values.mean(1)
             losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], label[sure])
+            if pairs and keep is None:
+                losses["agree"] = losses.get("agree", 0) + 0.5 * disagreement(logits, frames, pairs)
     for name, token in (("cls", views.cls), ("cls_raw", views.cls_raw)):
         logits = cosines(token, direction)
         losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
+        if pairs and name == "cls":
+            both = (sure & (label == label.roll(-pairs)))[-pairs:] & sure[:pairs]
+            apart = (logits[:pairs].sigmoid() - logits[-pairs:].sigmoid()).square()
+            losses["cls_agree"] = (apart * both).sum() / both.sum().clamp_min(1)
     captions = text[2 * PAIRS :]
     said = batch.words[: len(captions)]
     losses["words"] = words_loss(text, torch.tensor([0.5 if w[2] not in ("", "lost") else -0.5 for w in said]))
@@ -256,7 +259,7 @@ def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
         out = {"cls": v.cls, "cls_raw": v.cls_raw, **v.patches}
         for k, t in out.items():
             scores.setdefault(k, []).append(F.normalize(t.float(), dim=-1) @ direction)
-    label = batch.coverage.reshape(len(batch.images), -1).max(1) > 0
+    label = batch.coverage.max(1) > 0
     known = np.array([w[2] != "lost" for w in batch.words])
     result = {}
     for k, parts in scores.items():
@@ -265,11 +268,10 @@ def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
             result[f"image/{k}"] = auroc(label[known], s)
         else:
             result[f"image/{k}_max"] = auroc(label[known], s.max(1))
-            result[f"patch/{k}"] = auroc(batch.coverage.reshape(len(batch.images), -1)[known].ravel() > 0.1, s.ravel())
+            result[f"patch/{k}"] = auroc(batch.coverage[known].ravel() > 0.1, s.ravel())
     return result
 
 
 def validation_set(photos: list[np.ndarray], count: int = 384) -> Batch:
     made = [make_sample(987654321, i, photos) for i in range(count)]
-    cover = np.stack([patch_coverage(m) for _, m, _ in made]).astype("f4")
-    return Batch(np.stack([im for im, _, _ in made]), cover, [w for _, _, w in made])
+    return Batch(np.stack([im for im, _, _ in made]), np.stack([m for _, m, _ in made]), [w for _, _, w in made])

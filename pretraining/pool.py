@@ -10,6 +10,7 @@ import multiprocessing as mp
 import os
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import shared_memory
 from pathlib import Path
 
@@ -21,11 +22,17 @@ TEXT = 160  # bytes for one picture's words
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` (B, S, S, 3) uint8; `coverage` (B, G, G) float32, part of each patch that is defective; `words`."""
+    """`images` (B, S, S, 3) uint8; `masks` (B, S, S) bool, what is defective; `words`."""
 
     images: np.ndarray
-    coverage: np.ndarray
-    words: list[tuple[str, str, str, str]]  # name, material, kind ("" if normal), place
+    masks: np.ndarray
+    words: list[tuple[str, str, str, str]]  # name, material, kind ("" if normal, "lost" if not to be judged), place
+
+    @cached_property
+    def coverage(self) -> np.ndarray:
+        """(B, G*G) float32, the part of each patch that is defective."""
+        side = SIZE // GRID
+        return self.masks.reshape(-1, GRID, side, GRID, side).mean((2, 4), dtype="f4").reshape(-1, GRID * GRID)
 
 
 def load_photos(folders: list[Path]) -> list[np.ndarray]:
@@ -58,19 +65,19 @@ def bundled_photos() -> list[np.ndarray]:
 
 
 def make_sample(
-    seed: int, index: int, photos: list[np.ndarray]
+    seed: int, index: int, photos: list[np.ndarray], size: int = SIZE
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]:
-    """Picture `index` of stream `seed`: (S, S, 3) uint8, (S, S) bool mask, (name, material, kind, place)."""
+    """Picture `index` of stream `seed`: (size, size, 3) uint8, (size, size) bool mask, (name, material, kind, place)."""
     from camera import camera
     from defects import add_defects, add_distractors
     from scenes import make_scene
     from words import place
 
     rng = np.random.default_rng([seed, index])
-    scene = make_scene(rng, SIZE, photos)
+    scene = make_scene(rng, size, photos)
     if rng.random() < 0.3:
         scene = type(scene)(**{**scene.__dict__, "image": add_distractors(rng, scene)})
-    image, mask, kind = scene.image, np.zeros((SIZE, SIZE), bool), ""
+    image, mask, kind = scene.image, np.zeros((size, size), bool), ""
     if rng.random() < 0.62:
         defect = add_defects(rng, scene, photos)
         if defect is not None:
@@ -79,11 +86,6 @@ def make_sample(
     if kind and mask.sum() < 6:  # the camera moved the defect out of the picture
         mask, kind = np.zeros_like(mask), "lost"
     return image, mask, (scene.name, scene.material, kind, place(mask) if mask.any() else "")
-
-
-def patch_coverage(mask: np.ndarray) -> np.ndarray:
-    """(S, S) bool -> (G, G), the part of each patch that the mask covers."""
-    return mask.reshape(GRID, SIZE // GRID, GRID, SIZE // GRID).mean((1, 3))
 
 
 def _worker(
@@ -104,7 +106,7 @@ def _worker(
         image, mask, words = make_sample(seed, index, photos)
         slot = index % capacity
         arrays["image"][slot] = image
-        arrays["cover"][slot] = patch_coverage(mask)
+        arrays["mask"][slot] = np.packbits(mask, axis=1)
         arrays["words"][slot] = "|".join(words).encode()[:TEXT]
         done[rank] = index  # type: ignore[index]
         index += workers
@@ -113,7 +115,7 @@ def _worker(
 def _layout(capacity: int) -> dict[str, tuple[tuple[int, ...], str]]:
     return {
         "image": ((capacity, SIZE, SIZE, 3), "u1"),
-        "cover": ((capacity, GRID, GRID), "f4"),
+        "mask": ((capacity, SIZE, SIZE // 8), "u1"),
         "words": ((capacity,), f"S{TEXT}"),
     }
 
@@ -163,7 +165,8 @@ class Pool:
         # The last pictures may still be in the making by the other workers: leave them out.
         slots = (first + rng.choice(self.capacity - 2 * self.workers, size, replace=False)) % self.capacity
         words = [tuple((self.arrays["words"][s].decode(errors="ignore").split("|") + [""] * 4)[:4]) for s in slots]
-        return Batch(self.arrays["image"][slots], self.arrays["cover"][slots], words)  # type: ignore[arg-type]
+        masks = np.unpackbits(self.arrays["mask"][slots], axis=2).astype(bool)
+        return Batch(self.arrays["image"][slots], masks, words)  # type: ignore[arg-type]
 
     def close(self) -> None:
         for p in self._processes:

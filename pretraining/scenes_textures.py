@@ -389,7 +389,7 @@ TEXTURES: dict[str, tuple[Painter, float]] = {
     "rust": (rust, 0.6),
     "gabor": (gabor, 0.5),
     "stripes": (stripes, 0.8),
-    "photo": (photo, 2.5),
+    "photo": (photo, 5.0),
 }
 _NAMES = list(TEXTURES)
 _WEIGHTS = np.array([w for _, w in TEXTURES.values()])

@@ -25,7 +25,6 @@ from objective import (
     School,
     Texts,
     build_tokenizer,
-    dihedral,
     step_losses,
     validate,
     validation_set,
@@ -37,6 +36,7 @@ from tokenizer import save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPModel
+from variation import twice, vary
 
 
 def parameter_groups(model: CLIPModel, decay: float) -> list[dict[str, object]]:
@@ -122,12 +122,13 @@ def main() -> None:
     a.add_argument("--cooldown", type=int, default=1500)
     a.add_argument("--warmup", type=int, default=100)
     a.add_argument("--batch", type=int, default=32)
-    a.add_argument("--reuse", type=int, default=3, help="how often a picture is shown (turned and mirrored) on average")
+    a.add_argument("--reuse", type=int, default=3, help="how often a picture is shown (as another view) on average")
     a.add_argument("--lr", type=float, default=1e-3)
     a.add_argument("--decay", type=float, default=0.05)
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
     a.add_argument("--windows-until", type=float, default=0.75, help="part of the run that sees windows")
     a.add_argument("--window", type=int, default=12, help="their side in patches")
+    a.add_argument("--pairs", type=int, default=8, help="pictures of a step that are seen in two views")
     a.add_argument("--taught", type=int, default=16, help="pictures of a step that the teacher looks at too; 0 = none")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
@@ -169,8 +170,8 @@ def main() -> None:
             for g in (g for opt in opts for g in opt.param_groups):
                 g["lr"] = lr * g["scale"]
             side = o.window if step < o.windows_until * o.steps else GRID
-            batch = dihedral(pool.batch(step, o.batch, rng), rng)
-            losses = step_losses(model, batch, texts, rng, side, generator, school)
+            batch, frames = vary(twice(pool.batch(step, o.batch, rng), o.pairs), rng)
+            losses = step_losses(model, batch, frames, o.pairs, texts, rng, side, generator, school)
             losses["total"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for opt in opts:

@@ -36,6 +36,8 @@ from blemish.training import Features, Progress, Sample, mask_tensor, train
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src/blemish/weights"
 TRAIN_SEED, JUDGE_SEED = 20_001, 20_002
+#: Side of the pictures in pixels: larger than what the model sees, as photographs are.
+SIDE = 512
 BASELINE = "clip"
 #: Names that stay; pictures of all other things are called "object", since the texts of each name take their time.
 NAMES = 16
@@ -60,7 +62,7 @@ _PHOTOS: list[np.ndarray] = []
 
 
 def _drawn(seed: int, index: int) -> Sample | None:
-    image, mask, (name, _, kind, _) = make_sample(seed, index, _PHOTOS)
+    image, mask, (name, _, kind, _) = make_sample(seed, index, _PHOTOS, SIDE)
     if kind == "lost":  # a defect that the camera moved out of sight: neither normal nor defective
         return None
     return Sample(Image.fromarray(image), mask if mask.any() else None, int(mask.any()), name)

@@ -69,7 +69,7 @@ def test_words_for_states_mean_the_same_beside_any_noun(embedded: Backbone, noun
 def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """On synthetic pictures of a stream that training did not see; patches against words, held-out templates."""
     monkeypatch.syspath_prepend(str(PRETRAINING))
-    from pool import make_sample, patch_coverage
+    from pool import Batch, make_sample
     from words import HELD_OUT_TEMPLATES
 
     from blemish.clip import Computation, Request, Tap
@@ -83,7 +83,8 @@ def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch:
         tap = Tap(embedded.layers)
         features = embedded.encode_image(pixels, Request(frozenset({tap})), Computation(256))
         patches = functional.normalize(embedded.project(features.taps[tap][:, 1:]), dim=-1) @ axis
-    cover = np.stack([patch_coverage(mask).ravel() for _, mask, _ in made])
+    images, masks = (np.stack(part) for part in ([m[0] for m in made], [m[1] for m in made]))
+    cover = Batch(images, masks, [m[2] for m in made]).coverage
     assert auroc((cover > 0.1).ravel(), patches.numpy().ravel()) > FLOOR
 
 

@@ -122,7 +122,7 @@ def test_judging_leaves_the_method_as_it_was(script: Any, tiny_backbone: Path) -
 
 def test_pictures_of_lost_defects_are_left_out(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool)
-    monkeypatch.setattr(script, "make_sample", lambda seed, index, photos: (image, mask, ("nut", "", "lost", "")))
+    monkeypatch.setattr(script, "make_sample", lambda seed, index, photos, size: (image, mask, ("nut", "", "lost", "")))
     assert script._drawn(1, 0) is None
-    monkeypatch.setattr(script, "make_sample", lambda seed, index, photos: (image, mask, ("nut", "", "", "")))
+    monkeypatch.setattr(script, "make_sample", lambda seed, index, photos, size: (image, mask, ("nut", "", "", "")))
     assert script._drawn(1, 0).object == "nut"
