@@ -28,8 +28,13 @@ class Block(Protocol):
     def value(self, x: Tensor) -> Tensor:
         """The value alone: (B, n, D)."""
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
-        """Softmax attention, head by head, merged and through the output projection: (B, rows, D)."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None
+    ) -> Tensor:
+        """Softmax attention, head by head, merged and through the output projection: (B, rows, D).
+
+        `seen`, bool (B, rows, n), says which places each row looks at; default: all, or with `causal` those up to it.
+        """
 
     def mlp(self, x: Tensor) -> Tensor:
         """What the MLP adds to x, its layer norm included: (B, n, D)."""
@@ -62,13 +67,14 @@ def nonlinearity(name: Activation, blocks: Sequence[Any]) -> Nonlinearity:
     raise UsageError(f"there is no activation {name!r}: choose checkpoint, quick_gelu or gelu")
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool) -> Tensor:
+def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool, seen: Tensor | None) -> Tensor:
     """Softmax attention, heads split and merged again: (B, rows, D)."""
 
     def split(x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
-    mixed = F.scaled_dot_product_attention(split(query), split(key), split(value), is_causal=causal)
+    mask = None if seen is None else seen.unsqueeze(1)
+    mixed = F.scaled_dot_product_attention(split(query), split(key), split(value), mask, is_causal=causal)
     return mixed.transpose(1, 2).flatten(2)
 
 
@@ -87,9 +93,11 @@ class ModuleBlock:
         out: Tensor = self.module.self_attn.v_proj(self.module.layer_norm1(x))
         return out
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None
+    ) -> Tensor:
         attention = self.module.self_attn
-        out: Tensor = attention.out_proj(_attention(query, key, value, attention.num_heads, causal))
+        out: Tensor = attention.out_proj(_attention(query, key, value, attention.num_heads, causal, seen))
         return out
 
     def mlp(self, x: Tensor) -> Tensor:
@@ -134,8 +142,10 @@ class HalfBlock:
         start = 2 * x.shape[-1]
         return F.linear(self._rounded(self.norm1(x)), self.joint.weight[start:], self.joint.bias[start:])
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
-        return F.linear(_attention(query, key, value, self.heads, causal), *self.out)
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None
+    ) -> Tensor:
+        return F.linear(_attention(query, key, value, self.heads, causal, seen), *self.out)
 
     def mlp(self, x: Tensor) -> Tensor:
         return F.linear(self.activation(F.linear(self._rounded(self.norm2(x)), *self.fc1)), *self.fc2)

@@ -180,6 +180,15 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
     return torch.cat(done).reshape(batch, count, -1)
 
 
+def _end_tokens(block: Block, x: Tensor, end: Tensor) -> Tensor:
+    """What a causal block makes of one token of each sentence: x (T, n, Wt) and its places (T,) to (T, Wt)."""
+    sentences, places = torch.arange(len(x), device=x.device), torch.arange(x.shape[1], device=x.device)
+    query, key, value = block.inputs(x)
+    seen = (places <= end[:, None])[:, None]
+    token = x[sentences, end][:, None] + block.attend(query[sentences, end][:, None], key, value, seen=seen)
+    return (token + block.mlp(token))[:, 0]
+
+
 def run_text(
     text: Any,
     embeddings: Tensor,
@@ -192,7 +201,8 @@ def run_text(
 ) -> Tensor:
     """Run the text tower over token embeddings and take the end token.
 
-    What comes after the last end token is left out: attention is causal, so it cannot matter.
+    What comes after the last end token is left out: attention is causal, so it cannot matter. Of the last block only
+    the end tokens' rows are computed.
 
     Args:
         text: the text tower.
@@ -214,12 +224,14 @@ def run_text(
         # A sentence that ends with its first token ends before them.
         end = end + inserted.shape[1] * (end > 0)
         length = x.shape[1]
-    for number, block in enumerate(text.encoder.layers):
+    *first, last = (ModuleBlock(block, activation) for block in text.encoder.layers)
+    for number, block in enumerate([*first, last]):
         if 1 <= number <= len(deep):
             tokens = deep[number - 1][:, : length - 1]
             x = torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + tokens.shape[1] :]], dim=1)
-        x = run(ModuleBlock(block, activation), x, causal=True)
-    picked = x[torch.arange(len(x), device=x.device), end]
+        if block is not last:
+            x = run(block, x, causal=True)
+    picked = _end_tokens(last, x, end)
     if before_norm is not None:
         picked = before_norm(picked)
     out: Tensor = text.final_layer_norm(picked)
