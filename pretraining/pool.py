@@ -67,7 +67,7 @@ def bundled_photos() -> list[np.ndarray]:
 def make_sample(
     seed: int, index: int, photos: list[np.ndarray], size: int = SIZE
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]:
-    """Picture `index` of stream `seed`: (size, size, 3) uint8, (size, size) bool mask, (name, material, kind, place)."""
+    """Picture `index` of stream `seed`, (size, size, 3) uint8, its bool mask, and (name, material, kind, place)."""
     from camera import camera
     from defects import add_defects, add_distractors
     from scenes import make_scene

@@ -1,12 +1,14 @@
 """Train the methods that learn on the embedded backbone with synthetic auxiliary data, and judge them on more of it.
 
     python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 300] [--photos FOLDER ...]
+    python pretraining/train_methods.py --sizes 256 320 384 [--judged 300] [--photos FOLDER ...]
 
 Writes `src/blemish/weights/METHOD.safetensors` for each method (default: all that learn) as soon as it is trained. The
 losses and optimizers are the papers'; what the small backbone needs otherwise (sizes, where training starts, epochs,
 learning rate) is written in each method's `EMBEDDED` and `EMBEDDED_TRAINING`. The backbone sees every picture once, for
 all methods. All pictures are made here. Those that judge come from another stream; they choose the epoch that is kept
-and the rule for the image score, and are compared with `clip`, which learns nothing.
+and the rule for the image score, and are compared with `clip`, which learns nothing. With `--sizes` they only say how
+well `clip` does at each input size; the `EMBEDDED` recipes have the one that was chosen so.
 """
 
 from __future__ import annotations
@@ -152,14 +154,19 @@ def shared(methods: Sequence[Method], samples: Sequence[Sample], *, scoring: boo
     return Features(methods[0], samples, request=reduce(or_, requests), batch_size=16, told=told)
 
 
+def judge_for(methods: Sequence[Method], judged: Sequence[Sample]) -> Judge:
+    """What ranks these methods, which are computed alike."""
+    size = methods[0].computation.size
+    masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in judged])
+    return Judge(shared(methods, judged, scoring=True), masks, np.array([s.label for s in judged]))
+
+
 def run(
     methods: Sequence[Method], samples: Sequence[Sample], judged: Sequence[Sample], epochs: int | None, out: Path
 ) -> bool:
     """Trains methods that are computed alike, the first of them the baseline. Returns whether all are as good as it."""
     baseline, *learners = methods
-    size = baseline.computation.size
-    masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in judged])
-    judge = Judge(shared(methods, judged, scoring=True), masks, np.array([s.label for s in judged]))
+    judge = judge_for(methods, judged)
     floor = judge(baseline)
     print(f"{BASELINE} {_said(floor)}", flush=True)
     features = shared(learners, samples, scoring=False)
@@ -190,6 +197,7 @@ def main() -> None:
     a.add_argument("--samples", type=int, default=1000)
     a.add_argument("--judged", type=int, default=300)
     a.add_argument("--epochs", type=int, help="default: each method's own")
+    a.add_argument("--sizes", type=int, nargs="+", help="only compare input sizes")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     a.add_argument("--out", type=Path, default=WEIGHTS, help="folder; default: where blemish looks for them")
     o = a.parse_args()
@@ -198,7 +206,13 @@ def main() -> None:
     start = time.monotonic()
     photos = load_photos(o.photos) + bundled_photos()
     backbone = load_backbone(o.backbone)
-    samples, judged = (synthetic(*each, photos) for each in ((TRAIN_SEED, o.samples), (JUDGE_SEED, o.judged)))
+    judged = synthetic(JUDGE_SEED, o.judged, photos)
+    if o.sizes:
+        for size in o.sizes:
+            method = create(BASELINE, backbone, {"size": size})
+            print(f"{size} pixels: {_said(judge_for([method], judged)(method))}", flush=True)
+        return
+    samples = synthetic(TRAIN_SEED, o.samples, photos)
     print(f"{o.samples:,} and {o.judged:,} pictures made in {time.monotonic() - start:.0f} s", flush=True)
     alike: dict[Computation, list[Method]] = {}
     for name in o.methods:
