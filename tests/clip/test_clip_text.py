@@ -112,6 +112,31 @@ def test_inserted_tokens_need_no_room_in_the_context(backbone):
     torch.testing.assert_close(backbone.encode_text(ids, end=end, inserted=inserted), wanted, **CLOSE)
 
 
+@pytest.mark.parametrize("added", [0, 2])
+@pytest.mark.parametrize(("start", "length", "count"), [(1, 1, 1), (5, 3, 4)])
+@torch.no_grad()
+def test_sentences_that_begin_alike_are_each_as_by_itself(backbone, added, start, length, count):
+    generator = torch.Generator().manual_seed(start)
+    first, endings = (torch.randn(size, 64, generator=generator).view(3, -1, 64) for size in (3 * start, 12 * length))
+    endings = endings.view(3, 4, length, 64)[:, :count]
+    options = {"before_norm": torch.nn.LayerNorm(64)}
+    deep = [torch.randn(3, added, 64, generator=generator) for _ in range(3)] if added else []
+    if added:
+        options |= {"inserted": deep[0]}
+    found = backbone.encode_endings(first, endings, deep=deep[1:], **options)
+    assert found.shape == (3, count, backbone.embed_dim)
+    for which in range(count):
+        whole, end = torch.cat([first, endings[:, which]], 1), torch.full((3,), start + length - 1)
+        wanted = backbone.encode_text(embeddings=whole, end=end, deep=deep[1:], **options)
+        torch.testing.assert_close(found[:, which], wanted, **CLOSE)
+
+
+def test_endings_have_to_fit_into_the_context(backbone):
+    first, endings = torch.zeros(1, backbone.context - 1, 64), torch.zeros(1, 2, 2, 64)
+    with pytest.raises(UsageError, match=f"sentences of {backbone.context + 1} tokens were given"):
+        backbone.encode_endings(first, endings)
+
+
 @torch.no_grad()
 def test_before_the_final_norm(backbone):
     ids = backbone.tokenize(SENTENCES)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blemish import methods
 from blemish.clip import Backbone, ImageFeatures, load_backbone
@@ -138,6 +138,17 @@ def test_dropout_is_for_losses_in_training_only(backbone: Backbone, features: Im
     method.eval()
     still = [method.loss(features, masks, labels)["total"].item() for _ in range(2)]
     assert still[0] == still[1]
+
+
+def test_what_pictures_share_of_their_sentences_changes_nothing(backbone: Backbone) -> None:
+    """With a dropout that drops nothing every sentence goes through the tower whole."""
+    method = VCPCLIP(backbone, replace(RECIPE, dropout=0.5)).train()
+    assert method.deep is not None
+    method.deep.dropout = nn.Identity()  # type: ignore[assignment]
+    names = torch.randn(3, RECIPE.prompt_len, backbone.text_width)
+    with torch.no_grad():
+        shared, whole = (method.sentence_features(names, learning=learning) for learning in (False, True))
+    torch.testing.assert_close(shared, whole, atol=1e-5, rtol=0)
 
 
 def test_each_sentence_and_block_has_its_own_dropout(backbone: Backbone) -> None:

@@ -315,6 +315,47 @@ class Backbone(nn.Module):
         out: Tensor = self.model.text_projection(hidden)
         return out
 
+    def encode_endings(
+        self,
+        embeddings: Tensor,
+        endings: Tensor,
+        *,
+        deep: Sequence[Tensor] | None = None,
+        inserted: Tensor | None = None,
+        before_norm: Callable[[Tensor], Tensor] | None = None,
+        activation: Activation = "checkpoint",
+    ) -> Tensor:
+        """Run the text tower over sentences that begin alike, what they share once: exact, since attention is causal.
+
+        Args:
+            embeddings: (T, s, Wt) token embeddings of T beginnings, without positions.
+            endings: (T, B, r, Wt) how each beginning goes on in B sentences, each with its end token last.
+            deep, inserted, before_norm, activation: as for `encode_text`, the tokens in the beginnings.
+
+        Returns:
+            (T, B, E), not normalised.
+
+        Raises:
+            UsageError: if there are more tokens than the model reads, or more or longer deep prompts than fit.
+        """
+        count, length = embeddings.shape[:2]
+        if length + endings.shape[2] > self.context:
+            total = length + endings.shape[2]
+            raise UsageError(f"sentences of {total} tokens were given, but the model reads {self.context}")
+        added = 0 if inserted is None else inserted.shape[-2]
+        text = self.model.text_model
+        hidden = forward.run_endings(
+            text,
+            embeddings,
+            endings,
+            self._spread_deep(deep or (), count, length + added),
+            blocks.nonlinearity(activation, text.encoder.layers),
+            inserted=None if inserted is None else inserted.expand(count, -1, -1),
+            before_norm=before_norm,
+        )
+        out: Tensor = self.model.text_projection(hidden)
+        return out
+
     def _text_shape(self, ids: Tensor | None, embeddings: Tensor | None) -> tuple[int, int]:
         given = embeddings if embeddings is not None else ids
         if given is None:

@@ -28,21 +28,19 @@ class Block(Protocol):
     def value(self, x: Tensor) -> Tensor:
         """The value alone: (B, n, D)."""
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
         """Softmax attention, head by head, merged and through the output projection: (B, rows, D).
 
-        `seen`, bool (B, rows, n), says which places each row looks at; default: all, or with `causal` those up to it.
+        `seen`, bool (B or 1, rows, n), says which places a row looks at; default: all.
         """
 
     def mlp(self, x: Tensor) -> Tensor:
         """What the MLP adds to x, its layer norm included: (B, n, D)."""
 
 
-def run(block: Block, x: Tensor, *, causal: bool = False, rows: int | None = None) -> Tensor:
+def run(block: Block, x: Tensor, *, seen: Tensor | None = None, rows: int | None = None) -> Tensor:
     """One plain transformer block. With `rows`, only the first rows of the result are computed."""
-    x = x[:, :rows] + block.attend(*block.inputs(x, rows), causal=causal)
+    x = x[:, :rows] + block.attend(*block.inputs(x, rows), seen)
     return x + block.mlp(x)
 
 
@@ -67,14 +65,14 @@ def nonlinearity(name: Activation, blocks: Sequence[Any]) -> Nonlinearity:
     raise UsageError(f"there is no activation {name!r}: choose checkpoint, quick_gelu or gelu")
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool, seen: Tensor | None) -> Tensor:
+def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int, seen: Tensor | None) -> Tensor:
     """Softmax attention, heads split and merged again: (B, rows, D)."""
 
     def split(x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
     mask = None if seen is None else seen.unsqueeze(1)
-    mixed = F.scaled_dot_product_attention(split(query), split(key), split(value), mask, is_causal=causal)
+    mixed = F.scaled_dot_product_attention(split(query), split(key), split(value), mask)
     return mixed.transpose(1, 2).flatten(2)
 
 
@@ -93,11 +91,9 @@ class ModuleBlock:
         out: Tensor = self.module.self_attn.v_proj(self.module.layer_norm1(x))
         return out
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
         attention = self.module.self_attn
-        out: Tensor = attention.out_proj(_attention(query, key, value, attention.num_heads, causal, seen))
+        out: Tensor = attention.out_proj(_attention(query, key, value, attention.num_heads, seen))
         return out
 
     def mlp(self, x: Tensor) -> Tensor:
@@ -142,10 +138,8 @@ class HalfBlock:
         start = 2 * x.shape[-1]
         return F.linear(self._rounded(self.norm1(x)), self.joint.weight[start:], self.joint.bias[start:])
 
-    def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False, seen: Tensor | None = None
-    ) -> Tensor:
-        return F.linear(_attention(query, key, value, self.heads, causal, seen), *self.out)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
+        return F.linear(_attention(query, key, value, self.heads, seen), *self.out)
 
     def mlp(self, x: Tensor) -> Tensor:
         return F.linear(self.activation(F.linear(self._rounded(self.norm2(x)), *self.fc1)), *self.fc2)

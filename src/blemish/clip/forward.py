@@ -180,15 +180,6 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
     return torch.cat(done).reshape(batch, count, -1)
 
 
-def _end_tokens(block: Block, x: Tensor, end: Tensor) -> Tensor:
-    """What a causal block makes of one token of each sentence: x (T, n, Wt) and its places (T,) to (T, Wt)."""
-    sentences, places = torch.arange(len(x), device=x.device), torch.arange(x.shape[1], device=x.device)
-    query, key, value = block.inputs(x)
-    seen = (places <= end[:, None])[:, None]
-    token = x[sentences, end][:, None] + block.attend(query[sentences, end][:, None], key, value, seen=seen)
-    return (token + block.mlp(token))[:, 0]
-
-
 def run_text(
     text: Any,
     embeddings: Tensor,
@@ -201,8 +192,7 @@ def run_text(
 ) -> Tensor:
     """Run the text tower over token embeddings and take the end token.
 
-    What comes after the last end token is left out: attention is causal, so it cannot matter. Of the last block only
-    the end tokens' rows are computed.
+    What comes after the last end token is left out: attention is causal, so it cannot matter.
 
     Args:
         text: the text tower.
@@ -217,22 +207,63 @@ def run_text(
         (T, Wt) after the final layer norm, not projected.
     """
     length = int(end.max()) + 1
-    x = embeddings[:, :length]
-    x = x + text.embeddings.position_embedding.weight[:length]
+    x = embeddings[:, :length] + text.embeddings.position_embedding.weight[:length]
     if inserted is not None:
         x = torch.cat([x[:, :1], inserted.to(x.dtype), x[:, 1:]], dim=1)
         # A sentence that ends with its first token ends before them.
         end = end + inserted.shape[1] * (end > 0)
-        length = x.shape[1]
-    *first, last = (ModuleBlock(block, activation) for block in text.encoder.layers)
-    for number, block in enumerate([*first, last]):
+    seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+    x = _run_text_blocks(text, x, seen, deep, activation)
+    return _finished(text, x[torch.arange(len(x), device=x.device), end], before_norm)
+
+
+def run_endings(
+    text: Any,
+    embeddings: Tensor,
+    endings: Tensor,
+    deep: Sequence[Tensor],
+    activation: Nonlinearity,
+    *,
+    inserted: Tensor | None = None,
+    before_norm: Nonlinearity | None = None,
+) -> Tensor:
+    """`run_text` for sentences that begin alike: what they share goes through the tower once.
+
+    All endings follow the beginning in one sequence, each at the positions that it would have by itself, and see the
+    beginning and themselves.
+
+    Args:
+        embeddings: (T, s, Wt) beginnings, without positions.
+        endings: (T, B, r, Wt), each with its end token last.
+        text, deep, activation, inserted, before_norm: as in `run_text`; deep and inserted tokens lie in the beginnings.
+
+    Returns:
+        (T, B, Wt).
+    """
+    start, length = embeddings.shape[1], endings.shape[2]
+    positions = text.embeddings.position_embedding.weight
+    first, rest = embeddings + positions[:start], endings + positions[start : start + length]
+    if inserted is not None:
+        first = torch.cat([first[:, :1], inserted.to(first.dtype), first[:, 1:]], dim=1)
+        start = first.shape[1]
+    x = torch.cat([first, rest.flatten(1, 2)], dim=1)
+    order = torch.arange(x.shape[1], device=x.device)
+    ending = (order - start).div(length, rounding_mode="floor").clamp_min(-1)  # -1 in the beginning
+    seen = (order <= order[:, None]) & ((ending < 0) | (ending == ending[:, None]))
+    x = _run_text_blocks(text, x, seen, deep, activation)
+    return _finished(text, x[:, start + length - 1 :: length], before_norm)
+
+
+def _run_text_blocks(text: Any, x: Tensor, seen: Tensor, deep: Sequence[Tensor], activation: Nonlinearity) -> Tensor:
+    """(T, n, Wt), positions added, through the blocks; `seen` (n, n) says which places each place looks at."""
+    for number, block in enumerate(text.encoder.layers):
         if 1 <= number <= len(deep):
-            tokens = deep[number - 1][:, : length - 1]
+            tokens = deep[number - 1][:, : x.shape[1] - 1]
             x = torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + tokens.shape[1] :]], dim=1)
-        if block is not last:
-            x = run(block, x, causal=True)
-    picked = _end_tokens(last, x, end)
-    if before_norm is not None:
-        picked = before_norm(picked)
-    out: Tensor = text.final_layer_norm(picked)
+        x = run(ModuleBlock(block, activation), x, seen=seen.unsqueeze(0))
+    return x
+
+
+def _finished(text: Any, end_tokens: Tensor, before_norm: Nonlinearity | None) -> Tensor:
+    out: Tensor = text.final_layer_norm(end_tokens if before_norm is None else before_norm(end_tokens))
     return out

@@ -83,11 +83,12 @@ class VCPCLIP(Method):
     info = CATALOGUE["vcp-clip"]
     Recipe: ClassVar[type[VcpClipRecipe]] = VcpClipRecipe
     EMBEDDED: ClassVar[VcpClipRecipe] = VcpClipRecipe(
-        size=256,
+        size=320,
         activation="checkpoint",
         layers=(6, 8),
         prompt_len=1,
         total_d_layer_len=3,
+        dropout=0.0,
         alpha=0.8,
         sigma=3.0,
         start="projection",
@@ -194,15 +195,23 @@ class VCPCLIP(Method):
     def sentence_features(self, names: Tensor, *, learning: bool = False) -> Tensor:
         """The means of the normal and of the anomalous sentences with each of the names: (B, 2, E), normalised.
 
-        `learning`: with the dropout of training, if the method is in training mode.
+        `learning`: with the dropout of training, if the method is in training mode. Without it, what comes before the
+        names is the same for all pictures, and goes through the text tower once.
         """
         embeddings, end = self.prompts(names)
+        own = learning and self.training and self.recipe.dropout > 0
+        name, last = self._places[0, 0], self._end[0]
+        together = not own and bool((self._places[:, 0] == name).all() and (self._end == last).all())
         options: dict[str, Any] = {"activation": self.recipe.activation}
         if self.deep is not None:
-            inserted, *deep = self.deep(len(embeddings), learning=learning)
+            inserted, *deep = self.deep(len(self._ids) if together else len(embeddings), learning=learning)
             options |= {"inserted": inserted, "deep": deep, "before_norm": self.deep.norm}
-        raw = self.backbone.encode_text(embeddings=embeddings, end=end, **options)
-        units = normalise(raw).view(-1, len(names), raw.shape[-1])
+        if together:
+            sentences = embeddings.unflatten(0, (-1, len(names)))
+            raw = self.backbone.encode_endings(sentences[:, 0, :name], sentences[:, :, name : last + 1], **options)
+        else:
+            raw = self.backbone.encode_text(embeddings=embeddings, end=end, **options).unflatten(0, (-1, len(names)))
+        units = normalise(raw)
         return normalise(torch.stack([part.mean(dim=0) for part in units.tensor_split([self._normal])], dim=1))
 
     def text_features(self, objects: Sequence[str]) -> Tensor:
