@@ -2,7 +2,8 @@
 
     python benchmarks/export.py --files DIR [--large] [--batch 1 16] [--rounds 5] [--only NAME ...] [--out FILE]
 
-The detector is AnomalyCLIP on the embedded model at 256 pixels, or with --large on ViT-L/14 with random weights at 518.
+The detector is AnomalyCLIP on the embedded model at 320 pixels, or with --large on ViT-L/14 with random weights at 518.
+"published" is the reference of `speed.py`, PyTorch in float32.
 Files that DIR lacks are made first; --make-only stops there, so that they can be measured on a quieter machine.
 Contenders take turns; see `interleaved`.
 """
@@ -16,8 +17,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import reference
 import torch
 from interleaved import Contender, middle, ratio, told, turns
+from torch import Tensor
 from towers import random_vit_l
 
 from blemish import export, methods
@@ -30,6 +33,7 @@ from blemish.export.parity import textures
 FITTED = 8
 FILES = {"onnx": "float32.onnx", "onnx int8": "int8.onnx", "openvino": "float32.xml", "openvino int8": "int8.xml"}
 BASE = "torch float32"
+PUBLISHED = "published"
 
 
 def large() -> Backbone:
@@ -67,27 +71,49 @@ def contenders(folder: Path, backbone: Backbone, wanted: list[str]) -> dict[str,
     for name, file in FILES.items():
         opened[name] = lambda file=file: export.load_exported(folder / file).engine  # type: ignore[misc]
     found = {}
-    for name in wanted:
+    for name in (name for name in wanted if name != PUBLISHED):
         start = time.perf_counter()
         found[name] = opened[name]()
         print(f"{name}: ready in {time.perf_counter() - start:.1f} s", flush=True)
     return found
 
 
-def measure(engines: dict[str, Engine], size: int, batch: int, rounds: int) -> dict[str, object]:
-    """Seconds, ratios and differences for one batch size."""
+def published(backbone: Backbone) -> Callable[[Tensor], object]:
+    """The published computation of prepared pixels."""
+    method = engine(backbone, "float32").method
+    tower = reference.Tower(backbone, method)
+    with torch.inference_mode():
+        text = method.text_features(["object"])[0]
+
+    @torch.inference_mode()
+    def run(pixels: Tensor) -> object:
+        return reference.run(method, tower, pixels, text)
+
+    return run
+
+
+def measure(
+    engines: dict[str, Engine], slow: Callable[[Tensor], object] | None, batch: int, rounds: int
+) -> dict[str, object]:
+    """Seconds, ratios and differences for one batch size; `slow` is the published computation."""
+    size = next(iter(engines.values())).size
     pictures = [picture.image for picture in textures(batch)]
     runs: dict[str, Contender] = {}
     for name, one in engines.items():
         pixels = torch.cat([one.preprocess(picture) for picture in pictures])
         runs[name] = partial(one.run, pixels, "object")
-    seconds = turns(runs, rounds)
     base = BASE if BASE in runs else next(iter(runs))
-    ratios = {name: ratio(seconds, base, name) for name in runs}
-    print(f"\n{size} pixels, batch {batch}: milliseconds a picture, times as fast as {base}, differences from it")
     expected = runs[base]().prediction  # type: ignore[attr-defined]
+    if slow is not None:
+        base, runs[PUBLISHED] = PUBLISHED, partial(slow, pixels)
+    seconds = turns(runs, rounds)
+    ratios = {name: ratio(seconds, base, name) for name in runs}
+    print(f"\n{size} pixels, batch {batch}: milliseconds a picture, times as fast as {base}, differences from PyTorch")
     apart = {}
     for name, value in middle(seconds).items():
+        if name == PUBLISHED:
+            print(f"  {name:18} {1000 * value / batch:9.1f}", flush=True)
+            continue
         found = runs[name]().prediction  # type: ignore[attr-defined]
         apart[name] = [float((getattr(found, what) - getattr(expected, what)).abs().max()) for what in ("score", "map")]
         score, anomaly_map = apart[name]
@@ -100,7 +126,7 @@ def measure(engines: dict[str, Engine], size: int, batch: int, rounds: int) -> d
 def main() -> None:
     """Make, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [BASE, "torch bfloat16", "onnx", "onnx int8", "openvino", "openvino bfloat16", "openvino int8"]
+    names = [PUBLISHED, BASE, "torch bfloat16", "onnx", "onnx int8", "openvino", "openvino bfloat16", "openvino int8"]
     parser.add_argument("--files", type=Path, required=True)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
@@ -116,8 +142,8 @@ def main() -> None:
     if given.make_only:
         return
     engines = contenders(given.files, backbone, given.only)
-    size = next(iter(engines.values())).size
-    results = [measure(engines, size, batch, given.rounds) for batch in given.batch]
+    slow = published(backbone) if PUBLISHED in given.only else None
+    results = [measure(engines, slow, batch, given.rounds) for batch in given.batch]
     if given.out is not None:
         given.out.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -74,7 +74,7 @@ def test_detection_costs_no_more_than_the_published_computation(embedded: Backbo
     import reference
 
     method = create("anomalyclip", embedded)
-    engine, tower, pixels = TorchEngine(method), reference.Tower(embedded, method), torch.randn(2, 3, 256, 256)
+    engine, tower, pixels = TorchEngine(method), reference.Tower(embedded, method), torch.randn(2, 3, 320, 320)
     with torch.inference_mode():
         text = method.text_features(["object"])[0]
         found = times_as_fast(

@@ -79,7 +79,7 @@ class AprilGAN(FewShotMethod):
     info = CATALOGUE["april-gan"]
     Recipe: ClassVar[type[AprilGanRecipe]] = AprilGanRecipe
     EMBEDDED: ClassVar[AprilGanRecipe] = AprilGanRecipe(
-        size=256,
+        size=320,
         activation="checkpoint",
         layers=(6, 8),
         few_shot_layers=(2, 4, 6, 8),

@@ -61,7 +61,7 @@ class ClipAdSDP(RepresentativeTexts):
 
     info = CATALOGUE["clip-ad-sdp"]
     Recipe: ClassVar[type[ClipAdSdpRecipe]] = ClipAdSdpRecipe
-    EMBEDDED: ClassVar[ClipAdSdpRecipe] = ClipAdSdpRecipe(size=256, layers=(2, 4, 6, 8))
+    EMBEDDED: ClassVar[ClipAdSdpRecipe] = ClipAdSdpRecipe(size=320, layers=(2, 4, 6, 8))
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
     recipe: ClipAdSdpRecipe
