@@ -207,10 +207,11 @@ class VCPCLIP(Method):
             inserted, *deep = self.deep(len(self._ids) if together else len(embeddings), learning=learning)
             options |= {"inserted": inserted, "deep": deep, "before_norm": self.deep.norm}
         if together:
-            sentences = embeddings.unflatten(0, (-1, len(names)))
+            sentences = embeddings.view(-1, len(names), *embeddings.shape[1:])
             raw = self.backbone.encode_endings(sentences[:, 0, :name], sentences[:, :, name : last + 1], **options)
         else:
-            raw = self.backbone.encode_text(embeddings=embeddings, end=end, **options).unflatten(0, (-1, len(names)))
+            raw = self.backbone.encode_text(embeddings=embeddings, end=end, **options)
+            raw = raw.view(-1, len(names), raw.shape[-1])
         units = normalise(raw)
         return normalise(torch.stack([part.mean(dim=0) for part in units.tensor_split([self._normal])], dim=1))
 
