@@ -1,6 +1,6 @@
 """What an epoch costs when the backbone's features are kept: the first one computes them, the others only read.
 
-    python benchmarks/training_cache.py [METHOD ...] [--backbone embedded] [--samples 64] [--batch 8] [--cache DIR]
+    python benchmarks/training_cache.py [METHOD ...] [--backbone embedded] [--samples 64] [--batch N] [--cache DIR]
 
 Prints for each method (default: all that learn) seconds of the first epoch (features and steps) and of a later one, the
 median of some, their ratio, and what a picture's features take. Run it on a machine that does nothing else.
@@ -35,10 +35,15 @@ def plates(count: int) -> list[Sample]:
     return samples
 
 
-def measure(name: str, backbone: str, count: int, batch: int, folder: str, later: int) -> tuple[float, float, int]:
+def measure(
+    name: str, backbone: str, count: int, batch: int | None, folder: str, later: int
+) -> tuple[float, float, int]:
     """Seconds of the first epoch, the median of the `later` ones, and bytes of all features."""
     tower = random_vit_l() if backbone == "random-vit-l" else load_backbone(backbone)
     method, ends = create(name, tower), []
+    schedule = method.schedule
+    assert schedule is not None
+    batch = batch or schedule.batch_size
     per_epoch = -(-count // batch)
 
     def told(progress: Progress) -> None:
@@ -57,7 +62,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
     parser.add_argument("--backbone", default="embedded", help="or random-vit-l: ViT-L/14@336, the size of the papers")
     parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, help="default: the one that the method is trained with")
     parser.add_argument("--later", type=int, default=3, help="later epochs, of which the median counts")
     parser.add_argument("--cache")
     o = parser.parse_args()
