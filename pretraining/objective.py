@@ -192,7 +192,7 @@ def step_losses(
         logits = cosines(token, direction)
         losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
         if pairs and name == "cls":
-            both = (sure & (label == label.roll(-pairs)))[-pairs:] & sure[:pairs]
+            both = sure[:pairs] & sure[-pairs:] & (label[:pairs] == label[-pairs:])
             apart = (logits[:pairs].sigmoid() - logits[-pairs:].sigmoid()).square()
             losses["cls_agree"] = (apart * both).sum() / both.sum().clamp_min(1)
     captions = text[2 * PAIRS :]

@@ -209,7 +209,7 @@ def run_text(
     length = int(end.max()) + 1
     x = embeddings[:, :length] + text.embeddings.position_embedding.weight[:length]
     if inserted is not None:
-        x = torch.cat([x[:, :1], inserted.to(x.dtype), x[:, 1:]], dim=1)
+        x = _after_first(x, inserted)
         # A sentence that ends with its first token ends before them.
         end = end + inserted.shape[1] * (end > 0)
     seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
@@ -244,7 +244,7 @@ def run_endings(
     positions = text.embeddings.position_embedding.weight
     first, rest = embeddings + positions[:start], endings + positions[start : start + length]
     if inserted is not None:
-        first = torch.cat([first[:, :1], inserted.to(first.dtype), first[:, 1:]], dim=1)
+        first = _after_first(first, inserted)
         start = first.shape[1]
     x = torch.cat([first, rest.flatten(1, 2)], dim=1)
     order = torch.arange(x.shape[1], device=x.device)
@@ -254,12 +254,17 @@ def run_endings(
     return _finished(text, x[:, start + length - 1 :: length], before_norm)
 
 
+def _after_first(x: Tensor, tokens: Tensor, instead_of: int = 0) -> Tensor:
+    """Puts tokens (T, m, Wt) behind the first of each sentence (T, n, Wt), in place of as many as are told."""
+    return torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + instead_of :]], dim=1)
+
+
 def _run_text_blocks(text: Any, x: Tensor, seen: Tensor, deep: Sequence[Tensor], activation: Nonlinearity) -> Tensor:
     """(T, n, Wt), positions added, through the blocks; `seen` (n, n) says which places each place looks at."""
     for number, block in enumerate(text.encoder.layers):
         if 1 <= number <= len(deep):
             tokens = deep[number - 1][:, : x.shape[1] - 1]
-            x = torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + tokens.shape[1] :]], dim=1)
+            x = _after_first(x, tokens, instead_of=tokens.shape[1])
         x = run(ModuleBlock(block, activation), x, seen=seen.unsqueeze(0))
     return x
 

@@ -120,6 +120,8 @@ class VCPCLIP(Method):
         self.layers = recipes.resolve_layers(r.layers, backbone.layers)
         self._normal = len(self.PROMPTS.sentences("{}")[0])
         self._ids, self._places, self._end = self._sentences()
+        # whether the name stands at the same place in all sentences, and they end together
+        self._alike = len({(int(name), int(end)) for name, end in zip(self._places[:, 0], self._end, strict=True)}) == 1
         longest = self._ids.shape[1] + (r.deep_prompt_len if r.total_d_layer_len else 0)
         recipes.at_most(longest, backbone.context, "prompt_len and deep_prompt_len: a sentence of", "text positions")
         self.pre = PreContext(r.prompt_len, width, r.use_global)
@@ -200,15 +202,15 @@ class VCPCLIP(Method):
         """
         embeddings, end = self.prompts(names)
         own = learning and self.training and self.recipe.dropout > 0
-        name, last = self._places[0, 0], self._end[0]
-        together = not own and bool((self._places[:, 0] == name).all() and (self._end == last).all())
+        together = self._alike and not own
         options: dict[str, Any] = {"activation": self.recipe.activation}
         if self.deep is not None:
             inserted, *deep = self.deep(len(self._ids) if together else len(embeddings), learning=learning)
             options |= {"inserted": inserted, "deep": deep, "before_norm": self.deep.norm}
         if together:
             sentences = embeddings.view(-1, len(names), *embeddings.shape[1:])
-            raw = self.backbone.encode_endings(sentences[:, 0, :name], sentences[:, :, name : last + 1], **options)
+            name, after = int(self._places[0, 0]), int(self._end[0]) + 1
+            raw = self.backbone.encode_endings(sentences[:, 0, :name], sentences[:, :, name:after], **options)
         else:
             raw = self.backbone.encode_text(embeddings=embeddings, end=end, **options)
             raw = raw.view(-1, len(names), raw.shape[-1])
