@@ -139,13 +139,10 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tu
     assert group is not None
     taps |= {"last": x[:, 1:], "value": seeded[:, 1:], "surgery": group[:, 1:]}
     project = model.visual_projection
+    patches = {k: project(v.post_layernorm(t)) for k, t in taps.items()}
     with torch.autocast("cpu", enabled=False):  # at first pictures differ by less than bfloat16 can tell
-        return Views(
-            cls=project(v.post_layernorm(x[:, 0].float())),
-            cls_raw=project(x[:, 0].float()),
-            patches={k: project(v.post_layernorm(t.float())) for k, t in taps.items()},
-            middle=middle[:, 1:],
-        )
+        cls, cls_raw = project(v.post_layernorm(x[:, 0].float())), project(x[:, 0].float())
+    return Views(cls, cls_raw, patches, middle[:, 1:])
 
 
 def text_features(model: CLIPModel, ids: Tensor, end: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from model import Views, image_views, text_features
-from pool import GRID, Batch, make_sample
+from pool import GRID, Batch, Made, make_product, make_sample
 from teacher import Pupil, Teacher
 from tokenizer import make_tokenizer, whole_words
 from tokenizers import Tokenizer
@@ -42,17 +42,19 @@ STATE_AXIS = F.normalize(torch.randn(256, generator=torch.Generator().manual_see
 #: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group, early blocks.
 PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "layer6": 0.4}
 OTHER_WEIGHTS = {
-    "last_top": 0.5,
-    "value_top": 0.5,
+    "last_top": 1.0,
+    "value_top": 1.0,
+    "twins": 2.0,
     "cls": 2.0,
     "cls_raw": 1.0,
     "agree": 2.0,
     "cls_agree": 2.0,
     "contrast": 0.4,
-    "kind": 0.2,
+    "kind": 0.5,
     "words": 2.0,
     "taught": 3.0,
 }
+VALIDATION_SEED = 987654321
 #: What validation asks with: papers' words, in templates that training does not show.
 STATES = (("{}", "damaged {}"), ("flawless {}", "broken {}"), ("{} without defect", "{} with defect"))
 
@@ -86,12 +88,20 @@ def patch_target(coverage: Tensor) -> Tensor:
 
 
 def patch_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy with more weight on the rare defective patches, and dice on defective pictures. Both (B, P)."""
+    """Focal loss with more weight on the rare defective patches, and dice on defective pictures. Both (B, P)."""
     bce = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0), reduction="none")
     p = logits.sigmoid()
+    focal = (p - target).detach().square() * bce
     dice = 1 - (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
     bad = (target.amax(1) > 0).float()
-    return bce.mean() * 2 + (dice * bad).sum() / bad.sum().clamp_min(1)
+    return focal.mean() * 6 + (dice * bad).sum() / bad.sum().clamp_min(1)
+
+
+def twins_loss(logits: Tensor, label: Tensor, sure: Tensor) -> Tensor:
+    """(B,) pictures, twins beside each other: the damaged one should have the larger logit."""
+    normal, damaged = logits.view(-1, 2).T
+    told = (sure & (label == torch.tensor([0.0, 1.0]).repeat(len(label) // 2))).view(-1, 2).all(1)
+    return (F.softplus(normal - damaged) * told).sum() / told.sum().clamp_min(1)
 
 
 def cosines(tokens: Tensor, direction: Tensor) -> Tensor:
@@ -186,11 +196,13 @@ def step_losses(
         if name in ("last", "value"):
             top = logits.topk(3, dim=1).values.mean(1)
             losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], label[sure])
+            losses["twins"] = losses.get("twins", 0) + 0.25 * twins_loss(top, label, sure)
             if pairs and keep is None:
                 losses["agree"] = losses.get("agree", 0) + 0.5 * disagreement(logits, frames, pairs)
     for name, token in (("cls", views.cls), ("cls_raw", views.cls_raw)):
         logits = cosines(token, direction)
         losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
+        losses["twins"] += 0.25 * twins_loss(logits, label, sure)
         if pairs and name == "cls":
             both = sure[:pairs] & sure[-pairs:] & (label[:pairs] == label[-pairs:])
             apart = (logits[:pairs].sigmoid() - logits[-pairs:].sigmoid()).square()
@@ -247,8 +259,8 @@ def kind_loss(
 
 
 @torch.no_grad()
-def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
-    """AUROC on synthetic pictures of another seed, asked about an "object"."""
+def answers(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, np.ndarray]:
+    """Scores (B,) or (B, P) of pictures by each read-out, asked about an "object"."""
     pairs = [[t.format(s.format("object")) for s in states] for t in HELD_OUT_TEMPLATES for states in STATES]
     e = texts.encode(model, [s for p in pairs for s in p]).view(len(pairs), 2, -1).mean(0)
     direction = F.normalize(e[1], dim=0) - F.normalize(e[0], dim=0)
@@ -259,19 +271,35 @@ def validate(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
         out = {"cls": v.cls, "cls_raw": v.cls_raw, **v.patches}
         for k, t in out.items():
             scores.setdefault(k, []).append(F.normalize(t.float(), dim=-1) @ direction)
+    return {k: torch.cat(parts).numpy() for k, parts in scores.items()}
+
+
+def validate(model: CLIPModel, texts: Texts, batch: Batch, twins: Batch) -> dict[str, float]:
+    """AUROC on synthetic pictures of another seed; and how often the damaged one of two twins has the higher score."""
     label = batch.coverage.max(1) > 0
     known = np.array([w[2] != "lost" for w in batch.words])
     result = {}
-    for k, parts in scores.items():
-        s = torch.cat(parts).numpy()[known]
+    for k, s in answers(model, texts, batch).items():
+        s = s[known]
         if s.ndim == 1:
             result[f"image/{k}"] = auroc(label[known], s)
         else:
             result[f"image/{k}_max"] = auroc(label[known], s.max(1))
             result[f"patch/{k}"] = auroc(batch.coverage[known].ravel() > 0.1, s.ravel())
+    told = np.array([a[2] == "" and b[2] not in ("", "lost") for a, b in zip(*2 * [iter(twins.words)], strict=True)])
+    for k, s in answers(model, texts, twins).items():
+        top = s if s.ndim == 1 else s.max(1)
+        result[f"twins/{k}"] = float((top[1::2] > top[::2])[told].mean())
     return result
 
 
 def validation_set(photos: list[np.ndarray], count: int = 384) -> Batch:
-    made = [make_sample(987654321, i, photos) for i in range(count)]
+    return stack([make_sample(VALIDATION_SEED, i, photos) for i in range(count)])
+
+
+def validation_twins(photos: list[np.ndarray], count: int = 192) -> Batch:
+    return stack([made for i in range(count) for made in make_product(VALIDATION_SEED, i, photos)])
+
+
+def stack(made: list[Made]) -> Batch:
     return Batch(np.stack([im for im, _, _ in made]), np.stack([m for _, m, _ in made]), [w for _, _, w in made])

@@ -1,7 +1,9 @@
 """Pictures for training, made by worker processes into a ring in shared memory.
 
-Picture `k` depends on (seed, k) alone, and step `s` draws from the pictures [s*fresh, s*fresh + capacity), so a run is
-the same on a fast and on a slow machine, and a resumed run sees what an unbroken one would have seen.
+Pictures come as twins: one scene, photographed as it should be and with a defect, so that what tells them apart is the
+defect and not the scene. Twins `k` depend on (seed, k) alone, and step `s` draws from the twins [s*fresh, s*fresh +
+capacity), so a run is the same on a fast and on a slow machine, and a resumed run sees what an unbroken one would have
+seen.
 """
 
 from __future__ import annotations
@@ -9,15 +11,21 @@ from __future__ import annotations
 import multiprocessing as mp
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import shared_memory
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from scenes import Scene
+
 SIZE, GRID = 256, 16
 TEXT = 160  # bytes for one picture's words
+#: A picture (size, size, 3) uint8, its bool mask, and (name, material, kind, place).
+Made = tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]
 
 
 @dataclass(frozen=True)
@@ -64,21 +72,34 @@ def bundled_photos() -> list[np.ndarray]:
     return photos
 
 
-def make_sample(
-    seed: int, index: int, photos: list[np.ndarray], size: int = SIZE
-) -> tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]:
-    """Picture `index` of stream `seed`, (size, size, 3) uint8, its bool mask, and (name, material, kind, place)."""
-    from camera import camera
-    from defects import add_defects, add_distractors
+def make_sample(seed: int, index: int, photos: list[np.ndarray], size: int = SIZE) -> Made:
+    """Picture `index` of stream `seed`, 62 % of them defective."""
     from scenes import make_scene
-    from words import place
 
     rng = np.random.default_rng([seed, index])
+    return photograph(rng, make_scene(rng, size, photos), 0.62, photos)
+
+
+def make_product(seed: int, index: int, photos: list[np.ndarray], size: int = SIZE, count: int = 2) -> list[Made]:
+    """Scene `index` of stream `seed`, photographed `count` times: in turns as it should be and with a defect."""
+    from scenes import make_scene
+
+    rng = np.random.default_rng([seed, index, 2])
     scene = make_scene(rng, size, photos)
+    return [photograph(rng, scene, i % 2, photos) for i in range(count)]
+
+
+def photograph(rng: np.random.Generator, scene: Scene, defective: float, photos: list[np.ndarray]) -> Made:
+    """One picture of a scene, with a defect as often as `defective` says."""
+    from camera import camera
+    from defects import add_defects, add_distractors
+    from words import place
+
+    size = len(scene.image)
     if rng.random() < 0.3:
-        scene = type(scene)(**{**scene.__dict__, "image": add_distractors(rng, scene)})
+        scene = replace(scene, image=add_distractors(rng, scene))
     image, mask, kind = scene.image, np.zeros((size, size), bool), ""
-    if rng.random() < 0.62:
+    if rng.random() < defective:
         defect = add_defects(rng, scene, photos)
         if defect is not None:
             image, mask, kind = defect.image, defect.mask, defect.kind
@@ -103,20 +124,20 @@ def _worker(
             if os.getppid() == 1:
                 return
             time.sleep(0.02)
-        image, mask, words = make_sample(seed, index, photos)
-        slot = index % capacity
-        arrays["image"][slot] = image
-        arrays["mask"][slot] = np.packbits(mask, axis=1)
-        arrays["words"][slot] = "|".join(words).encode()[:TEXT]
+        for twin, (image, mask, words) in enumerate(make_product(seed, index, photos)):
+            slot = index % capacity, twin
+            arrays["image"][slot] = image
+            arrays["mask"][slot] = np.packbits(mask, axis=1)
+            arrays["words"][slot] = "|".join(words).encode()[:TEXT]
         done[rank] = index  # type: ignore[index]
         index += workers
 
 
 def _layout(capacity: int) -> dict[str, tuple[tuple[int, ...], str]]:
     return {
-        "image": ((capacity, SIZE, SIZE, 3), "u1"),
-        "mask": ((capacity, SIZE, SIZE // 8), "u1"),
-        "words": ((capacity,), f"S{TEXT}"),
+        "image": ((capacity, 2, SIZE, SIZE, 3), "u1"),
+        "mask": ((capacity, 2, SIZE, SIZE // 8), "u1"),
+        "words": ((capacity, 2), f"S{TEXT}"),
     }
 
 
@@ -130,7 +151,7 @@ class Pool:
     """The ring; a context manager."""
 
     def __init__(
-        self, seed: int, first_step: int, *, fresh: int, capacity: int = 3072, workers: int = 2,
+        self, seed: int, first_step: int, *, fresh: int, capacity: int = 1536, workers: int = 2,
         photos: list[np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         self.seed, self.fresh, self.capacity, self.workers = seed, fresh, capacity, workers
@@ -154,7 +175,7 @@ class Pool:
             p.start()
 
     def batch(self, step: int, size: int, rng: np.random.Generator) -> Batch:
-        """`size` pictures for `step`, without repetition inside a batch; waits until they are made."""
+        """`size` pictures for `step`, twins beside each other, normal first; waits until they are made."""
         first = step * self.fresh
         with self._head.get_lock():
             self._head.value = first
@@ -163,10 +184,12 @@ class Pool:
                 raise RuntimeError("a worker that makes pictures has died")
             time.sleep(0.01)
         # The last pictures may still be in the making by the other workers: leave them out.
-        slots = (first + rng.choice(self.capacity - 2 * self.workers, size, replace=False)) % self.capacity
-        words = [tuple((self.arrays["words"][s].decode(errors="ignore").split("|") + [""] * 4)[:4]) for s in slots]
-        masks = np.unpackbits(self.arrays["mask"][slots], axis=2).astype(bool)
-        return Batch(self.arrays["image"][slots], masks, words)  # type: ignore[arg-type]
+        slots = (first + rng.choice(self.capacity - 2 * self.workers, size // 2, replace=False)) % self.capacity
+        said = (s.decode(errors="ignore").split("|") for s in self.arrays["words"][slots].ravel())
+        words = [tuple((s + [""] * 4)[:4]) for s in said]
+        masks = np.unpackbits(self.arrays["mask"][slots], axis=3).astype(bool)
+        images, masks = (x.reshape(-1, *x.shape[2:]) for x in (self.arrays["image"][slots], masks))
+        return Batch(images, masks, words)  # type: ignore[arg-type]
 
     def close(self) -> None:
         for p in self._processes:

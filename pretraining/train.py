@@ -28,6 +28,7 @@ from objective import (
     step_losses,
     validate,
     validation_set,
+    validation_twins,
 )
 from pool import GRID, Pool, bundled_photos, load_photos
 from safetensors.torch import load_file, save_file
@@ -157,12 +158,12 @@ def main() -> None:
         load_checkpoint(o.start, parts, opts)
     told = "no teacher" if school is None else f"{school.count} pictures of a step taught"
     print(f"{len(photos)} photographs; {told}; starting at step {first} of {o.steps}", flush=True)
-    held_out = validation_set(photos)
+    held_out, held_out_twins = validation_set(photos), validation_twins(photos)
     nouns = tuple(sorted({w[0] for w in held_out.words}))
     texts = Texts(tok, nouns)
     running: dict[str, float] = {}
     clock, seen = time.time(), 0
-    with Pool(o.seed, first, fresh=o.batch // o.reuse, workers=o.workers, photos=photos) as pool:
+    with Pool(o.seed, first, fresh=o.batch // o.reuse // 2, workers=o.workers, photos=photos) as pool:
         for step in range(first, o.steps):
             rng = np.random.default_rng([o.seed, step, 1])
             generator = torch.Generator().manual_seed(o.seed * 1_000_003 + step)
@@ -192,7 +193,7 @@ def main() -> None:
                     f.write(json.dumps(row) + "\n")
             if (step + 1) % 250 == 0 or step + 1 == o.steps:
                 save_checkpoint(checkpoint, parts, opts, step + 1)
-                row = {"step": step + 1, "validation": validate(ema, texts, held_out)}
+                row = {"step": step + 1, "validation": validate(ema, texts, held_out, held_out_twins)}
                 print(" ".join(f"{k}={v:.3f}" for k, v in row["validation"].items()), flush=True)  # type: ignore[attr-defined]
                 with log.open("a") as f:
                     f.write(json.dumps(row) + "\n")

@@ -1,14 +1,15 @@
 """Train the methods that learn on the embedded backbone with synthetic auxiliary data, and judge them on more of it.
 
-    python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 300] [--photos FOLDER ...]
-    python pretraining/train_methods.py --sizes 256 320 384 [--judged 300] [--photos FOLDER ...]
+    python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 400] [--photos FOLDER ...]
+    python pretraining/train_methods.py --sizes 256 320 384 [--judged 400] [--photos FOLDER ...]
 
 Writes `src/blemish/weights/METHOD.safetensors` for each method (default: all that learn) as soon as it is trained. The
 losses and optimizers are the papers'; what the small backbone needs otherwise (sizes, where training starts, epochs,
 learning rate) is written in each method's `EMBEDDED` and `EMBEDDED_TRAINING`. The backbone sees every picture once, for
-all methods. All pictures are made here. Those that judge come from another stream; they choose the epoch that is kept
-and the rule for the image score, and are compared with `clip`, which learns nothing. With `--sizes` they only say how
-well `clip` does at each input size; the `EMBEDDED` recipes have the one that was chosen so.
+all methods. All pictures are made here. Those that judge come from another stream: products, each one scene that is
+photographed ten times, in turns as it should be and with a defect. Image AUROC is that of each product, as a data set
+has it, and their mean. They choose the epoch that is kept and the rule for the image score, and are compared with
+`clip`, which learns nothing. With `--sizes` they only say how well `clip` does at each input size.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from pool import bundled_photos, load_photos, make_sample
+from pool import Made, bundled_photos, load_photos, make_product, make_sample
 
 from blemish.clip import Computation, load_backbone
 from blemish.evaluation.plan import effective
@@ -43,6 +44,8 @@ SIDE = 512
 BASELINE = "clip"
 #: Names that stay; pictures of all other things are called "object", since the texts of each name take their time.
 NAMES = 16
+#: Photographs of one judged product.
+EACH = 10
 #: Every so many-th pixel is enough to choose an epoch.
 STRIDE = 8
 
@@ -55,6 +58,19 @@ def synthetic(seed: int, count: int, photos: list[np.ndarray]) -> list[Sample]:
         drawn = pool.imap(partial(_drawn, seed), range(2 * count), chunksize=16)
         kept = [sample for sample in drawn if sample is not None][:count]
         pool.terminate()
+    return common_names(kept)
+
+
+def products(seed: int, count: int, photos: list[np.ndarray]) -> tuple[list[Sample], np.ndarray]:
+    """Pictures of `count // EACH` products whose defects stayed in sight, and the number (n,) of each one's product."""
+    with multiprocessing.Pool(initializer=_PHOTOS.extend, initargs=(photos,)) as pool:
+        drawn = pool.map(partial(_photographed, seed), range(count // EACH), chunksize=2)
+    groups = np.repeat(np.arange(len(drawn)), [len(one) for one in drawn])
+    return common_names([sample for one in drawn for sample in one]), groups
+
+
+def common_names(kept: list[Sample]) -> list[Sample]:
+    """The same pictures, with rare names left out."""
     common = {name for name, _ in Counter(sample.object for sample in kept).most_common(NAMES)}
     return [sample if sample.object in common else sample._replace(object="object") for sample in kept]
 
@@ -64,7 +80,16 @@ _PHOTOS: list[np.ndarray] = []
 
 
 def _drawn(seed: int, index: int) -> Sample | None:
-    image, mask, (name, _, kind, _) = make_sample(seed, index, _PHOTOS, SIDE)
+    return _sample(make_sample(seed, index, _PHOTOS, SIDE))
+
+
+def _photographed(seed: int, index: int) -> list[Sample]:
+    made = make_product(seed, index, _PHOTOS, SIDE, EACH)
+    return [sample for one in made if (sample := _sample(one)) is not None]
+
+
+def _sample(made: Made) -> Sample | None:
+    image, mask, (name, _, kind, _) = made
     if kind == "lost":  # a defect that the camera moved out of sight: neither normal nor defective
         return None
     return Sample(Image.fromarray(image), mask if mask.any() else None, int(mask.any()), name)
@@ -72,20 +97,26 @@ def _drawn(seed: int, index: int) -> Sample | None:
 
 @dataclass(frozen=True)
 class Judge:
-    """What ranks methods: the features of judged pictures, masks (n, S, S) and labels (n,)."""
+    """What ranks methods: the features of judged pictures, masks (n, S, S), labels (n,), and products (n,)."""
 
     features: Features
     masks: np.ndarray
     labels: np.ndarray
+    products: np.ndarray
 
     def __call__(self, method: Method, *, briefly: bool = False) -> Scores:
-        """Image AUROC by each rule for the image score, pixel AUROC and, unless briefly, AUPRO."""
+        """Image AUROC, the products' mean, by each rule for the image score; pixel AUROC; unless briefly, AUPRO."""
         found, maps = self._predictions(method, STRIDE if briefly else 1)
-        scores = {f"image_auroc/{rule}": auroc(self.labels, values) for rule, values in found.items()}
+        scores = {f"image_auroc/{rule}": self._within(values) for rule, values in found.items()}
         if briefly:
             return {**scores, "pixel_auroc": auroc(self.masks[:, ::STRIDE, ::STRIDE].ravel(), np.ravel(maps))}
         pixel = pixel_metrics(list(self.masks), list(maps))
         return {**scores, "pixel_auroc": pixel.auroc, "aupro": pixel.aupro}
+
+    def _within(self, values: np.ndarray) -> float:
+        """The mean AUROC of the products that have pictures of both kinds."""
+        rows = [self.products == one for one in np.unique(self.products)]
+        return float(np.mean([auroc(self.labels[r], values[r]) for r in rows if 0 < self.labels[r].mean() < 1]))
 
     @torch.inference_mode()
     def _predictions(self, method: Method, stride: int, batch: int = 16) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -154,15 +185,19 @@ def shared(methods: Sequence[Method], samples: Sequence[Sample], *, scoring: boo
     return Features(methods[0], samples, request=reduce(or_, requests), batch_size=16, told=told)
 
 
-def judge_for(methods: Sequence[Method], judged: Sequence[Sample]) -> Judge:
+def judge_for(methods: Sequence[Method], judged: tuple[Sequence[Sample], np.ndarray]) -> Judge:
     """What ranks these methods, which are computed alike."""
-    size = methods[0].computation.size
-    masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in judged])
-    return Judge(shared(methods, judged, scoring=True), masks, np.array([s.label for s in judged]))
+    size, (pictures, groups) = methods[0].computation.size, judged
+    masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in pictures])
+    return Judge(shared(methods, pictures, scoring=True), masks, np.array([s.label for s in pictures]), groups)
 
 
 def run(
-    methods: Sequence[Method], samples: Sequence[Sample], judged: Sequence[Sample], epochs: int | None, out: Path
+    methods: Sequence[Method],
+    samples: Sequence[Sample],
+    judged: tuple[Sequence[Sample], np.ndarray],
+    epochs: int | None,
+    out: Path,
 ) -> bool:
     """Trains methods that are computed alike, the first of them the baseline. Returns whether all are as good as it."""
     baseline, *learners = methods
@@ -195,7 +230,7 @@ def main() -> None:
     a.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
     a.add_argument("--backbone", default="embedded")
     a.add_argument("--samples", type=int, default=1000)
-    a.add_argument("--judged", type=int, default=300)
+    a.add_argument("--judged", type=int, default=400)
     a.add_argument("--epochs", type=int, help="default: each method's own")
     a.add_argument("--sizes", type=int, nargs="+", help="only compare input sizes")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
@@ -206,7 +241,7 @@ def main() -> None:
     start = time.monotonic()
     photos = load_photos(o.photos) + bundled_photos()
     backbone = load_backbone(o.backbone)
-    judged = synthetic(JUDGE_SEED, o.judged, photos)
+    judged = products(JUDGE_SEED, o.judged, photos)
     if o.sizes:
         for size in o.sizes:
             method = create(BASELINE, backbone, {"size": size})

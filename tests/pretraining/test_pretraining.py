@@ -121,6 +121,49 @@ def test_normal_pictures_have_empty_masks_and_no_kind() -> None:
         assert bool(kind and kind != "lost") == bool(mask.any()) == bool(place)
 
 
+def test_twins_are_one_scene_and_the_second_is_damaged() -> None:
+    from pool import make_product
+
+    told, alike = 0, []
+    for index in range(12):
+        (normal, empty, (name, _, good, _)), (_, mask, (same, _, bad, _)) = make_product(5, index, [])
+        assert name == same
+        assert good == ""
+        assert not empty.any()
+        told += bool(bad and bad != "lost")
+        assert bool(mask.any()) == bool(bad and bad != "lost")
+        alike.append(normal)
+    assert told > 8
+    assert len(make_product(5, 0, [], count=4)) == 4
+    assert np.array_equal(make_product(5, 3, [])[0][0], alike[3])
+
+
+def test_twins_loss_asks_for_the_order_and_leaves_out_what_is_not_sure() -> None:
+    from objective import twins_loss
+
+    sure = torch.ones(4, dtype=torch.bool)
+    label = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    right, wrong = (torch.tensor([0.0, d, 0.0, d]) for d in (4.0, -4.0))
+    assert twins_loss(right, label, sure) < 0.05 < 3.9 < twins_loss(wrong, label, sure)
+    mixed = torch.tensor([0.0, 4.0, 4.0, 0.0])
+    unsure = torch.tensor([True, True, True, False])
+    assert torch.equal(twins_loss(mixed, label, unsure), twins_loss(right, label, sure))
+    assert torch.equal(twins_loss(mixed, torch.tensor([0.0, 1.0, 0.0, 0.0]), sure), twins_loss(right, label, sure))
+    assert twins_loss(mixed, torch.zeros(4), sure) == 0
+
+
+def test_the_focal_loss_spends_nothing_on_what_is_already_right() -> None:
+    from objective import patch_loss
+
+    target = torch.zeros(1, 8)
+    logits = torch.full((1, 8), -6.0, requires_grad=True)
+    patch_loss(logits, target).backward()
+    easy = logits.grad.abs().max()
+    hard = torch.zeros(1, 8, requires_grad=True)
+    patch_loss(hard, target).backward()
+    assert hard.grad.abs().max() > 10_000 * easy
+
+
 def test_held_out_templates_are_not_taught() -> None:
     from words import HELD_OUT_TEMPLATES, TEMPLATES, state_pair
 
@@ -143,6 +186,9 @@ def test_a_resumed_run_sees_the_pictures_of_an_unbroken_one() -> None:
         resumed = pool.batch(2, 4, np.random.default_rng(2))
     assert np.array_equal(unbroken.images, resumed.images)
     assert unbroken.words == resumed.words
+    for normal, damaged in zip(*2 * [iter(unbroken.words)], strict=True):
+        assert normal[:2] == damaged[:2]
+        assert normal[2] == ""
 
 
 def test_checkpoints_bring_everything_back(tmp_path: Path) -> None:

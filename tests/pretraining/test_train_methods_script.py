@@ -47,6 +47,7 @@ def test_methods_that_are_computed_alike_are_trained_together(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(script, "synthetic", plates)
+    monkeypatch.setattr(script, "products", lambda *a: (plates(*a), np.arange(a[1]) // 2))
     made: list[int] = []
     create = script.create
     small = {"size": 148, "activation": "checkpoint"}
@@ -98,7 +99,7 @@ def test_a_method_that_is_worse_than_clip_is_named(
     monkeypatch.setattr(script.Judge, "__call__", scores)
     backbone = load_backbone(str(tiny_backbone))
     methods = [load_class(name)(backbone, load_class(name).Recipe(size=148)) for name in ("clip", "coop")]
-    fine = script.run(methods, plates(0, 2, None), plates(1, 2, None), 1, tmp_path)
+    fine = script.run(methods, plates(0, 2, None), (plates(1, 2, None), np.zeros(2)), 1, tmp_path)
     assert fine is not worse
     assert ("coop: WORSE THAN clip in image AUROC: 0.4000 < 0.6000" in capsys.readouterr().out) is worse
 
@@ -108,7 +109,7 @@ def test_judging_leaves_the_method_as_it_was(script: Any, tiny_backbone: Path) -
     method = cls(load_backbone(str(tiny_backbone)), cls.Recipe(size=148)).train()
     samples = plates(0, 4, None)
     masks = np.stack([np.asarray(Image.fromarray(s.mask).resize((148, 148))) for s in samples])
-    judge = script.Judge(script.shared([method], samples, scoring=True), masks, np.array([0, 1, 0, 1]))
+    judge = script.Judge(script.shared([method], samples, scoring=True), masks, np.array([0, 1, 0, 1]), np.zeros(4))
     recipe = method.recipe
     found, briefly = judge(method), judge(method, briefly=True)
     assert method.training
@@ -126,3 +127,21 @@ def test_pictures_of_lost_defects_are_left_out(script: Any, monkeypatch: pytest.
     assert script._drawn(1, 0) is None
     monkeypatch.setattr(script, "make_sample", lambda seed, index, photos, size: (image, mask, ("nut", "", "", "")))
     assert script._drawn(1, 0).object == "nut"
+
+
+def test_products_are_ranked_each_by_itself(script: Any) -> None:
+    """A product that is brighter than another does not count against a defect of the darker one."""
+    labels, groups = np.array([0, 1, 0, 1, 1]), np.array([0, 0, 1, 1, 2])
+    judge = script.Judge(None, None, labels, groups)
+    assert judge._within(np.array([0.1, 0.2, 0.8, 0.9, 0.0])) == 1.0
+    assert judge._within(np.array([0.1, 0.2, 0.9, 0.8, 0.0])) == 0.5
+
+
+def test_judged_products_are_photographed_again_and_again(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "SIDE", 128)
+    samples, groups = script.products(3, 2 * script.EACH, [])
+    assert sorted(set(groups)) == [0, 1]
+    assert script.EACH < len(samples) == len(groups) <= 2 * script.EACH
+    for one in (0, 1):
+        labels = [sample.label for sample, group in zip(samples, groups, strict=True) if group == one]
+        assert set(labels) == {0, 1}
