@@ -1,11 +1,11 @@
 """What the words of the embedded model are worth: names it was not taught, words for states it was not taught, kinds.
 
-    python benchmarks/words.py [--pictures 600] [--photos FOLDER ...]
+    python benchmarks/words.py [--pictures 600] [--backbone embedded] [--photos FOLDER ...]
 
 Pictures are made by `pretraining/`, of a stream of their own. Prints the image AUROC of `clip` asked about an "object",
 about what each picture shows, and about things that no prompt of the training named; the same with words for states
-that training did not have; and how often the defective patches of a picture are nearest to the word for their kind of
-defect.
+that no picture was captioned with; and how often the defective patches of a picture are nearest to the word for their
+kind of defect.
 """
 
 from __future__ import annotations
@@ -91,12 +91,13 @@ def encode(backbone: Backbone, sentences: Sequence[str]) -> Tensor:
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--pictures", type=int, default=600)
+    a.add_argument("--backbone", default="embedded")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     sys.path.insert(0, str(PRETRAINING))
     from pool import bundled_photos, load_photos
 
-    backbone = load_backbone("embedded")
+    backbone = load_backbone(o.backbone)
     clip = create("clip", backbone)
     seen = look(backbone, o.pictures, load_photos(o.photos) + bundled_photos(), clip.computation.size)
 

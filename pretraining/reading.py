@@ -34,8 +34,9 @@ SEED = 11
 #: Words that say nothing about damage, so that the classifier does not take "not praised" for it.
 _NEUTRAL = (
     "red green blue white black grey brown yellow large small long short round square flat thick thin heavy light "
-    "wooden metallic plastic glossy matte smooth soft hard old new wide narrow tall transparent coloured striped dotted "
-    "shiny wet hot cold dark bright single double left right upper lower big tiny first second standard common typical"
+    "wooden metallic plastic glossy matte smooth soft hard old new wide narrow tall transparent coloured striped "
+    "dotted shiny wet hot cold dark bright single double left right upper lower big tiny first second standard common "
+    "typical"
 )
 NEUTRAL = tuple(_NEUTRAL.split())
 #: Probability of damage from which a word is taught to mean it, and below which it is taught to mean nothing.

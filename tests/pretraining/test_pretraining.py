@@ -240,3 +240,36 @@ def test_the_pupil_learns_what_it_is_taught_at_any_scale() -> None:
         opt.step()
     assert 0.7 < losses[0] < 2.5  # about one variance, whatever the teacher's units
     assert losses[-1] < 0.2
+
+
+def test_mixtures_of_runs_cover_the_simplex_and_keep_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    import average
+    from model import make_model
+    from safetensors.torch import save_file
+    from transformers import CLIPModel
+
+    found = set(average.shares(3, 4))
+    assert len(found) == 15
+    assert {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.25, 0.25, 0.5)} <= found
+    assert all(sum(weights) == 1 for weights in found)
+    start = make_model().state_dict()
+    for name, value in (("a", 1.0), ("b", 5.0)):
+        parts = {f"{which}.{k}": torch.full_like(v, value) for k, v in start.items() for which in ("ema", "model")}
+        save_file(parts, tmp_path / name)
+    monkeypatch.setattr(average, "validation_set", lambda photos: None)
+    monkeypatch.setattr(average, "validation_twins", lambda photos: None)
+    monkeypatch.setattr(average, "bundled_photos", list)
+
+    def validate(model: CLIPModel, *_: object) -> dict[str, float]:
+        return dict.fromkeys(average.DECIDES, 1 - abs(model.logit_scale.item() - 2) / 10)
+
+    monkeypatch.setattr(average, "validate", validate)
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(out)])
+    average.main()
+    assert "0.75 0.25: mean 1.0000" in capsys.readouterr().out
+    assert CLIPModel.from_pretrained(out).logit_scale.item() == 2

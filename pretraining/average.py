@@ -1,0 +1,77 @@
+"""Average the weights of runs that went on from one another, and keep the mixture that validates best.
+
+    python pretraining/average.py RUN RUN ... --out FOLDER [--steps 4] [--photos FOLDER ...]
+
+RUN is a checkpoint of `train.py`, whose running average counts. Every mixture with weights in `--steps`-ths is tried,
+the runs themselves among them (model soups; Wortsman and others, 2022). The best is exported to FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from model import make_model
+from objective import Texts, build_tokenizer, validate, validation_set, validation_twins
+from pool import bundled_photos, load_photos
+from safetensors.torch import load_file
+from torch import Tensor
+from train import export
+
+#: What decides, all alike: whole pictures by the class token and by the largest patch, patches, and twins.
+DECIDES = tuple(
+    f"{what}/{read}"
+    for what, reads in (
+        ("image", ("cls", "last_max", "value_max")),
+        ("patch", ("last", "value")),
+        ("twins", ("cls", "last", "value")),
+    )
+    for read in reads
+)
+
+
+def shares(count: int, steps: int) -> Iterator[tuple[float, ...]]:
+    """All weights of `count` parts in `steps`-ths that sum to 1."""
+    for cuts in itertools.combinations(range(steps + count - 1), count - 1):
+        edges = (-1, *cuts, steps + count - 1)
+        yield tuple((b - a - 1) / steps for a, b in itertools.pairwise(edges))
+
+
+def mixed(runs: list[dict[str, Tensor]], weights: tuple[float, ...]) -> dict[str, Tensor]:
+    return {k: torch.stack([w * run[k] for w, run in zip(weights, runs, strict=True)]).sum(0) for k in runs[0]}
+
+
+def main() -> None:
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("runs", type=Path, nargs="+")
+    a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--steps", type=int, default=4)
+    a.add_argument("--photos", type=Path, nargs="*", default=[])
+    o = a.parse_args()
+    runs = [
+        {k.removeprefix("ema."): v.float() for k, v in load_file(run).items() if k.startswith("ema.")} for run in o.runs
+    ]
+    photos = load_photos(o.photos) + bundled_photos()
+    pictures, twins = validation_set(photos), validation_twins(photos)
+    tok, model = build_tokenizer(), make_model().eval()
+    texts = Texts(tok, ())
+    best, kept = -1.0, runs[0]
+    for weights in shares(len(runs), o.steps):
+        mixture = mixed(runs, weights)
+        model.load_state_dict(mixture)
+        found = validate(model, texts, pictures, twins)
+        mean = sum(found[k] for k in DECIDES) / len(DECIDES)
+        told = " ".join(f"{k}={found[k]:.3f}" for k in DECIDES)
+        print(f"{' '.join(f'{w:.2f}' for w in weights)}: mean {mean:.4f} {told}", flush=True)
+        if mean > best:
+            best, kept = mean, mixture
+    model.load_state_dict(kept)
+    export(o.out, model, tok)
+    print(f"kept {best:.4f}: {o.out}")
+
+
+if __name__ == "__main__":
+    main()
