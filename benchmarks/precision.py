@@ -1,12 +1,12 @@
 """What half precision changes: the scores, the maps, and how well they rank real pictures.
 
-    python benchmarks/precision.py [--per-set 200] [--methods clip,anomalyclip] [--precision bfloat16] [--out FILE]
+    python benchmarks/precision.py [--per-set 200] [--folders DIR ...] [--methods clip,anomalyclip] [--out FILE]
     python benchmarks/precision.py --large [--pictures 3]
 
-Scores pictures of the packages (`pip install 'blemish[demo]'`) with the embedded model twice, in float32 and in half
-precision, and prints for each set and method the largest and the mean difference of the image scores and of the anomaly
-maps (as a share of the method's scale), and both AUROCs. `--large` does it at the sizes of ViT-L/14@336 with random
-weights on a few of the pictures, where there is nothing to rank.
+Scores pictures of the packages (`pip install 'blemish[demo]'`), and all of the MVTec-like sets in each DIR, with the
+embedded model twice, in float32 and in half precision, and prints for each set and method the largest and the mean
+difference of the image scores and of the anomaly maps (as a share of the method's scale), and both AUROCs. `--large`
+does it at the sizes of ViT-L/14@336 with random weights on a few of the pictures, where there is nothing to rank.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from towers import random_vit_l
 
 from blemish.clip import Backbone, load_backbone
+from blemish.datasets import read
 from blemish.demo import picture_sets
 from blemish.engine import TorchEngine
 from blemish.methods import create
@@ -74,12 +75,17 @@ def compare(
     )
 
 
-def embedded(methods: Sequence[str], per_set: int, precision: str) -> Iterator[Apart]:
+def embedded(methods: Sequence[str], per_set: int, folders: Sequence[Path], precision: str) -> Iterator[Apart]:
     backbone = load_backbone("embedded")
-    for pictures in picture_sets(per_set=per_set):
-        paths, labels = [s.path for s in pictures.samples], [s.label for s in pictures.samples]
+    sets = [(s.title, s.object, [(one.path, one.label) for one in s.samples]) for s in picture_sets(per_set=per_set)]
+    for data in (read("folder", folder) for folder in folders):
+        for category in data.categories:
+            samples = data.of(category)
+            sets.append((category, samples[0].object, [(one.path, one.label) for one in samples]))
+    for title, told, pictures in sets:
+        paths, labels = zip(*pictures, strict=True)
         for method in methods:
-            yield compare(pictures.title, method, backbone, paths, labels, pictures.object, precision)
+            yield compare(title, method, backbone, paths, labels, told, precision)
 
 
 def large(methods: Sequence[str], count: int, precision: str) -> Iterator[Apart]:
@@ -93,6 +99,7 @@ def large(methods: Sequence[str], count: int, precision: str) -> Iterator[Apart]
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--per-set", type=int, default=200, help="pictures of each set; 0 for all")
+    a.add_argument("--folders", type=Path, nargs="*", default=[], help="folders of MVTec-like sets")
     a.add_argument("--methods", default="clip,anomalyclip")
     a.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float16"])
     a.add_argument("--large", action="store_true")
@@ -100,7 +107,7 @@ def main() -> None:
     a.add_argument("--out", type=Path, help="JSON file")
     o = a.parse_args()
     methods = o.methods.split(",")
-    found = large(methods, o.pictures, o.precision) if o.large else embedded(methods, o.per_set, o.precision)
+    found = large(methods, o.pictures, o.precision) if o.large else embedded(methods, o.per_set, o.folders, o.precision)
     print("| set | method | pictures | score: largest, mean | map: largest, mean | AUROC float32, half |")
     print("| --- | --- | --- | --- | --- | --- |")
     rows = []
