@@ -63,11 +63,12 @@ def test_the_text_tower_learns_the_words_and_keeps_the_old_ones(reading: Any) ->
     weights = Path(__file__).resolve().parents[2] / "src/blemish/weights/embedded"
     model = CLIPModel.from_pretrained(weights).float().eval()
     before = deepcopy(model)
-    lexicon = reading.Lexicon([(w, ["damaged {}"], np.ones(1)) for w in ("zorped", "quimmed")], [], ["table", "river"])
+    new = ("zorped", "quimmed", "blathed", "trindled", "fimmocked")
+    lexicon = reading.Lexicon([(w, ["damaged {}"], np.ones(1)) for w in new], [], ["table", "river"])
     torch.manual_seed(0)
     reading.study(model, lexicon, 60, 5e-4, np.random.default_rng(0))
-    assert reading.right(before, ["zorped", "quimmed"]) == 0
-    assert reading.right(model, ["zorped", "quimmed", "damaged"]) == 1
+    assert reading.right(before, list(new)) < 1
+    assert reading.right(model, [*new, "damaged"]) == 1
     assert reading.right(model, ["table", "flawless"]) == 0
     tok = reading.build_tokenizer()
     known = reading.tokenise(
