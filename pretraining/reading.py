@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from train import export
 from transformers import AutoTokenizer, BertModel, CLIPModel
 from words import ABNORMAL_STATES, GENERIC, NAMES, NORMAL_STATES, TEMPLATES, caption, state_pair
 
+T = TypeVar("T")
 SEED = 11
 #: Words that say nothing about damage, so that the classifier does not take "not praised" for it.
 _NEUTRAL = (
@@ -141,16 +144,18 @@ def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.r
     before = deepcopy(model).requires_grad_(False)
     weights = [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0, fused=True)
-    kinds = list(KINDS)
+    kinds, nouns = tuple(KINDS), (*GENERIC, *NAMES)
+
+    def one(stock: Sequence[T]) -> T:
+        return stock[rng.integers(len(stock))]
 
     def any_noun() -> str:
-        stock = (GENERIC, NAMES, lexicon.plain)[rng.choice(3, p=(0.3, 0.2, 0.5))]
-        return str(stock[rng.integers(len(stock))])
+        return one((GENERIC, NAMES, lexicon.plain)[rng.choice(3, p=(0.3, 0.2, 0.5))])
 
     def known() -> str:
-        phrases = words_for(kinds[rng.integers(len(kinds))])
-        phrase = phrases[rng.integers(len(phrases))] if rng.random() < 0.6 else None
-        return caption(rng, (*GENERIC, *NAMES)[rng.integers(len(GENERIC) + len(NAMES))], "", phrase, None)
+        phrases = words_for(one(kinds))
+        phrase = one(phrases) if rng.random() < 0.6 else None
+        return caption(rng, one(nouns), "", phrase, None)
 
     for step in range(steps):
         for g in optimizer.param_groups:
@@ -158,19 +163,12 @@ def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.r
         same = [known() for _ in range(64)]
         said, meant = [*same], [*same]
         for _ in range(64):
-            word, states, likely = lexicon.damage[rng.integers(len(lexicon.damage))]
-            noun, t = (
-                (*GENERIC, *NAMES)[rng.integers(len(GENERIC) + len(NAMES))],
-                TEMPLATES[rng.integers(len(TEMPLATES))],
-            )
+            (word, states, likely), noun, t = one(lexicon.damage), one(nouns), one(TEMPLATES)
             said.append(t.format(f"{word} {noun}"))
             meant.append(t.format(states[rng.choice(len(states), p=likely)].format(noun)))
         for _ in range(32):
-            noun, t = (
-                (*GENERIC, *NAMES)[rng.integers(len(GENERIC) + len(NAMES))],
-                TEMPLATES[rng.integers(len(TEMPLATES))],
-            )
-            said.append(t.format(f"{lexicon.plain[rng.integers(len(lexicon.plain))]} {noun}"))
+            noun, t = one(nouns), one(TEMPLATES)
+            said.append(t.format(f"{one(lexicon.plain)} {noun}"))
             meant.append(t.format(noun))
         pairs = [s for _ in range(PAIRS) for s in state_pair(rng, any_noun())]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
