@@ -60,7 +60,7 @@ def test_is_bounded_by_number_and_by_size() -> None:
     for size, most in ((0, 4), (60, 1)):
         go_on.clear()
         put: list[int] = []
-        with Behind(threads=2, limit=100) as behind:
+        with Behind(threads=2, count=4, limit=100) as behind:
             caller = threading.Thread(target=put_six, args=(behind, size, put))
             caller.start()
             time.sleep(0.05)

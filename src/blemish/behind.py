@@ -15,6 +15,9 @@ Rest: TypeAlias = Callable[[], object]
 WRITERS = max(1, min(4, os.cpu_count() or 1))
 #: Pixels of all pictures that wait to be kept; a larger picture waits alone.
 PIXELS = 64_000_000
+#: As many pictures wait at most: a few batches, which come all at once. With fewer the model would wait for the writers
+#: after each batch.
+WAITING = 64
 
 
 class Behind:
@@ -28,12 +31,13 @@ class Behind:
 
     Args:
         threads: how many.
+        count: of pictures that wait at most.
         limit: of the sizes of all work that is not done.
     """
 
-    def __init__(self, *, threads: int = WRITERS, limit: int = PIXELS) -> None:
+    def __init__(self, *, threads: int = WRITERS, count: int = WAITING, limit: int = PIXELS) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="blemish-writer")
-        self._most, self._limit = 2 * threads, limit
+        self._most, self._limit = count, limit
         self._changed = threading.Condition()
         self._sizes: dict[int, int] = {}  # of what is not done, by number
         self._made: dict[int, Rest | None] = {}  # rests whose turn has not come; None for work that failed

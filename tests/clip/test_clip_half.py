@@ -62,6 +62,31 @@ def test_is_near_and_hands_out_float32(backbone: Backbone, pixels, precision, ap
         assert 0 < error < apart
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("rows", [None, 1])
+def test_products_are_those_of_pytorch(kind: torch.dtype, rows: int | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=generator).to(kind) for shape in ((3, 7, 32), (48, 32), (48,)))
+    x = x[:, :rows]
+    expected = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(blocks._product(x, weight, bias), expected, atol=0.03, rtol=0.02)  # summed otherwise
+    x.requires_grad_()
+    blocks._product(x, weight, bias).sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("count", [5, 129, 144, 401])
+def test_any_number_of_keys(count: int) -> None:
+    """Keys that are put in for speed have no share."""
+    generator = torch.Generator().manual_seed(count)
+    query, key, value = torch.randn(3, 2, count, 64, generator=generator)
+    value = value + 10
+    exact = blocks._attention(query, key, value, 2, None)
+    half = blocks._attention(*(x.bfloat16() for x in (query, key, value)), 2, None)
+    torch.testing.assert_close(half.float(), exact, atol=0.08, rtol=0)
+    assert half.shape == (2, count, 64)
+
+
 @torch.no_grad()
 def test_weights_are_cast_once_for_each_activation_and_precision(backbone: Backbone, pixels, monkeypatch) -> None:
     own = Backbone(backbone.model, backbone.tokenizer)

@@ -17,6 +17,9 @@ Nonlinearity = Callable[[Tensor], Tensor]
 
 #: The factor in OpenAI's approximation of GELU.
 _QUICK = 1.702
+#: A CPU's attention in bfloat16 takes up to a half longer where many keys (the second number or more) are no multiple
+#: of the first.
+_KEYS, _MANY_KEYS = 16, 128
 
 
 class Block(Protocol):
@@ -72,6 +75,12 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, heads: int, seen: Tens
         return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
     mask = None if seen is None else seen.unsqueeze(1)
+    if mask is None and key.device.type == "cpu" and key.dtype == torch.bfloat16:
+        count = key.shape[1]
+        missing = -count % _KEYS if count >= _MANY_KEYS else 0
+        if missing:
+            key, value = (F.pad(each, (0, 0, 0, missing)) for each in (key, value))
+            mask = F.pad(key.new_zeros(1, 1, 1, count), (0, missing), value=-torch.inf)
     mixed = F.scaled_dot_product_attention(split(query), split(key), split(value), mask)
     return mixed.transpose(1, 2).flatten(2)
 
@@ -107,6 +116,25 @@ class _Linear(NamedTuple):
     bias: Tensor
 
 
+def _one_pass() -> Callable[..., Tensor] | None:
+    """oneDNN's product in bfloat16, which adds the bias on the way out; None where PyTorch or the processor lacks it."""
+    known = torch.ops.mkldnn
+    try:
+        return known._linear_pointwise if known._is_mkldnn_bf16_supported() else None
+    except AttributeError:
+        return None
+
+
+_ONE_PASS = _one_pass()
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(..., in) to (..., out), as `F.linear`, which on a CPU writes the bias first and then reads it again."""
+    if _ONE_PASS is None or x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.requires_grad:
+        return F.linear(x, weight, bias)
+    return _ONE_PASS(x, weight, bias, "none", [], "none")
+
+
 @dataclass(frozen=True, eq=False)
 class HalfBlock:
     """A block whose matrix products run in half precision. Its inputs and what it adds to the stream may be half.
@@ -128,21 +156,21 @@ class HalfBlock:
         y = self._rounded(self.norm1(x))
         width = y.shape[-1]
         if rows is None:
-            query, key, value = F.linear(y, *self.joint).chunk(3, dim=-1)
+            query, key, value = _product(y, *self.joint).chunk(3, dim=-1)
             return query, key, value
-        query = F.linear(y[:, :rows], self.joint.weight[:width], self.joint.bias[:width])
-        key, value = F.linear(y, self.joint.weight[width:], self.joint.bias[width:]).chunk(2, dim=-1)
+        query = _product(y[:, :rows], self.joint.weight[:width], self.joint.bias[:width])
+        key, value = _product(y, self.joint.weight[width:], self.joint.bias[width:]).chunk(2, dim=-1)
         return query, key, value
 
     def value(self, x: Tensor) -> Tensor:
         start = 2 * x.shape[-1]
-        return F.linear(self._rounded(self.norm1(x)), self.joint.weight[start:], self.joint.bias[start:])
+        return _product(self._rounded(self.norm1(x)), self.joint.weight[start:], self.joint.bias[start:])
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None = None) -> Tensor:
-        return F.linear(_attention(query, key, value, self.heads, seen), *self.out)
+        return _product(_attention(query, key, value, self.heads, seen), *self.out)
 
     def mlp(self, x: Tensor) -> Tensor:
-        return F.linear(self.activation(F.linear(self._rounded(self.norm2(x)), *self.fc1)), *self.fc2)
+        return _product(self.activation(_product(self._rounded(self.norm2(x)), *self.fc1)), *self.fc2)
 
     def _rounded(self, x: Tensor) -> Tensor:
         return x.to(self.joint.weight.dtype)

@@ -248,7 +248,7 @@ def run_endings(
         start = first.shape[1]
     x = torch.cat([first, rest.flatten(1, 2)], dim=1)
     order = torch.arange(x.shape[1], device=x.device)
-    ending = (order - start).div(length, rounding_mode="floor").clamp_min(-1)  # -1 in the beginning
+    ending = torch.where(order < start, -1, order.sub(start).clamp_min(0) // length)  # -1 in the beginning
     seen = (order <= order[:, None]) & ((ending < 0) | (ending == ending[:, None]))
     x = _run_text_blocks(text, x, seen, deep, activation)
     return _finished(text, x[:, start + length - 1 :: length], before_norm)

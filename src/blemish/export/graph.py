@@ -43,8 +43,11 @@ class Whole(nn.Module):
         super().__init__()
         self.header, self.resize = header, resize
         self.method = _fixed(engine.method)
-        self.vision = self.method.backbone.model.vision_model  # a submodule, so that its weights are found
-        self.projection = self.method.backbone.model.visual_projection
+        model = self.method.backbone.model
+        # submodules, so that their weights are found
+        self.vision, self.projection = model.vision_model, model.visual_projection
+        if self.method.reads_pictures:
+            self.sentences, self.text_projection = model.text_model, model.text_projection
         self.memory = _plain(engine.memory)
         backbone = self.method.backbone
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))

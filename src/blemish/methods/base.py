@@ -137,6 +137,11 @@ class Method(nn.Module):
         """
         return id(self)
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether its sentences are made anew for each picture, so that `score` runs the text tower."""
+        return False
+
     def text_features(self, objects: Sequence[str]) -> Tensor:
         """Texts for each object: (C, 2, E), normalised, row 0 normal, row 1 anomalous."""
         raise NotImplementedError

@@ -120,8 +120,12 @@ class VCPCLIP(Method):
         self.layers = recipes.resolve_layers(r.layers, backbone.layers)
         self._normal = len(self.PROMPTS.sentences("{}")[0])
         self._ids, self._places, self._end = self._sentences()
-        # whether the name stands at the same place in all sentences, and they end together
-        self._alike = len({(int(name), int(end)) for name, end in zip(self._places[:, 0], self._end, strict=True)}) == 1
+        # the numbers of the sentences in which the name stands at the same place, and that end together
+        self._alike: dict[tuple[int, int], list[int]] = {}
+        for number, where in enumerate(zip(self._places[:, 0].tolist(), self._end.tolist(), strict=True)):
+            self._alike.setdefault(where, []).append(number)
+        grouped = [number for numbers in self._alike.values() for number in numbers]
+        self._order = sorted(range(len(grouped)), key=grouped.__getitem__)
         longest = self._ids.shape[1] + (r.deep_prompt_len if r.total_d_layer_len else 0)
         recipes.at_most(longest, backbone.context, "prompt_len and deep_prompt_len: a sentence of", "text positions")
         self.pre = PreContext(r.prompt_len, width, r.use_global)
@@ -163,6 +167,10 @@ class VCPCLIP(Method):
     def map_range(self) -> tuple[float, float]:
         return 0.0, 1.0
 
+    @property
+    def reads_pictures(self) -> bool:
+        return self.recipe.use_global
+
     # the text side
 
     def _sentences(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,22 +208,28 @@ class VCPCLIP(Method):
         `learning`: with the dropout of training, if the method is in training mode. Without it, what comes before the
         names is the same for all pictures, and goes through the text tower once.
         """
-        embeddings, end = self.prompts(names)
-        own = learning and self.training and self.recipe.dropout > 0
-        together = self._alike and not own
-        options: dict[str, Any] = {"activation": self.recipe.activation}
-        if self.deep is not None:
-            inserted, *deep = self.deep(len(self._ids) if together else len(embeddings), learning=learning)
-            options |= {"inserted": inserted, "deep": deep, "before_norm": self.deep.norm}
-        if together:
-            sentences = embeddings.view(-1, len(names), *embeddings.shape[1:])
-            name, after = int(self._places[0, 0]), int(self._end[0]) + 1
-            raw = self.backbone.encode_endings(sentences[:, 0, :name], sentences[:, :, name:after], **options)
-        else:
-            raw = self.backbone.encode_text(embeddings=embeddings, end=end, **options)
+        if learning and self.training and self.recipe.dropout > 0:
+            embeddings, ends = self.prompts(names)
+            raw = self.backbone.encode_text(embeddings=embeddings, end=ends, **self._deep(len(embeddings), learning))
             raw = raw.view(-1, len(names), raw.shape[-1])
+        else:
+            parts = []
+            for (name, end), rows in self._alike.items():
+                words = self.backbone.embed(self._ids[rows, : end + 1])
+                after = words[:, None, name + names.shape[1] :].expand(-1, names.shape[0], -1, -1)
+                rest = torch.cat([names.to(words.dtype).expand(len(rows), -1, -1, -1), after], dim=2)
+                parts.append(self.backbone.encode_endings(words[:, :name], rest, **self._deep(len(rows), learning)))
+            raw = torch.cat(parts)[self._order]
         units = normalise(raw)
         return normalise(torch.stack([part.mean(dim=0) for part in units.tensor_split([self._normal])], dim=1))
+
+    def _deep(self, sentences: int, learning: bool) -> dict[str, Any]:
+        """What the text tower is told besides so many sentences."""
+        options: dict[str, Any] = {"activation": self.recipe.activation}
+        if self.deep is None:
+            return options
+        inserted, *deep = self.deep(sentences, learning=learning)
+        return {**options, "inserted": inserted, "deep": deep, "before_norm": self.deep.norm}
 
     def text_features(self, objects: Sequence[str]) -> Tensor:
         """The sentences as they are before a picture adds to them, the same for every object: (C, 2, E)."""
@@ -268,7 +282,7 @@ class VCPCLIP(Method):
         with torch.autocast(pictures.device.type, enabled=False):
             if self.recipe.use_global:
                 text = self.sentence_features(self.names(features))
-            both = self.layer_maps(features, text.float().expand(len(pictures), -1, -1))
+            both = self.layer_maps(features, text.float().expand(pictures.shape[0], -1, -1))
         raw, new = (maps.mean(dim=0) for maps in both)
         maps = smooth(self.recipe.alpha * raw + (1 - self.recipe.alpha) * new, self.recipe.sigma)
         if self.recipe.image_score == "map":

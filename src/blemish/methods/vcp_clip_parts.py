@@ -52,7 +52,7 @@ class PreContext(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Embeddings (B, Wt), not normalised, to (B, r, Wt)."""
         if self.conv is None:
-            return self.query.expand(len(pictures), -1, -1)
+            return self.query.expand(pictures.shape[0], -1, -1)
         tokens: Tensor = self.query + self.conv(pictures.unsqueeze(1))
         return tokens
 
@@ -118,7 +118,7 @@ class PostContext(nn.Module):
         The texts attend to the normalised patches. Few ask and many are asked: so the questions are brought through the
         keys' projection, and the patches through the values' only after they are mixed, which gives the same.
         """
-        batch, states, width = len(text), text.shape[1], tokens.shape[-1]
+        batch, states, width = *text.shape[:2], tokens.shape[-1]
         key, value = (weight.view(HEADS, -1, width) for weight in (self.key.weight, self.value.weight))
         # heads first, for they have weights of their own: (heads, B * 2, ...)
         asked = self.query(text).view(batch * states, HEADS, -1).transpose(0, 1)
