@@ -117,7 +117,7 @@ class _Linear(NamedTuple):
 
 
 def _one_pass() -> Callable[..., Tensor] | None:
-    """oneDNN's product in bfloat16, which adds the bias on the way out; None where PyTorch or the processor lacks it."""
+    """oneDNN's product in bfloat16, which adds the bias by the way; None where PyTorch or the processor has none."""
     known = torch.ops.mkldnn
     try:
         return known._linear_pointwise if known._is_mkldnn_bf16_supported() else None
