@@ -44,7 +44,7 @@ PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "laye
 OTHER_WEIGHTS = {
     "last_top": 1.0,
     "value_top": 1.0,
-    "twins": 2.0,
+    "twins": 1.0,
     "cls": 2.0,
     "cls_raw": 1.0,
     "agree": 2.0,
@@ -87,14 +87,17 @@ def patch_target(coverage: Tensor) -> Tensor:
     return torch.maximum((coverage / 0.1).clamp(max=1), torch.where(coverage > 0.003, coverage / top, 0))
 
 
-def patch_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Focal loss with more weight on the rare defective patches, and dice on defective pictures. Both (B, P)."""
+def patch_loss(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
+    """Cross-entropy with more weight on the rare defective patches, and dice on defective pictures. Both (B, P).
+
+    With a focus (focal loss: 2), the less a patch counts the nearer its probability is to the target.
+    """
     bce = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0), reduction="none")
     p = logits.sigmoid()
-    focal = (p - target).detach().square() * bce
+    focal = (p - target).detach().abs().pow(focus) * bce
     dice = 1 - (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
     bad = (target.amax(1) > 0).float()
-    return focal.mean() * 6 + (dice * bad).sum() / bad.sum().clamp_min(1)
+    return focal.mean() * 2 * (1 + focus) + (dice * bad).sum() / bad.sum().clamp_min(1)
 
 
 def twins_loss(logits: Tensor, label: Tensor, sure: Tensor) -> Tensor:
@@ -174,6 +177,7 @@ def step_losses(
     side: int,
     generator: torch.Generator,
     school: School | None = None,
+    focus: float = 0.0,
 ) -> dict[str, Tensor]:
     """The losses of one batch, whose first and last `pairs` pictures are the same in two views; "total" sums them."""
     sentences = texts.draw(batch, rng)
@@ -192,7 +196,7 @@ def step_losses(
     losses: dict[str, Tensor] = {}
     for name, tokens in views.patches.items():
         logits = cosines(tokens, direction)
-        losses[name] = patch_loss(logits[sure], target[sure])
+        losses[name] = patch_loss(logits[sure], target[sure], focus)
         if name in ("last", "value"):
             top = logits.topk(3, dim=1).values.mean(1)
             losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], label[sure])

@@ -131,6 +131,7 @@ def main() -> None:
     a.add_argument("--window", type=int, default=12, help="their side in patches")
     a.add_argument("--pairs", type=int, default=8, help="pictures of a step that are seen in two views")
     a.add_argument("--taught", type=int, default=16, help="pictures of a step that the teacher looks at too; 0 = none")
+    a.add_argument("--focus", type=float, default=0.0, help="of the patches' loss: 2 makes it a focal loss")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
     a.add_argument("--threads", type=int, default=2)
@@ -172,7 +173,7 @@ def main() -> None:
                 g["lr"] = lr * g["scale"]
             side = o.window if step < o.windows_until * o.steps else GRID
             batch, frames = vary(twice(pool.batch(step, o.batch, rng), o.pairs), rng)
-            losses = step_losses(model, batch, frames, o.pairs, texts, rng, side, generator, school)
+            losses = step_losses(model, batch, frames, o.pairs, texts, rng, side, generator, school, o.focus)
             losses["total"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for opt in opts:

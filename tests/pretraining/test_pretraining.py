@@ -157,11 +157,14 @@ def test_the_focal_loss_spends_nothing_on_what_is_already_right() -> None:
 
     target = torch.zeros(1, 8)
     logits = torch.full((1, 8), -6.0, requires_grad=True)
-    patch_loss(logits, target).backward()
+    patch_loss(logits, target, focus=2).backward()
     easy = logits.grad.abs().max()
     hard = torch.zeros(1, 8, requires_grad=True)
-    patch_loss(hard, target).backward()
+    patch_loss(hard, target, focus=2).backward()
     assert hard.grad.abs().max() > 10_000 * easy
+    logits.grad = None
+    patch_loss(logits, target).backward()
+    assert logits.grad.abs().max() > 10 * easy
 
 
 def test_held_out_templates_are_not_taught() -> None:
