@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -170,10 +171,10 @@ class AprilGAN(FewShotMethod):
         The paper stretches the maxima over a whole test set, which `set_scores` does; here they are divided by the
         greatest value that a map can have.
         """
-        picture, maps = self.text_score(features, text), torch.stack(self.layer_maps(features, text)).sum(dim=0)
+        picture, maps = self.text_score(features, text), reduce(torch.add, self.layer_maps(features, text))
         if memory is None:
             return self.prediction(picture, smooth(maps, self.recipe.sigma))
-        maps = smooth(maps + torch.stack(self.distance_maps(features, memory)).sum(dim=0), self.recipe.sigma)
+        maps = smooth(reduce(torch.add, self.distance_maps(features, memory), maps), self.recipe.sigma)
         peak = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
         return self.prediction((picture + peak) / 2, maps, self.few_shot_map_range)
 

@@ -84,7 +84,7 @@ def probability_map(logits: Tensor, grid: tuple[int, int], size: int) -> Tensor:
     """
     # of two classes the softmax is the sigmoid of the difference, and upsampling is linear
     difference = logits[..., 1].float() - logits[..., 0].float()
-    return upsample(as_grid(difference, grid), size, align_corners=True).sigmoid()
+    return upsample(as_grid(difference, grid), size, align_corners=True).sigmoid_()
 
 
 def min_max(values: Tensor) -> Tensor:
