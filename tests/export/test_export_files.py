@@ -110,6 +110,14 @@ def test_same_detections(made: export.Exported, judge: Detector, pictures: list[
     assert not made.parity.given
 
 
+def test_large_batches(made: export.Exported, judge: Detector) -> None:
+    """Eleven are more than go through together: two groups of four are shared out, and three are left."""
+    many = list(textures(11))
+    again = export.load_exported(made.path)
+    for one, other in zip(judge.detect_many(many), again.detect_many(many, batch_size=11), strict=True):
+        same(one, other)
+
+
 def test_provenance(made: export.Exported, backend: str, judge: Detector, pictures: list[Picture]) -> None:
     assert [path.name for path in made.files] == {"onnx": ["x.onnx"], "openvino": ["x.bin", "x.xml"]}[backend]
     assert sorted(made.path.parent.iterdir()) == sorted(made.files)
