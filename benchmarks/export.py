@@ -25,7 +25,7 @@ from towers import random_vit_l
 
 from blemish import export, methods
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import WEIGHTS, Detector
+from blemish.detector import Detector, shipped
 from blemish.engine import Engine, TorchEngine
 from blemish.export.parity import textures
 
@@ -46,7 +46,7 @@ def large() -> Backbone:
 
 def engine(backbone: Backbone, precision: str) -> TorchEngine:
     """AnomalyCLIP; with what it learnt on the embedded model, else as it is drawn."""
-    learnt = WEIGHTS / "anomalyclip.safetensors" if backbone.name == "embedded" else None
+    learnt = shipped("anomalyclip", backbone.fingerprint)
     return TorchEngine(methods.create("anomalyclip", backbone, weights=learnt), precision=precision)  # type: ignore[arg-type]
 
 

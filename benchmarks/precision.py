@@ -25,7 +25,7 @@ from towers import random_vit_l
 from blemish.clip import Backbone, load_backbone
 from blemish.datasets import read
 from blemish.demo import picture_sets
-from blemish.detector import WEIGHTS
+from blemish.detector import shipped
 from blemish.engine import TorchEngine
 from blemish.methods import create
 from blemish.metrics import auroc
@@ -55,8 +55,7 @@ def compare(
     name: str, method: str, backbone: Backbone, paths: Sequence[Path], labels: Sequence[int], told: str, precision: str
 ) -> Apart:
     """Score pictures twice."""
-    learnt = WEIGHTS / f"{method}.safetensors"
-    made = create(method, backbone, weights=learnt if backbone.name == "embedded" and learnt.is_file() else None)
+    made = create(method, backbone, weights=shipped(method, backbone.fingerprint))
     exact, half = TorchEngine(made), TorchEngine(made, precision=precision)  # type: ignore[arg-type]
     low, high = exact.map_range
     scores, halves, largest, means = [], [], 0.0, []

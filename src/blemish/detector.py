@@ -125,7 +125,7 @@ def load(
     named = None if weights is None else locate(weights, method, told)  # before the backbone, too
     tower = backbone if isinstance(backbone, Backbone) else load_backbone(told)
     if named is None and cls.info.trainable:
-        named = _shipped(method, tower.fingerprint)
+        named = shipped(method, tower.fingerprint)
         if named is None:
             raise UsageError(
                 f"{method} has learnt parts, and none are shipped for the backbone {tower.name}: "
@@ -332,7 +332,7 @@ class Detector:
         return canvas.picture, found
 
 
-def _shipped(method: str, fingerprint: str) -> Path | None:
+def shipped(method: str, fingerprint: str) -> Path | None:
     """What comes with blemish for this method on the backbone with this fingerprint; None if nothing does."""
     for path in sorted(WEIGHTS.glob("*.safetensors")):
         header = weight_files.read_header(path)

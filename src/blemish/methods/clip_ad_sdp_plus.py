@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -85,7 +86,7 @@ class ClipAdSDPPlus(ClipAdSDP):
 
     def raw_map(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The map of SDP and those of all adapters, summed, before smoothing: (B, S, S)."""
-        return super().raw_map(features, text) + torch.stack(self.layer_maps(features, text)).sum(dim=0)
+        return reduce(torch.add, self.layer_maps(features, text), super().raw_map(features, text))
 
     def loss(
         self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None

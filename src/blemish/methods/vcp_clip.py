@@ -210,7 +210,7 @@ class VCPCLIP(Method):
         """
         if learning and self.training and self.recipe.dropout > 0:
             embeddings, ends = self.prompts(names)
-            raw = self.backbone.encode_text(embeddings=embeddings, end=ends, **self._deep(len(embeddings), learning))
+            raw = self.backbone.encode_text(embeddings=embeddings, end=ends, **self._options(len(embeddings), learning))
             raw = raw.view(-1, len(names), raw.shape[-1])
         else:
             parts = []
@@ -218,12 +218,12 @@ class VCPCLIP(Method):
                 words = self.backbone.embed(self._ids[rows, : end + 1])
                 after = words[:, None, name + names.shape[1] :].expand(-1, names.shape[0], -1, -1)
                 rest = torch.cat([names.to(words.dtype).expand(len(rows), -1, -1, -1), after], dim=2)
-                parts.append(self.backbone.encode_endings(words[:, :name], rest, **self._deep(len(rows), learning)))
+                parts.append(self.backbone.encode_endings(words[:, :name], rest, **self._options(len(rows), learning)))
             raw = torch.cat(parts)[self._order]
         units = normalise(raw)
         return normalise(torch.stack([part.mean(dim=0) for part in units.tensor_split([self._normal])], dim=1))
 
-    def _deep(self, sentences: int, learning: bool) -> dict[str, Any]:
+    def _options(self, sentences: int, learning: bool) -> dict[str, Any]:
         """What the text tower is told besides so many sentences."""
         options: dict[str, Any] = {"activation": self.recipe.activation}
         if self.deep is None:
