@@ -46,8 +46,8 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "scratch": Kind(surface.scratch, 6, ("scratched", "with a scratch", "with scratches")),
-    "crack": Kind(surface.crack, 6, ("cracked", "with a crack", "fractured")),
+    "scratch": Kind(surface.scratch, 6, ("scratched", "with a scratch", "with scratches", "with scratch")),
+    "crack": Kind(surface.crack, 6, ("cracked", "with a crack", "fractured", "with crack")),
     "hole": Kind(surface.hole, 4, ("punctured", "with a hole", "pierced")),
     "dent": Kind(surface.dent, 4, ("dented", "with a dent", "with a bump")),
     "contamination": Kind(surface.contamination, 5, ("contaminated", "dirty", "with contamination", "with dirt")),

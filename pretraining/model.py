@@ -15,22 +15,42 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
 
-def make_model(vocab: int = 4096, eos: int = 4095, bos: int = 4094) -> CLIPModel:
-    """Image tower 8 x 256 (patch 16 at 256 px), text tower 4 x 256, joint width 256: about 10.6 million parameters."""
-    shared = {"intermediate_size": 1024, "hidden_size": 256, "num_attention_heads": 4, "hidden_act": "gelu"}
-    shared |= {"projection_dim": 256}
-    text = {"vocab_size": vocab, "num_hidden_layers": 4, "max_position_embeddings": 77}
-    text |= {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos}
-    vision = {"num_hidden_layers": 8, "image_size": 256, "patch_size": 16}
+@dataclass(frozen=True)
+class Shape:
+    """Of the image tower: blocks, their width (heads are 64 wide), pixels of a patch's side and of a picture's."""
+
+    depth: int = 8
+    width: int = 256
+    patch: int = 16
+    size: int = 256
+
+    @property
+    def grid(self) -> int:
+        return self.size // self.patch
+
+
+SHAPE = Shape()
+VOCABULARY, START, END = 4096, 4094, 4095
+
+
+def make_model(shape: Shape = SHAPE) -> CLIPModel:
+    """An image tower of this shape, text tower 4 x 256, joint width 256: about 10.6 million parameters as it ships."""
+    shared = {"hidden_act": "gelu", "projection_dim": 256}
+    text = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_hidden_layers": 4}
+    text |= {"vocab_size": VOCABULARY, "max_position_embeddings": 77}
+    text |= {"bos_token_id": START, "eos_token_id": END, "pad_token_id": END}
+    vision = {"hidden_size": shape.width, "intermediate_size": 4 * shape.width}
+    vision |= {"num_attention_heads": shape.width // 64, "num_hidden_layers": shape.depth}
+    vision |= {"image_size": shape.size, "patch_size": shape.patch}
     config = CLIPConfig(text_config={**shared, **text}, vision_config={**shared, **vision}, projection_dim=256)
     model = CLIPModel(config)
     torch.nn.init.normal_(model.text_model.embeddings.position_embedding.weight, std=0.02)
     with torch.no_grad():
         image = model.vision_model.embeddings
-        image.patch_embedding.weight.copy_(cosine_patches(256, 16))
+        image.patch_embedding.weight.copy_(cosine_patches(shape.width, shape.patch))
         image.position_embedding.weight.zero_()
         image.class_embedding.zero_()  # it looks at all patches alike at first; else it would see only itself
-        image.position_embedding.weight[1:] = 0.3 * grid_positions(256, 16)
+        image.position_embedding.weight[1:] = 0.3 * grid_positions(shape.width, shape.grid)
         for block in model.vision_model.encoder.layers:
             mimetic(block.self_attn)
     return model
@@ -98,8 +118,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (a @ v).transpose(1, 2).flatten(2)
 
 
-def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tuple[int, ...], start: int) -> Views:
-    """Run the image tower on (B, 3, S, S) float pixels; `keep` (B, P) are the patch indices that are shown to it."""
+def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None = None) -> Views:
+    """Run the image tower on (B, 3, S, S) float pixels; `keep` (B, P) are the patch indices that are shown to it.
+
+    The V-V path begins after half of the blocks; after half and three quarters of them patches are read as well.
+    """
     v = model.vision_model
     e, p = v.embeddings, model.config.vision_config.patch_size
     b, _, s, _ = pixels.shape
@@ -119,6 +142,7 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tu
     seeded = group = None
     middle = x
     last = len(v.encoder.layers)
+    early, start = (last // 2, 3 * last // 4), last // 2 + 1
     for i, block in enumerate(v.encoder.layers, 1):
         a = block.self_attn
         w = torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight])
@@ -140,7 +164,7 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None, early: tu
     taps |= {"last": x[:, 1:], "value": seeded[:, 1:], "surgery": group[:, 1:]}
     project = model.visual_projection
     patches = {k: project(v.post_layernorm(t)) for k, t in taps.items()}
-    with torch.autocast("cpu", enabled=False):  # at first pictures differ by less than bfloat16 can tell
+    with torch.autocast(x.device.type, enabled=False):  # at first pictures differ by less than bfloat16 can tell
         cls, cls_raw = project(v.post_layernorm(x[:, 0].float())), project(x[:, 0].float())
     return Views(cls, cls_raw, patches, middle[:, 1:])
 
@@ -151,13 +175,13 @@ def text_features(model: CLIPModel, ids: Tensor, end: Tensor) -> Tensor:
     heads = model.config.text_config.num_attention_heads
     n = ids.shape[1]
     x = t.embeddings.token_embedding(ids) + t.embeddings.position_embedding.weight[:n]
-    causal = torch.full((n, n), float("-inf")).triu(1)
+    causal = torch.full((n, n), float("-inf"), device=ids.device).triu(1)
     for block in t.encoder.layers:
         a, y = block.self_attn, block.layer_norm1(x)
         q, k, v = (m(y).unflatten(-1, (heads, -1)).transpose(1, 2) for m in (a.q_proj, a.k_proj, a.v_proj))
         w = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + causal.to(q.dtype), -1, dtype=v.dtype)
         x = x + a.out_proj((w @ v).transpose(1, 2).flatten(2))
         x = x + block.mlp(block.layer_norm2(x))
-    with torch.autocast("cpu", enabled=False):
-        x = t.final_layer_norm(x[torch.arange(len(ids)), end].float())
+    with torch.autocast(x.device.type, enabled=False):
+        x = t.final_layer_norm(x[torch.arange(len(ids), device=ids.device), end].float())
         return F.normalize(model.text_projection(x), dim=-1)

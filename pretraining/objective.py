@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from model import Views, image_views, text_features
-from pool import GRID, Batch, Made, make_product, make_sample
+from pool import SIZE, Batch, Made, make_product, make_sample
 from teacher import Pupil, Teacher
 from tokenizer import make_tokenizer, whole_words
 from tokenizers import Tokenizer
@@ -33,14 +33,14 @@ from blemish.metrics import auroc
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MEAN, STD = (255 * torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
 TEMPERATURE = 0.07  # what the methods divide cosines by
-EARLY, START = (4, 6), 5
 #: Prompts of a step about one noun, normal and damaged.
 PAIRS = 8
 #: The direction in the joint space from normal to damaged. It is given, and both towers learn to use it: when the image
 #: tower had to follow the words while these still moved, neither learnt.
 STATE_AXIS = F.normalize(torch.randn(256, generator=torch.Generator().manual_seed(7)), dim=0)
-#: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group, early blocks.
-PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3, "layer4": 0.2, "layer6": 0.4}
+#: How much each patch read-out counts: the last block, AnomalyCLIP's V-V path, CLIP-AD's last group; two early blocks.
+PATCH_WEIGHTS = {"last": 1.0, "value": 1.0, "surgery": 0.3}
+EARLY_WEIGHTS = (0.2, 0.4)
 OTHER_WEIGHTS = {
     "last_top": 1.0,
     "value_top": 1.0,
@@ -50,7 +50,7 @@ OTHER_WEIGHTS = {
     "agree": 2.0,
     "cls_agree": 2.0,
     "contrast": 0.4,
-    "kind": 0.5,
+    "kind": 1.5,
     "words": 2.0,
     "taught": 3.0,
 }
@@ -76,9 +76,15 @@ def tokenise(tok: Tokenizer, texts: list[str], eos: int) -> tuple[Tensor, Tensor
     return ids, end
 
 
-def normalise(images: np.ndarray) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 with CLIP's mean and standard deviation."""
-    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() - MEAN) / STD
+def normalise(images: np.ndarray, size: int = SIZE, device: torch.device | str = "cpu") -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, size, size) float32 with CLIP's mean and standard deviation."""
+    pixels = (torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() - MEAN.to(device)) / STD.to(device)
+    return pixels if size == SIZE else F.interpolate(pixels, (size, size), mode="area")
+
+
+def patches_across(model: CLIPModel) -> int:
+    vision = model.config.vision_config
+    return int(vision.image_size // vision.patch_size)
 
 
 def patch_target(coverage: Tensor) -> Tensor:
@@ -92,7 +98,7 @@ def patch_loss(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 
     With a focus (focal loss: 2), the less a patch counts the nearer its probability is to the target.
     """
-    bce = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0), reduction="none")
+    bce = F.binary_cross_entropy_with_logits(logits, target, pos_weight=logits.new_tensor(3.0), reduction="none")
     p = logits.sigmoid()
     focal = (p - target).detach().abs().pow(focus) * bce
     dice = 1 - (2 * (p * target).sum(1) + 1) / (p.sum(1) + target.sum(1) + 1)
@@ -103,7 +109,7 @@ def patch_loss(logits: Tensor, target: Tensor, focus: float = 0.0) -> Tensor:
 def twins_loss(logits: Tensor, label: Tensor, sure: Tensor) -> Tensor:
     """(B,) pictures, twins beside each other: the damaged one should have the larger logit."""
     normal, damaged = logits.view(-1, 2).T
-    told = (sure & (label == torch.tensor([0.0, 1.0]).repeat(len(label) // 2))).view(-1, 2).all(1)
+    told = (sure & (label == label.new_tensor([0.0, 1.0]).repeat(len(label) // 2))).view(-1, 2).all(1)
     return (F.softplus(normal - damaged) * told).sum() / told.sum().clamp_min(1)
 
 
@@ -115,7 +121,7 @@ def cosines(tokens: Tensor, direction: Tensor) -> Tensor:
 
 def choose_patches(coverage: Tensor, side: int, generator: torch.Generator) -> Tensor | None:
     """(B, N) -> (B, side*side) indices of the window of patches that is shown; rather one with a defect."""
-    count, grid = len(coverage), GRID
+    count, grid = len(coverage), round(coverage.shape[1] ** 0.5)
     if side >= grid:
         return None
     line = torch.arange(side)
@@ -135,9 +141,9 @@ class School:
     pupil: Pupil
     count: int
 
-    def loss(self, images: np.ndarray, middle: Tensor, keep: Tensor | None) -> Tensor:
-        """images (B, S, S, 3) uint8; middle (B, P, D) tokens of the patches `keep` (B, P)."""
-        taught = self.teacher(torch.from_numpy(images[: self.count]), GRID)
+    def loss(self, images: np.ndarray, middle: Tensor, keep: Tensor | None, grid: int) -> Tensor:
+        """images (B, S, S, 3) uint8; middle (B, P, D) tokens of the patches `keep` (B, P) of grid x grid."""
+        taught = self.teacher(torch.from_numpy(images[: self.count]).to(middle.device), grid)
         if keep is not None:
             taught = taught.gather(1, keep[: self.count, :, None].expand(-1, -1, taught.shape[-1]))
         return self.pupil.loss(middle[: self.count], taught)
@@ -164,7 +170,8 @@ class Texts:
         return sentences
 
     def encode(self, model: CLIPModel, sentences: list[str]) -> Tensor:
-        return text_features(model, *tokenise(self.tok, sentences, self.eos))
+        ids, end = tokenise(self.tok, sentences, self.eos)
+        return text_features(model, ids.to(model.device), end.to(model.device))
 
 
 def step_losses(
@@ -180,18 +187,20 @@ def step_losses(
     focus: float = 0.0,
 ) -> dict[str, Tensor]:
     """The losses of one batch, whose first and last `pairs` pictures are the same in two views; "total" sums them."""
-    sentences = texts.draw(batch, rng)
-    coverage = torch.from_numpy(batch.coverage)
-    lost = torch.tensor([w[2] == "lost" for w in batch.words])
+    sentences, device = texts.draw(batch, rng), model.device
+    grid = patches_across(model)
+    coverage = torch.from_numpy(batch.coverage(grid))
     keep = choose_patches(coverage, side, generator)
-    pixels = normalise(batch.images)
-    with torch.autocast("cpu", torch.bfloat16):
+    keep, coverage = None if keep is None else keep.to(device), coverage.to(device)
+    lost = torch.tensor([w[2] == "lost" for w in batch.words], device=device)
+    pixels = normalise(batch.images, model.config.vision_config.image_size, device)
+    with torch.autocast(device.type, torch.bfloat16):
         text = texts.encode(model, sentences)
-        views = image_views(model, pixels, keep, EARLY, START)
+        views = image_views(model, pixels, keep)
     target = patch_target(coverage)
     if keep is not None:
         target = target.gather(1, keep)
-    direction = STATE_AXIS / TEMPERATURE
+    direction = STATE_AXIS.to(device) / TEMPERATURE
     label, sure = (target.amax(1) > 0.3).float(), ~lost
     losses: dict[str, Tensor] = {}
     for name, tokens in views.patches.items():
@@ -213,16 +222,17 @@ def step_losses(
             losses["cls_agree"] = (apart * both).sum() / both.sum().clamp_min(1)
     captions = text[2 * PAIRS :]
     said = batch.words[: len(captions)]
-    losses["words"] = words_loss(text, torch.tensor([0.5 if w[2] not in ("", "lost") else -0.5 for w in said]))
+    losses["words"] = words_loss(text, text.new_tensor([0.5 if w[2] not in ("", "lost") else -0.5 for w in said]))
     sim = model.logit_scale.exp().clamp(max=100) * F.normalize(views.cls[: len(said)].float(), dim=-1) @ captions.T
-    same = torch.tensor([[a[:3] == b[:3] for b in said] for a in said]).float()
+    same = sim.new_tensor([[a[:3] == b[:3] for b in said] for a in said])
     soft = same / same.sum(1, keepdim=True)
     losses["contrast"] = -torch.stack([(soft * z.log_softmax(1)).sum(1).mean() for z in (sim, sim.T)]).mean()
     losses["kind"] = kind_loss(model, batch, texts, rng, views, target)
     if school is not None:
-        losses["taught"] = school.loss(batch.images, views.middle, keep)
-    weights = PATCH_WEIGHTS | OTHER_WEIGHTS
-    losses["total"] = sum((weights[k] * v for k, v in losses.items()), torch.zeros(()))
+        losses["taught"] = school.loss(batch.images, views.middle, keep, grid)
+    early = [k for k in losses if k.startswith("layer")]
+    weights = PATCH_WEIGHTS | OTHER_WEIGHTS | dict(zip(early, EARLY_WEIGHTS, strict=True))
+    losses["total"] = torch.stack([weights[k] * v for k, v in losses.items()]).sum()
     return losses
 
 
@@ -233,10 +243,11 @@ def words_loss(text: Tensor, captions: Tensor) -> Tensor:
         text: (2 * PAIRS + C, E), normal and damaged in turns, then captions.
         captions: (C,) where each caption belongs on the axis.
     """
-    along = text @ STATE_AXIS
-    wanted = torch.cat([torch.tensor([-0.5, 0.5]).repeat(PAIRS), captions])
+    axis = STATE_AXIS.to(text.device)
+    along = text @ axis
+    wanted = torch.cat([text.new_tensor([-0.5, 0.5]).repeat(PAIRS), captions])
     pairs = text[: 2 * PAIRS].unflatten(0, (PAIRS, 2))
-    return (along - wanted).square().mean() + 0.05 * (pairs[:, 1] - pairs[:, 0] - STATE_AXIS).square().sum(-1).mean()
+    return (along - wanted).square().mean() + 0.05 * (pairs[:, 1] - pairs[:, 0] - axis).square().sum(-1).mean()
 
 
 def kind_loss(
@@ -249,17 +260,18 @@ def kind_loss(
     kinds = sorted(rng.permutation(kinds)[:8].tolist())
     rows = [i for i, w in enumerate(batch.words) if w[2] in kinds and float(target[i].amax()) > 0.3]
     if len(kinds) < 2 or not rows:
-        return torch.zeros(())
+        return target.new_zeros(())
     noun = GENERIC[rng.integers(len(GENERIC))]
     sentences = []
     for k in kinds:
         word = words_for(k)[rng.integers(len(words_for(k)))]
         sentences.append(f"{noun} {word}" if word.startswith("with") else f"{word} {noun}")
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(target.device.type, torch.bfloat16):
         text = texts.encode(model, sentences)
     w = target[rows]
     pooled = F.normalize((views.patches["last"].float()[rows] * w[..., None]).sum(1), dim=-1)
-    return F.cross_entropy(pooled @ text.T / TEMPERATURE, torch.tensor([kinds.index(batch.words[i][2]) for i in rows]))
+    which = torch.tensor([kinds.index(batch.words[i][2]) for i in rows], device=target.device)
+    return F.cross_entropy(pooled @ text.T / TEMPERATURE, which)
 
 
 @torch.no_grad()
@@ -270,17 +282,19 @@ def answers(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, np.ndarra
     direction = F.normalize(e[1], dim=0) - F.normalize(e[0], dim=0)
     scores: dict[str, list[Tensor]] = {}
     for i in range(0, len(batch.images), 32):
-        with torch.autocast("cpu", torch.bfloat16):
-            v = image_views(model, normalise(batch.images[i : i + 32]), None, EARLY, START)
+        pixels = normalise(batch.images[i : i + 32], model.config.vision_config.image_size, model.device)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            v = image_views(model, pixels)
         out = {"cls": v.cls, "cls_raw": v.cls_raw, **v.patches}
         for k, t in out.items():
             scores.setdefault(k, []).append(F.normalize(t.float(), dim=-1) @ direction)
-    return {k: torch.cat(parts).numpy() for k, parts in scores.items()}
+    return {k: torch.cat(parts).cpu().numpy() for k, parts in scores.items()}
 
 
 def validate(model: CLIPModel, texts: Texts, batch: Batch, twins: Batch) -> dict[str, float]:
     """AUROC on synthetic pictures of another seed; and how often the damaged one of two twins has the higher score."""
-    label = batch.coverage.max(1) > 0
+    coverage = batch.coverage(patches_across(model))
+    label = batch.masks.any((1, 2))
     known = np.array([w[2] != "lost" for w in batch.words])
     result = {}
     for k, s in answers(model, texts, batch).items():
@@ -289,7 +303,7 @@ def validate(model: CLIPModel, texts: Texts, batch: Batch, twins: Batch) -> dict
             result[f"image/{k}"] = auroc(label[known], s)
         else:
             result[f"image/{k}_max"] = auroc(label[known], s.max(1))
-            result[f"patch/{k}"] = auroc(batch.coverage[known].ravel() > 0.1, s.ravel())
+            result[f"patch/{k}"] = auroc(coverage[known].ravel() > 0.1, s.ravel())
     told = np.array([a[2] == "" and b[2] not in ("", "lost") for a, b in zip(*2 * [iter(twins.words)], strict=True)])
     for k, s in answers(model, texts, twins).items():
         top = s if s.ndim == 1 else s.max(1)

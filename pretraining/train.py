@@ -39,6 +39,9 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 from variation import twice, vary
 
+#: Sides of windows in patches, from WinCLIP's up.
+GLIMPSES = (2, 3, 4, 6, 8, 12)
+
 
 def parameter_groups(model: CLIPModel, decay: float) -> list[dict[str, object]]:
     """Groups with their weight decay and `scale`, a factor of the learning rate.
@@ -122,19 +125,22 @@ def main() -> None:
     a.add_argument("--steps", type=int, default=8000, help="steps in all, cooldown included")
     a.add_argument("--cooldown", type=int, default=1500)
     a.add_argument("--warmup", type=int, default=100)
-    a.add_argument("--batch", type=int, default=32)
+    a.add_argument("--batch", type=int, default=32, help="pictures that go through the model together")
+    a.add_argument("--accumulate", type=int, default=1, help="batches of a step")
     a.add_argument("--reuse", type=int, default=3, help="how often a picture is shown (as another view) on average")
     a.add_argument("--lr", type=float, default=1e-3)
     a.add_argument("--decay", type=float, default=0.05)
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
     a.add_argument("--windows-until", type=float, default=0.75, help="part of the run that sees windows")
     a.add_argument("--window", type=int, default=12, help="their side in patches")
+    a.add_argument("--glimpses", type=float, default=0.0, help="part of the batches seen through windows of any side")
     a.add_argument("--pairs", type=int, default=8, help="pictures of a step that are seen in two views")
     a.add_argument("--taught", type=int, default=16, help="pictures of a step that the teacher looks at too; 0 = none")
     a.add_argument("--focus", type=float, default=0.0, help="of the patches' loss: 2 makes it a focal loss")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
     a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     torch.set_num_threads(o.threads)
@@ -143,12 +149,12 @@ def main() -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     photos = load_photos(o.photos) + bundled_photos()
     tok = build_tokenizer()
-    model = make_model()
+    model = make_model().to(o.device)
     ema = deepcopy(model).requires_grad_(False)
     weights, school = weights_file(), None
     parts: dict[str, nn.Module] = {"model": model, "ema": ema}
     if weights is not None and o.taught:
-        school = School(Teacher(weights), Pupil(256), o.taught)
+        school = School(Teacher(weights).to(o.device), Pupil(256).to(o.device), o.taught)
         parts["pupil"] = school.pupil
     opts = optimizers(model, o.lr, o.decay, None if school is None else school.pupil)
     checkpoint, log = o.out / "checkpoint.safetensors", o.out / "log.jsonl"
@@ -164,17 +170,22 @@ def main() -> None:
     texts = Texts(tok, nouns)
     running: dict[str, float] = {}
     clock, seen = time.time(), 0
-    with Pool(o.seed, first, fresh=o.batch // o.reuse // 2, workers=o.workers, photos=photos) as pool:
+    fresh = o.batch // o.reuse // 2
+    with Pool(o.seed, first * o.accumulate, fresh=fresh, workers=o.workers, photos=photos) as pool:
         for step in range(first, o.steps):
-            rng = np.random.default_rng([o.seed, step, 1])
-            generator = torch.Generator().manual_seed(o.seed * 1_000_003 + step)
             lr = o.lr * min(1, (step + 1) / o.warmup) * min(1, (o.steps - step) / o.cooldown)
             for g in (g for opt in opts for g in opt.param_groups):
                 g["lr"] = lr * g["scale"]
             side = o.window if step < o.windows_until * o.steps else GRID
-            batch, frames = vary(twice(pool.batch(step, o.batch, rng), o.pairs), rng)
-            losses = step_losses(model, batch, frames, o.pairs, texts, rng, side, generator, school, o.focus)
-            losses["total"].backward()
+            for part in range(step * o.accumulate, (step + 1) * o.accumulate):
+                rng = np.random.default_rng([o.seed, part, 1])
+                generator = torch.Generator().manual_seed(o.seed * 1_000_003 + part)
+                glimpse = int(rng.choice(GLIMPSES)) if o.glimpses and rng.random() < o.glimpses else side
+                batch, frames = vary(twice(pool.batch(part, o.batch, rng), o.pairs), rng)
+                losses = step_losses(model, batch, frames, o.pairs, texts, rng, glimpse, generator, school, o.focus)
+                (losses["total"] / o.accumulate).backward()
+                for k, v in losses.items():
+                    running[k] = 0.98 * running.get(k, v.item()) + 0.02 * v.item()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for opt in opts:
                 opt.step()
@@ -183,9 +194,7 @@ def main() -> None:
                 m = min(o.average, (step + 1) / (step + 10))
                 for p, q in zip(ema.parameters(), model.parameters(), strict=True):
                     p.lerp_(q, 1 - m)
-            for k, v in losses.items():
-                running[k] = 0.98 * running.get(k, v.item()) + 0.02 * v.item()
-            seen += o.batch
+            seen += o.batch * o.accumulate
             if (step + 1) % 50 == 0:
                 row = {"step": step + 1, "lr": lr, "pictures_per_s": seen / (time.time() - clock), **running}
                 clock, seen = time.time(), 0

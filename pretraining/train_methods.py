@@ -1,7 +1,7 @@
 """Train the methods that learn on the embedded backbone with synthetic auxiliary data, and judge them on more of it.
 
     python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 400] [--photos FOLDER ...]
-    python pretraining/train_methods.py --sizes 256 320 384 [--judged 400] [--photos FOLDER ...]
+    python pretraining/train_methods.py [METHOD ...] --sizes 256 320 384 [--judged 400] [--photos FOLDER ...]
 
 Writes `src/blemish/weights/METHOD.safetensors` for each method (default: all that learn) as soon as it is trained. The
 losses and optimizers are the papers'; what the small backbone needs otherwise (sizes, where training starts, epochs,
@@ -9,12 +9,14 @@ learning rate) is written in each method's `EMBEDDED` and `EMBEDDED_TRAINING`. T
 all methods. All pictures are made here. Those that judge come from another stream: products, each one scene that is
 photographed ten times, in turns as it should be and with a defect. Image AUROC is that of each product, as a data set
 has it, and their mean. They choose the epoch that is kept and the rule for the image score, and are compared with
-`clip`, which learns nothing. With `--sizes` they only say how well `clip` does at each input size.
+`clip`, which learns nothing. With `--sizes` they only say how well methods that learn nothing (default: `clip`) do at
+each input size.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import time
@@ -227,7 +229,7 @@ def run(
 
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
+    a.add_argument("methods", nargs="*", metavar="METHOD")
     a.add_argument("--backbone", default="embedded")
     a.add_argument("--samples", type=int, default=1000)
     a.add_argument("--judged", type=int, default=400)
@@ -236,16 +238,17 @@ def main() -> None:
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     a.add_argument("--out", type=Path, default=WEIGHTS, help="folder; default: where blemish looks for them")
     o = a.parse_args()
-    if idle := [name for name in o.methods if not info(name).trainable]:
-        a.error(f"{', '.join(idle)}: nothing to train")
+    o.methods = o.methods or ([BASELINE] if o.sizes else [name for name in names() if info(name).trainable])
+    if wrong := [name for name in o.methods if info(name).trainable == bool(o.sizes)]:
+        a.error(f"{', '.join(wrong)}: {'has to be trained first' if o.sizes else 'nothing to train'}")
     start = time.monotonic()
     photos = load_photos(o.photos) + bundled_photos()
     backbone = load_backbone(o.backbone)
     judged = products(JUDGE_SEED, o.judged, photos)
     if o.sizes:
-        for size in o.sizes:
-            method = create(BASELINE, backbone, {"size": size})
-            print(f"{size} pixels: {_said(judge_for([method], judged)(method))}", flush=True)
+        for name, size in itertools.product(o.methods, o.sizes):
+            method = create(name, backbone, {"size": size})
+            print(f"{name}, {size} pixels: {_said(judge_for([method], judged)(method))}", flush=True)
         return
     samples = synthetic(TRAIN_SEED, o.samples, photos)
     print(f"{o.samples:,} and {o.judged:,} pictures made in {time.monotonic() - start:.0f} s", flush=True)

@@ -27,7 +27,7 @@ class Frames:
     turn: Tensor  # (B, 2, 2)
     shift: Tensor  # (B, 2)
 
-    def between(self, first: Tensor, second: Tensor) -> Tensor:
+    def between(self, first: slice, second: slice) -> Tensor:
         """(V, 2, 3) for `affine_grid`: from places of the views `second` to those of `first`, of the same pictures."""
         back = torch.linalg.inv(self.turn[first])
         turn = back @ self.turn[second]
@@ -93,9 +93,9 @@ def disagreement(logits: Tensor, frames: Frames, count: int) -> Tensor:
         logits: (B, G*G) of patches; rows [0, count) and [B - count, B) show the same pictures.
     """
     grid = round(logits.shape[1] ** 0.5)
-    first, second = torch.arange(count), torch.arange(len(logits) - count, len(logits))
+    first, second = slice(None, count), slice(-count, None)
     maps = logits.sigmoid().unflatten(1, (1, grid, grid))
-    at = F.affine_grid(frames.between(first, second), [count, 1, grid, grid], align_corners=False)
+    at = F.affine_grid(frames.between(first, second).to(maps.device), [count, 1, grid, grid], align_corners=False)
     same = F.grid_sample(maps[first], at, align_corners=False)
     inside = (at.abs().amax(-1, keepdim=True) <= 1 - 1 / grid).permute(0, 3, 1, 2)
     return ((same - maps[second]).square() * inside).sum() / inside.sum().clamp_min(1)

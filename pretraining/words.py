@@ -43,16 +43,13 @@ ABNORMAL_STATES = (
     "{} with flaw",
     "{} with defect",
     "{} with damage",
-    "{} with scratch",
-    "{} with crack",
-    "{} with contamination",
     "{} with a flaw",
     "{} with a defect",
     "{} with an anomaly",
     "{} with damage on it",
     "unhealthy {}",
-    "{} with a lesion",
     "{} with a blemish",
+    "{} in bad condition",
 )
 
 TEMPLATES = (

@@ -32,7 +32,7 @@ def test_training_forward_is_the_librarys() -> None:
     taps = {"value": Tap(8, "value", 5), "surgery": Tap(8, "value", 7, False), "last": Tap(8), "layer4": Tap(4)}
     pixels = torch.randn(2, 3, 256, 256)
     with torch.no_grad():
-        views = image_views(model, pixels, None, (4, 6), 5)
+        views = image_views(model, pixels)
         features = backbone.encode_image(pixels, Request(frozenset(taps.values())), Computation(256))
         for name, tap in taps.items():
             torch.testing.assert_close(
@@ -54,9 +54,9 @@ def test_left_out_patches_change_what_is_seen_but_not_the_order() -> None:
     pixels = torch.randn(1, 3, 256, 256)
     everything = torch.arange(256)[None]
     with torch.no_grad():
-        full = image_views(model, pixels, None, (), 5).patches["last"]
-        listed = image_views(model, pixels, everything, (), 5).patches["last"]
-        part = image_views(model, pixels, everything[:, ::2], (), 5).patches["last"]
+        full = image_views(model, pixels).patches["last"]
+        listed = image_views(model, pixels, everything).patches["last"]
+        part = image_views(model, pixels, everything[:, ::2]).patches["last"]
     torch.testing.assert_close(full, listed, atol=1e-5, rtol=0)
     assert part.shape == (1, 128, 256)
 
@@ -225,6 +225,43 @@ def test_checkpoints_bring_everything_back(tmp_path: Path) -> None:
     for name, part in one.items():
         for p, q in zip(part.parameters(), other[name].parameters(), strict=True):
             assert torch.equal(p, q)
+
+
+def test_a_resumed_run_learns_what_an_unbroken_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches a step, half of them glimpses; the windows' sides are drawn anew, not taken from where it stopped."""
+    import sys
+    from functools import partial
+
+    import objective
+    import train
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr(train, "Pool", partial(train.Pool, capacity=12))
+    monkeypatch.setattr(train, "validation_set", lambda photos: objective.validation_set([], 8))
+    monkeypatch.setattr(train, "validation_twins", lambda photos: objective.validation_twins([], 4))
+    monkeypatch.setattr(train, "bundled_photos", list)
+    sides = []
+
+    def losses(*args: object) -> dict[str, torch.Tensor]:
+        sides.append(args[6])
+        return objective.step_losses(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train, "step_losses", losses)
+    options = "--batch 8 --accumulate 2 --glimpses 0.5 --pairs 2 --taught 0 --windows-until 0 --warmup 1 --cooldown 1"
+    for name, stops in (("unbroken", (4,)), ("broken", (2, 4))):
+        for steps in stops:
+            argv = ["x", "--out", str(tmp_path / name), "--steps", str(steps), *options.split(), "--threads", "1"]
+            monkeypatch.setattr(sys, "argv", argv)
+            train.main()
+    assert sides[:8] == sides[8:]
+    assert 16 in sides
+    assert set(sides) - {16} <= set(train.GLIMPSES)
+    assert len(set(sides)) > 1
+    one, other = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("unbroken", "broken"))
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, msg=key)
+    assert (tmp_path / "broken/embedded/model.safetensors").exists()
 
 
 def test_the_pupil_learns_what_it_is_taught_at_any_scale() -> None:

@@ -47,10 +47,14 @@ class Encoder:
 
 def test_words_of_damage_are_found_and_likened_to_taught_ones(reading: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "KEPT_BACK", 1 / 6)
-    found = reading.read(Encoder(reading), [*DAMAGE, *CALM, "damaged", "flawless"], np.random.default_rng(0))
-    assert {w for w, _, _ in found.damage} | set(found.kept_back) == set(DAMAGE)
-    assert len(found.kept_back) == 1
-    assert set(found.plain) == set(CALM)  # and no word that was taught
+    words = [*DAMAGE, *CALM, "damaged", "flawless"]
+    found = reading.read(Encoder(reading), words, [*DAMAGE[:3], *CALM[:2]], np.random.default_rng(0))
+    phrases = [f"{{}} in {w} condition" for w in DAMAGE[:3]] + [f"{{}} with {w}" for w in DAMAGE[:3]]
+    assert {s for s, _, _ in found.damage} | set(found.kept_back) == {f"{w} {{}}" for w in DAMAGE} | set(phrases)
+    assert len({word for word in DAMAGE if any(word in s for s in found.kept_back)}) == 1
+    assert not any(word in s for word in found.kept_back[0].split() if word in DAMAGE for s, _, _ in found.damage)
+    assert set(found.nouns) == set(CALM)  # and no word that was taught
+    assert {f"{w} {{}}" for w in CALM} | {f"{{}} with {w}" for w in CALM[:2]} <= set(found.plain)
     for _, states, likely in found.damage:
         assert set(states) <= set(reading.damage_states())
         assert likely.sum() == pytest.approx(1)
@@ -64,12 +68,13 @@ def test_the_text_tower_learns_the_words_and_keeps_the_old_ones(reading: Any) ->
     model = CLIPModel.from_pretrained(weights).float().eval()
     before = deepcopy(model)
     new = ("zorped", "quimmed", "blathed", "trindled", "fimmocked")
-    lexicon = reading.Lexicon([(w, ["damaged {}"], np.ones(1)) for w in new], [], ["table", "river"])
+    said = [f"{w} {{}}" for w in new]
+    lexicon = reading.Lexicon([(s, ["damaged {}"], np.ones(1)) for s in said], [], ["table {}"], ["table", "river"])
     torch.manual_seed(0)
     reading.study(model, lexicon, 60, 5e-4, np.random.default_rng(0))
-    assert reading.right(before, list(new)) < 1
-    assert reading.right(model, [*new, "damaged"]) == 1
-    assert reading.right(model, ["table", "flawless"]) == 0
+    assert reading.right(before, said) < 1
+    assert reading.right(model, [*said, "damaged {}"]) == 1
+    assert reading.right(model, ["table {}", "flawless {}"]) == 0
     tok = reading.build_tokenizer()
     known = reading.tokenise(
         tok, ["a photo of a scratched cable.", "flawless carpet"], tok.token_to_id("<|endoftext|>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,22 @@ def test_methods_that_are_computed_alike_are_trained_together(
         assert header.trained_on.startswith("6 synthetic pictures")
         assert f"image score by {header.recipe['image_score']}" in said
         assert f"{name}: epoch 2 loss" in said
+
+
+def test_sizes_are_compared_for_methods_that_learn_nothing(
+    script: Any, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "products", lambda *a: (plates(*a), np.arange(a[1]) // 2))
+    options = ["--backbone", str(tiny_backbone), "--judged", "6", "--sizes", "74", "148"]
+    monkeypatch.setattr(sys, "argv", ["x", "clip", "clip-ad", *options])
+    script.main()
+    said = [line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if " pixels: " in line]
+    assert [name for name, _ in said] == [f"{m}, {s} pixels" for m in ("clip", "clip-ad") for s in (74, 148)]
+    assert all(0 <= value <= 1 for _, scores in said for value in json.loads(scores).values())
+    monkeypatch.setattr(sys, "argv", ["x", "coop", *options])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "coop: has to be trained first" in capsys.readouterr().err
 
 
 def test_the_epoch_that_judges_best_is_kept(script: Any, tiny_backbone: Path) -> None:

@@ -70,7 +70,7 @@ def test_two_views_agree_where_they_show_the_same_place() -> None:
     batch = twice(pictures(16), 8)
     assert (batch.masks[:8] == batch.masks[8:]).all()
     seen, frames = vary(batch, np.random.default_rng(2))
-    spots = torch.from_numpy(seen.coverage) * 8 - 4
+    spots = torch.from_numpy(seen.coverage()) * 8 - 4
     across = torch.linspace(-4, 4, GRID).expand(16, GRID, GRID).flatten(1)
     assert disagreement(spots, frames, 8) < 0.02
     assert disagreement(across, frames, 8) > 0.1

@@ -61,7 +61,8 @@ class ClipAdSDP(RepresentativeTexts):
 
     info = CATALOGUE["clip-ad-sdp"]
     Recipe: ClassVar[type[ClipAdSdpRecipe]] = ClipAdSdpRecipe
-    EMBEDDED: ClassVar[ClipAdSdpRecipe] = ClipAdSdpRecipe(size=320, layers=(2, 4, 6, 8))
+    #: The embedded backbone learnt to read the value path of its last quarter alone.
+    EMBEDDED: ClassVar[ClipAdSdpRecipe] = ClipAdSdpRecipe(size=320, layers=(8,), sigma=4.0)
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
     recipe: ClipAdSdpRecipe
