@@ -17,9 +17,8 @@ import torch
 from model import make_model
 from objective import Texts, build_tokenizer, validate, validation_set, validation_twins
 from pool import bundled_photos, load_photos
-from safetensors.torch import load_file
 from torch import Tensor
-from train import export
+from train import export, load_checkpoint
 
 #: What decides, all alike: whole pictures by the class token and by the largest patch, patches, and twins.
 DECIDES = tuple(
@@ -51,9 +50,10 @@ def main() -> None:
     a.add_argument("--steps", type=int, default=4)
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
-    runs = [
-        {k.removeprefix("ema."): v.float() for k, v in load_file(run).items() if k.startswith("ema.")} for run in o.runs
-    ]
+    runs = []
+    for run in o.runs:
+        load_checkpoint(run, {"ema": (one := make_model())}, [])
+        runs.append(one.state_dict())
     photos = load_photos(o.photos) + bundled_photos()
     pictures, twins = validation_set(photos), validation_twins(photos)
     tok, model = build_tokenizer(), make_model().eval()

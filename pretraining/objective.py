@@ -22,6 +22,7 @@ from words import (
     NAMES,
     NORMAL_STATES,
     TEMPLATES,
+    as_state,
     caption,
     random_noun,
     state_pair,
@@ -262,10 +263,7 @@ def kind_loss(
     if len(kinds) < 2 or not rows:
         return target.new_zeros(())
     noun = GENERIC[rng.integers(len(GENERIC))]
-    sentences = []
-    for k in kinds:
-        word = words_for(k)[rng.integers(len(words_for(k)))]
-        sentences.append(f"{noun} {word}" if word.startswith("with") else f"{word} {noun}")
+    sentences = [as_state(words_for(k)[rng.integers(len(words_for(k)))]).format(noun) for k in kinds]
     with torch.autocast(target.device.type, torch.bfloat16):
         text = texts.encode(model, sentences)
     w = target[rows]

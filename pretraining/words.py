@@ -130,16 +130,20 @@ def state_pair(rng: np.random.Generator, noun: str, templates: tuple[str, ...] =
     return t.format(n.format(noun)), t2.format(a.format(noun))
 
 
+def as_state(phrase: str) -> str:
+    """What is said of a defect, as a state of a thing: "with a scratch" follows it, "scratched" goes before."""
+    return f"{{}} {phrase}" if phrase.startswith("with") else f"{phrase} {{}}"
+
+
 def caption(rng: np.random.Generator, name: str, material: str, phrase: str | None, place: str | None) -> str:
     """A caption of one picture; `phrase` is a defect's adjective ("scratched") or noun phrase ("with a scratch")."""
     thing = name if not material or rng.random() < 0.3 else f"{material} {name}"
     if phrase is None:
         thing = NORMAL_STATES[rng.integers(len(NORMAL_STATES))].format(thing)
-    elif phrase.startswith("with"):
-        where = f" {place}" if place and rng.random() < 0.4 else ""
-        thing = f"{thing} {phrase}{where}"
     else:
-        thing = f"{phrase} {thing}"
+        thing = as_state(phrase).format(thing)
+        if phrase.startswith("with") and place and rng.random() < 0.4:
+            thing += f" {place}"
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(thing)
 
 

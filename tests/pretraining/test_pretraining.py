@@ -299,7 +299,7 @@ def test_mixtures_of_runs_cover_the_simplex_and_keep_the_best(
     start = make_model().state_dict()
     for name, value in (("a", 1.0), ("b", 5.0)):
         parts = {f"{which}.{k}": torch.full_like(v, value) for k, v in start.items() for which in ("ema", "model")}
-        save_file(parts, tmp_path / name)
+        save_file(parts, tmp_path / name, {"step": "1"})
     monkeypatch.setattr(average, "validation_set", lambda photos: None)
     monkeypatch.setattr(average, "validation_twins", lambda photos: None)
     monkeypatch.setattr(average, "bundled_photos", list)

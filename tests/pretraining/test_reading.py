@@ -47,6 +47,7 @@ class Encoder:
 
 def test_words_of_damage_are_found_and_likened_to_taught_ones(reading: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "KEPT_BACK", 1 / 6)
+    monkeypatch.setattr(reading, "UNLIKE", 0.5)
     words = [*DAMAGE, *CALM, "damaged", "flawless"]
     found = reading.read(Encoder(reading), words, [*DAMAGE[:3], *CALM[:2]], np.random.default_rng(0))
     phrases = [f"{{}} in {w} condition" for w in DAMAGE[:3]] + [f"{{}} with {w}" for w in DAMAGE[:3]]
