@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+import blemish
 from blemish.clip import Backbone, load_backbone
+from blemish.methods import names
 from blemish.methods.catalogue import WEIGHTS
 from blemish.metrics import auroc
 
@@ -84,8 +86,22 @@ def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch:
         features = embedded.encode_image(pixels, Request(frozenset({tap})), Computation(256))
         patches = functional.normalize(embedded.project(features.taps[tap][:, 1:]), dim=-1) @ axis
     images, masks = (np.stack(part) for part in ([m[0] for m in made], [m[1] for m in made]))
-    cover = Batch(images, masks, [m[2] for m in made]).coverage
+    cover = Batch(images, masks, [m[2] for m in made]).coverage()
     assert auroc((cover > 0.1).ravel(), patches.numpy().ravel()) > FLOOR
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_methods_map_finds_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the recipe and the weights that ship for this backbone, pixels of defects have the higher scores."""
+    monkeypatch.syspath_prepend(str(PRETRAINING))
+    from pool import make_product
+
+    made = [one for i in range(12 if name == "winclip" else 24) for one in make_product(31_338, i, [])]
+    detector = blemish.load(name)
+    pictures = [Image.fromarray(image) for image, _, _ in made]
+    maps = np.stack([detection.anomaly_map for detection in detector.detect_many(pictures)])
+    masks = np.stack([mask for _, mask, _ in made])
+    assert auroc(masks.ravel(), maps.ravel()) > FLOOR
 
 
 #: Patch AUROC on the synthetic stream; well below what the shipped weights reach, well above chance.
