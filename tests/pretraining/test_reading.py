@@ -49,13 +49,10 @@ def test_words_of_damage_are_found_and_likened_to_taught_ones(reading: Any, monk
     monkeypatch.setattr(reading, "KEPT_BACK", 1 / 6)
     monkeypatch.setattr(reading, "UNLIKE", 0.5)
     words = [*DAMAGE, *CALM, "damaged", "flawless"]
-    found = reading.read(Encoder(reading), words, [*DAMAGE[:3], *CALM[:2]], np.random.default_rng(0))
-    phrases = [f"{{}} in {w} condition" for w in DAMAGE[:3]] + [f"{{}} with {w}" for w in DAMAGE[:3]]
-    assert {s for s, _, _ in found.damage} | set(found.kept_back) == {f"{w} {{}}" for w in DAMAGE} | set(phrases)
-    assert len({word for word in DAMAGE if any(word in s for s in found.kept_back)}) == 1
-    assert not any(word in s for word in found.kept_back[0].split() if word in DAMAGE for s, _, _ in found.damage)
-    assert set(found.nouns) == set(CALM)  # and no word that was taught
-    assert {f"{w} {{}}" for w in CALM} | {f"{{}} with {w}" for w in CALM[:2]} <= set(found.plain)
+    found = reading.read(Encoder(reading), words, np.random.default_rng(0))
+    assert {s for s, _, _ in found.damage} | set(found.kept_back) == {f"{w} {{}}" for w in DAMAGE}
+    assert len(found.kept_back) == 1
+    assert set(found.plain) == set(CALM)  # and no word that was taught
     for _, states, likely in found.damage:
         assert set(states) <= set(reading.damage_states())
         assert likely.sum() == pytest.approx(1)
@@ -70,7 +67,7 @@ def test_the_text_tower_learns_the_words_and_keeps_the_old_ones(reading: Any) ->
     before = deepcopy(model)
     new = ("zorped", "quimmed", "blathed", "trindled", "fimmocked")
     said = [f"{w} {{}}" for w in new]
-    lexicon = reading.Lexicon([(s, ["damaged {}"], np.ones(1)) for s in said], [], ["table {}"], ["table", "river"])
+    lexicon = reading.Lexicon([(s, ["damaged {}"], np.ones(1)) for s in said], [], ["table", "river"])
     torch.manual_seed(0)
     reading.study(model, lexicon, 60, 5e-4, np.random.default_rng(0))
     assert reading.right(before, said) < 1
