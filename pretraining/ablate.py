@@ -22,7 +22,7 @@ from model import Shape, image_views, make_model
 from objective import Texts, answers, build_tokenizer, normalise, stack, step_losses, validation_set
 from pool import Batch, Made, bundled_photos, load_photos, make_product
 from torch import Tensor
-from train import optimizers
+from train import descend, optimizers
 from transformers import CLIPModel
 from variation import vary
 
@@ -52,18 +52,13 @@ def learn(shape: Shape, stock: Batch, texts: Texts, steps: int, batch: int, lr: 
     for step in range(steps):
         rng, generator = np.random.default_rng([SEED, step]), torch.Generator().manual_seed(SEED + step)
         rate = lr * min(1, (step + 1) / 50, 3 * (steps - step) / steps)
-        for g in (g for opt in opts for g in opt.param_groups):
-            g["lr"] = rate * g["scale"]
         twins = 2 * rng.choice(len(stock.words) // 2, batch // 2, replace=False)
         rows = np.stack([twins, twins + 1], 1).ravel()
         some = Batch(stock.images[rows], stock.masks[rows], [stock.words[i] for i in rows])
         seen, frames = vary(some, rng)
         losses = step_losses(model, seen, frames, 0, texts, rng, round(WINDOW * shape.grid), generator)
         losses["total"].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad(set_to_none=True)
+        descend(model, opts, rate)
         late.append(losses["last"].detach())
         if (step + 1) % 50 == 0:
             print(f"{step + 1} last {losses['last'].item():.3f} cls {losses['cls'].item():.3f}", flush=True)

@@ -78,6 +78,16 @@ def optimizers(model: CLIPModel, lr: float, decay: float, pupil: Pupil | None = 
     ]
 
 
+def descend(model: CLIPModel, opts: list[torch.optim.Optimizer], lr: float) -> None:
+    """One step along the gradients that have gathered, clipped; they are gone afterwards."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for opt in opts:
+        for group in opt.param_groups:
+            group["lr"] = lr * group["scale"]
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+
+
 def save_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer], step: int) -> None:
     """Everything a resumed run needs, as safetensors, written aside and then moved into place."""
     tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
@@ -174,8 +184,6 @@ def main() -> None:
     with Pool(o.seed, first * o.accumulate, fresh=fresh, workers=o.workers, photos=photos) as pool:
         for step in range(first, o.steps):
             lr = o.lr * min(1, (step + 1) / o.warmup) * min(1, (o.steps - step) / o.cooldown)
-            for g in (g for opt in opts for g in opt.param_groups):
-                g["lr"] = lr * g["scale"]
             side = o.window if step < o.windows_until * o.steps else GRID
             for part in range(step * o.accumulate, (step + 1) * o.accumulate):
                 rng = np.random.default_rng([o.seed, part, 1])
@@ -186,10 +194,7 @@ def main() -> None:
                 (losses["total"] / o.accumulate).backward()
                 for k, v in losses.items():
                     running[k] = 0.98 * running.get(k, v.item()) + 0.02 * v.item()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for opt in opts:
-                opt.step()
-                opt.zero_grad(set_to_none=True)
+            descend(model, opts, lr)
             with torch.no_grad():
                 m = min(o.average, (step + 1) / (step + 10))
                 for p, q in zip(ema.parameters(), model.parameters(), strict=True):
