@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 from defects_shapes import Rng, blob, chance, fractal, log_uniform, sign, soften
+from scenes_base import only
 
 if TYPE_CHECKING:
     from scenes import Scene
@@ -244,12 +245,13 @@ def spectral_peak(gray: np.ndarray) -> tuple[np.ndarray, float]:
 def photo_patch(rng: Rng, canvas: Canvas) -> np.ndarray:
     """A full-size foreign picture: a crop of a photograph, else the scene itself turned, enlarged and recoloured."""
     size = canvas.size
-    if len(canvas.photos) and chance(rng, 0.7):
-        photo = canvas.photos[int(rng.integers(len(canvas.photos)))]
+    photos = only(canvas.photos, 3)
+    if photos and chance(rng, 0.7):
+        photo = photos[int(rng.integers(len(photos)))]
         side = int(min(photo.shape[:2]) * rng.uniform(0.3, 1.0))
         top, left = (int(rng.integers(0, full - side + 1)) for full in photo.shape[:2])
         crop = photo[top : top + side, left : left + side]
-        return cv2.resize(np.ascontiguousarray(crop[..., :3]), (size, size), interpolation=cv2.INTER_AREA)
+        return cv2.resize(np.ascontiguousarray(crop), (size, size), interpolation=cv2.INTER_AREA)
     if chance(rng, 0.5):
         return made_texture(rng, size)
     turned = np.ascontiguousarray(np.rot90(canvas.image, int(rng.integers(1, 4))))

@@ -42,15 +42,18 @@ class Batch:
 
 
 def load_photos(folders: list[Path]) -> list[np.ndarray]:
-    """Permissively licensed photographs of textures, RGB uint8, at most 1024 px wide; [] when there are none."""
+    """Permissively licensed photographs, cutouts with alpha and grey slices, uint8 (`Photos`); [] when there are none."""
     import cv2
+
+    colours = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
 
     photos = []
     for folder in folders:
         for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".png"}):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is not None and min(image.shape[:2]) >= 200:
-                photos.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if image is None or image.dtype != np.uint8 or max(image.shape[:2]) < 64:
+                continue
+            photos.append(image if image.ndim == 2 else cv2.cvtColor(image, colours[image.shape[2]]))
     return photos
 
 

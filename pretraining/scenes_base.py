@@ -12,6 +12,7 @@ import numpy as np
 cv2.setNumThreads(0)
 
 Rng = np.random.Generator
+#: What pictures are made from, uint8: photographs (H, W, 3), cutouts with alpha (H, W, 4), slices of heads (H, W).
 Photos = Sequence[np.ndarray]
 
 # White noise is the costliest draw of all, so it is drawn once and every use takes its own window of it.
@@ -33,6 +34,11 @@ class Scene:
 
 def pick(rng: Rng, *options: str) -> str:
     return options[int(rng.integers(len(options)))]
+
+
+def only(photos: Photos, channels: int) -> list[np.ndarray]:
+    """The photographs (3 channels), the cutouts (4) or the slices (1)."""
+    return [p for p in photos if (p.shape[2] if p.ndim == 3 else 1) == channels]
 
 
 def loguni(rng: Rng, low: float, high: float) -> float:

@@ -23,6 +23,7 @@ from scenes_base import (
     loguni,
     normalise,
     octaves,
+    only,
     paint,
     pick,
     plain,
@@ -337,9 +338,10 @@ def stripes(rng: Rng, size: int, photos: Photos) -> Surface:
 
 def photo(rng: Rng, size: int, photos: Photos) -> Surface:
     """A window of a texture photograph: rescaled, turned, mirrored into tiles and recoloured."""
-    if not photos:
+    sources = only(photos, 3)
+    if not sources:
         return noise(rng, size, photos)
-    source = photos[int(rng.integers(len(photos)))]
+    source = sources[int(rng.integers(len(sources)))]
     side = min(source.shape[:2])
     window = float(min(loguni(rng, 0.2, 1.0) * side, side))
     y, x = rng.uniform(0, source.shape[0] - window), rng.uniform(0, source.shape[1] - window)
