@@ -42,7 +42,7 @@ class Batch:
 
 
 def load_photos(folders: list[Path]) -> list[np.ndarray]:
-    """Permissively licensed photographs, cutouts with alpha and grey slices, uint8 (`Photos`); [] when there are none."""
+    """Permissively licensed photographs, cutouts with alpha and grey slices, uint8; [] when there are none."""
     import cv2
 
     colours = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
