@@ -4,8 +4,9 @@
 
 Pictures are made by `pretraining/`, of a stream of their own. Prints the image AUROC of `clip` asked about an "object",
 about what each picture shows, and about things that no prompt of the training named; the same with words for states
-that no picture was captioned with; and how often the defective patches of a picture are nearest to the word for their
-kind of defect.
+that no picture was captioned with; how often the defective patches of a picture are nearest to the word for their
+kind of defect; and how often pictures with stains, scratches and cracks are nearest to the right one of these three
+words.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ KINDS = {
     "lesion": "object with a lesion",
     "contamination": "contaminated object",
 }
+#: Kinds that are to be told apart by themselves, by the class token and by pooled patches.
+THREE = ("stain", "scratch", "crack")
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,17 @@ def encode(backbone: Backbone, sentences: Sequence[str]) -> Tensor:
     return F.normalize(backbone.encode_text(backbone.tokenize(list(sentences))), dim=-1)
 
 
+def told_apart(tokens: Tensor, kinds: Sequence[str], words: Tensor, names: Sequence[str]) -> float:
+    """How often tokens (n, E) are nearest to the word (K, E) for their kind, each kind counting alike.
+
+    Pictures and words are taken from their own means: what all damage has in common does not tell kinds apart.
+    """
+    each = torch.stack([tokens[[kind == name for kind in kinds]].mean(0) for name in names if name in kinds])
+    near = ((tokens - each.mean(0)) @ (words - words.mean(0)).T).argmax(1).tolist()
+    right = [[names[n] == k for n, k in zip(near, kinds, strict=True) if k == name] for name in names]
+    return float(np.mean([np.mean(one) for one in right if one]))
+
+
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--pictures", type=int, default=600)
@@ -127,6 +141,10 @@ def main() -> None:
             print(f"{kind}: {sum(hits)} of {len(hits)} nearest to {KINDS[kind]!r}")
     right = np.mean([kinds[found] == seen.kinds[row] for row, found in zip(rows, near, strict=True)])
     print(f"kinds of defect: {right:.2f} right of {len(rows)} pictures, chance {1 / len(kinds):.2f}")
+    rows = [row for row, kind in enumerate(seen.kinds) if kind in THREE]
+    of, words = [seen.kinds[row] for row in rows], encode(backbone, [KINDS[kind] for kind in THREE])
+    for name, tokens in (("class token", seen.pictures), ("pooled patches", seen.defects)):
+        print(f"{', '.join(THREE)} by {name}: {told_apart(tokens[rows], of, words, THREE):.2f} right of {len(rows)}")
 
 
 if __name__ == "__main__":

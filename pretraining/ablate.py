@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from model import Shape, image_views, make_model
 from objective import Texts, answers, build_tokenizer, normalise, stack, step_losses, validation_set
-from pool import Batch, Made, bundled_photos, load_photos, make_product
+from pool import SIZE, Batch, Made, bundled_photos, load_photos, make_product
 from torch import Tensor
 from train import descend, optimizers
 from transformers import CLIPModel
@@ -29,12 +29,12 @@ from variation import vary
 from blemish.metrics import auroc
 
 SHAPES = {
-    "as it ships": Shape(),
-    "depth 4": Shape(depth=4),
-    "depth 12": Shape(depth=12),
-    "width 192": Shape(width=192),
-    "width 384": Shape(width=384),
-    "patch 32": Shape(patch=32),
+    "8 blocks of 256": Shape(size=256),
+    "depth 4": Shape(depth=4, size=256),
+    "depth 12": Shape(depth=12, size=256),
+    "width 192": Shape(width=192, size=256),
+    "width 384": Shape(width=384, size=256),
+    "patch 32": Shape(patch=32, size=256),
     "128 px": Shape(size=128),
     "128 px, patch 8": Shape(size=128, patch=8),
 }
@@ -54,7 +54,8 @@ def learn(shape: Shape, stock: Batch, texts: Texts, steps: int, batch: int, lr: 
         rate = lr * min(1, (step + 1) / 50, 3 * (steps - step) / steps)
         twins = 2 * rng.choice(len(stock.words) // 2, batch // 2, replace=False)
         rows = np.stack([twins, twins + 1], 1).ravel()
-        some = Batch(stock.images[rows], stock.masks[rows], [stock.words[i] for i in rows])
+        at = torch.from_numpy(rows)
+        some = Batch(stock.images[at], stock.masks[at], [stock.words[i] for i in rows])
         seen, frames = vary(some, rng)
         losses = step_losses(model, seen, frames, 0, texts, rng, round(WINDOW * shape.grid), generator)
         losses["total"].backward()
@@ -67,7 +68,7 @@ def learn(shape: Shape, stock: Batch, texts: Texts, steps: int, batch: int, lr: 
 
 def judge(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
     """Image AUROC of the largest patch and of the class token, and AUROC of all pixels, read from the V-V path."""
-    label = batch.masks.any((1, 2))
+    label = batch.masks.any(2).any(1).numpy()
     known = np.array([w[2] != "lost" for w in batch.words])
     found = answers(model, texts, batch)
     value = torch.from_numpy(found["value"])
@@ -76,14 +77,14 @@ def judge(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, float]:
     return {
         "image AUROC": auroc(label[known], found["value"][known].max(1)),
         "class token": auroc(label[known], found["cls"][known]),
-        "pixel AUROC": auroc(batch.coverage(FINE)[known].ravel() > 0.25, fine[known].ravel()),
+        "pixel AUROC": auroc(batch.coverage(FINE).numpy()[known].ravel() > 0.25, fine[known].ravel()),
     }
 
 
 @torch.inference_mode()
-def milliseconds(model: CLIPModel, size: int, rounds: int = 9) -> float:
+def milliseconds(model: CLIPModel, rounds: int = 9) -> float:
     """Of the image tower, a picture, in batches of 16: the median."""
-    pixels, took = normalise(np.zeros((16, 256, 256, 3), "u1"), size), []
+    pixels, took = normalise(torch.zeros(16, SIZE, SIZE, 3, dtype=torch.uint8), model), []
     for _ in range(rounds):
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16):
@@ -122,7 +123,7 @@ def main() -> None:
         model, loss = learn(SHAPES[name], stock, texts, o.steps, o.batch, o.lr)
         row = {"parameters": sum(p.numel() for p in model.vision_model.parameters()), "patch loss": loss.item()}
         row |= judge(model, texts, held_out)
-        row |= {"ms a picture": milliseconds(model, SHAPES[name].size), "seconds": time.perf_counter() - clock}
+        row |= {"ms a picture": milliseconds(model), "seconds": time.perf_counter() - clock}
         (o.out / f"{name}.json").write_text(json.dumps(row, indent=1) + "\n")
         print(name, row, flush=True)
     rows = {name: json.loads((o.out / f"{name}.json").read_text()) for name in o.only}

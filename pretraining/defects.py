@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
+import defects_bodies as bodies
 import defects_parts as parts
 import defects_patches as patches
+import defects_real as real
 import defects_surface as surface
 import numpy as np
 from defects_canvas import Canvas, Maker, box, exact_mask
@@ -75,9 +77,19 @@ KINDS: dict[str, Kind] = {
     "warp": Kind(patches.warp, 4, ("bent", "deformed", "with a distortion", "squeezed")),
     "turned patch": Kind(patches.turned_patch, 2.5, ("wrongly assembled", "with a rotated part", "misaligned")),
     "shifted band": Kind(patches.shifted_band, 2.5, ("misaligned", "with a shifted part", "with a misalignment")),
-    "lesion": Kind(patches.lesion, 5, ("with a lesion", "with a mass", "with a nodule", "unhealthy", "with a tumor")),
-    "polyp": Kind(patches.polyp, 2.5, ("with a polyp", "with a growth", "with a swelling", "swollen")),
-    "bleed": Kind(patches.bleed, 2, ("bleeding", "inflamed", "with a bleeding")),
+    "lesion": Kind(bodies.lesion, 4, ("with a lesion", "unhealthy", "diseased", "with a mass")),
+    "polyp": Kind(bodies.polyp, 2, ("with a polyp", "with a growth", "with a swelling", "swollen")),
+    "bleed": Kind(bodies.bleed, 1.5, ("bleeding", "inflamed", "with a bleeding")),
+    "tumor": Kind(bodies.tumor, 2.5, ("with a tumor", "with a mass", "with cancer", "unhealthy")),
+    "nodule": Kind(bodies.nodule, 2, ("with a nodule", "with a mass", "with a cyst")),
+    "oedema": Kind(bodies.oedema, 1.5, ("with an opacity", "swollen", "infected", "with an infection")),
+    "haemorrhage": Kind(bodies.haemorrhage, 1.5, ("with a haemorrhage", "with a hemorrhage", "bleeding")),
+    "skin lesion": Kind(bodies.skin_lesion, 1.5, ("with a skin lesion", "with a mole", "with a lesion")),
+    "ulcer": Kind(bodies.ulcer, 0.8, ("with an ulcer", "with a wound", "sore")),
+    "calcification": Kind(bodies.calcification, 0.6, ("calcified", "with a calcification")),
+    "exudates": Kind(bodies.exudates, 0.6, ("with exudates", "diseased", "with lesions")),
+    "fluid": Kind(bodies.fluid, 0.6, ("with fluid", "swollen", "with a cyst")),
+    "abnormal cells": Kind(bodies.abnormal_cells, 0.8, ("with abnormal cells", "malignant", "with cancer")),
     "chip": Kind(parts.chip, 6, ("chipped", "with a broken edge", "with a chip")),
     "burr": Kind(parts.burr, 4, ("with a burr", "with a protrusion", "with excess material")),
     "severed": Kind(parts.severed, 4, ("broken", "broken off", "cut", "with a broken end")),
@@ -92,9 +104,25 @@ KINDS: dict[str, Kind] = {
     "double print": Kind(parts.double_print, 3, ("misprinted", "with a print error", "blurred")),
     "stray line": Kind(parts.stray_line, 3, ("with a stray line", "with an extra line", "misprinted")),
     "broken repetition": Kind(parts.broken_repetition, 4, ("irregular", "with a broken pattern", "badly woven")),
+    "yarn flaw": Kind(
+        real.yarn_flaw, 12, ("badly woven", "with a missing yarn", "with a thick yarn", "with a broken pick")
+    ),
+    "frayed hole": Kind(real.frayed_hole, 6, ("torn", "frayed", "with a frayed hole", "with a tear")),
+    "oil spot": Kind(real.oil_spot, 7, ("oily", "with an oil spot", "with a water mark")),
+    "inclusion": Kind(real.inclusions, 10, ("streaked", "with an inclusion", "with a sliver", "with fine scratches")),
+    "scale": Kind(real.scale, 9, ("scaly", "patchy", "with rolled-in scale", "with patches")),
+    "pitting": Kind(real.pitting, 10, ("pitted", "with a pit", "with pinholes", "with a crater")),
+    "gouge": Kind(real.gouge, 8, ("gouged", "with a gouge", "with a deep scratch")),
+    "hairline crack": Kind(real.hairline, 12, ("cracked", "split", "with a hairline crack", "with a fine crack")),
+    "peeling": Kind(real.peeling, 9, ("peeling", "flaked", "with a blister", "with flaked paint")),
+    "dead area": Kind(real.dead_area, 8, ("broken", "with a dark area", "with a dead area", "with a broken finger")),
+    "real patch": Kind(real.real_patch, 16, ("defective", "irregular", "with a flaw", "with a damaged area")),
 }
 _NAMES = tuple(KINDS)
-_WEIGHTS = np.cumsum([kind.weight for kind in KINDS.values()])
+_MEDICAL = {kind for findings in bodies.FINDINGS.values() for kind in findings}
+#: On what is no body a finding is rare; a body mostly has findings, see `_random_kind`.
+_WEIGHTS = np.cumsum([kind.weight * (0.3 if name in _MEDICAL else 1) for name, kind in KINDS.items()])
+_FINDINGS = {how: (tuple(those), np.cumsum(list(those.values()))) for how, those in bodies.FINDINGS.items()}
 
 
 def words_for(kind: str) -> tuple[str, ...]:
@@ -106,22 +134,25 @@ def add_defects(rng: Rng, scene: Scene, photos: Sequence[np.ndarray] = ()) -> De
     """One defect, sometimes two or three of mostly one kind; None if nothing visible came out."""
     first = None
     for _ in range(TRIES):
-        first = one_defect(rng, scene, _random_kind(rng), photos)
+        first = one_defect(rng, scene, _random_kind(rng, scene), photos)
         if first is not None:
             break
     if first is None:
         return None
     image, mask = first.image, first.mask
     for _ in range(int(rng.choice((0, 1, 2), p=(0.76, 0.16, 0.08)))):
-        kind = first.kind if chance(rng, 0.8) else _random_kind(rng)
+        kind = first.kind if chance(rng, 0.8) else _random_kind(rng, scene)
         more = one_defect(rng, dataclasses.replace(scene, image=image), kind, photos)
         if more is not None:
             image, mask = more.image, mask | more.mask
     return Defect(image, mask, first.kind)
 
 
-def _random_kind(rng: Rng) -> str:
-    return _NAMES[int(np.searchsorted(_WEIGHTS, rng.random() * _WEIGHTS[-1], side="right"))]
+def _random_kind(rng: Rng, scene: Scene) -> str:
+    names, weights = _NAMES, _WEIGHTS
+    if scene.modality in _FINDINGS and chance(rng, 0.68):
+        names, weights = _FINDINGS[scene.modality]
+    return names[int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))]
 
 
 def one_defect(rng: Rng, scene: Scene, kind: str, photos: Sequence[np.ndarray] = ()) -> Defect | None:

@@ -1,4 +1,4 @@
-"""Defects of an area: stains, burns, rust, foreign or displaced texture, warps, smears, medical findings."""
+"""Defects of an area: stains, burns, rust, foreign or displaced texture, warps, smears."""
 
 from __future__ import annotations
 
@@ -248,42 +248,3 @@ def shifted_band(rng: Rng, canvas: Canvas) -> Change | None:
         alpha[max(y - half, 0) : y + half, max(x - width // 2, 0) : x + width // 2 + 1] = 1
     alpha = canvas.inside(alpha)
     return Change(blend(canvas.image, np.roll(canvas.image, step, 1 if flat else 0), alpha), alpha > 0, True)
-
-
-def lesion(rng: Rng, canvas: Canvas) -> Change:
-    """A soft mass: brighter or darker, sometimes with an enhancing ring or a dead core."""
-    radius = canvas.radius(rng, 0.0015, 0.12)
-    alpha = canvas.inside(soften(blob(rng, canvas.size, canvas.somewhere(rng), radius), radius * rng.uniform(0.1, 0.5)))
-    strength = sign(rng) * log_uniform(rng, 15, 130)
-    amount = alpha * (0.7 + 0.6 * fractal(rng, canvas.size, canvas.size, log_uniform(rng, 5, 40), 2)) * strength
-    if chance(rng, 0.35):
-        amount = amount + np.clip(1 - np.abs(alpha - 0.55) * 4, 0, 1) * alpha * abs(strength)
-    if chance(rng, 0.25):
-        amount = amount - np.clip((alpha - 0.7) * 4, 0, 1) * strength * 1.3
-    image = shade(canvas.image, amount)
-    if chance(rng, 0.3):  # smooth tissue hides the texture
-        image = blend(image, cv2.blur(image, (7, 7)), alpha)
-    return Change(image, alpha > 0.03, True)
-
-
-def polyp(rng: Rng, canvas: Canvas) -> Change:
-    """A rounded, reddened bump with a wet glint and a shadow at its foot."""
-    radius = canvas.radius(rng, 0.003, 0.12)
-    core = canvas.inside(
-        soften(blob(rng, canvas.size, canvas.somewhere(rng), radius), radius * rng.uniform(0.08, 0.25))
-    )
-    dome = soften(core, radius * 0.35)
-    turn = rng.uniform(0, 2 * np.pi)
-    across, down = cv2.Sobel(dome, cv2.CV_32F, 1, 0), cv2.Sobel(dome, cv2.CV_32F, 0, 1)
-    slope = across * float(np.cos(turn)) + down * float(np.sin(turn))
-    image = shade(canvas.image, canvas.inside(slope * radius * log_uniform(rng, 2, 9)))
-    image = tint(image, rng.uniform((0.95, 0.6, 0.6), (1.4, 0.95, 0.95)).astype(np.float32), core)
-    where = (grid(canvas.size)[0] - canvas.size / 2, grid(canvas.size)[1] - canvas.size / 2)
-    lit = np.clip(slope * radius / 2 + 0.2 * np.sin(where[0] * 0.3) * np.sin(where[1] * 0.3) - 0.55, 0, 1) * core
-    return Change(shade(image, lit * log_uniform(rng, 60, 400)), dome > 0.04, True)
-
-
-def bleed(rng: Rng, canvas: Canvas) -> Change:
-    alpha = canvas.area(rng, 0.001, 0.15)
-    red = np.float32([rng.uniform(0.55, 1.0), rng.uniform(0.05, 0.4), rng.uniform(0.05, 0.4)])
-    return Change(tint(canvas.image, red, alpha * rng.uniform(0.4, 1)), alpha > 0.03, True)

@@ -7,6 +7,8 @@ read-outs at once.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +24,7 @@ class Shape:
     depth: int = 8
     width: int = 256
     patch: int = 16
-    size: int = 256
+    size: int = 320
 
     @property
     def grid(self) -> int:
@@ -114,6 +116,8 @@ class Views:
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(B, H, N, d) -> (B, N, H*d)."""
+    if q.is_cuda:  # there the fused kernel is the fast one, both ways
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     a = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), -1, dtype=v.dtype)
     return (a @ v).transpose(1, 2).flatten(2)
 
@@ -167,6 +171,12 @@ def image_views(model: CLIPModel, pixels: Tensor, keep: Tensor | None = None) ->
     with torch.autocast(x.device.type, enabled=False):  # at first pictures differ by less than bfloat16 can tell
         cls, cls_raw = project(v.post_layernorm(x[:, 0].float())), project(x[:, 0].float())
     return Views(cls, cls_raw, patches, middle[:, 1:])
+
+
+@functools.cache
+def compiled_views() -> Callable[..., Views]:
+    """`image_views` for whole pictures of one size, compiled; on a GPU a quarter faster."""
+    return torch.compile(image_views, dynamic=False)
 
 
 def text_features(model: CLIPModel, ids: Tensor, end: Tensor) -> Tensor:

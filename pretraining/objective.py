@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from model import Views, image_views, text_features
-from pool import SIZE, Batch, Made, make_product, make_sample
+from model import Views, compiled_views, image_views, text_features
+from pool import Batch, Made, make_product, make_sample
 from teacher import Pupil, Teacher
 from tokenizer import make_tokenizer, whole_words
 from tokenizers import Tokenizer
@@ -35,7 +35,11 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 MEAN, STD = (255 * torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
 TEMPERATURE = 0.07  # what the methods divide cosines by
 #: Prompts of a step about one noun, normal and damaged.
-PAIRS = 8
+PAIRS = 16
+#: Of the pictures of a step, one in so many has its caption read; at least this many.
+CAPTIONED, FEWEST_CAPTIONS = 8, 12
+#: Kinds of defect that are told apart in a step: one for so many pictures, at least this many.
+PER_KIND, FEWEST_KINDS = 16, 8
 #: The direction in the joint space from normal to damaged. It is given, and both towers learn to use it: when the image
 #: tower had to follow the words while these still moved, neither learnt.
 STATE_AXIS = F.normalize(torch.randn(256, generator=torch.Generator().manual_seed(7)), dim=0)
@@ -77,10 +81,11 @@ def tokenise(tok: Tokenizer, texts: list[str], eos: int) -> tuple[Tensor, Tensor
     return ids, end
 
 
-def normalise(images: np.ndarray, size: int = SIZE, device: torch.device | str = "cpu") -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, size, size) float32 with CLIP's mean and standard deviation."""
-    pixels = (torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() - MEAN.to(device)) / STD.to(device)
-    return pixels if size == SIZE else F.interpolate(pixels, (size, size), mode="area")
+def normalise(images: Tensor, model: CLIPModel) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, size, size) float32 with CLIP's mean and deviation."""
+    device, size = model.device, model.config.vision_config.image_size
+    pixels = (images.to(device).permute(0, 3, 1, 2).float() - MEAN.to(device)) / STD.to(device)
+    return pixels if size == pixels.shape[-1] else F.interpolate(pixels, (size, size), mode="area")
 
 
 def patches_across(model: CLIPModel) -> int:
@@ -128,9 +133,9 @@ def choose_patches(coverage: Tensor, side: int, generator: torch.Generator) -> T
     line = torch.arange(side)
     window = (line[:, None] * grid + line).flatten()
     corner = torch.randint(grid - side + 1, (2, count, 2), generator=generator)
-    first, second = (window + (c[:, :1] * grid + c[:, 1:]) for c in corner)
+    first, second = ((window + (c[:, :1] * grid + c[:, 1:])).to(coverage.device) for c in corner)
     better = coverage.gather(1, second).sum(1) > coverage.gather(1, first).sum(1)
-    swap = better & (torch.rand(count, generator=generator) < 0.8)
+    swap = better & (torch.rand(count, generator=generator) < 0.8).to(coverage.device)
     return torch.where(swap[:, None], second, first)
 
 
@@ -142,9 +147,9 @@ class School:
     pupil: Pupil
     count: int
 
-    def loss(self, images: np.ndarray, middle: Tensor, keep: Tensor | None, grid: int) -> Tensor:
+    def loss(self, images: Tensor, middle: Tensor, keep: Tensor | None, grid: int) -> Tensor:
         """images (B, S, S, 3) uint8; middle (B, P, D) tokens of the patches `keep` (B, P) of grid x grid."""
-        taught = self.teacher(torch.from_numpy(images[: self.count]).to(middle.device), grid)
+        taught = self.teacher(images[: self.count].to(middle.device), grid)
         if keep is not None:
             taught = taught.gather(1, keep[: self.count, :, None].expand(-1, -1, taught.shape[-1]))
         return self.pupil.loss(middle[: self.count], taught)
@@ -157,13 +162,14 @@ class Texts:
         self.tok, self.eos, self.nouns = tok, tok.token_to_id("<|endoftext|>"), nouns
         self.vocabulary = whole_words(tok)
 
-    def draw(self, batch: Batch, rng: np.random.Generator, captions: int = 12) -> list[str]:
+    def draw(self, batch: Batch, rng: np.random.Generator) -> list[str]:
         """2*PAIRS prompts (normal, damaged, ...), half about things in the batch; captions of the first pictures."""
         from defects import words_for
 
         nouns = [random_noun(rng, self.nouns, self.vocabulary) for _ in range(PAIRS // 2)]
-        nouns += [batch.words[i][0] for i in rng.choice(len(batch.words), PAIRS // 2, replace=False)]
+        nouns += [batch.words[i][0] for i in rng.choice(len(batch.words), PAIRS // 2)]
         sentences = [s for noun in nouns for s in state_pair(rng, noun)]
+        captions = max(FEWEST_CAPTIONS, len(batch.words) // CAPTIONED)
         for name, material, kind, where in batch.words[:captions]:
             phrases = words_for(kind) if kind and kind != "lost" else ()
             phrase = phrases[rng.integers(len(phrases))] if phrases else None
@@ -190,32 +196,33 @@ def step_losses(
     """The losses of one batch, whose first and last `pairs` pictures are the same in two views; "total" sums them."""
     sentences, device = texts.draw(batch, rng), model.device
     grid = patches_across(model)
-    coverage = torch.from_numpy(batch.coverage(grid))
+    coverage = batch.coverage(grid).to(device)
     keep = choose_patches(coverage, side, generator)
-    keep, coverage = None if keep is None else keep.to(device), coverage.to(device)
-    lost = torch.tensor([w[2] == "lost" for w in batch.words], device=device)
-    pixels = normalise(batch.images, model.config.vision_config.image_size, device)
+    rows = torch.tensor([i for i, w in enumerate(batch.words) if w[2] != "lost"]).to(device)
+    sure = torch.zeros(len(batch.words), dtype=torch.bool, device=device).index_fill_(0, rows, True)
+    pixels = normalise(batch.images, model)
     with torch.autocast(device.type, torch.bfloat16):
         text = texts.encode(model, sentences)
-        views = image_views(model, pixels, keep)
+        look = compiled_views() if keep is None and device.type == "cuda" else image_views
+        views = look(model, pixels, keep)
     target = patch_target(coverage)
     if keep is not None:
         target = target.gather(1, keep)
     direction = STATE_AXIS.to(device) / TEMPERATURE
-    label, sure = (target.amax(1) > 0.3).float(), ~lost
+    label = (target.amax(1) > 0.3).float()
     losses: dict[str, Tensor] = {}
     for name, tokens in views.patches.items():
         logits = cosines(tokens, direction)
-        losses[name] = patch_loss(logits[sure], target[sure], focus)
+        losses[name] = patch_loss(logits[rows], target[rows], focus)
         if name in ("last", "value"):
             top = logits.topk(3, dim=1).values.mean(1)
-            losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[sure], label[sure])
+            losses[f"{name}_top"] = F.binary_cross_entropy_with_logits(top[rows], label[rows])
             losses["twins"] = losses.get("twins", 0) + 0.25 * twins_loss(top, label, sure)
             if pairs and keep is None:
                 losses["agree"] = losses.get("agree", 0) + 0.5 * disagreement(logits, frames, pairs)
     for name, token in (("cls", views.cls), ("cls_raw", views.cls_raw)):
         logits = cosines(token, direction)
-        losses[name] = F.binary_cross_entropy_with_logits(logits[sure], label[sure])
+        losses[name] = F.binary_cross_entropy_with_logits(logits[rows], label[rows])
         losses["twins"] += 0.25 * twins_loss(logits, label, sure)
         if pairs and name == "cls":
             both = sure[:pairs] & sure[-pairs:] & (label[:pairs] == label[-pairs:])
@@ -258,8 +265,9 @@ def kind_loss(
     from defects import words_for
 
     kinds = sorted({w[2] for w in batch.words if w[2] and w[2] != "lost"})
-    kinds = sorted(rng.permutation(kinds)[:8].tolist())
-    rows = [i for i, w in enumerate(batch.words) if w[2] in kinds and float(target[i].amax()) > 0.3]
+    kinds = sorted(rng.permutation(kinds)[: max(FEWEST_KINDS, len(batch.words) // PER_KIND)].tolist())
+    seen = (target.amax(1) > 0.3).tolist()
+    rows = [i for i, w in enumerate(batch.words) if w[2] in kinds and seen[i]]
     if len(kinds) < 2 or not rows:
         return target.new_zeros(())
     noun = GENERIC[rng.integers(len(GENERIC))]
@@ -280,7 +288,7 @@ def answers(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, np.ndarra
     direction = F.normalize(e[1], dim=0) - F.normalize(e[0], dim=0)
     scores: dict[str, list[Tensor]] = {}
     for i in range(0, len(batch.images), 32):
-        pixels = normalise(batch.images[i : i + 32], model.config.vision_config.image_size, model.device)
+        pixels = normalise(batch.images[i : i + 32], model)
         with torch.autocast(model.device.type, torch.bfloat16):
             v = image_views(model, pixels)
         out = {"cls": v.cls, "cls_raw": v.cls_raw, **v.patches}
@@ -291,8 +299,8 @@ def answers(model: CLIPModel, texts: Texts, batch: Batch) -> dict[str, np.ndarra
 
 def validate(model: CLIPModel, texts: Texts, batch: Batch, twins: Batch) -> dict[str, float]:
     """AUROC on synthetic pictures of another seed; and how often the damaged one of two twins has the higher score."""
-    coverage = batch.coverage(patches_across(model))
-    label = batch.masks.any((1, 2))
+    coverage = batch.coverage(patches_across(model)).numpy()
+    label = batch.masks.any(2).any(1).numpy()
     known = np.array([w[2] != "lost" for w in batch.words])
     result = {}
     for k, s in answers(model, texts, batch).items():
@@ -318,4 +326,5 @@ def validation_twins(photos: list[np.ndarray], count: int = 192) -> Batch:
 
 
 def stack(made: list[Made]) -> Batch:
-    return Batch(np.stack([im for im, _, _ in made]), np.stack([m for _, m, _ in made]), [w for _, _, w in made])
+    images, masks = (torch.from_numpy(np.stack([one[i] for one in made])) for i in (0, 1))
+    return Batch(images, masks, [w for _, _, w in made])

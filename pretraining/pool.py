@@ -1,5 +1,6 @@
 """Pictures for training, made by worker processes into a ring in shared memory.
 
+On a GPU training keeps a copy of the ring, so that a picture travels once, however often it is shown.
 Pictures come as twins: one scene, photographed as it should be and with a defect, so that what tells them apart is the
 defect and not the scene. Twins `k` depend on (seed, k) alone, and step `s` draws from the twins [s*fresh, s*fresh +
 capacity), so a run is the same on a fast and on a slow machine, and a resumed run sees what an unbroken one would have
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from scenes import Scene
 
-SIZE, GRID = 256, 16
+SIZE, GRID = 320, 20
 TEXT = 160  # bytes for one picture's words
 #: A picture (size, size, 3) uint8, its bool mask, and (name, material, kind, place).
 Made = tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]
@@ -29,16 +32,16 @@ Made = tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` (B, S, S, 3) uint8; `masks` (B, S, S) bool, what is defective; `words`."""
+    """`images` (B, S, S, 3) uint8; `masks` (B, S, S) bool, what is defective; both on one device; `words`."""
 
-    images: np.ndarray
-    masks: np.ndarray
+    images: Tensor
+    masks: Tensor
     words: list[tuple[str, str, str, str]]  # name, material, kind ("" if normal, "lost" if not to be judged), place
 
-    def coverage(self, grid: int = GRID) -> np.ndarray:
+    def coverage(self, grid: int = GRID) -> Tensor:
         """(B, G*G) float32, the part of each patch that is defective."""
         side = SIZE // grid
-        return self.masks.reshape(-1, grid, side, grid, side).mean((2, 4), dtype="f4").reshape(-1, grid * grid)
+        return self.masks.view(-1, grid, side, grid, side).float().mean((2, 4)).flatten(1)
 
 
 def load_photos(folders: list[Path]) -> list[np.ndarray]:
@@ -149,13 +152,13 @@ def _attach(names: dict[str, str], capacity: int) -> tuple[dict[str, np.ndarray]
 
 
 class Pool:
-    """The ring; a context manager."""
+    """The ring; a context manager. `waited` counts the seconds that training waited for pictures."""
 
     def __init__(
         self, seed: int, first_step: int, *, fresh: int, capacity: int = 1536, workers: int = 2,
-        photos: list[np.ndarray] | None = None,
+        photos: list[np.ndarray] | None = None, device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
-        self.seed, self.fresh, self.capacity, self.workers = seed, fresh, capacity, workers
+        self.seed, self.fresh, self.capacity, self.workers, self.waited = seed, fresh, capacity, workers, 0.0
         self._blocks = {
             k: shared_memory.SharedMemory(create=True, size=int(np.prod(s)) * np.dtype(d).itemsize)
             for k, (s, d) in _layout(capacity).items()
@@ -174,22 +177,40 @@ class Pool:
         ]  # fmt: skip
         for p in self._processes:
             p.start()
+        self._copied, self._device = first, torch.device(device)
+        image, mask = (torch.from_numpy(self.arrays[k]) for k in ("image", "mask"))
+        self._image, self._mask = (x if self._device.type == "cpu" else x.to(self._device) for x in (image, mask))
+
+    def _copy(self, end: int) -> None:
+        """Brings the pictures that were made since, up to twins `end`, to the device."""
+        while self._copied < end and self._device.type != "cpu":
+            slot = self._copied % self.capacity
+            span = slice(slot, min(self.capacity, slot + end - self._copied))
+            for there, here in ((self._image, "image"), (self._mask, "mask")):
+                there[span] = torch.from_numpy(self.arrays[here][span]).to(self._device)
+            self._copied += span.stop - span.start
 
     def batch(self, step: int, size: int, rng: np.random.Generator) -> Batch:
         """`size` pictures for `step`, twins beside each other, normal first; waits until they are made."""
         first = step * self.fresh
         with self._head.get_lock():
             self._head.value = first
-        while min(self._done) < first + self.capacity - self.workers:
+        start = time.perf_counter()
+        # The workers may be an eighth of the ring ahead, so that they go on while a step is computed.
+        ready = self.capacity - max(2 * self.workers, self.capacity // 8)
+        while min(self._done) < first + ready + self.workers:
             if not all(p.is_alive() for p in self._processes):
                 raise RuntimeError("a worker that makes pictures has died")
             time.sleep(0.01)
-        # The last pictures may still be in the making by the other workers: leave them out.
-        slots = (first + rng.choice(self.capacity - 2 * self.workers, size // 2, replace=False)) % self.capacity
+        self.waited += time.perf_counter() - start
+        self._copy(first + ready)
+        slots = (first + rng.choice(ready, size // 2, replace=False)) % self.capacity
         said = (s.decode(errors="ignore").split("|") for s in self.arrays["words"][slots].ravel())
         words = [tuple((s + [""] * 4)[:4]) for s in said]
-        masks = np.unpackbits(self.arrays["mask"][slots], axis=3).astype(bool)
-        images, masks = (x.reshape(-1, *x.shape[2:]) for x in (self.arrays["image"][slots], masks))
+        at = torch.from_numpy(slots).to(self._device)
+        images, packed = self._image[at].flatten(0, 1), self._mask[at].flatten(0, 1)
+        bits = torch.arange(7, -1, -1, device=self._device)
+        masks = (packed[..., None] >> bits).bitwise_and(1).bool().flatten(2)
         return Batch(images, masks, words)  # type: ignore[arg-type]
 
     def close(self) -> None:

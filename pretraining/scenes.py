@@ -35,9 +35,13 @@ from scenes_base import (
     turned,
     untilt,
 )
+from scenes_bodies import BODIES
+from scenes_fabrics import FABRICS
 from scenes_medical import MEDICAL
 from scenes_objects import SPECIES, heap, kit, object_family
 from scenes_patterns import PATTERNS, Color, box, disc, line, text, word
+from scenes_products import PRODUCTS
+from scenes_surfaces import SURFACES, surface_scene
 from scenes_textures import TEXTURES, any_texture, texture_scene
 
 __all__ = ["FAMILIES", "Scene", "make_scene"]
@@ -159,9 +163,12 @@ _OTHER: dict[str, tuple[Family, float]] = {
 # name -> (family, weight). Weights are shares of the whole after normalisation.
 FAMILIES: dict[str, tuple[Family, float]] = {
     **{name: (texture_scene(painter), weight) for name, (painter, weight) in TEXTURES.items()},
+    **{name: (surface_scene(painter), weight) for name, (painter, weight) in (SURFACES | FABRICS).items()},
     **PATTERNS,
     **{name: (object_family(name), 1.2 * weight) for name, (_, weight) in SPECIES.items()},
     **MEDICAL,
+    **PRODUCTS,
+    **BODIES,
     **_OTHER,
 }
 _NAMES = list(FAMILIES)

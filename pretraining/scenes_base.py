@@ -30,6 +30,7 @@ class Scene:
     instances: tuple[np.ndarray, ...] = ()
     background: np.ndarray | None = None
     render: Callable[..., Scene] | None = None
+    modality: str = ""  # of a body's picture: mri, ct, xray, ultrasound, oct, mucosa, skin, retina or cells
 
 
 def pick(rng: Rng, *options: str) -> str:

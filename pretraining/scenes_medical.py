@@ -74,7 +74,7 @@ def slice_scan(rng: Rng, size: int, photos: Photos) -> Scene:
     field += rng.uniform(1, 8) * cv2.GaussianBlur(white(rng, size), (0, 0), 0.7)
     image = cv2.merge([cv2.convertScaleAbs(np.clip(field, 0, 255))] * 3)
     name = pick(rng, "brain scan", "brain MRI", "head CT", "CT slice", "liver CT", "organ slice")
-    return Scene(image, shape > 127, name, pick(rng, "grey", "medical", "soft tissue"))
+    return Scene(image, shape > 127, name, pick(rng, "grey", "medical", "soft tissue"), modality="mri")
 
 
 def radiograph(rng: Rng, size: int, photos: Photos) -> Scene:
@@ -94,9 +94,8 @@ def radiograph(rng: Rng, size: int, photos: Photos) -> Scene:
     if chance(rng, 0.2):
         field = 255 - field
     image = cv2.merge([cv2.convertScaleAbs(np.clip(field, 0, 255))] * 3)
-    return Scene(
-        image, full(size), pick(rng, "chest X-ray", "radiograph", "X-ray", "ribcage"), pick(rng, "grey", "medical")
-    )
+    name = pick(rng, "chest X-ray", "radiograph", "X-ray", "ribcage")
+    return Scene(image, full(size), name, pick(rng, "grey", "medical"), modality="xray")
 
 
 def ultrasound(rng: Rng, size: int, photos: Photos) -> Scene:
@@ -125,6 +124,7 @@ def ultrasound(rng: Rng, size: int, photos: Photos) -> Scene:
         mask,
         pick(rng, "ultrasound", "sonogram", "ultrasound image"),
         pick(rng, "grey", "speckled"),
+        modality="ultrasound",
     )
 
 
@@ -170,7 +170,7 @@ def endoscopy(rng: Rng, size: int, photos: Photos) -> Scene:
         disc(round_, size / 2, size / 2, size * rng.uniform(0.44, 0.6), 255)
         image, mask = blend(plain(size, (4, 4, 4)), image, round_), round_ > 127
     name = pick(rng, "endoscopy image", "colonoscopy image", "mucosa", "intestine", "stomach lining")
-    return Scene(image, mask, name, pick(rng, "pink", "moist", "soft tissue"))
+    return Scene(image, mask, name, pick(rng, "pink", "moist", "soft tissue"), modality="mucosa")
 
 
 def retina(rng: Rng, size: int, photos: Photos) -> Scene:
@@ -198,7 +198,8 @@ def retina(rng: Rng, size: int, photos: Photos) -> Scene:
     round_ = np.zeros((size, size), np.uint8)
     disc(round_, size / 2, size / 2, size * rng.uniform(0.45, 0.52), 255)
     name = pick(rng, "retina", "fundus image", "eye fundus", "retinal photograph")
-    return Scene(blend(plain(size, (3, 3, 3)), image, round_), round_ > 127, name, pick(rng, "orange", "vascular"))
+    image = blend(plain(size, (3, 3, 3)), image, round_)
+    return Scene(image, round_ > 127, name, pick(rng, "orange", "vascular"), modality="retina")
 
 
 def skin(rng: Rng, size: int, photos: Photos) -> Scene:
@@ -221,6 +222,7 @@ def skin(rng: Rng, size: int, photos: Photos) -> Scene:
         full(size),
         pick(rng, "skin", "human skin", "skin surface", "dermoscopy image"),
         pick(rng, "soft", "natural", "porous"),
+        modality="skin",
     )
 
 
@@ -251,6 +253,7 @@ def microscopy(rng: Rng, size: int, photos: Photos) -> Scene:
         full(size),
         pick(rng, "cells", "tissue section", "blood smear", "histology", "bacteria colony"),
         pick(rng, "stained", "cellular"),
+        modality="cells",
     )
 
 
@@ -279,7 +282,7 @@ def trunk_slice(rng: Rng, size: int, photos: Photos) -> Scene:
     soft += rng.uniform(1, 6) * white(rng, size) * (shape > 0)
     image = cv2.merge([cv2.convertScaleAbs(np.clip(soft, 0, 255))] * 3)
     name = pick(rng, "liver CT", "abdominal CT", "trunk slice", "CT slice", "body scan")
-    return Scene(image, shape > 127, name, pick(rng, "grey", "medical", "soft tissue"))
+    return Scene(image, shape > 127, name, pick(rng, "grey", "medical", "soft tissue"), modality="ct")
 
 
 def layers(rng: Rng, size: int, photos: Photos) -> Scene:
@@ -296,7 +299,8 @@ def layers(rng: Rng, size: int, photos: Photos) -> Scene:
     field = cv2.GaussianBlur(field, (0, 0), rng.uniform(1, 2.5))
     field *= 1 + rng.uniform(0.1, 0.35) * cv2.GaussianBlur(white(rng, size), (0, 0), sigmaX=1.2, sigmaY=0.7) * 1.8
     image = cv2.merge([cv2.convertScaleAbs(np.clip(field + 3 * white(rng, size), 0, 255))] * 3)
-    return Scene(image, full(size), pick(rng, "retinal OCT", "OCT scan", "tissue layers"), pick(rng, "layered", "grey"))
+    name = pick(rng, "retinal OCT", "OCT scan", "tissue layers")
+    return Scene(image, full(size), name, pick(rng, "layered", "grey"), modality="oct")
 
 
 Family = Callable[[Rng, int, Photos], Scene]

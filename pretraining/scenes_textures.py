@@ -350,8 +350,11 @@ def photo(rng: Rng, size: int, photos: Photos) -> Surface:
     if scale > 2:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
         scale = 1.0
-    repeat = 1.0 if chance(rng, 0.75) else rng.uniform(1.5, 5)
-    angle, k = rand_angle(rng), scale * repeat
+    repeat = 1.0 if chance(rng, 0.94) else rng.uniform(1.5, 5)
+    angle = rand_angle(rng)
+    # Turned squares shrink to fit the window, so that no mirrored corner shows.
+    fit = 1.0 if repeat > 1 else abs(math.cos(angle)) + abs(math.sin(angle))
+    k = scale * repeat / fit
     c, s = math.cos(angle) * k, math.sin(angle) * k
     h, w = crop.shape[:2]
     matrix = np.array([[c, s, w / 2 - (c + s) * size / 2], [-s, c, h / 2 - (c - s) * size / 2]])
@@ -360,11 +363,11 @@ def photo(rng: Rng, size: int, photos: Photos) -> Surface:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     image = cv2.warpAffine(crop, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     roll = rng.random()
-    if roll < 0.4:
+    if roll < 0.35:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
         theme = Theme(rng, grey=roll < 0.3)
-        image = tint(rng, normalise(grey), theme) if chance(rng, 0.5) else cv2.merge([cv2.convertScaleAbs(grey)] * 3)
-    elif roll < 0.6:
+        image = tint(rng, normalise(grey), theme) if chance(rng, 0.25) else cv2.merge([cv2.convertScaleAbs(grey)] * 3)
+    elif roll < 0.4:
         image = image[..., rng.permutation(3)]
     if chance(rng, 0.5):
         image = cv2.convertScaleAbs(image, alpha=loguni(rng, 0.6, 1.3), beta=float(rng.uniform(0, 30)))

@@ -49,6 +49,13 @@ def whole_words(tok: Tokenizer) -> tuple[str, ...]:
                         and len(t) > 7))  # fmt: skip
 
 
+def remap_tokens(folder: Path, tok: Tokenizer) -> list[int]:
+    """For each id of `tok` the id of the same token in the tokenizer that is kept in `folder`, or -1."""
+    old = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    vocabulary = tok.get_vocab()
+    return [old.get(token, -1) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
+
+
 def save(tok: Tokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and the config that transformers wants beside it."""
     tok.save(str(folder / "tokenizer.json"))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from model import make_model
 from objective import (
     CLIP_MEAN,
@@ -30,10 +31,10 @@ from objective import (
     validation_set,
     validation_twins,
 )
-from pool import GRID, Pool, bundled_photos, load_photos
+from pool import GRID, SIZE, Pool, bundled_photos, load_photos
 from safetensors.torch import load_file, save_file
 from teacher import Pupil, Teacher, weights_file
-from tokenizer import save
+from tokenizer import remap_tokens, save
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import CLIPModel
@@ -118,12 +119,28 @@ def load_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.op
         return int(f.metadata()["step"])
 
 
+def begin(model: CLIPModel, folder: Path, tok: Tokenizer) -> None:
+    """Start from the exported model in `folder`; positions are stretched, tokens carried over where they are known."""
+    state = CLIPModel.from_pretrained(folder).float().state_dict()
+    known = torch.tensor(remap_tokens(folder, tok))
+    tokens = state["text_model.embeddings.token_embedding.weight"]
+    fresh = model.text_model.embeddings.token_embedding.weight.detach().cpu()
+    state["text_model.embeddings.token_embedding.weight"] = torch.where(known[:, None] >= 0, tokens[known], fresh)
+    place = "vision_model.embeddings.position_embedding.weight"
+    grid = round((len(state[place]) - 1) ** 0.5)
+    wanted = round((len(model.state_dict()[place]) - 1) ** 0.5)
+    patches = state[place][1:].T.unflatten(1, (1, grid, grid)).transpose(0, 1)
+    patches = F.interpolate(patches, (wanted, wanted), mode="bicubic", align_corners=False)
+    state[place] = torch.cat([state[place][:1], patches[0].flatten(1).T])
+    model.load_state_dict({k: v for k, v in state.items() if not k.endswith("position_ids")}, strict=False)
+
+
 def export(folder: Path, ema: CLIPModel, tok: Tokenizer) -> None:
     """The running average as a CLIPModel folder in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     deepcopy(ema).half().save_pretrained(folder)
     save(tok, folder)
-    config = {"image_processor_type": "CLIPImageProcessor", "crop_size": 256, "size": 256, "resample": 3}
+    config = {"image_processor_type": "CLIPImageProcessor", "crop_size": SIZE, "size": SIZE, "resample": 3}
     config |= {"do_normalize": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
     (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
@@ -131,9 +148,10 @@ def export(folder: Path, ema: CLIPModel, tok: Tokenizer) -> None:
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--out", type=Path, required=True)
-    a.add_argument("--start", type=Path, help="checkpoint of an earlier run to go on from, with a schedule of its own")
+    a.add_argument("--start", type=Path, help="checkpoint or exported model to go on from, with a new schedule")
     a.add_argument("--steps", type=int, default=8000, help="steps in all, cooldown included")
     a.add_argument("--cooldown", type=int, default=1500)
+    a.add_argument("--seconds", type=float, help="end after so long instead; --steps is then only a guess of how many")
     a.add_argument("--warmup", type=int, default=100)
     a.add_argument("--batch", type=int, default=32, help="pictures that go through the model together")
     a.add_argument("--accumulate", type=int, default=1, help="batches of a step")
@@ -142,13 +160,15 @@ def main() -> None:
     a.add_argument("--decay", type=float, default=0.05)
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
     a.add_argument("--windows-until", type=float, default=0.75, help="part of the run that sees windows")
-    a.add_argument("--window", type=int, default=12, help="their side in patches")
+    a.add_argument("--window", type=int, default=15, help="their side in patches")
     a.add_argument("--glimpses", type=float, default=0.0, help="part of the batches seen through windows of any side")
     a.add_argument("--pairs", type=int, default=8, help="pictures of a step that are seen in two views")
     a.add_argument("--taught", type=int, default=16, help="pictures of a step that the teacher looks at too; 0 = none")
     a.add_argument("--focus", type=float, default=0.0, help="of the patches' loss: 2 makes it a focal loss")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
+    a.add_argument("--stock", type=int, default=1536, help="scenes that are at hand at a time")
+    a.add_argument("--validate", type=int, default=250, help="steps between validations and checkpoints")
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
@@ -171,20 +191,28 @@ def main() -> None:
     first = 0
     if checkpoint.exists():
         first = load_checkpoint(checkpoint, parts, opts)
+    elif o.start is not None and o.start.is_dir():
+        for part in (model, ema):
+            begin(part, o.start, tok)
     elif o.start is not None:
         load_checkpoint(o.start, parts, opts)
     told = "no teacher" if school is None else f"{school.count} pictures of a step taught"
     print(f"{len(photos)} photographs; {told}; starting at step {first} of {o.steps}", flush=True)
-    held_out, held_out_twins = validation_set(photos), validation_twins(photos)
-    nouns = tuple(sorted({w[0] for w in held_out.words}))
-    texts = Texts(tok, nouns)
-    running: dict[str, float] = {}
-    clock, seen = time.time(), 0
+    running: dict[str, Tensor] = {}
     fresh = o.batch // o.reuse // 2
-    with Pool(o.seed, first * o.accumulate, fresh=fresh, workers=o.workers, photos=photos) as pool:
-        for step in range(first, o.steps):
-            lr = o.lr * min(1, (step + 1) / o.warmup) * min(1, (o.steps - step) / o.cooldown)
-            side = o.window if step < o.windows_until * o.steps else GRID
+    settings = {"fresh": fresh, "capacity": o.stock, "workers": o.workers, "photos": photos, "device": o.device}
+    with Pool(o.seed, first * o.accumulate, **settings) as pool:
+        held_out, held_out_twins = validation_set(photos), validation_twins(photos)
+        texts = Texts(tok, tuple(sorted({w[0] for w in held_out.words})))
+        step, seen, begun = first - 1, 0, time.time()
+        clock = begun
+        last = step + 1 >= o.steps
+        while not last:
+            step += 1
+            done = step / o.steps if o.seconds is None else (time.time() - begun) / o.seconds
+            lr = o.lr * min(1, (step + 1) / o.warmup) * max(0, min(1, (1 - done) * o.steps / o.cooldown))
+            side = o.window if done < o.windows_until else GRID
+            last = step + 1 == o.steps if o.seconds is None else done >= 1
             for part in range(step * o.accumulate, (step + 1) * o.accumulate):
                 rng = np.random.default_rng([o.seed, part, 1])
                 generator = torch.Generator().manual_seed(o.seed * 1_000_003 + part)
@@ -192,27 +220,28 @@ def main() -> None:
                 batch, frames = vary(twice(pool.batch(part, o.batch, rng), o.pairs), rng)
                 losses = step_losses(model, batch, frames, o.pairs, texts, rng, glimpse, generator, school, o.focus)
                 (losses["total"] / o.accumulate).backward()
-                for k, v in losses.items():
-                    running[k] = 0.98 * running.get(k, v.item()) + 0.02 * v.item()
+                for k, v in losses.items():  # read seldom: a GPU would have to stop for it
+                    running[k] = running[k].lerp(v.detach(), 0.02) if k in running else v.detach()
             descend(model, opts, lr)
             with torch.no_grad():
                 m = min(o.average, (step + 1) / (step + 10))
-                for p, q in zip(ema.parameters(), model.parameters(), strict=True):
-                    p.lerp_(q, 1 - m)
+                torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - m)
             seen += o.batch * o.accumulate
             if (step + 1) % 50 == 0:
-                row = {"step": step + 1, "lr": lr, "pictures_per_s": seen / (time.time() - clock), **running}
+                told = {k: v.item() for k, v in running.items()}
+                row = {"step": step + 1, "lr": lr, "pictures_per_s": seen / (time.time() - clock)}
+                row |= {"waited_s": pool.waited} | told
                 clock, seen = time.time(), 0
                 print(" ".join(f"{k}={v:.4g}" for k, v in row.items()), flush=True)
                 with log.open("a") as f:
                     f.write(json.dumps(row) + "\n")
-            if (step + 1) % 250 == 0 or step + 1 == o.steps:
+            if (step + 1) % o.validate == 0 or last:
                 save_checkpoint(checkpoint, parts, opts, step + 1)
                 row = {"step": step + 1, "validation": validate(ema, texts, held_out, held_out_twins)}
                 print(" ".join(f"{k}={v:.3f}" for k, v in row["validation"].items()), flush=True)  # type: ignore[attr-defined]
                 with log.open("a") as f:
                     f.write(json.dumps(row) + "\n")
-    export(o.out / "embedded", ema, tok)
+                export(o.out / "embedded", ema, tok)
     print(f"done: {o.out / 'embedded'}")
 
 

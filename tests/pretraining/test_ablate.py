@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,7 +21,7 @@ def ablate(monkeypatch: pytest.MonkeyPatch) -> Any:
     from model import Shape
     from objective import validation_set
 
-    shapes = {"two": Shape(4, 64, 32), "wide": Shape(6, 128, 32), "half": Shape(4, 64, 16, 128)}
+    shapes = {"two": Shape(4, 64, 32, 256), "wide": Shape(6, 128, 32, 256), "half": Shape(4, 64, 16, 128)}
     monkeypatch.setattr(ablate, "SHAPES", shapes)
     monkeypatch.setattr(ablate, "validation_set", lambda photos: validation_set(photos, 12))
     monkeypatch.setattr(ablate, "bundled_photos", list)
@@ -36,7 +35,7 @@ def test_shapes_are_built_as_asked(ablate: Any) -> None:
     for shape in ablate.SHAPES.values():
         model = make_model(shape).eval()
         with torch.no_grad():
-            views = image_views(model, normalise(np.zeros((1, 256, 256, 3), "u1"), shape.size))
+            views = image_views(model, normalise(torch.zeros(1, 320, 320, 3, dtype=torch.uint8), model))
         assert len(model.vision_model.encoder.layers) == shape.depth
         assert views.patches["last"].shape == (1, 64, 256)
         assert views.middle.shape == (1, 64, shape.width)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
-DAMAGE, CALM = ("marred", "ruined", "gouged", "shattered", "spoilt", "rotten"), ("table", "river", "music", "seven")
+DAMAGE, CALM = ("marred", "ruined", "wrecked", "mangled", "spoilt", "maimed"), ("table", "river", "music", "seven")
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ class Encoder:
 
     def __init__(self, reading: Any) -> None:
         self.bad = {w for s in reading.damage_states() for w in s.replace("{}", "").split()} | set(DAMAGE)
-        self.bad -= {"with", "a", "on", "it", "an"}
+        self.bad -= {w for s in reading.NORMAL_STATES for w in s.split()} | {"in", "a", "on", "it", "an", "one"}
 
     def __call__(self, sentences: list[str]) -> Tensor:
         rows = []
@@ -46,34 +46,72 @@ class Encoder:
 
 
 def test_words_of_damage_are_found_and_likened_to_taught_ones(reading: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "KEPT_BACK", 1 / 6)
+    monkeypatch.setattr(reading, "WORTH", 0.5)
     monkeypatch.setattr(reading, "UNLIKE", 0.5)
+    monkeypatch.setattr(reading, "KEPT_BACK", 1 / 12)
     words = [*DAMAGE, *CALM, "damaged", "flawless"]
     found = reading.read(Encoder(reading), words, np.random.default_rng(0))
-    assert {s for s, _, _ in found.damage} | set(found.kept_back) == {f"{w} {{}}" for w in DAMAGE}
-    assert len(found.kept_back) == 1
-    assert set(found.plain) == set(CALM)  # and no word that was taught
-    for _, states, likely in found.damage:
-        assert set(states) <= set(reading.damage_states())
-        assert likely.sum() == pytest.approx(1)
+    read = {d.word for d in found.damage} | {w for s in found.kept_back for w in DAMAGE if w in s.split()}
+    assert read == set(DAMAGE)
+    assert found.kept_back
+    assert not {d.state for d in found.damage} & set(found.kept_back)
+    for plain in found.plain.values():
+        assert set(plain) == set(CALM)  # and no word that was taught
+    for word in found.damage:
+        assert set(word.states) <= set(reading.damage_states())
+        assert word.likely.sum() == pytest.approx(1)
+
+
+def test_denials_are_the_other_way_round(reading: Any) -> None:
+    damage = {"bruised", "crack"}
+    assert reading.denied("unbruised", damage) is True
+    assert reading.denied("crackless", damage) is True
+    assert reading.denied("unhealthy", damage) is False
+    assert reading.denied("bruised", damage) is None
+    assert reading.denied("table", damage) is None
+    for form, denials in reading.DENIALS.items():
+        for denial in denials:
+            assert denial.format(word="crack").format("cable").count("cable") == 1, form
+
+
+def test_features_are_moved_along_the_axis_alone(reading: Any) -> None:
+    text = torch.nn.functional.normalize(torch.randn(5, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
+    along = torch.tensor([0.5, -0.5, 0.0, 0.5, -0.5])
+    moved = reading.on_axis(text, along)
+    torch.testing.assert_close(moved @ reading.STATE_AXIS, along, atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved.norm(dim=-1), torch.ones(5))
+    torch.testing.assert_close(reading.on_axis(text, text @ reading.STATE_AXIS), text, atol=1e-5, rtol=0)
+
+
+def test_kept_words_are_taught_nowhere_by_hand(reading: Any) -> None:
+    taught = {*reading.NORMAL_STATES, *reading.damage_states()}
+    for kept in (reading.DEVELOPMENT, reading.LAST):
+        for states in kept.values():
+            assert not taught & set(states)
 
 
 def test_the_text_tower_learns_the_words_and_keeps_the_old_ones(reading: Any) -> None:
     from model import text_features
+    from tokenizers import Tokenizer
     from transformers import CLIPModel
 
     weights = Path(__file__).resolve().parents[2] / "src/blemish/weights/embedded"
     model = CLIPModel.from_pretrained(weights).float().eval()
     before = deepcopy(model)
     new = ("zorped", "quimmed", "blathed", "trindled", "fimmocked")
+    tok = Tokenizer.from_file(str(weights / "tokenizer.json"))
     said = [f"{w} {{}}" for w in new]
-    lexicon = reading.Lexicon([(s, ["damaged {}"], np.ones(1)) for s in said], [], ["table", "river"])
+    damage = [reading.Damage(w, reading.ADJECTIVE, ["damaged {}"], np.ones(1)) for w in new]
+    plain = {form: ["table", "river"] for form in reading.FORMS}
+    lexicon = reading.Lexicon(damage, [], plain)
     torch.manual_seed(0)
-    reading.study(model, lexicon, 60, 5e-4, np.random.default_rng(0))
-    assert reading.right(before, said) < 1
-    assert reading.right(model, [*said, "damaged {}"]) == 1
-    assert reading.right(model, ["table {}", "flawless {}"]) == 0
-    tok = reading.build_tokenizer()
+    reading.study(model, tok, lexicon, 60, 5e-4, np.random.default_rng(0))
+    assert reading.right(before, tok, said) < 1
+    assert reading.right(model, tok, [*said, "damaged {}"]) == 1
+    assert reading.right(model, tok, ["table {}", "flawless {}"]) == 0
+    found = reading.places(model, tok, {"damaged": said, "neutral": ["table {}"]})
+    assert [p.side for p in found] == ["damaged"] * len(said) + ["neutral"]
+    assert min(p.along for p in found[:-1]) > 0 > found[-1].along
     known = reading.tokenise(
         tok, ["a photo of a scratched cable.", "flawless carpet"], tok.token_to_id("<|endoftext|>")
     )

@@ -26,7 +26,9 @@ def pictures(count: int) -> Any:
     for mask, (y, x) in zip(masks, rng.integers(10, 200, (count, 2)), strict=True):
         mask[y : y + 40, x : x + 24] = True
     images = np.where(masks[..., None], np.uint8(220), np.uint8(60)).repeat(3, -1)
-    return Batch(images, masks, [("plate", "metal", "stain", "in the middle")] * count)
+    return Batch(
+        torch.from_numpy(images), torch.from_numpy(masks), [("plate", "metal", "stain", "in the middle")] * count
+    )
 
 
 def test_a_view_moves_picture_mask_and_words_alike() -> None:
@@ -35,9 +37,9 @@ def test_a_view_moves_picture_mask_and_words_alike() -> None:
 
     batch = pictures(24)
     seen, _ = vary(batch, np.random.default_rng(0))
-    assert (seen.images != batch.images).any(axis=(1, 2, 3)).all()
+    assert (seen.images != batch.images).flatten(1).any(1).all()
     judged = 0
-    for image, mask, (_, _, kind, where) in zip(seen.images, seen.masks, seen.words, strict=True):
+    for image, mask, (_, _, kind, where) in zip(seen.images.numpy(), seen.masks.numpy(), seen.words, strict=True):
         if kind == "lost":
             assert where == ""
             continue
@@ -54,8 +56,8 @@ def test_a_defect_out_of_sight_is_not_judged(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(variation, "CLOSEST", 0.2)
     batch = pictures(80)
     seen, frames = variation.vary(batch, np.random.default_rng(1))
-    area = torch.linalg.det(frames.turn).abs().numpy()  # of what is shown, of the picture
-    left = seen.masks.sum((1, 2)) * area / batch.masks.sum((1, 2))
+    area = torch.linalg.det(frames.turn).abs()  # of what is shown, of the picture
+    left = (seen.masks.sum((1, 2)) * area / batch.masks.sum((1, 2))).numpy()
     lost = np.array([kind == "lost" for _, _, kind, _ in seen.words])
     assert lost.any()
     assert left[lost].max() < 0.4
@@ -70,7 +72,18 @@ def test_two_views_agree_where_they_show_the_same_place() -> None:
     batch = twice(pictures(16), 8)
     assert (batch.masks[:8] == batch.masks[8:]).all()
     seen, frames = vary(batch, np.random.default_rng(2))
-    spots = torch.from_numpy(seen.coverage()) * 8 - 4
+    spots = seen.coverage() * 8 - 4
     across = torch.linspace(-4, 4, GRID).expand(16, GRID, GRID).flatten(1)
     assert disagreement(spots, frames, 8) < 0.02
     assert disagreement(across, frames, 8) > 0.1
+
+
+def test_film_draws_for_each_picture_and_repeats() -> None:
+    from variation import film
+
+    grey = torch.full((40, 3, 16, 16), 128.0)
+    one, again = (film(grey, np.random.default_rng(4)) for _ in range(2))
+    assert torch.equal(one, again)
+    assert one.dtype == torch.uint8
+    assert len({int(v) for v in one[:, 0, 8, 8]}) > 15
+    assert (one.float().mean((1, 2, 3)) - 128).abs().max() < 80
