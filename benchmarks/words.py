@@ -30,10 +30,6 @@ from blemish.metrics import auroc
 PRETRAINING = Path(__file__).resolve().parent.parent / "pretraining"
 STREAM = 40_404
 UNSEEN_NAMES = ("thimble", "kettledrum", "spatula", "harmonica", "zucchini", "doorknob", "saddle", "chandelier")
-UNSEEN_STATES = {
-    "normal": ("pristine {}", "spotless {}", "immaculate {}", "unharmed {}", "{} in mint condition"),
-    "damaged": ("marred {}", "ruined {}", "impaired {}", "disfigured {}", "{} in poor condition"),
-}
 KINDS = {
     "scratch": "scratched object",
     "crack": "cracked object",
@@ -109,6 +105,7 @@ def main() -> None:
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     sys.path.insert(0, str(PRETRAINING))
+    from kept_words import BENCHMARK
     from pool import bundled_photos, load_photos
 
     backbone = load_backbone(o.backbone)
@@ -126,10 +123,10 @@ def main() -> None:
     for name in UNSEEN_NAMES:
         print(f"{name}: {ranked(texts[name]):.3f}")
     normal, damaged = (
-        encode(backbone, [f"a photo of a {word.format('object')}" for word in UNSEEN_STATES[state]])
+        encode(backbone, [f"a photo of a {word.format('object')}" for word in BENCHMARK[state]])
         for state in ("normal", "damaged")
     )
-    for word, one in zip(UNSEEN_STATES["damaged"], damaged, strict=True):
+    for word, one in zip(BENCHMARK["damaged"], damaged, strict=True):
         print(f"{word.format('object')!r} against all unseen normal words: {ranked(one - normal.mean(0)):.3f}")
     print(f"all unseen words for states: {ranked(damaged.mean(0) - normal.mean(0)):.3f}")
     rows = [row for row, kind in enumerate(seen.kinds) if kind in KINDS]

@@ -75,3 +75,14 @@ LAST = {
         ("with buttons", "with a picture on it", "in summer condition", "showing a number", "of oak"),
     ),
 }
+
+#: What `benchmarks/words.py` asks with.
+BENCHMARK = {
+    "normal": ("pristine {}", "spotless {}", "immaculate {}", "unharmed {}", "{} in mint condition"),
+    "damaged": ("marred {}", "ruined {}", "impaired {}", "disfigured {}", "{} in poor condition"),
+}
+
+
+def kept_words() -> set[str]:
+    """All words of these lists: none of them may serve as an example of anything."""
+    return {w for some in (DEVELOPMENT, LAST, BENCHMARK) for states in some.values() for s in states for w in s.split()}
