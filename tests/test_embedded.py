@@ -71,7 +71,8 @@ def test_words_for_states_mean_the_same_beside_any_noun(embedded: Backbone, noun
 def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """On synthetic pictures of a stream that training did not see; patches against words, held-out templates."""
     monkeypatch.syspath_prepend(str(PRETRAINING))
-    from pool import Batch, make_sample
+    from objective import stack
+    from pool import make_sample
     from words import HELD_OUT_TEMPLATES
 
     from blemish.clip import Computation, Request, Tap
@@ -81,12 +82,11 @@ def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch:
     with torch.no_grad():
         words = functional.normalize(embedded.encode_text(embedded.tokenize(sentences)), dim=-1).unflatten(0, (2, -1))
         axis = words.mean(1)[1] - words.mean(1)[0]
-        pixels = embedded.preprocess([Image.fromarray(image) for image, _, _ in made], 256)
+        pixels = embedded.preprocess([Image.fromarray(image) for image, _, _ in made], embedded.size)
         tap = Tap(embedded.layers)
-        features = embedded.encode_image(pixels, Request(frozenset({tap})), Computation(256))
+        features = embedded.encode_image(pixels, Request(frozenset({tap})), Computation(embedded.size))
         patches = functional.normalize(embedded.project(features.taps[tap][:, 1:]), dim=-1) @ axis
-    images, masks = (np.stack(part) for part in ([m[0] for m in made], [m[1] for m in made]))
-    cover = Batch(images, masks, [m[2] for m in made]).coverage()
+    cover = stack(made).coverage().numpy()
     assert auroc((cover > 0.1).ravel(), patches.numpy().ravel()) > FLOOR
 
 

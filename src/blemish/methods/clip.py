@@ -54,7 +54,7 @@ class Clip(Method):
 
     info = CATALOGUE["clip"]
     Recipe: ClassVar[type[ClipRecipe]] = ClipRecipe
-    EMBEDDED: ClassVar[ClipRecipe] = ClipRecipe(size=320)
+    EMBEDDED: ClassVar[ClipRecipe] = ClipRecipe(size=384)
     PROMPTS: ClassVar[PromptSet] = TWO_PROMPTS
 
     recipe: ClipRecipe

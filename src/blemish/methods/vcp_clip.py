@@ -83,7 +83,7 @@ class VCPCLIP(Method):
     info = CATALOGUE["vcp-clip"]
     Recipe: ClassVar[type[VcpClipRecipe]] = VcpClipRecipe
     EMBEDDED: ClassVar[VcpClipRecipe] = VcpClipRecipe(
-        size=320,
+        size=384,
         activation="checkpoint",
         layers=(8,),
         prompt_len=1,
