@@ -74,7 +74,11 @@ def test_detection_costs_no_more_than_the_published_computation(embedded: Backbo
     import reference
 
     method = create("anomalyclip", embedded)
-    engine, tower, pixels = TorchEngine(method), reference.Tower(embedded, method), torch.randn(2, 3, 320, 320)
+    engine, tower, pixels = (
+        TorchEngine(method),
+        reference.Tower(embedded, method),
+        torch.randn(2, 3, *2 * [method.computation.size]),
+    )
     with torch.inference_mode():
         text = method.text_features(["object"])[0]
         found = times_as_fast(
