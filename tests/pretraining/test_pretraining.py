@@ -230,13 +230,11 @@ def test_checkpoints_bring_everything_back(tmp_path: Path) -> None:
 def test_a_resumed_run_learns_what_an_unbroken_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two batches a step, half of them glimpses; the windows' sides are drawn anew, not taken from where it stopped."""
     import sys
-    from functools import partial
 
     import objective
     import train
     from safetensors.torch import load_file
 
-    monkeypatch.setattr(train, "Pool", partial(train.Pool, capacity=12))
     monkeypatch.setattr(train, "validation_set", lambda photos: objective.validation_set([], 8))
     monkeypatch.setattr(train, "validation_twins", lambda photos: objective.validation_twins([], 4))
     monkeypatch.setattr(train, "bundled_photos", list)
@@ -248,6 +246,7 @@ def test_a_resumed_run_learns_what_an_unbroken_one_does(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(train, "step_losses", losses)
     options = "--batch 8 --accumulate 2 --glimpses 0.5 --pairs 2 --taught 0 --windows-until 0 --warmup 1 --cooldown 1"
+    options += " --stock 12"
     for name, stops in (("unbroken", (4,)), ("broken", (2, 4))):
         for steps in stops:
             argv = ["x", "--out", str(tmp_path / name), "--steps", str(steps), *options.split(), "--threads", "1"]
