@@ -73,12 +73,15 @@ def smooth(rng: Rng, size: int, period: float, aspect: float = 1.0, angle: float
     )
 
 
-def octaves(rng: Rng, size: int, period: float, decay: float, aspect: float = 1.0, angle: float = 0.0) -> np.ndarray:
-    """Multi-octave noise from `period` down to pixels; `decay` < 1 makes the fine octaves weaker."""
+def octaves(
+    rng: Rng, size: int, period: float, decay: float, aspect: float = 1.0, angle: float = 0.0,
+    wave: Callable[..., np.ndarray] = smooth,
+) -> np.ndarray:  # fmt: skip
+    """Multi-octave noise from `period` down to pixels, of `wave`; `decay` < 1 makes the fine octaves weaker."""
     total = np.zeros((size, size), np.float32)
     weight = 1.0
     for _ in range(5):
-        total += weight * (smooth(rng, size, period, aspect, angle) if period > 1.6 else white(rng, size))
+        total += weight * (wave(rng, size, period, aspect, angle) if period > 1.6 else white(rng, size))
         weight, period = weight * decay, period / 2.2
         if period < 0.8 or weight < 0.05:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import cv2
@@ -25,15 +26,8 @@ def smooth(rng: Rng, size: int, period: float, aspect: float = 1.0, angle: float
     return cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR if part == 2 else cv2.INTER_CUBIC)
 
 
-def octaves(rng: Rng, size: int, period: float, decay: float, aspect: float = 1.0, angle: float = 0.0) -> np.ndarray:
-    """Noise from `period` down to pixels, as `scenes_base.octaves` makes it."""
-    total, weight = np.zeros((size, size), np.float32), 1.0
-    for _ in range(5):
-        total += weight * (smooth(rng, size, period, aspect, angle) if period > 1.6 else white(rng, size))
-        weight, period = weight * decay, period / 2.2
-        if period < 0.8 or weight < 0.05:
-            break
-    return total
+#: `scenes_base.octaves`, of the fast waves.
+octaves = functools.partial(scenes_base.octaves, wave=smooth)
 
 
 def body_plane(rng: Rng, size: int, wobble: float = 0.0, zoom: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
