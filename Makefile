@@ -14,7 +14,7 @@ demo: .venv-demo/ready
 	.venv-demo/bin/blemish demo $(DEMO_ARGS)
 
 test: .venv-test/ready
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: .venv-test/ready
 	.venv-test/bin/ruff check .

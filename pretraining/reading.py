@@ -101,7 +101,9 @@ NEIGHBOURS, SHARPNESS = 3, 0.05
 #: Part of the words for damage that are kept back, to see how it does on words that it has not read.
 KEPT_BACK = 0.05
 #: Sentences of a step: known ones; with untaught words for damage, for anything else; denials.
-KNOWN, DAMAGE, PLAIN, DENIED = 48, 56, 40, 16
+KNOWN, DAMAGE, PLAIN, DENIED = 48, 56, 72, 16
+#: How often a plain word is what a thing is "with", and how often then two words are.
+PLAIN_WITH, TWO = 0.4, 0.3
 
 
 def damage_states() -> list[str]:
@@ -121,8 +123,9 @@ class Reader:
         self.model = BertModel.from_pretrained(folder).eval()
 
     def words(self) -> list[str]:
-        """The words that it knows whole."""
-        return sorted(w for w in self.tok.get_vocab() if w.isascii() and w.isalpha() and len(w) > 3)
+        """The words that it knows whole, the most frequent first, as they stand in its vocabulary."""
+        vocabulary = self.tok.get_vocab()
+        return sorted((w for w in vocabulary if w.isascii() and w.isalpha() and len(w) > 3), key=vocabulary.__getitem__)
 
     @torch.inference_mode()
     def __call__(self, sentences: list[str], batch: int = 256) -> Tensor:
@@ -191,7 +194,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Untaught states: those that say damage; and words that say nothing of it, for each form."""
+    """Untaught states: those that say damage; and words that say nothing of it, for each form, frequent ones first."""
 
     damage: list[Damage]
     kept_back: list[str]
@@ -233,6 +236,9 @@ def read(reader: Reader, words: list[str], rng: np.random.Generator) -> Lexicon:
                 near = (known @ vector).topk(min(NEIGHBOURS, len(states)))
                 likely = (near.values / SHARPNESS).softmax(0).numpy()
                 damage.append(Damage(word, form, [states[k] for k in near.indices], likely))
+    place = {word: k for k, word in enumerate(words)}
+    for some in plain.values():
+        some.sort(key=place.__getitem__)
     back = set(rng.permutation(sorted({d.word for d in damage}))[: round(KEPT_BACK * len(damage))].tolist())
     kept_back = [d.state for d in damage if d.word in back]
     return Lexicon([d for d in damage if d.word not in back], kept_back, plain)
@@ -261,9 +267,14 @@ def study(
     def one(stock: Sequence[T]) -> T:
         return stock[rng.integers(len(stock))]
 
+    def plain(form: str) -> str:
+        """Frequent words more often: of 45,000 each is seen a few times at most, and people say the frequent ones."""
+        stock = lexicon.plain[form]
+        return stock[int(len(stock) * rng.random() ** 2)]
+
     def noun() -> str:
-        stocks = (GENERIC, NAMES, lexicon.plain[ADJECTIVE])
-        return one(stocks[rng.choice(3, p=(0.35, 0.3, 0.35))])
+        u = rng.random()
+        return one(GENERIC if u < 0.35 else NAMES) if u < 0.65 else plain(ADJECTIVE)
 
     for step in range(steps):
         for g in optimizer.param_groups:
@@ -286,8 +297,9 @@ def study(
         for k in range(PLAIN + DENIED):
             thing, t = noun(), one(TEMPLATES)
             if k < PLAIN:
-                form = WITH if rng.random() < 0.3 else ADJECTIVE
-                state = one(FORMS[form]).format(word=one(lexicon.plain[form]))
+                form = WITH if rng.random() < PLAIN_WITH else ADJECTIVE
+                word = f"{plain(form)} {plain(form)}" if form == WITH and rng.random() < TWO else plain(form)
+                state = one(FORMS[form]).format(word=word)
             else:
                 word, form = one(one((adjectives, named, read_ones)))
                 state = one(DENIALS[form]).format(word=word)

@@ -89,18 +89,21 @@ def descend(model: CLIPModel, opts: list[torch.optim.Optimizer], lr: float) -> N
         opt.zero_grad(set_to_none=True)
 
 
-def save_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer], step: int) -> None:
+def save_checkpoint(
+    path: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer], step: int, seconds: float
+) -> None:
     """Everything a resumed run needs, as safetensors, written aside and then moved into place."""
     tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
     for which, opt in enumerate(opts):
         for i, s in opt.state_dict()["state"].items():
             tensors |= {f"opt.{which}.{i}.{k}": v for k, v in s.items()}
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path.with_suffix(".tmp"), {"step": str(step)})
+    facts = {"step": str(step), "seconds": str(seconds)}
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path.with_suffix(".tmp"), facts)
     path.with_suffix(".tmp").replace(path)
 
 
-def load_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer]) -> int:
-    """The step it was written after. A part that the checkpoint does not have stays as it is."""
+def load_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.optim.Optimizer]) -> tuple[int, float]:
+    """The step and the seconds it was written after. A part that the checkpoint does not have stays as it is."""
     from safetensors import safe_open
 
     tensors = load_file(path)
@@ -116,7 +119,8 @@ def load_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.op
                 state["state"].setdefault(int(i), {})[name] = v
         opt.load_state_dict(state)
     with safe_open(path, "pt") as f:
-        return int(f.metadata()["step"])
+        facts = f.metadata()
+        return int(facts["step"]), float(facts.get("seconds", 0))
 
 
 def begin(model: CLIPModel, folder: Path, tok: Tokenizer) -> None:
@@ -188,9 +192,9 @@ def main() -> None:
         parts["pupil"] = school.pupil
     opts = optimizers(model, o.lr, o.decay, None if school is None else school.pupil)
     checkpoint, log = o.out / "checkpoint.safetensors", o.out / "log.jsonl"
-    first = 0
+    first, spent = 0, 0.0
     if checkpoint.exists():
-        first = load_checkpoint(checkpoint, parts, opts)
+        first, spent = load_checkpoint(checkpoint, parts, opts)
     elif o.start is not None and o.start.is_dir():
         for part in (model, ema):
             begin(part, o.start, tok)
@@ -204,8 +208,8 @@ def main() -> None:
     with Pool(o.seed, first * o.accumulate, **settings) as pool:
         held_out, held_out_twins = validation_set(photos), validation_twins(photos)
         texts = Texts(tok, tuple(sorted({w[0] for w in held_out.words})))
-        step, seen, begun = first - 1, 0, time.time()
-        clock = begun
+        step, seen, clock = first - 1, 0, time.time()
+        begun = clock - spent
         last = step + 1 >= o.steps
         while not last:
             step += 1
@@ -236,7 +240,7 @@ def main() -> None:
                 with log.open("a") as f:
                     f.write(json.dumps(row) + "\n")
             if (step + 1) % o.validate == 0 or last:
-                save_checkpoint(checkpoint, parts, opts, step + 1)
+                save_checkpoint(checkpoint, parts, opts, step + 1, time.time() - begun)
                 row = {"step": step + 1, "validation": validate(ema, texts, held_out, held_out_twins)}
                 print(" ".join(f"{k}={v:.3f}" for k, v in row["validation"].items()), flush=True)  # type: ignore[attr-defined]
                 with log.open("a") as f:

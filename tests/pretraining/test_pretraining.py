@@ -216,10 +216,10 @@ def test_checkpoints_bring_everything_back(tmp_path: Path) -> None:
     one = parts()
     opts = optimizers(one["model"], 1e-3, 0.05, one["pupil"])
     step(one, opts, None)
-    save_checkpoint(tmp_path / "c.safetensors", one, opts, 7)
+    save_checkpoint(tmp_path / "c.safetensors", one, opts, 7, 2.5)
     other = parts()
     fresh = optimizers(other["model"], 1e-3, 0.05, other["pupil"])
-    assert load_checkpoint(tmp_path / "c.safetensors", other, fresh) == 7
+    assert load_checkpoint(tmp_path / "c.safetensors", other, fresh) == (7, 2.5)
     step(one, opts, 1.0)
     step(other, fresh, 1.0)
     for name, part in one.items():

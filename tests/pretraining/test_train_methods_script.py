@@ -59,8 +59,8 @@ def test_methods_that_are_computed_alike_are_trained_together(
     monkeypatch.setattr(sys, "argv", ["x", "april-gan", "vcp-clip", "coop", *options, "--out", str(tmp_path)])
     script.main()
     said = capsys.readouterr().out
-    # april-gan and vcp-clip together, coop resizes positions otherwise; each time for training and for judging
-    assert len(made) == 4
+    # april-gan and vcp-clip together, coop resizes positions otherwise; each time for training, judging and comparing
+    assert len(made) == 6
     backbone = load_backbone(str(tiny_backbone))
     for name in ("april-gan", "vcp-clip", "coop"):
         header = weights.read_header(tmp_path / f"{name}.safetensors")
@@ -116,7 +116,8 @@ def test_a_method_that_is_worse_than_clip_is_named(
     monkeypatch.setattr(script.Judge, "__call__", scores)
     backbone = load_backbone(str(tiny_backbone))
     methods = [load_class(name)(backbone, load_class(name).Recipe(size=148)) for name in ("clip", "coop")]
-    fine = script.run(methods, plates(0, 2, None), (plates(1, 2, None), np.zeros(2)), 1, tmp_path)
+    judged, compared = ((plates(seed, 2, None), np.zeros(2)) for seed in (1, 2))
+    fine = script.run(methods, plates(0, 2, None), judged, compared, 1, tmp_path)
     assert fine is not worse
     assert ("coop: WORSE THAN clip in image AUROC: 0.4000 < 0.6000" in capsys.readouterr().out) is worse
 
