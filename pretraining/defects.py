@@ -16,6 +16,7 @@ import defects_bodies as bodies
 import defects_parts as parts
 import defects_patches as patches
 import defects_real as real
+import defects_scans as scans
 import defects_surface as surface
 import numpy as np
 from defects_canvas import Canvas, Maker, box, exact_mask
@@ -77,16 +78,16 @@ KINDS: dict[str, Kind] = {
     "warp": Kind(patches.warp, 4, ("bent", "deformed", "with a distortion", "squeezed")),
     "turned patch": Kind(patches.turned_patch, 2.5, ("wrongly assembled", "with a rotated part", "misaligned")),
     "shifted band": Kind(patches.shifted_band, 2.5, ("misaligned", "with a shifted part", "with a misalignment")),
-    "lesion": Kind(bodies.lesion, 4, ("with a lesion", "unhealthy", "diseased", "with a mass")),
+    "lesion": Kind(scans.lesion, 4, ("with a lesion", "unhealthy", "diseased", "with a mass")),
     "polyp": Kind(bodies.polyp, 2, ("with a polyp", "with a growth", "with a swelling", "swollen")),
     "bleed": Kind(bodies.bleed, 1.5, ("bleeding", "inflamed", "with a bleeding")),
-    "tumor": Kind(bodies.tumor, 2.5, ("with a tumor", "with a mass", "with cancer", "unhealthy")),
-    "nodule": Kind(bodies.nodule, 2, ("with a nodule", "with a mass", "with a cyst")),
-    "oedema": Kind(bodies.oedema, 1.5, ("with an opacity", "swollen", "infected", "with an infection")),
-    "haemorrhage": Kind(bodies.haemorrhage, 1.5, ("with a haemorrhage", "with a hemorrhage", "bleeding")),
+    "tumor": Kind(scans.tumor, 2.5, ("with a tumor", "with a mass", "with cancer", "unhealthy")),
+    "nodule": Kind(scans.nodule, 2, ("with a nodule", "with a mass", "with a cyst")),
+    "oedema": Kind(scans.oedema, 1.5, ("with an opacity", "swollen", "infected", "with an infection")),
+    "haemorrhage": Kind(scans.haemorrhage, 1.5, ("with a haemorrhage", "with a hemorrhage", "bleeding")),
     "skin lesion": Kind(bodies.skin_lesion, 1.5, ("with a skin lesion", "with a mole", "with a lesion")),
     "ulcer": Kind(bodies.ulcer, 0.8, ("with an ulcer", "with a wound", "sore")),
-    "calcification": Kind(bodies.calcification, 0.6, ("calcified", "with a calcification")),
+    "calcification": Kind(scans.calcification, 0.6, ("calcified", "with a calcification")),
     "exudates": Kind(bodies.exudates, 0.6, ("with exudates", "diseased", "with lesions")),
     "fluid": Kind(bodies.fluid, 0.6, ("with fluid", "swollen", "with a cyst")),
     "abnormal cells": Kind(bodies.abnormal_cells, 0.8, ("with abnormal cells", "malignant", "with cancer")),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))  # so that this file works as a script, as a module and as an import
 
 from scenes_base import (
+    Family,
     Photos,
     Rng,
     Scene,
@@ -36,17 +36,16 @@ from scenes_base import (
     untilt,
 )
 from scenes_bodies import BODIES
+from scenes_drawing import Color, box, disc, line, text, word
 from scenes_fabrics import FABRICS
 from scenes_medical import MEDICAL
 from scenes_objects import SPECIES, heap, kit, object_family
-from scenes_patterns import PATTERNS, Color, box, disc, line, text, word
+from scenes_patterns import PATTERNS
 from scenes_products import PRODUCTS
 from scenes_surfaces import SURFACES, surface_scene
 from scenes_textures import TEXTURES, any_texture, texture_scene
 
 __all__ = ["FAMILIES", "Scene", "make_scene"]
-
-Family = Callable[[Rng, int, Photos], Scene]
 
 
 def regions(rng: Rng, size: int, photos: Photos) -> Scene:

@@ -33,6 +33,12 @@ class Scene:
     modality: str = ""  # of a body's picture: mri, ct, xray, ultrasound, oct, mucosa, skin, retina or cells
 
 
+Family = Callable[[Rng, int, Photos], Scene]
+Surface = tuple[np.ndarray, str, str]  # a picture, its name, its material
+Painter = Callable[[Rng, int, Photos], Surface]
+Sprite = tuple[np.ndarray, np.ndarray]  # colour and alpha
+
+
 def pick(rng: Rng, *options: str) -> str:
     return options[int(rng.integers(len(options)))]
 

@@ -130,6 +130,3 @@ def write_marks(rng: Rng, image: np.ndarray) -> None:
         said = "".join(pick(rng, *"RLAPSF0123456789.:mAkV ") for _ in range(int(rng.integers(1, 7))))
         at = (int(size * rng.choice([0.02, 0.8])), int(size * rng.choice([0.06, 0.1, 0.93, 0.97])))
         cv2.putText(image, said, at, 0, size / 256 * rng.uniform(0.25, 0.45), (230, 230, 230), 1, cv2.LINE_AA)
-
-
-# --- heads -----------------------------------------------------------------------------------------------------------

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import cv2
 import numpy as np
-from scenes_base import Photos, Rng, cell_edges, cells, chance, loguni, normalise, pick, smooth, white
-from scenes_surfaces import develop, emboss, finish, light, profile, tone, upright
-
-Surface = tuple[np.ndarray, str, str]
-Painter = Callable[[Rng, int, Photos], Surface]
+from scenes_base import Painter, Photos, Rng, Surface, cell_edges, cells, chance, loguni, normalise, pick, smooth, white
+from scenes_surfaces_base import develop, emboss, finish, light, profile, tone, upright
 
 
 def drape(rng: Rng, size: int, probability: float = 0.3) -> np.ndarray:

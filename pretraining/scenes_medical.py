@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import cv2
 import numpy as np
 from scenes_base import (
+    Family,
     Photos,
     Rng,
     Scene,
@@ -26,8 +26,7 @@ from scenes_base import (
     smooth,
     white,
 )
-from scenes_objects import fill, polar, wobbly
-from scenes_patterns import disc, line
+from scenes_drawing import disc, fill, line, polar, wobbly
 
 
 def _ellipse(field: np.ndarray, x: float, y: float, a: float, b: float, angle: float, value: float) -> None:
@@ -303,7 +302,6 @@ def layers(rng: Rng, size: int, photos: Photos) -> Scene:
     return Scene(image, full(size), name, pick(rng, "layered", "grey"), modality="oct")
 
 
-Family = Callable[[Rng, int, Photos], Scene]
 MEDICAL: dict[str, tuple[Family, float]] = {
     "slice_scan": (slice_scan, 1.6),
     "trunk_slice": (trunk_slice, 1.0),

@@ -1,15 +1,16 @@
-"""What product pictures are lit and finished with: light tables, skins, height-map shading, grounds, shadows."""
+"""What product pictures are lit and finished with: lamps, skins, height-map shading, things, grounds, shadows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scenes_base import Photos, Rng, chance, loguni, normalise, octaves, only, relight, smooth, white
+from scenes_base import Photos, Rng, Sprite, chance, loguni, normalise, octaves, only, relight, smooth, white
 
-Sprite = tuple[np.ndarray, np.ndarray]
+Draw = Callable[[Rng, int, float], Sprite]
 _CHARS = "ABCDEFGHJKLMNPRSTUVXZ0123456789012345678901234567890-./"
 
 
@@ -206,6 +207,20 @@ class Relief:
     def shade(self, studio: Studio, angle: float = 0.0, occlusion: float = 0.35) -> Sprite:
         finish = (self.albedo, self.height, self.metal, self.gloss)
         return shaded(*finish, studio, angle, occlusion, self.alpha), self.alpha
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One kind of object: `draw(rng, side, angle)` gives one instance, lit as if it were then turned by `angle`."""
+
+    draw: Draw
+    name: str
+    material: str
+    tall: float = 1.0  # height against width, so that rows can lie close
+
+
+def material_of(skin: Skin) -> str:
+    return {"metal": "metal", "plastic": "plastic", "cast": "cast", "paint": "painted"}.get(skin.kind, "textured")
 
 
 def shaded(
