@@ -1,7 +1,7 @@
 """Train the methods that learn on the embedded backbone with synthetic auxiliary data, and judge them on more of it.
 
-    python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 600] [--photos FOLDER ...]
-    python pretraining/train_methods.py [METHOD ...] --sizes 256 320 384 [--judged 600] [--photos FOLDER ...]
+    python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 400] [--photos FOLDER ...]
+    python pretraining/train_methods.py [METHOD ...] --sizes 256 320 384 [--judged 400] [--photos FOLDER ...]
 
 Writes `src/blemish/weights/METHOD.safetensors` for each method (default: all that learn) as soon as it is trained. The
 losses and optimizers are the papers'; what the small backbone needs otherwise (sizes, where training starts, epochs,
@@ -245,7 +245,7 @@ def main() -> None:
     a.add_argument("methods", nargs="*", metavar="METHOD")
     a.add_argument("--backbone", default="embedded")
     a.add_argument("--samples", type=int, default=1000)
-    a.add_argument("--judged", type=int, default=600, help="and as many are compared")
+    a.add_argument("--judged", type=int, default=400, help="and as many are compared")
     a.add_argument("--epochs", type=int, help="default: each method's own")
     a.add_argument("--sizes", type=int, nargs="+", help="only compare input sizes")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
