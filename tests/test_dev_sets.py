@@ -52,7 +52,7 @@ def test_from_pictures_to_tables(dev_sets: ModuleType, tiny_backbone: Path, tmp_
         "| pixels | cup, AUROC | cup, AUPRO | mean, AUROC | mean, AUPRO |",
     ]
     for name in names:
-        fewer = " (8 pictures)" if name == "winclip" else ""
+        fewer = " (8 pictures)" if name in ("winclip", "random weights") else ""
         assert text.count(f"\n| `{name}`{fewer} | ") == 3
     lines = (tmp_path / "out" / "scores.jsonl").read_text()
     again = dev_sets.evaluated(*wanted)
