@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from defects import KINDS, words_for
 from model import image_views, text_features
-from objective import STATE_AXIS, TEMPERATURE, normalise, patch_target, tokenise
+from objective import STATE_AXIS, TEMPERATURE, normalise, patch_target, patches_across, pooled, stack, tokenise
 from pool import Made, bundled_photos, load_photos, make_product
-from reading import ADJECTIVE, DENIALS, FORMS
+from reading import ADJECTIVE, DENIALS, FORMS, WITH, text_weights, word_list
 from tokenizer import whole_words
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -40,6 +40,12 @@ OF_A_STEP, EXAMPLES, REHEARSED = 40, 4, 96
 TOLD = 5
 #: How much the kinds count beside what is rehearsed.
 WEIGHT = 0.3
+#: What is denied in each form: adjectives for kinds, and what a thing may be with.
+_PHRASES = tuple(phrase for kind in KINDS for phrase in words_for(kind))
+DENIED = {
+    ADJECTIVE: tuple(p for p in _PHRASES if not p.startswith("with")),
+    WITH: tuple(p.removeprefix("with ") for p in _PHRASES if p.startswith("with")),
+}
 
 
 @dataclass(frozen=True)
@@ -65,16 +71,14 @@ def look(model: CLIPModel, products: int, photos: list[np.ndarray], batch: int =
     """What the image tower makes of the damaged pictures of so many products."""
     numbers = {kind: k for k, kind in enumerate(KINDS)}
     tokens, kinds = [], []
-    _PHOTOS[:] = photos
     with multiprocessing.Pool(initializer=_PHOTOS.extend, initargs=(photos,)) as pool:
         made = [m for m in pool.imap(_damaged, range(products), chunksize=8) if m[2][2] in numbers]
     for start in range(0, len(made), batch):
-        images, masks, words = zip(*made[start : start + batch], strict=True)
-        coverage = F.avg_pool2d(torch.from_numpy(np.stack(masks)).float()[:, None], 16).flatten(1)
-        patches = image_views(model, normalise(torch.from_numpy(np.stack(images)), model)).patches["last"]
-        weight = patch_target(coverage)[..., None]
-        tokens.append(F.normalize((patches.float() * weight).sum(1), dim=-1))
-        kinds += [numbers[kind] for _, _, kind, _ in words]
+        seen = stack(made[start : start + batch])
+        patches = image_views(model, normalise(seen.images, model)).patches["last"]
+        weight = patch_target(seen.coverage(patches_across(model)))
+        tokens.append(pooled(patches, weight))
+        kinds += [numbers[kind] for _, _, kind, _ in seen.words]
     return Seen(torch.cat(tokens).clone(), torch.tensor(kinds))
 
 
@@ -94,8 +98,7 @@ def rehearsed(rng: np.random.Generator, words: tuple[str, ...]) -> str:
     form = tuple(FORMS)[rng.integers(len(FORMS))]
     if u < 0.85:
         return sentence(rng, one(FORMS[form]).format(word=one(words)), noun)
-    phrases = [p for k in KINDS for p in words_for(k) if p.startswith("with") == (form != ADJECTIVE)]
-    return sentence(rng, one(DENIALS[form]).format(word=one(tuple(phrases)).removeprefix("with ")), noun)
+    return sentence(rng, one(DENIALS[form]).format(word=one(DENIED[form])), noun)
 
 
 def study(
@@ -104,7 +107,7 @@ def study(
     """Trains the text tower of `model`: words for a kind come nearer to what it looks like, all else stays."""
     rng, eos, kinds = np.random.default_rng(seed), tok.token_to_id("<|endoftext|>"), tuple(KINDS)
     before = deepcopy(model).requires_grad_(False)
-    weights = [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
+    weights = text_weights(model)
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0, fused=True)
     examples = {int(k): (seen.kinds == k).nonzero()[:, 0].numpy() for k in seen.kinds.unique()}
     for step in range(steps):
@@ -178,7 +181,7 @@ def main() -> None:
     tok = Tokenizer.from_file(str(o.folder / "tokenizer.json"))
     words = whole_words(tok)
     if o.words is not None:
-        words += tuple(w for w in o.words.read_text().split() if w.isascii() and w.isalpha() and w.islower())
+        words += tuple(word_list(o.words))
     seen = look(model, o.products, load_photos(o.photos) + bundled_photos())
     print(f"{len(seen.kinds):,} defects seen in {time.monotonic() - clock:.0f} s")
     held = torch.arange(len(seen.kinds)) % TOLD == 0

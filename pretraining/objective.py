@@ -258,6 +258,11 @@ def words_loss(text: Tensor, captions: Tensor) -> Tensor:
     return (along - wanted).square().mean() + 0.05 * (pairs[:, 1] - pairs[:, 0] - axis).square().sum(-1).mean()
 
 
+def pooled(patches: Tensor, weight: Tensor) -> Tensor:
+    """Patches (B, P, E), weighted (B, P) and summed: (B, E), normalised."""
+    return F.normalize((patches.float() * weight[..., None]).sum(1), dim=-1)
+
+
 def kind_loss(
     model: CLIPModel, batch: Batch, texts: Texts, rng: np.random.Generator, views: Views, target: Tensor
 ) -> Tensor:
@@ -274,10 +279,9 @@ def kind_loss(
     sentences = [as_state(words_for(k)[rng.integers(len(words_for(k)))]).format(noun) for k in kinds]
     with torch.autocast(target.device.type, torch.bfloat16):
         text = texts.encode(model, sentences)
-    w = target[rows]
-    pooled = F.normalize((views.patches["last"].float()[rows] * w[..., None]).sum(1), dim=-1)
+    defects = pooled(views.patches["last"][rows], target[rows])
     which = torch.tensor([kinds.index(batch.words[i][2]) for i in rows], device=target.device)
-    return F.cross_entropy(pooled @ text.T / TEMPERATURE, which)
+    return F.cross_entropy(defects @ text.T / TEMPERATURE, which)
 
 
 @torch.no_grad()

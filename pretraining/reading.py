@@ -216,13 +216,23 @@ def on_axis(text: Tensor, along: Tensor) -> Tensor:
     return across * (1 - along.square()).sqrt()[:, None] + along[:, None] * STATE_AXIS
 
 
+def text_weights(model: CLIPModel) -> list[Tensor]:
+    """The parameters of the text tower."""
+    return [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
+
+
+def word_list(path: Path) -> list[str]:
+    """Its plain lower-case words."""
+    return [w for w in path.read_text().split() if w.isascii() and w.isalpha() and w.islower()]
+
+
 def study(
     model: CLIPModel, tok: Tokenizer, lexicon: Lexicon, steps: int, rate: float, rng: np.random.Generator
 ) -> None:
     """Trains the text tower of `model`: known sentences, of any noun, stay; untaught words are learnt beside them."""
     eos = tok.token_to_id("<|endoftext|>")
     before = deepcopy(model).requires_grad_(False)
-    weights = [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
+    weights = text_weights(model)
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0, fused=True)
     phrases = list(dict.fromkeys(phrase for kind in KINDS for phrase in words_for(kind)))
     adjectives = [(p, ADJECTIVE) for p in phrases if not p.startswith("with")]
@@ -345,7 +355,7 @@ def main() -> None:
     tok = Tokenizer.from_file(str(o.folder / "tokenizer.json"))
     words = reader.words()
     if o.words is not None:
-        more = {w for w in o.words.read_text().split() if w.isascii() and w.isalpha() and w.islower() and len(w) > 3}
+        more = {w for w in word_list(o.words) if len(w) > 3}
         words += sorted(more - set(words))
     report("before", places(model, tok, DEVELOPMENT))
     lexicon = read(reader, words, rng)
