@@ -2,8 +2,9 @@
 
     python pretraining/average.py RUN RUN ... --out FOLDER [--steps 4] [--photos FOLDER ...]
 
-RUN is a checkpoint of `train.py`, whose running average counts. Every mixture with weights in `--steps`-ths is tried,
-the runs themselves among them (model soups; Wortsman and others, 2022). The best is exported to FOLDER.
+RUN is a checkpoint of `train.py`, whose running average counts, or an exported model. Every mixture with weights in
+`--steps`-ths is tried, the runs themselves among them (model soups; Wortsman and others, 2022). The best is exported to
+FOLDER.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from model import make_model
 from objective import Texts, build_tokenizer, validate, validation_set, validation_twins
 from pool import bundled_photos, load_photos
 from torch import Tensor
-from train import export, load_checkpoint
+from train import begin, export, load_checkpoint
 
 #: What decides, all alike: whole pictures by the class token and by the largest patch, patches, and twins.
 DECIDES = tuple(
@@ -51,12 +52,17 @@ def main() -> None:
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     runs = []
+    tok = build_tokenizer()
     for run in o.runs:
-        load_checkpoint(run, {"ema": (one := make_model())}, [])
+        one = make_model()
+        if run.is_dir():
+            begin(one, run, tok)
+        else:
+            load_checkpoint(run, {"ema": one}, [])
         runs.append(one.state_dict())
     photos = load_photos(o.photos) + bundled_photos()
     pictures, twins = validation_set(photos), validation_twins(photos)
-    tok, model = build_tokenizer(), make_model().eval()
+    model = make_model().eval()
     texts = Texts(tok, ())
     best, kept = -1.0, runs[0]
     for weights in shares(len(runs), o.steps):

@@ -25,11 +25,11 @@ from defects import KINDS, words_for
 from model import image_views, text_features
 from objective import STATE_AXIS, TEMPERATURE, normalise, patch_target, patches_across, pooled, stack, tokenise
 from pool import Made, bundled_photos, load_photos, make_product
-from reading import ADJECTIVE, DENIALS, FORMS, WITH, text_weights, word_list
+from reading import ADJECTIVE, DENIALS, FORMS, WITH, word_list
 from tokenizer import whole_words
 from tokenizers import Tokenizer
 from torch import Tensor
-from train import export
+from train import export, text_weights
 from transformers import CLIPModel
 from words import ABNORMAL_STATES, GENERIC, HELD_OUT_TEMPLATES, NAMES, NORMAL_STATES, TEMPLATES, as_state
 

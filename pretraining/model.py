@@ -24,7 +24,7 @@ class Shape:
     depth: int = 8
     width: int = 256
     patch: int = 16
-    size: int = 320
+    size: int = 384
 
     @property
     def grid(self) -> int:

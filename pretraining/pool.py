@@ -24,7 +24,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from scenes import Scene
 
-SIZE, GRID = 320, 20
+SIZE, GRID = 384, 24
 TEXT = 160  # bytes for one picture's words
 #: A picture (size, size, 3) uint8, its bool mask, and (name, material, kind, place).
 Made = tuple[np.ndarray, np.ndarray, tuple[str, str, str, str]]

@@ -31,7 +31,7 @@ from objective import PAIRS, STATE_AXIS, tokenise, words_loss
 from sentences import Reader
 from tokenizers import Tokenizer
 from torch import Tensor
-from train import export
+from train import export, text_weights
 from transformers import CLIPModel
 from words import (
     ABNORMAL_STATES,
@@ -41,7 +41,7 @@ from words import (
     NORMAL_STATES,
     TEMPLATES,
     as_state,
-    caption,
+    draw_state,
     state_pair,
 )
 
@@ -69,6 +69,17 @@ FORMS = {
     ),
     WITH: (WITH, WITH, "{{}} with a {word}", "{{}} with some {word}", "{{}} showing {word}", "{{}} having {word}"),
 }
+#: How a picture shows a thing whose state still counts: "{} showing {word}" alone would teach that nothing after the
+#: word does. None of them is a template that validation asks with.
+SHOWING = (
+    "a picture showing a {}",
+    "a photo showing the {}",
+    "this picture shows a {}",
+    "a frame that shows the {}",
+    "a close-up showing one {}",
+)
+#: How often known states are rehearsed in them, and how often a noun is two words.
+SHOWN, COMPOUND = 0.2, 0.15
 #: How damage is denied.
 DENIALS = {
     ADJECTIVE: (
@@ -216,11 +227,6 @@ def on_axis(text: Tensor, along: Tensor) -> Tensor:
     return across * (1 - along.square()).sqrt()[:, None] + along[:, None] * STATE_AXIS
 
 
-def text_weights(model: CLIPModel) -> list[Tensor]:
-    """The parameters of the text tower."""
-    return [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
-
-
 def word_list(path: Path) -> list[str]:
     """Its plain lower-case words."""
     return [w for w in path.read_text().split() if w.isascii() and w.isalpha() and w.islower()]
@@ -249,6 +255,8 @@ def study(
 
     def noun() -> str:
         u = rng.random()
+        if u > 1 - COMPOUND:
+            return f"{one(NAMES)} {one(NAMES)}"
         return one(GENERIC if u < 0.35 else NAMES) if u < 0.65 else frequent(lexicon.plain[ADJECTIVE])
 
     for step in range(steps):
@@ -257,12 +265,11 @@ def study(
         said, meant, along = [], [], []
         for _ in range(KNOWN):
             u = rng.random()  # kinds of defect; any damage; nothing wrong
-            phrase = one(phrases) if u < 0.4 else None
-            text = caption(rng, noun(), "", phrase, None)
-            if 0.4 <= u < 0.6:
-                text = one(TEMPLATES).format(one(ABNORMAL_STATES).format(noun()))
-            said.append(text)
-            meant.append(text)
+            states = ABNORMAL_STATES if u < 0.6 else NORMAL_STATES
+            state = as_state(one(phrases)) if u < 0.4 else draw_state(rng, states)
+            thing, t = state.format(noun()), one(TEMPLATES)
+            said.append((one(SHOWING) if rng.random() < SHOWN else t).format(thing))
+            meant.append(t.format(thing))
             along.append(0.5 if u < 0.6 else -0.5)
         for _ in range(DAMAGE):
             new, thing, t = frequent(lexicon.damage), noun(), one(TEMPLATES)

@@ -67,6 +67,11 @@ def hidden_matrices(model: CLIPModel) -> list[Tensor]:
     return [p for n, p in model.named_parameters() if p.ndim == 2 and "vision_model.encoder" in n]
 
 
+def text_weights(model: CLIPModel) -> list[Tensor]:
+    """The parameters of the text tower."""
+    return [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
+
+
 def optimizers(model: CLIPModel, lr: float, decay: float, pupil: Pupil | None = None) -> list[torch.optim.Optimizer]:
     """Muon for the image tower's matrices, AdamW for the rest; groups carry `scale`, a factor of the learning rate."""
     muon = {"params": hidden_matrices(model), "scale": 2.0}
@@ -168,6 +173,7 @@ def main() -> None:
     a.add_argument("--glimpses", type=float, default=0.0, help="part of the batches seen through windows of any side")
     a.add_argument("--pairs", type=int, default=8, help="pictures of a step that are seen in two views")
     a.add_argument("--taught", type=int, default=16, help="pictures of a step that the teacher looks at too; 0 = none")
+    a.add_argument("--words-stay", action="store_true", help="the text tower does not learn: words mean what they did")
     a.add_argument("--focus", type=float, default=0.0, help="of the patches' loss: 2 makes it a focal loss")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
@@ -184,6 +190,9 @@ def main() -> None:
     photos = load_photos(o.photos) + bundled_photos()
     tok = build_tokenizer()
     model = make_model().to(o.device)
+    if o.words_stay:
+        for p in text_weights(model):
+            p.requires_grad_(False)
     ema = deepcopy(model).requires_grad_(False)
     weights, school = weights_file(), None
     parts: dict[str, nn.Module] = {"model": model, "ema": ema}

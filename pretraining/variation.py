@@ -104,12 +104,30 @@ def film(images: Tensor, rng: np.random.Generator) -> Tensor:
     mix = grey[:, None, None] * np.eye(3) + (1 - grey[:, None, None]) * np.array([0.299, 0.587, 0.114])
     mix += np.where(some(0.15), 0.12, 0)[:, None, None] * rng.normal(0, 1, (count, 3, 3))
     x = torch.einsum("bij,bjhw->bihw", torch.from_numpy(mix.astype("f4")).to(device), x)
+    bent = np.flatnonzero(some(0.3))
+    if len(bent):
+        x[torch.from_numpy(bent).to(device)] = optics(x[torch.from_numpy(bent).to(device)], rng)
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = torch.lerp(x, soft, draws(rng.uniform(-1, 1, count), some(0.3)))
     strength = draws(np.exp(rng.uniform(np.log(0.004), np.log(0.05), count)), some(0.2))
     seed = int(rng.integers(2**62))
     grain = torch.randn(x.shape, device=device, generator=torch.Generator(device).manual_seed(seed))
     return (255 * (x + strength * grain)).round().clamp(0, 255).to(torch.uint8)
+
+
+def optics(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """(B, 3, S, S), seen through other optics: fine and coarse detail get stronger or weaker, a smooth gain each.
+
+    A model that has only seen drawn pictures must not rely on how their detail falls off with frequency; that is
+    different in photographs. What is coarser than 64 pixels stays.
+    """
+    count, size = images.shape[0], images.shape[-1]
+    fy, fx = (f(size, device=images.device) for f in (torch.fft.fftfreq, torch.fft.rfftfreq))
+    octave = (64 * torch.hypot(fy[:, None], fx[None])).clamp_min(1).log2() / 5.5  # 0 for what is coarser, 1 at the end
+    waves = torch.stack([torch.sin(k * torch.pi / 2 * octave) for k in (1, 2, 3)])
+    strength = torch.from_numpy(rng.normal(0, 0.25, (count, 3)).astype("f4")).to(images.device)
+    gain = torch.einsum("bk,kyx->byx", strength, waves).exp()
+    return torch.fft.irfft2(torch.fft.rfft2(images) * gain[:, None], s=(size, size))
 
 
 def twice(batch: Batch, count: int) -> Batch:

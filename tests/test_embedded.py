@@ -51,41 +51,21 @@ def test_equals_transformers(embedded: Backbone) -> None:
         torch.testing.assert_close(text, theirs, atol=1e-5, rtol=0)
 
 
-SHOWING = "an inspection image showing a {}"
-
-
 @pytest.mark.parametrize("noun", ["object", "metal_nut", "solar cell", "zyzzogeton", "old wooden spoon"])
 def test_words_for_states_mean_the_same_beside_any_noun(embedded: Backbone, noun: str, monkeypatch) -> None:
     """In templates that training did not show, normal and damaged words lie on the two sides of one axis."""
     monkeypatch.syspath_prepend(str(PRETRAINING))
     from words import HELD_OUT_TEMPLATES
 
-    assert SHOWING in HELD_OUT_TEMPLATES
-    along = _places(embedded, noun, [template for template in HELD_OUT_TEMPLATES if template != SHOWING])
-    assert along["damaged"].min() > along["normal"].max()
-
-
-@pytest.mark.xfail(strict=True, reason='reading taught that what a thing is "showing" is mostly no damage')
-def test_words_for_states_mean_the_same_after_showing(embedded: Backbone, monkeypatch) -> None:
-    monkeypatch.syspath_prepend(str(PRETRAINING))
-    from words import HELD_OUT_TEMPLATES
-
-    along = _places(embedded, "solar cell", list(HELD_OUT_TEMPLATES))
-    assert along["damaged"].min() > along["normal"].max()
-
-
-def _places(embedded: Backbone, noun: str, templates: list[str]) -> dict[str, torch.Tensor]:
-    """Where normal and damaged words lie on the axis between them."""
-
     def embed(states: list[str]) -> torch.Tensor:
-        sentences = [t.format(s.format(noun)) for t in templates for s in states]
+        sentences = [t.format(s.format(noun)) for t in HELD_OUT_TEMPLATES for s in states]
         return functional.normalize(embedded.encode_text(embedded.tokenize(sentences)), dim=-1)
 
     with torch.no_grad():
         normal = embed(["flawless {}", "perfect {}", "unblemished {}", "{} without defect"])
         damaged = embed(["damaged {}", "broken {}", "{} with defect", "{} with a flaw"])
     axis = functional.normalize(damaged.mean(0) - normal.mean(0), dim=0)
-    return {"normal": normal @ axis, "damaged": damaged @ axis}
+    assert (damaged @ axis).min() > (normal @ axis).max()
 
 
 def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_shapes_are_built_as_asked(ablate: Any) -> None:
     for shape in ablate.SHAPES.values():
         model = make_model(shape).eval()
         with torch.no_grad():
-            views = image_views(model, normalise(torch.zeros(1, 320, 320, 3, dtype=torch.uint8), model))
+            views = image_views(model, normalise(torch.zeros(1, 384, 384, 3, dtype=torch.uint8), model))
         assert len(model.vision_model.encoder.layers) == shape.depth
         assert views.patches["last"].shape == (1, 64, 256)
         assert views.middle.shape == (1, 64, shape.width)

@@ -30,10 +30,10 @@ def test_training_forward_is_the_librarys() -> None:
     backend = make_tokenizer(clip_merges(), ["flawless", "damaged"])
     backbone = Backbone(model, TextTokenizer(backend, backend.token_to_id("<|endoftext|>")), name="test")
     taps = {"value": Tap(8, "value", 5), "surgery": Tap(8, "value", 7, False), "last": Tap(8), "layer4": Tap(4)}
-    pixels = torch.randn(2, 3, 320, 320)
+    pixels = torch.randn(2, 3, 384, 384)
     with torch.no_grad():
         views = image_views(model, pixels)
-        features = backbone.encode_image(pixels, Request(frozenset(taps.values())), Computation(320))
+        features = backbone.encode_image(pixels, Request(frozenset(taps.values())), Computation(384))
         for name, tap in taps.items():
             torch.testing.assert_close(
                 views.patches[name], backbone.project(features.taps[tap][:, 1:]), atol=2e-5, rtol=0
@@ -51,14 +51,14 @@ def test_left_out_patches_change_what_is_seen_but_not_the_order() -> None:
 
     torch.manual_seed(0)
     model = make_model().eval()
-    pixels = torch.randn(1, 3, 320, 320)
-    everything = torch.arange(400)[None]
+    pixels = torch.randn(1, 3, 384, 384)
+    everything = torch.arange(576)[None]
     with torch.no_grad():
         full = image_views(model, pixels).patches["last"]
         listed = image_views(model, pixels, everything).patches["last"]
         part = image_views(model, pixels, everything[:, ::2]).patches["last"]
     torch.testing.assert_close(full, listed, atol=1e-5, rtol=0)
-    assert part.shape == (1, 200, 256)
+    assert part.shape == (1, 288, 256)
 
 
 def test_tokenizer_keeps_our_words_whole_and_reads_any_other() -> None:
@@ -115,7 +115,7 @@ def test_normal_pictures_have_empty_masks_and_no_kind() -> None:
 
     for index in range(30):
         image, mask, (name, _, kind, place) = make_sample(5, index, [])
-        assert image.shape == (320, 320, 3)
+        assert image.shape == (384, 384, 3)
         assert image.dtype == np.uint8
         assert name
         assert bool(kind and kind != "lost") == bool(mask.any()) == bool(place)
@@ -253,14 +253,41 @@ def test_a_resumed_run_learns_what_an_unbroken_one_does(tmp_path: Path, monkeypa
             monkeypatch.setattr(sys, "argv", argv)
             train.main()
     assert sides[:8] == sides[8:]
-    assert 20 in sides
-    assert set(sides) - {20} <= set(train.GLIMPSES)
+    assert 24 in sides
+    assert set(sides) - {24} <= set(train.GLIMPSES)
     assert len(set(sides)) > 1
     one, other = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("unbroken", "broken"))
     assert one.keys() == other.keys()
     for key, value in one.items():
         torch.testing.assert_close(other[key], value, msg=key)
     assert (tmp_path / "broken/embedded/model.safetensors").exists()
+
+
+def test_words_stay_when_they_are_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    import objective
+    import train
+    from model import make_model
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr(train, "validation_set", lambda photos: objective.validation_set([], 4))
+    monkeypatch.setattr(train, "validation_twins", lambda photos: objective.validation_twins([], 2))
+    monkeypatch.setattr(train, "bundled_photos", list)
+    torch.manual_seed(3)
+    start = make_model()
+    train.export(tmp_path / "start", start, train.build_tokenizer())
+    options = (
+        "--steps 2 --batch 4 --pairs 2 --taught 0 --windows-until 0 --warmup 1 --cooldown 1 --stock 12 --words-stay"
+    )
+    out = tmp_path / "out"
+    argv = ["x", "--out", str(out), "--start", str(tmp_path / "start"), *options.split(), "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", argv)
+    train.main()
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "start", out / "embedded"))
+    same = {key for key, value in before.items() if torch.equal(value, after[key])}
+    assert {key for key in before if key.startswith("text_")} <= same
+    assert not [key for key in same if "mlp" in key and key.startswith("vision_model")]
 
 
 def test_the_pupil_learns_what_it_is_taught_at_any_scale() -> None:
@@ -289,6 +316,7 @@ def test_mixtures_of_runs_cover_the_simplex_and_keep_the_best(
     import average
     from model import make_model
     from safetensors.torch import save_file
+    from train import export
     from transformers import CLIPModel
 
     found = set(average.shares(3, 4))
@@ -296,9 +324,11 @@ def test_mixtures_of_runs_cover_the_simplex_and_keep_the_best(
     assert {(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.25, 0.25, 0.5)} <= found
     assert all(sum(weights) == 1 for weights in found)
     start = make_model().state_dict()
-    for name, value in (("a", 1.0), ("b", 5.0)):
-        parts = {f"{which}.{k}": torch.full_like(v, value) for k, v in start.items() for which in ("ema", "model")}
-        save_file(parts, tmp_path / name, {"step": "1"})
+    parts = {f"{which}.{k}": torch.full_like(v, 1.0) for k, v in start.items() for which in ("ema", "model")}
+    save_file(parts, tmp_path / "a", {"step": "1"})
+    exported = make_model()
+    exported.load_state_dict({k: torch.full_like(v, 5.0) for k, v in start.items()})
+    export(tmp_path / "b", exported, average.build_tokenizer())
     monkeypatch.setattr(average, "validation_set", lambda photos: None)
     monkeypatch.setattr(average, "validation_twins", lambda photos: None)
     monkeypatch.setattr(average, "bundled_photos", list)

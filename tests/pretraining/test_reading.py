@@ -74,6 +74,11 @@ def test_denials_are_the_other_way_round(reading: Any) -> None:
             assert denial.format(word="crack").format("cable").count("cable") == 1, form
 
 
+def test_what_shows_a_thing_is_rehearsed_in_no_template_that_validation_asks_with(reading: Any) -> None:
+    assert all(t.count("{}") == 1 and "show" in t for t in reading.SHOWING)
+    assert not set(reading.SHOWING) & {*reading.HELD_OUT_TEMPLATES, *reading.TEMPLATES}
+
+
 def test_features_are_moved_along_the_axis_alone(reading: Any) -> None:
     text = torch.nn.functional.normalize(torch.randn(5, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
     along = torch.tensor([0.5, -0.5, 0.0, 0.5, -0.5])

@@ -87,3 +87,17 @@ def test_film_draws_for_each_picture_and_repeats() -> None:
     assert one.dtype == torch.uint8
     assert len({int(v) for v in one[:, 0, 8, 8]}) > 15
     assert (one.float().mean((1, 2, 3)) - 128).abs().max() < 80
+
+
+def test_other_optics_change_detail_and_leave_what_is_coarse() -> None:
+    from variation import optics
+
+    waves = [torch.sin(2 * torch.pi * torch.arange(128.0) / period) for period in (128, 64, 4)]
+    one, again = (optics(waves[2].expand(20, 3, 128, 128), np.random.default_rng(5)) for _ in range(2))
+    assert torch.equal(one, again)
+    strength = one.std((1, 2, 3)) / waves[2].std()
+    assert strength.min() < 0.9
+    assert strength.max() > 1.1
+    for coarse in waves[:2]:
+        seen = optics(coarse.expand(20, 3, 128, 128), np.random.default_rng(5))
+        torch.testing.assert_close(seen, coarse.expand(20, 3, 128, 128), atol=1e-4, rtol=0)
