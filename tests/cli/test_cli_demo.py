@@ -61,8 +61,8 @@ def test_only_cells_that_the_experts_were_sure_of() -> None:
 def test_the_floor_that_the_embedded_model_has_to_hold(tmp_path: Path) -> None:
     """Monocrystalline cells are told apart better than by chance.
 
-    The sixth run's weights had an AUROC of 0.76 over all of them, and 0.70 was the floor; the seventh's, which
-    synthetic validation prefers, have 0.64 and do not hold it.
+    The sixth run's weights had an AUROC of 0.76 over all of them, and 0.70 was the floor; those since, which
+    synthetic validation prefers, have 0.64 and 0.66 and do not hold it.
     """
     from blemish.demo import measure, picture_sets
     from blemish.detector import load
@@ -70,4 +70,4 @@ def test_the_floor_that_the_embedded_model_has_to_hold(tmp_path: Path) -> None:
     mono = picture_sets()[0]
     result = measure(load("anomalyclip", device="cpu"), mono, tmp_path)
     assert result.low > 0.5
-    assert result.auroc >= 0.58
+    assert result.auroc >= 0.6
