@@ -95,7 +95,7 @@ class VCPCLIP(Method):
     )
     # for the weights trained on VisA; those on MVTec AD were trained with half of this learning rate
     TRAINING = Training(epochs=10, batch_size=32, lr=4e-5, betas=(0.5, 0.999))
-    EMBEDDED_TRAINING = Training(epochs=5, batch_size=16, lr=1e-5, betas=(0.5, 0.999))
+    EMBEDDED_TRAINING = Training(epochs=5, batch_size=16, lr=2e-6, betas=(0.5, 0.999))
     TEMPERATURE_LR: ClassVar[float] = 0.01
     PAPER_SIZE: ClassVar[int] = 518
     PROMPTS: ClassVar[PromptSet] = GOOD_DAMAGED
