@@ -104,9 +104,9 @@ def film(images: Tensor, rng: np.random.Generator) -> Tensor:
     mix = grey[:, None, None] * np.eye(3) + (1 - grey[:, None, None]) * np.array([0.299, 0.587, 0.114])
     mix += np.where(some(0.15), 0.12, 0)[:, None, None] * rng.normal(0, 1, (count, 3, 3))
     x = torch.einsum("bij,bjhw->bihw", torch.from_numpy(mix.astype("f4")).to(device), x)
-    bent = np.flatnonzero(some(0.3))
+    bent = torch.from_numpy(np.flatnonzero(some(0.3))).to(device)
     if len(bent):
-        x[torch.from_numpy(bent).to(device)] = optics(x[torch.from_numpy(bent).to(device)], rng)
+        x[bent] = optics(x[bent], rng)
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = torch.lerp(x, soft, draws(rng.uniform(-1, 1, count), some(0.3)))
     strength = draws(np.exp(rng.uniform(np.log(0.004), np.log(0.05), count)), some(0.2))
