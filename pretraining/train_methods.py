@@ -10,7 +10,8 @@ all methods. All pictures are made here. Those that judge come from another stre
 photographed ten times, in turns as it should be and with a defect. Image AUROC is that of each product, as a data set
 has it, and their mean. They choose the epoch that is kept and the rule for the image score. What was chosen is then
 compared with `clip`, which learns nothing, on as many pictures of a third stream, which chose nothing: these figures
-are the ones to quote. With `--sizes` judged pictures only say how well methods that learn nothing (default: `clip`) do
+are the ones to quote. A METHOD that learns nothing is only judged and compared; a mutual one (`musc`) is shown all ten
+photographs of a product, unlabelled. With `--sizes` judged pictures only say how well methods that learn nothing (default: `clip`) do
 at each input size.
 """
 
@@ -33,10 +34,10 @@ import torch
 from PIL import Image
 from pool import Made, bundled_photos, load_photos, make_product, make_sample
 
-from blemish.clip import Computation, load_backbone
+from blemish.clip import Computation, Request, load_backbone
 from blemish.evaluation.plan import effective
 from blemish.methods import create, info, names, weights
-from blemish.methods.base import Method
+from blemish.methods.base import FewShotMethod, Method
 from blemish.metrics import auroc, pixel_metrics
 from blemish.training import Features, Progress, Sample, mask_tensor, train
 
@@ -131,12 +132,17 @@ class Judge:
         text = method.text_features(["object"])[0]
         scores: dict[str, list[float]] = {rule: [] for rule in original.image_scores}
         maps = []
-        for start in range(0, len(self.labels), batch):
-            rows = range(start, min(start + batch, len(self.labels)))
-            features = self.features.batch(rows, method.request)[0]
+        order = np.arange(len(self.labels))
+        if isinstance(method, FewShotMethod) and method.info.mutual:  # a product's pictures are its set; they lie together
+            batches = np.split(order, np.flatnonzero(np.diff(self.products)) + 1)
+        else:
+            batches = np.split(order, order[batch::batch])
+        for rows in batches:
+            features = self.features.batch(rows.tolist(), method.request | Request())[0]
+            known = (method.remember(features),) if isinstance(method, FewShotMethod) and method.info.mutual else ()
             for rule in scores:
                 method.recipe = replace(original, image_score=rule)
-                prediction = method.score(features, text)
+                prediction = method.score(features, text, *known)
                 scores[rule] += prediction.score.tolist()
             maps.append(prediction.map[:, ::stride, ::stride].numpy())
         method.recipe = original
@@ -181,7 +187,8 @@ def _said(scores: Scores) -> str:
 
 def shared(methods: Sequence[Method], samples: Sequence[Sample], *, scoring: bool) -> Features:
     """What all the methods need of the pictures, for training or for a score, computed once."""
-    requests = [method.request if scoring else method.training_request for method in methods]
+    # every rule for the image score is tried, so the class token is wanted by all
+    requests = [method.request | Request() if scoring else method.training_request for method in methods]
 
     def told(done: int, total: int, size: int) -> None:
         if done in (0, total):
@@ -206,11 +213,15 @@ def run(
     out: Path,
 ) -> bool:
     """Trains methods that are computed alike, the first of them the baseline. Returns whether all are as good as it."""
-    baseline, *learners = methods
+    baseline, *others = methods
     judge = judge_for(methods, judged)
     print(f"{BASELINE} judged {_said(judge(baseline))}", flush=True)
-    features = shared(learners, samples, scoring=False)
-    for method in learners:
+    taught = [method for method in others if method.info.trainable]
+    features = shared(taught, samples, scoring=False) if taught else None
+    for method in others:
+        if features is None or method not in taught:
+            print(f"{method.info.name} judged {_said(judge(method))}", flush=True)
+            continue
         start, name = time.monotonic(), method.info.name
         epoch = learn(method, features, judge, epochs)
         found = judge(method)
@@ -251,9 +262,10 @@ def main() -> None:
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     a.add_argument("--out", type=Path, default=WEIGHTS, help="folder; default: where blemish looks for them")
     o = a.parse_args()
-    o.methods = o.methods or ([BASELINE] if o.sizes else [name for name in names() if info(name).trainable])
-    if wrong := [name for name in o.methods if info(name).trainable == bool(o.sizes)]:
-        a.error(f"{', '.join(wrong)}: {'has to be trained first' if o.sizes else 'nothing to train'}")
+    ours = [name for name in names() if info(name).trainable or info(name).mutual]
+    o.methods = o.methods or ([BASELINE] if o.sizes else ours)
+    if wrong := [name for name in o.methods if o.sizes and info(name).trainable]:
+        a.error(f"{', '.join(wrong)}: has to be trained first")
     start = time.monotonic()
     photos = load_photos(o.photos) + bundled_photos()
     backbone = load_backbone(o.backbone)
@@ -263,9 +275,10 @@ def main() -> None:
             method = create(name, backbone, {"size": size})
             print(f"{name}, {size} pixels: {_said(judge_for([method], judged)(method))}", flush=True)
         return
-    samples = synthetic(TRAIN_SEED, o.samples, photos)
+    trained = any(info(name).trainable for name in o.methods)
+    samples = synthetic(TRAIN_SEED, o.samples, photos) if trained else []
     compared = products(COMPARE_SEED, o.judged, photos)
-    print(f"{o.samples + 2 * o.judged:,} pictures made in {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{len(samples) + 2 * o.judged:,} pictures made in {time.monotonic() - start:.0f} s", flush=True)
     alike: dict[Computation, list[Method]] = {}
     for name in o.methods:
         method = create(name, backbone)

@@ -101,8 +101,8 @@ def load(
             and for the windows of `winclip` on any; else float32. Text features and scores are float32 always.
         max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
             that can be read so, else the picture.
-        references: Normal pictures of the object, for few-shot methods: a list of what `Detector.detect` takes, or one
-            file, folder or pattern. None scores zero-shot.
+        references: Normal pictures of the object, for few-shot methods, or unlabelled ones for a mutual method (`musc`):
+            a list of what `Detector.detect` takes, or one file, folder or pattern. None scores zero-shot.
         tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
             that are lost when the whole is reduced to the model's input, and for pictures that do not fit into the
             memory. See `blemish.tiles`. None scores pictures whole.
@@ -187,26 +187,28 @@ class Detector:
 
     @property
     def method(self) -> Method:
-        """The method. Raises UsageError for a detector that does not run in PyTorch, and so do the next three."""
-        return self._torch().method
+        """The method. Raises UsageError for a detector that does not run in PyTorch, and so do the next four."""
+        return self.torch_engine.method
 
     @property
     def backbone(self) -> Backbone:
         """The backbone."""
-        return self._torch().backbone
+        return self.torch_engine.backbone
 
     @property
     def device(self) -> torch.device:
         """Where the backbone is."""
-        return self._torch().device
+        return self.torch_engine.device
 
     @property
     def precisions(self) -> tuple[torch.dtype, torch.dtype]:
         """Of the vision tower, and of windows."""
-        engine = self._torch()
+        engine = self.torch_engine
         return engine.precision, engine.windows
 
-    def _torch(self) -> TorchEngine:
+    @property
+    def torch_engine(self) -> TorchEngine:
+        """The engine, which has them all."""
         if not isinstance(self.engine, TorchEngine):
             raise UsageError("an exported detector has no method or backbone to be asked; load it by its method's name")
         return self.engine

@@ -142,17 +142,20 @@ class TorchEngine:
 
     def run(self, pixels: Tensor, object: str) -> Run:
         """Score a batch: see `Engine`."""
-        text, memory = self._text(object), self._memory
+        text = self._text(object)
         start = time.perf_counter()
         with torch.inference_mode():
-            features = self._encode(pixels, few_shot=memory is not None)
+            features = self._encode(pixels, few_shot=self._memory is not None)
             self._settle()
             encoded = time.perf_counter()
-            found = (
-                self.method.score(features, text) if memory is None else self._few_shot.score(features, text, memory)
-            )
-            prediction = Prediction(found.score.float().cpu(), found.map.float().cpu())
+            prediction = self.score(features, text)
         return Run(prediction, encoded - start, time.perf_counter() - encoded)
+
+    def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
+        """What the method says, with its memory if it has one; on the CPU, float32. Arguments as in `Method.score`."""
+        memory = self._memory
+        found = self.method.score(features, text) if memory is None else self._few_shot.score(features, text, memory)
+        return Prediction(found.score.float().cpu(), found.map.float().cpu())
 
     def remember(self, batches: Iterable[Tensor]) -> Memory:
         """What the method keeps of normal pictures, on its device.
@@ -173,6 +176,11 @@ class TorchEngine:
         """
         self._memory = memory
         self.provenance = replace(self.provenance, references=references, references_fingerprint=fingerprint)
+
+    def forget(self) -> None:
+        """Score zero-shot from now on; not while another thread scores."""
+        self._memory = None
+        self.provenance = replace(self.provenance, references=0, references_fingerprint=None)
 
     @property
     def memory(self) -> Memory | None:

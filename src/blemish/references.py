@@ -2,12 +2,17 @@
 
 Files are read one at a time and remembered batch by batch, on the engine's device; what stays in memory is what the
 method remembers of them. All have to be read: a reference that is missing would change every score.
+
+A mutual method (`musc`) is shown unlabelled pictures instead. Where none are named, some of those that are to be scored
+take their place (`meet`); what cannot be read among these is left out, since it is reported when its turn comes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,6 +32,8 @@ References: TypeAlias = str | os.PathLike[str] | Sequence[PictureSource]
 
 #: References that go through the backbone together.
 BATCH = 8
+#: Of a set that is to be scored, at most so many pictures are remembered: time and memory grow with them.
+PEERS = 64
 
 
 def check_method(method: MethodInfo) -> None:
@@ -53,10 +60,37 @@ def show(
         PictureError: One of them cannot be read.
     """
     check_method(engine.method.info)
+    _show(engine, _listed(references), max_pixels, tiling, lenient=False)
+
+
+def meet(engine: TorchEngine, pictures: Sequence[PictureSource], *, max_pixels: int = MAX_PIXELS) -> int:
+    """Let the engine of a mutual method remember pictures of the set that it is going to score.
+
+    Args:
+        engine: Not in use yet.
+        pictures: The set. Of more than `PEERS` as many are drawn, the same ones every time.
+        max_pixels: See `show`.
+
+    Returns:
+        How many are remembered. Fewer than two say nothing about each other: then it is 0, and nothing is remembered.
+
+    Raises:
+        UsageError: The method compares no pictures.
+    """
+    check_method(engine.method.info)
+    engine.forget()
+    if len(pictures) > PEERS:
+        pictures = [pictures[k] for k in sorted(random.Random(0).sample(range(len(pictures)), PEERS))]
+    return _show(engine, pictures, max_pixels, None, lenient=True) if len(pictures) > 1 else 0
+
+
+def _show(
+    engine: TorchEngine, references: Sequence[PictureSource], max_pixels: int, tiling: Tiling | None, *, lenient: bool
+) -> int:
     digests: list[bytes] = []
 
     def pixels() -> Iterator[Tensor]:
-        for source in _listed(references):
+        for source in references:
             digest = hashlib.sha256()
             try:
                 for piece in cut(source, tiling, max_pixels=max_pixels):
@@ -65,11 +99,20 @@ def show(
                     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
                     yield engine.preprocess(image)
             except PictureError as error:
+                if lenient:
+                    continue
                 raise PictureError(f"a reference picture cannot be used: {error}", error.path) from error
             digests.append(digest.digest())
 
-    memory = engine.remember(torch.cat(batch) for batch in batched(pixels(), BATCH))
+    batches = (torch.cat(batch) for batch in batched(pixels(), BATCH))
+    if lenient:  # it may be that none can be read
+        first = next(batches, None)
+        if first is None:
+            return 0
+        batches = itertools.chain([first], batches)
+    memory = engine.remember(batches)
     engine.show(memory, len(digests), hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16])
+    return len(digests)
 
 
 def _listed(references: References) -> Sequence[PictureSource]:

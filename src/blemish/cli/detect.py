@@ -59,8 +59,9 @@ def detect(
         precision: Of the vision tower; auto takes float32 unless there is much to compute and hardware made for less.
         recursive: Look into subfolders.
         max_pixels: Refuse larger pictures; with --tile, those of which more has to be decoded at once.
-        reference: Normal pictures of the object for winclip and april-gan: files, folders, patterns, several after one
-            another, behind the pictures to be scored.
+        reference: Normal pictures of the object for winclip and april-gan, unlabelled ones for musc (which otherwise
+            compares the pictures to be scored with each other): files, folders, patterns, several after one another,
+            behind the pictures to be scored.
         tile: Cut larger pictures into tiles of this side in pixels, each scored like a picture. TIFF is read in parts,
             whatever its size.
         overlap: Of neighbouring tiles, as a fraction of their side. [default: 0.25]
@@ -78,6 +79,8 @@ def detect(
     if overlap is not None and tile is None:
         raise UsageError("--overlap is that of tiles: give --tile PIXELS, too")
 
+    from blemish.methods import info
+
     if model is None and backend not in (None, "torch"):
         raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
     if model is not None:
@@ -90,6 +93,9 @@ def detect(
             "--backend torch": backend == "torch",
         }
         _refuse(settled)
+    mutual = model is None and info(method).mutual
+    if mutual and tile is not None and not reference:
+        raise UsageError(f"{method} compares pictures with each other; tiles need to be told with which: give --reference")
     if reference and not paths:
         raise UsageError("say which pictures, before --reference: all words after it are reference pictures")
 
@@ -126,11 +132,12 @@ def detect(
         note(f"{count(left_out, 'picture')} in {out} left out: they are results.")
     references = list(find_pictures(reference, recursive=recursive)) if reference else None
     both = set(map(absolute, references or [])) & set(map(absolute, sources))
-    if both:
+    if both and not mutual:
         note(f"{count(len(both), 'picture')} both reference and to be scored: compared with itself it looks flawless.")
 
     from blemish.cli.job import Job, Order
     from blemish.detector import load
+    from blemish.references import meet
 
     detector = exported or load(
         method,
@@ -146,6 +153,9 @@ def detect(
         tile=tile,
         overlap=overlap,
     )
+    if mutual and references is None:
+        known = meet(detector.torch_engine, sources, max_pixels=limit)
+        note(_met(method, known, len(sources)))
     order = Order(
         kinds=kinds,
         formats=formats,
@@ -156,6 +166,14 @@ def detect(
         json=json,
     )
     return Job(detector, order).run(sources)
+
+
+def _met(method: str, known: int, total: int) -> str:
+    """What a mutual method was shown of the pictures that are to be scored."""
+    if known < 2:
+        return f"{method} compares pictures with each other, and there are not two that can be read: the words alone judge."
+    drawn = f"{count(known, 'picture')} drawn from these {total:,}" if known < total else f"these {count(known, 'picture')}"
+    return f"{method} compares each picture with {drawn}; their scores are those of this set (--reference names another)."
 
 
 def checked_weights(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:

@@ -21,6 +21,8 @@ from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.rows import rows_of
 from blemish.evaluation.scoring import Scored, Scorer
 from blemish.metrics import StreamingPixelMetrics
+from blemish.outputs.tables import settings_fingerprint
+from blemish.references import meet
 
 
 class Run:
@@ -55,7 +57,13 @@ class Run:
         self._keep_maps = keep_maps
         self._scorer = Scorer(detectors, self.passes, batch_size)
         self._settings = {name: settings_of(detector) for name, detector in detectors.items()}
+        self._made = {name: detector.provenance.to_dict() for name, detector in detectors.items()}
         self._files = {sample: _file(sample.path) for sample in dataset}
+        # A mutual method's score depends on all pictures of the category.
+        self._sets = {
+            category: settings_fingerprint({"files": [self._files[sample] for sample in samples]})
+            for category, samples in self.categories.items()
+        }
         self._facts = dict(facts)
         self._wanted = {
             (name, sample)
@@ -100,7 +108,7 @@ class Run:
             "pictures": len(self.dataset),
             "categories": list(self.categories),
             "methods": {
-                name: {**detector.provenance.to_dict(), "settings": self._settings[name], "map_range": _range(detector)}
+                name: {**self._made[name], "settings": self._settings[name], "map_range": _range(detector)}
                 for name, detector in self.detectors.items()
             },
             "passes": [
@@ -148,6 +156,9 @@ class Run:
                 fail_one(one, sample, error)
 
         todo = [sample for sample in samples if self._names(sample)]
+        for name in frozenset().union(*map(self._names, todo)):
+            if self.detectors[name].method.info.mutual:
+                meet(self.detectors[name].torch_engine, [sample.path for sample in samples])
         self._scorer.run(todo, self._names, keep, fail)
         self._measure(category, samples, masks, histograms)
         self.record.let_go()
@@ -240,6 +251,8 @@ class Run:
     def _key(self, name: str, sample: Sample) -> tuple[int, int, str, str] | None:
         file = self._files[sample]
         told = told_object(self.detectors[name].method, sample.object)
+        if self.detectors[name].method.info.mutual:
+            told += f" in {self._sets[sample.category]}"
         return None if file is None else (*file, self._settings[name], told)
 
 
@@ -276,7 +289,9 @@ def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
 
 
 def _range(detector: Detector) -> list[float]:
-    return [float(end) for end in detector.method.map_range]
+    method = detector.method
+    found = method.few_shot_map_range if method.info.mutual else method.map_range
+    return [float(end) for end in found]
 
 
 def _file(path: Path) -> tuple[int, int] | None:

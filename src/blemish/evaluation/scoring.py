@@ -163,11 +163,11 @@ class Scorer:
 
     def _score(self, name: str, features: ImageFeatures, text: Tensor) -> tuple[Prediction, Tensor | None]:
         method: Any = self._detectors[name].method
-        prediction = method.score(features, text)
+        prediction = self._detectors[name].torch_engine.score(features, text)
         text_score: Tensor | None = None
         if name in self._needs_text_score:
             text_score = method.text_score(features, text).float().cpu()
-        return Prediction(prediction.score.float().cpu(), prediction.map.float().cpu()), text_score
+        return prediction, text_score
 
     def _lap(self, seconds: dict[Any, float], name: int | str, start: float) -> float:
         if self._device.type == "cuda":

@@ -32,6 +32,7 @@ METHODS: dict[str, str] = {
     "clip-ad-sdp": "blemish.methods.clip_ad_sdp:ClipAdSDP",
     "clip-ad-sdp-plus": "blemish.methods.clip_ad_sdp_plus:ClipAdSDPPlus",
     "coop": "blemish.methods.coop:CoOp",
+    "musc": "blemish.methods.musc:MuSc",
     "vcp-clip": "blemish.methods.vcp_clip:VCPCLIP",
     "winclip": "blemish.methods.winclip:WinCLIP",
 }

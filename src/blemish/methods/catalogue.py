@@ -25,9 +25,11 @@ class MethodInfo:
     trainable: bool
     """Has learnt parts: needs weights to be of use."""
     few_shot: bool
-    """Takes normal reference pictures."""
+    """Takes reference pictures: normal ones, or with `mutual` unlabelled ones."""
     default_backbone: str
     """The backbone of the paper, by its name on the Hugging Face hub."""
+    mutual: bool = False
+    """Compares the pictures of a set with each other: where no references are named, the set itself takes their place."""
 
 
 _VIT_L_336 = "openai/clip-vit-large-patch14-336"
@@ -139,6 +141,20 @@ CATALOGUE: dict[str, MethodInfo] = {
             trainable=True,
             few_shot=False,
             default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
+            name="musc",
+            title="MuSc, mutual scoring",
+            paper="MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the "
+            "Unlabeled Images",
+            venue="ICLR",
+            year=2024,
+            url="https://arxiv.org/abs/2401.16753",
+            needs_object=True,
+            trainable=False,
+            few_shot=True,
+            default_backbone=_VIT_L_336,
+            mutual=True,
         ),
         MethodInfo(
             name="vcp-clip",

@@ -1,0 +1,138 @@
+"""MuSc against its formulas, written as loops; what it remembers; a picture among its own references."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from blemish.clip import Backbone, ImageFeatures, Tap, load_backbone
+from blemish.errors import UsageError
+from blemish.methods import create
+from blemish.methods.base import Memory
+from blemish.methods.musc import MuSc, MuScRecipe
+
+SIZE = 222  # a grid of 3
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone: Path) -> Backbone:
+    return load_backbone(str(tiny_backbone))
+
+
+@pytest.fixture
+def musc(backbone: Backbone) -> MuSc:
+    layers = (1, backbone.layers)
+    return MuSc(backbone, MuScRecipe(size=SIZE, mutual_layers=layers, degrees=(1, 3), nearest=0.5)).eval()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(5)
+    return [Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)) for _ in range(6)]
+
+
+@torch.no_grad()
+def features_of(method: MuSc, pictures: list[Image.Image]) -> ImageFeatures:
+    pixels = method.backbone.preprocess(pictures, SIZE)
+    return method.backbone.encode_image(pixels, method.request, method.computation)
+
+
+def aggregated(tokens: Tensor, degree: int) -> Tensor:
+    """LNAMD of one picture, place by place: (N, D) to (N, D)."""
+    side = round(len(tokens) ** 0.5)
+    flat = (tokens - tokens.mean()) / (tokens.var(correction=0) + 1e-5).sqrt()
+    grid, out = flat.view(side, side, -1), []
+    for row in range(side):
+        for column in range(side):
+            total, reach = torch.zeros(tokens.shape[1]), range(-(degree // 2), degree // 2 + 1)
+            for dy in reach:
+                for dx in reach:
+                    if 0 <= row + dy < side and 0 <= column + dx < side:  # beyond the border lie zeros
+                        total += grid[row + dy, column + dx]
+            out.append(functional.normalize(total / degree**2, dim=0))
+    return torch.stack(out)
+
+
+def mutual(method: MuSc, features: ImageFeatures, which: int, others: list[int]) -> Tensor:
+    """A picture's patches against those of others: (N,)."""
+    scores = []
+    for layer in method.mutual_layers:
+        tokens = features.taps[Tap(layer)][:, 1:]
+        for degree in method.recipe.degrees:
+            own = aggregated(tokens[which], degree)
+            nearest = torch.stack([torch.cdist(own, aggregated(tokens[k], degree)).amin(1) for k in others], dim=1)
+            count = max(1, int(method.recipe.nearest * len(others)))
+            scores.append(nearest.sort(dim=1).values[:, :count].mean(1))
+    return torch.stack(scores).mean(0)
+
+
+def test_the_formulas(musc: MuSc, pictures: list[Image.Image]) -> None:
+    features = features_of(musc, pictures)
+    found = musc.mutual_map(features, musc.remember(features)).flatten(1)
+    for which in range(6):
+        expected = mutual(musc, features, which, [k for k in range(6) if k != which])
+        torch.testing.assert_close(found[which], expected, rtol=0, atol=2e-5)
+
+
+def test_a_stranger_is_compared_with_all(musc: MuSc, pictures: list[Image.Image]) -> None:
+    features = features_of(musc, pictures)
+    memory = musc.remember(features_of(musc, pictures[:5]))
+    found = musc.mutual_map(features, memory).flatten(1)[5]
+    torch.testing.assert_close(found, mutual(musc, features, 5, [0, 1, 2, 3, 4]), rtol=0, atol=2e-5)
+
+
+def test_memory_in_parts_is_the_whole(musc: MuSc, pictures: list[Image.Image]) -> None:
+    whole = musc.remember(features_of(musc, pictures))
+    parts = Memory.joined([musc.remember(features_of(musc, part)) for part in (pictures[:4], pictures[4:])])
+    assert whole.pictures == parts.pictures == 6
+    for tap, rows in whole.taps.items():
+        torch.testing.assert_close(rows, parts.taps[tap], rtol=0, atol=1e-5)
+
+
+def test_a_copy_tells_nothing(musc: MuSc, pictures: list[Image.Image]) -> None:
+    features = features_of(musc, pictures)
+    once, twice = musc.remember(features), musc.remember(features_of(musc, [*pictures, pictures[0]]))
+    expected = musc.mutual_map(features, once)[0]
+    torch.testing.assert_close(musc.mutual_map(features, twice)[0], expected, rtol=0, atol=1e-5)
+
+
+def test_alone(musc: MuSc, pictures: list[Image.Image]) -> None:
+    features = features_of(musc, pictures[:1])
+    memory = musc.remember(features)
+    assert torch.equal(musc.mutual_map(features, memory), torch.zeros(1, 3, 3))
+
+
+def test_words_are_added(backbone: Backbone, pictures: list[Image.Image]) -> None:
+    plain = create("musc", backbone, {"size": SIZE, "mutual_layers": [1]})
+    told = create("musc", backbone, replace(plain.recipe, words=0.5))
+    clip = create("clip", backbone, {"size": SIZE, "sigma": 0.0, "position": "bicubic-antialias"})
+    assert isinstance(plain, MuSc)
+    assert isinstance(told, MuSc)
+    features, text = features_of(plain, pictures), plain.text_features(["thing"])[0]
+    memory = plain.remember(features)
+    without, with_words = plain.score(features, text, memory), told.score(features, text, memory)
+    grid = clip.patch_map(features, text)  # type: ignore[operator]
+    added = functional.interpolate(0.5 * grid[:, None], (SIZE, SIZE), mode="bilinear", align_corners=True)[:, 0]
+    torch.testing.assert_close(with_words.map, without.map + added, rtol=0, atol=1e-5)
+    assert told.few_shot_map_range == (0.0, 2.5)
+    torch.testing.assert_close(with_words.score, with_words.map.amax((1, 2)) / 2.5)
+    assert torch.equal(told.score(features, text).map, clip_like(told, features, text))
+
+
+def clip_like(method: MuSc, features: ImageFeatures, text: Tensor) -> Tensor:
+    """Without a memory: the words' map."""
+    grid = method.patch_map(features, text)[:, None]
+    return functional.interpolate(grid, (SIZE, SIZE), mode="bilinear", align_corners=False)[:, 0]
+
+
+@pytest.mark.parametrize("wrong", [{"nearest": 0.0}, {"nearest": 1.5}, {"words": -1.0}, {"degrees": [2]}, {"degrees": []}])
+def test_recipes_that_cannot_work(backbone: Backbone, wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        create("musc", backbone, wrong)
