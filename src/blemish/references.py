@@ -33,7 +33,7 @@ References: TypeAlias = str | os.PathLike[str] | Sequence[PictureSource]
 #: References that go through the backbone together.
 BATCH = 8
 #: Of a set that is to be scored, at most so many pictures are remembered: time and memory grow with them.
-PEERS = 64
+PEERS = 32
 
 
 def check_method(method: MethodInfo) -> None:

@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "april-gan": {"layers": (1, 2), "few_shot_layers": (1, 2)},
     "clip-ad-sdp": {"layers": (1, 2)},
     "clip-ad-sdp-plus": {"layers": (1, 2)},
+    "musc": {"mutual_layers": (1, 2), "degrees": (1, 3)},
     "vcp-clip": {"layers": (1, 2), "total_d_layer_len": 1},
 }
 #: What has to be installed for each backend to write.

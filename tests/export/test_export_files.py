@@ -72,7 +72,7 @@ def test_steps_that_depend_on_a_picture(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["winclip", "april-gan"])
+@pytest.mark.parametrize("name", ["winclip", "april-gan", "musc"])
 def test_references_are_in_the_file(
     name: str, backend: str, backbone: Backbone, pictures: list[Picture], tmp_path: Path
 ) -> None:

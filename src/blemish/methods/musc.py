@@ -38,7 +38,7 @@ from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, 
 from blemish.methods.recipes import ImageScore, require
 
 #: Remembered pictures that are compared at once: their cosines stay near the processor.
-TOGETHER = 8
+TOGETHER = 16
 #: Two pictures of which the patches at the same places are closer on average (1 - cosine) are one.
 SAME = 1e-4
 
@@ -122,7 +122,7 @@ class MuSc(Clip, FewShotMethod):
     def _compared(self, own: Tensor, others: Tensor) -> Tensor:
         """Patches (B, N, degrees, D) against those of K pictures (K, N, degrees, D): (B, N), the degrees' mean."""
         known = len(others)
-        alike = torch.einsum("bngd,kngd->bk", own, others) / (own.shape[1] * own.shape[2])
+        alike = own.flatten(1) @ others.flatten(1).mT / (own.shape[1] * own.shape[2])  # the mean cosine
         same = alike > 1 - SAME  # (B, K)
         counts = [max(1, int(self.recipe.nearest * n)) for n in range(known + 1)]
         count = torch.tensor(counts, device=own.device)[(~same).sum(1)]  # (B,) of the pictures that are others
