@@ -11,8 +11,8 @@ photographed ten times, in turns as it should be and with a defect. Image AUROC 
 has it, and their mean. They choose the epoch that is kept and the rule for the image score. What was chosen is then
 compared with `clip`, which learns nothing, on as many pictures of a third stream, which chose nothing: these figures
 are the ones to quote. A METHOD that learns nothing is only judged and compared; a mutual one (`musc`) is shown all ten
-photographs of a product, unlabelled. With `--sizes` judged pictures only say how well methods that learn nothing (default: `clip`) do
-at each input size.
+photographs of a product, unlabelled. With `--sizes` judged pictures only say how well methods that learn nothing
+(default: `clip`) do at each input size.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ class Judge:
         scores: dict[str, list[float]] = {rule: [] for rule in original.image_scores}
         maps = []
         order = np.arange(len(self.labels))
-        if isinstance(method, FewShotMethod) and method.info.mutual:  # a product's pictures are its set; they lie together
+        if (
+            isinstance(method, FewShotMethod) and method.info.mutual
+        ):  # a product's pictures are its set; they lie together
             batches = np.split(order, np.flatnonzero(np.diff(self.products)) + 1)
         else:
             batches = np.split(order, order[batch::batch])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch.nn import functional
 
 import blemish
-from blemish.clip import Backbone, load_backbone
+from blemish.clip import Backbone, load, load_backbone
+from blemish.errors import WeightsError
 from blemish.methods import names
 from blemish.methods.catalogue import WEIGHTS
 from blemish.metrics import auroc
@@ -49,6 +52,33 @@ def test_equals_transformers(embedded: Backbone) -> None:
         padded = torch.where(torch.arange(ids.shape[1]) > end[:, None], embedded.tokenizer.eos, ids)
         theirs = embedded.model.get_text_features(input_ids=padded).pooler_output
         torch.testing.assert_close(text, theirs, atol=1e-5, rtol=0)
+
+
+def test_is_what_transformers_reads(embedded: Backbone, tmp_path: Path) -> None:
+    """It is loaded without transformers; a copy of its folder, with."""
+    folder = tmp_path / "copy"
+    shutil.copytree(WEIGHTS / "embedded", folder)
+    theirs = load_backbone(str(folder))
+    assert type(theirs.model) is type(embedded.model)
+    assert theirs.fingerprint == embedded.fingerprint
+    ours, weights = dict(embedded.towers.named_parameters()), dict(theirs.towers.named_parameters())
+    assert sorted(ours) == sorted(weights)
+    assert all(torch.equal(ours[name], weights[name]) for name in ours)
+    assert {parameter.requires_grad for parameter in ours.values()} == {False}
+    # the CLIPModel is of the same parameters, not of copies
+    assert all(parameter is ours[name] for name, parameter in embedded.model.named_parameters())
+
+
+def test_a_damaged_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "embedded"
+    shutil.copytree(WEIGHTS / "embedded", folder)
+    monkeypatch.setattr(load, "EMBEDDED", folder)
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(WeightsError, match="the weights in embedded cannot be loaded"):
+        load_backbone("embedded")
+    save_file({"logit_scale": torch.zeros(())}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match="the weights in embedded cannot be loaded"):
+        load_backbone("embedded")
 
 
 @pytest.mark.parametrize("noun", ["object", "metal_nut", "solar cell", "zyzzogeton", "old wooden spoon"])

@@ -101,8 +101,8 @@ def load(
             and for the windows of `winclip` on any; else float32. Text features and scores are float32 always.
         max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
             that can be read so, else the picture.
-        references: Normal pictures of the object, for few-shot methods, or unlabelled ones for a mutual method (`musc`):
-            a list of what `Detector.detect` takes, or one file, folder or pattern. None scores zero-shot.
+        references: Normal pictures of the object, for few-shot methods, or unlabelled ones for a mutual method
+            (`musc`): a list of what `Detector.detect` takes, or one file, folder or pattern. None scores zero-shot.
         tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
             that are lost when the whole is reduced to the model's input, and for pictures that do not fit into the
             memory. See `blemish.tiles`. None scores pictures whole.
@@ -361,7 +361,7 @@ def _precisions(asked: Precision, backbone: Backbone, device: torch.device) -> t
         return asked, asked
     if not _has_bfloat16_units(device):
         return "float32", "float32"
-    size = sum(parameter.numel() for parameter in backbone.model.vision_model.parameters())
+    size = sum(parameter.numel() for parameter in backbone.towers.vision_model.parameters())
     return "bfloat16" if size >= _LARGE else "float32", "bfloat16"
 
 

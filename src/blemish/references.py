@@ -104,7 +104,7 @@ def _show(
                 raise PictureError(f"a reference picture cannot be used: {error}", error.path) from error
             digests.append(digest.digest())
 
-    batches = (torch.cat(batch) for batch in batched(pixels(), BATCH))
+    batches: Iterator[Tensor] = (torch.cat(batch) for batch in batched(pixels(), BATCH))
     if lenient:  # it may be that none can be read
         first = next(batches, None)
         if first is None:

@@ -65,7 +65,7 @@ def test_a_broken_picture_stops_nobody(musc, folder: Path) -> None:
 def test_one_picture_has_nobody_to_ask(musc, folder: Path) -> None:
     outcome = musc(folder / "0.png", "--json")
     assert outcome.code == 0
-    assert "there are not two that can be read: the words alone judge" in outcome.err
+    assert "no two of these can be read: the words alone judge" in outcome.err
     for name in ("0.png", "1.png"):
         (folder / name).write_bytes(b"no picture")
     assert "the words alone judge" in musc(folder / "0.png", folder / "1.png").err

@@ -70,7 +70,9 @@ def test_a_picture_that_is_its_own_reference(winclip, pictures: Path) -> None:
 def test_a_method_without_memory(detect, pictures: Path, good: Path) -> None:
     outcome = detect(pictures, "--reference", good)
     assert outcome.code == 2
-    assert outcome.err == "blemish: clip takes no reference pictures; the methods that do are april-gan, musc, winclip\n"
+    assert (
+        outcome.err == "blemish: clip takes no reference pictures; the methods that do are april-gan, musc, winclip\n"
+    )
 
 
 def test_references_swallow_the_pictures(run, good: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,18 @@ def test_is_quick(words: tuple[str, ...]) -> None:
         after = os.times()
         times.append(sum(after[2:4]) - sum(before[2:4]))  # of children, their own and the system's
     assert min(times) < 1.0
+
+
+def test_the_embedded_model_comes_without_what_is_slow_to_import(pictures: Path) -> None:
+    """transformers, and PyTorch's compiler, each take longer to import than all the rest takes."""
+    code = (
+        "import sys; from blemish.cli import main; code = main(sys.argv[1:]); "
+        "print(*sorted({'torch', 'transformers', 'torch._dynamo'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "detect", pictures / "a.png", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["provenance"]["backbone"] == "embedded"
+    assert done.stderr.splitlines()[-1] == "torch"
 
 
 def test_plain_where_nobody_looks(detect, pictures) -> None:

@@ -132,7 +132,9 @@ def clip_like(method: MuSc, features: ImageFeatures, text: Tensor) -> Tensor:
     return functional.interpolate(grid, (SIZE, SIZE), mode="bilinear", align_corners=False)[:, 0]
 
 
-@pytest.mark.parametrize("wrong", [{"nearest": 0.0}, {"nearest": 1.5}, {"words": -1.0}, {"degrees": [2]}, {"degrees": []}])
+@pytest.mark.parametrize(
+    "wrong", [{"nearest": 0.0}, {"nearest": 1.5}, {"words": -1.0}, {"degrees": [2]}, {"degrees": []}]
+)
 def test_recipes_that_cannot_work(backbone: Backbone, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         create("musc", backbone, wrong)

@@ -95,7 +95,9 @@ def detect(
         _refuse(settled)
     mutual = model is None and info(method).mutual
     if mutual and tile is not None and not reference:
-        raise UsageError(f"{method} compares pictures with each other; tiles need to be told with which: give --reference")
+        raise UsageError(
+            f"{method} compares pictures with each other; tiles need to be told with which: give --reference"
+        )
     if reference and not paths:
         raise UsageError("say which pictures, before --reference: all words after it are reference pictures")
 
@@ -171,9 +173,13 @@ def detect(
 def _met(method: str, known: int, total: int) -> str:
     """What a mutual method was shown of the pictures that are to be scored."""
     if known < 2:
-        return f"{method} compares pictures with each other, and there are not two that can be read: the words alone judge."
-    drawn = f"{count(known, 'picture')} drawn from these {total:,}" if known < total else f"these {count(known, 'picture')}"
-    return f"{method} compares each picture with {drawn}; their scores are those of this set (--reference names another)."
+        return f"{method} compares pictures with each other, and no two of these can be read: the words alone judge."
+    drawn = (
+        f"{count(known, 'picture')} drawn from these {total:,}" if known < total else f"these {count(known, 'picture')}"
+    )
+    return (
+        f"{method} compares each picture with {drawn}; their scores are those of this set (--reference names another)."
+    )
 
 
 def checked_weights(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:

@@ -46,8 +46,8 @@ def export(
         backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
         weights: What the method learnt, if not what is shipped for it: a file, or a name from `blemish weights list`.
         object_name: What the pictures show, such as "metal nut"; folded into the file.
-        reference: Normal pictures for winclip and april-gan, unlabelled ones for musc: files, folders, patterns. What is
-            kept of them is folded into the file.
+        reference: Normal pictures for winclip and april-gan, unlabelled ones for musc: files, folders, patterns. What
+            is kept of them is folded into the file.
         threshold: A picture with this score or a higher one is anomalous: the file then gives the verdict, too.
         mask_threshold: The same for pixels, as a fraction of the method's scale. [default: that of the pictures]
         int8: Compute the linear layers in 8-bit whole numbers; needs --calibrate.
@@ -66,7 +66,9 @@ def export(
     from blemish.methods import info
 
     if info(method).mutual and not reference:
-        raise UsageError(f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing")
+        raise UsageError(
+            f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing"
+        )
 
     from blemish.export.backends import choose
 

@@ -143,7 +143,7 @@ def _backbone(name: str, revision: str | None) -> dict[str, Any]:
         "kind": "backbone",
         "name": found.name,
         "fingerprint": found.fingerprint,
-        "parameters": sum(parameter.numel() for parameter in found.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in found.towers.parameters()),
         "input_size": found.size,
         "patch": found.patch,
         "layers": found.layers,
@@ -152,8 +152,8 @@ def _backbone(name: str, revision: str | None) -> dict[str, Any]:
         "text_layers": found.text_layers,
         "text_width": found.text_width,
         "context": found.context,
-        "activation": found.model.config.vision_config.hidden_act,
-        "heads": found.model.config.vision_config.num_attention_heads,
+        "activation": found.towers.config.vision_config.hidden_act,
+        "heads": found.towers.config.vision_config.num_attention_heads,
     }
 
 

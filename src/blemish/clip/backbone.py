@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from blemish.clip import blocks, forward
 from blemish.clip.request import Activation, Computation, ImageFeatures, Request
 from blemish.clip.tokenizer import as_text_tokenizer
+from blemish.clip.towers import Towers
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def resized(picture: Image.Image, size: int) -> Tensor:
 
 
 class Backbone(nn.Module):
-    """Holds a `transformers.CLIPModel` and runs it; no call changes it.
+    """Holds a `transformers.CLIPModel`, or `Towers` like it, and runs it; no call changes it.
 
     Calls are differentiable: the caller chooses `torch.no_grad()`. The model is taken as it is; `load_backbone` hands
     out frozen ones.
@@ -58,6 +60,7 @@ class Backbone(nn.Module):
         std: per channel, pixels are divided by it.
 
     Attributes:
+        towers: the modules, under the names that they have in a CLIPModel.
         name: what the backbone is called in results.
         layers: L, blocks of the vision tower.
         width: D, of the vision tower.
@@ -71,7 +74,7 @@ class Backbone(nn.Module):
 
     def __init__(
         self,
-        model: CLIPModel,
+        model: CLIPModel | Towers,
         tokenizer: Any,
         name: str = "clip",
         fingerprint: str | None = None,
@@ -81,7 +84,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         vision, text = model.config.vision_config, model.config.text_config
-        self.model = model
+        self.towers: Any = model
         self.tokenizer = as_text_tokenizer(tokenizer)
         self.name = name
         self._fingerprint = fingerprint
@@ -96,11 +99,16 @@ class Backbone(nn.Module):
         self.context: int = text.max_position_embeddings
         self._half: dict[tuple[Activation, torch.dtype, torch.device], list[blocks.HalfBlock]] = {}
 
+    @cached_property
+    def model(self) -> CLIPModel:
+        """transformers' own model, with these very parameters."""
+        return self.towers.to_transformers() if isinstance(self.towers, Towers) else self.towers
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the weights, first 16 hex digits."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint_of(self.model)
+            self._fingerprint = fingerprint_of(self.towers)
         return self._fingerprint
 
     def preprocess(self, pictures: Sequence[Image.Image], size: int) -> Tensor:
@@ -161,7 +169,7 @@ class Backbone(nn.Module):
         if beyond := [tap.layer for tap in request.taps if tap.layer > self.layers]:
             raise UsageError(f"layer {max(beyond)} was asked for, but the backbone has {self.layers} layers")
 
-        vision = self.model.vision_model
+        vision = self.towers.vision_model
         chosen = self._blocks(computation.activation, precision)
         tokens, grid = forward.embed_image(vision, pixels, computation.position, precision)
         x = vision.pre_layrnorm(tokens)
@@ -173,7 +181,7 @@ class Backbone(nn.Module):
 
     def _blocks(self, activation: Activation, precision: torch.dtype) -> Sequence[blocks.Block]:
         """The vision blocks with this activation in this precision."""
-        modules = self.model.vision_model.encoder.layers
+        modules = self.towers.vision_model.encoder.layers
         between = blocks.nonlinearity(activation, modules)
         if precision == torch.float32:
             return [blocks.ModuleBlock(module, between) for module in modules]
@@ -194,8 +202,8 @@ class Backbone(nn.Module):
             (..., E), not normalised.
         """
         if norm:
-            tokens = self.model.vision_model.post_layernorm(tokens)
-        out: Tensor = self.model.visual_projection(tokens)
+            tokens = self.towers.vision_model.post_layernorm(tokens)
+        out: Tensor = self.towers.visual_projection(tokens)
         return out
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -214,7 +222,7 @@ class Backbone(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings without positions: (T, n) int64 on any device to (T, n, Wt) on the backbone's."""
-        table = self.model.text_model.embeddings.token_embedding
+        table = self.towers.text_model.embeddings.token_embedding
         out: Tensor = table(ids.to(table.weight.device))
         return out
 
@@ -276,7 +284,7 @@ class Backbone(nn.Module):
             if ids is None:
                 raise UsageError("embeddings need to be told where the sentences end: give end or ids")
             end = self.end_of_text(ids)
-        weight: Tensor = self.model.text_projection.weight
+        weight: Tensor = self.towers.text_projection.weight
         if count == 0:
             return weight.new_zeros(0, self.embed_dim)
         if int(end.min()) < 0 or int(end.max()) >= length:
@@ -286,7 +294,7 @@ class Backbone(nn.Module):
         spread = self._spread_deep(deep or (), count, length + added)
         spread_inserted = None if inserted is None else inserted.expand(count, -1, -1)
 
-        text = self.model.text_model
+        text = self.towers.text_model
         chosen = blocks.nonlinearity(activation, text.encoder.layers)
 
         def run(rows: Tensor | slice) -> Tensor:
@@ -312,7 +320,7 @@ class Backbone(nn.Module):
             order = end.argsort(stable=True)
             parts = [run(rows) for rows in torch.split(order, forward.SENTENCES)]
             hidden = torch.cat(parts)[order.argsort()]
-        out: Tensor = self.model.text_projection(hidden)
+        out: Tensor = self.towers.text_projection(hidden)
         return out
 
     def encode_endings(
@@ -343,7 +351,7 @@ class Backbone(nn.Module):
             total = length + endings.shape[2]
             raise UsageError(f"sentences of {total} tokens were given, but the model reads {self.context}")
         added = 0 if inserted is None else inserted.shape[-2]
-        text = self.model.text_model
+        text = self.towers.text_model
         hidden = forward.run_endings(
             text,
             embeddings,
@@ -353,7 +361,7 @@ class Backbone(nn.Module):
             inserted=None if inserted is None else inserted.expand(count, -1, -1),
             before_norm=before_norm,
         )
-        out: Tensor = self.model.text_projection(hidden)
+        out: Tensor = self.towers.text_projection(hidden)
         return out
 
     def _text_shape(self, ids: Tensor | None, embeddings: Tensor | None) -> tuple[int, int]:

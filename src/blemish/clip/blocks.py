@@ -186,10 +186,9 @@ def halve(module: Any, activation: Nonlinearity, dtype: torch.dtype) -> HalfBloc
         activation: the MLP's nonlinearity.
         dtype: bfloat16 or float16.
     """
-    from transformers.activations import QuickGELUActivation
-
     attention, mlp = module.self_attn, module.mlp
-    quick = activation is quick_gelu or isinstance(activation, QuickGELUActivation)
+    # by its name: importing transformers for it would take longer than all else
+    quick = activation is quick_gelu or type(activation).__name__ == "QuickGELUActivation"
     joint = (attention.q_proj, attention.k_proj, attention.v_proj)
     factor = _QUICK if quick else 1.0
 

@@ -204,11 +204,11 @@ def _fill(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> CLIPModel:
     # Copies: the model neither shares memory with the caller's weights nor its q, k and v with each other.
     values = {name: torch.empty(value.shape).copy_(value) for name, value in given.items()}
     model.load_state_dict(values, strict=True, assign=True)
-    _restore_buffers(model)
+    restore_buffers(model)
     return model.eval().requires_grad_(False)
 
 
-def _restore_buffers(model: CLIPModel) -> None:
+def restore_buffers(model: CLIPModel) -> None:
     """Position numbers are no weights and are still on the meta device: transformers' own forward needs them."""
     for tower in (model.vision_model, model.text_model):
         count = tower.embeddings.position_embedding.weight.shape[0]

@@ -16,6 +16,7 @@ from blemish.clip.backbone import CLIP_MEAN, CLIP_STD, Backbone, fingerprint_of
 from blemish.clip.convert import from_openai_state_dict
 from blemish.clip.files import read_state_dict, refuse_pointer
 from blemish.clip.tokenizer import CLIP_VOCABULARY, TextTokenizer, clip_tokenizer, read_tokenizer
+from blemish.clip.towers import Towers
 from blemish.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def load_backbone(
                 "the embedded backbone is missing from this installation: install blemish again or name another one",
                 EMBEDDED,
             )
-        return _load_folder(EMBEDDED, "embedded")
+        return _load_embedded()
     if path.is_dir():
         return _load_folder(path, name_or_path)
     if path.is_file():
@@ -81,6 +82,16 @@ def load_backbone(
     raise WeightsError(
         f"there is no file or folder {name_or_path!r}, and it is not the name of a model on the hub (owner/model)", path
     )
+
+
+def _load_embedded() -> Backbone:
+    config = read_json(EMBEDDED / "config.json")
+    try:
+        towers = Towers.read(EMBEDDED, config)
+    except Exception as error:  # of a damaged installation; safetensors and PyTorch have their own
+        raise WeightsError(f"the weights in embedded cannot be loaded: {_in_short(error)}", EMBEDDED) from error
+    tokenizer = read_tokenizer(EMBEDDED, config["text_config"]["eos_token_id"])
+    return _assemble(towers, "embedded", tokenizer, _read_mean_std(EMBEDDED))
 
 
 def _load_file(path: Path, name: str, activation: Literal["quick_gelu", "gelu"] | None) -> Backbone:
@@ -132,7 +143,7 @@ def _load_open_clip_folder(folder: Path, name: str) -> Backbone:
     return _assemble(model, name, read_tokenizer(folder), mean_std)
 
 
-def _assemble(model: CLIPModel, name: str, tokenizer: TextTokenizer | None, mean_std: MeanStd) -> Backbone:
+def _assemble(model: CLIPModel | Towers, name: str, tokenizer: TextTokenizer | None, mean_std: MeanStd) -> Backbone:
     vocabulary = model.config.text_config.vocab_size
     if tokenizer is None:
         if vocabulary != CLIP_VOCABULARY:

@@ -82,7 +82,7 @@ def effective(computation: Computation, backbone: Backbone) -> Computation:
     changes: dict[str, Any] = {}
     if computation.size // backbone.patch == backbone.size // backbone.patch:
         changes["position"] = Computation(computation.size).position
-    if computation.activation == backbone.model.config.vision_config.hidden_act:
+    if computation.activation == backbone.towers.config.vision_config.hidden_act:
         changes["activation"] = "checkpoint"
     return replace(computation, **changes)
 

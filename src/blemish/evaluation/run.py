@@ -20,6 +20,7 @@ from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.rows import rows_of
 from blemish.evaluation.scoring import Scored, Scorer
+from blemish.methods.base import FewShotMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.tables import settings_fingerprint
 from blemish.references import meet
@@ -290,8 +291,9 @@ def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
 
 def _range(detector: Detector) -> list[float]:
     method = detector.method
-    found = method.few_shot_map_range if method.info.mutual else method.map_range
-    return [float(end) for end in found]
+    if isinstance(method, FewShotMethod) and method.info.mutual:
+        return [float(end) for end in method.few_shot_map_range]
+    return [float(end) for end in method.map_range]
 
 
 def _file(path: Path) -> tuple[int, int] | None:

@@ -43,7 +43,7 @@ class Whole(nn.Module):
         super().__init__()
         self.header, self.resize = header, resize
         self.method = _fixed(engine.method)
-        model = self.method.backbone.model
+        model = self.method.backbone.towers
         # submodules, so that their weights are found
         self.vision, self.projection = model.vision_model, model.visual_projection
         if self.method.reads_pictures:
@@ -140,7 +140,7 @@ def _fixed(method: Method) -> Method:
     memo = {id(one): one for one in [*shared, backbone.tokenizer]}
     copied = copy.deepcopy(method, memo)
     side = method.computation.size // backbone.patch
-    embedding = copied.backbone.model.vision_model.embeddings.position_embedding
+    embedding = copied.backbone.towers.vision_model.embeddings.position_embedding
     resized = resize_positions(embedding.weight.detach(), (side, side), method.computation.position)
     embedding.weight = nn.Parameter(resized, requires_grad=False)
     return copied

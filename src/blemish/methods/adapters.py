@@ -111,7 +111,7 @@ def linear_projection(backbone: Backbone) -> Tensor:
     A cosine does not see that the norm divides by the spread. The shift that it adds, which would have to be divided by
     that too, is small beside the rest and left out.
     """
-    model = backbone.model
+    model = backbone.towers
     scaled: Tensor = model.visual_projection.weight * model.vision_model.post_layernorm.weight
     return scaled - scaled.mean(dim=1, keepdim=True)
 

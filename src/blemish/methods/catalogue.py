@@ -29,7 +29,7 @@ class MethodInfo:
     default_backbone: str
     """The backbone of the paper, by its name on the Hugging Face hub."""
     mutual: bool = False
-    """Compares the pictures of a set with each other: where no references are named, the set itself takes their place."""
+    """Compares the pictures of a set with each other: where no references are named, the set takes their place."""
 
 
 _VIT_L_336 = "openai/clip-vit-large-patch14-336"

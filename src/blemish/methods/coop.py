@@ -237,7 +237,7 @@ class CoOp(Method):
     @property
     def temperature(self) -> float:
         """The recipe's, or else the checkpoint's."""
-        return self.recipe.temperature or math.exp(-float(self.backbone.model.logit_scale))
+        return self.recipe.temperature or math.exp(-float(self.backbone.towers.logit_scale))
 
     def image_embedding(self, features: ImageFeatures) -> Tensor:
         """The picture in CLIP's joint space: (B, E), not normalised."""

@@ -14,13 +14,12 @@ Without a memory there is nobody to ask: then it is `clip`, and its map is that 
 map to the mutual one, which the paper does not do; the embedded model is asked both.
 
 Deviations: image scores are not smoothed over pictures with similar class tokens (RsCIN), since the score
-of one picture would have to wait for all others; of fewer than four pictures the nearest one counts, where 30 % would be
-none. Written from the paper; it has not been compared with numbers of the authors' code.
+of one picture would have to wait for all others; of fewer than four pictures the nearest one counts, where 30 % would
+be none. Written from the paper; it has not been compared with numbers of the authors' code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -100,7 +99,7 @@ class MuSc(Clip, FewShotMethod):
             raise UsageError("the features lack a layer that is compared: encode the images with the method's request")
         x = features.taps[Tap(layer)][:, 1:].float()
         x = functional.layer_norm(x, x.shape[1:])  # over all patches of the picture together, as the code has it
-        x = x.mT.unflatten(2, features.grid)  # (B, D, rows, columns)
+        x = x.mT.reshape(*x.mT.shape[:2], *features.grid)  # (B, D, rows, columns)
         around = [functional.avg_pool2d(x, r, stride=1, padding=r // 2).flatten(2).mT for r in self.recipe.degrees]
         return normalise(torch.stack(around, dim=2))
 
@@ -112,10 +111,10 @@ class MuSc(Clip, FewShotMethod):
         """Mean distance to the nearest of the other pictures: (B, rows, columns) in [0, 2], 0 where there is none."""
         degrees, scores = len(self.recipe.degrees), []
         for layer in self.mutual_layers:
-            others = memory.taps[Tap(layer)].unflatten(0, (memory.pictures, -1)).unflatten(2, (degrees, -1))
+            others = memory.taps[Tap(layer)].reshape(memory.pictures, features.grid[0] * features.grid[1], degrees, -1)
             own = self.patches(features, layer)
             # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
-            parts = own.split(1) if isinstance(own.shape[0], int) else (own,)
+            parts = torch.split(own, 1) if isinstance(own.shape[0], int) else (own,)
             scores.append(torch.cat([self._compared(part, others) for part in parts]))
         return as_grid(torch.stack(scores).mean(0), features.grid)
 
@@ -130,7 +129,8 @@ class MuSc(Clip, FewShotMethod):
         scores = []
         for mine, theirs in zip(own.unbind(2), others.unbind(2), strict=True):
             nearest = [
-                (mine @ part.flatten(0, 1).mT).unflatten(2, (len(part), -1)).amax(3) for part in theirs.split(TOGETHER)
+                (mine @ part.flatten(0, 1).mT).reshape(*mine.shape[:2], len(part), -1).amax(3)
+                for part in torch.split(theirs, TOGETHER)
             ]
             distances = (2 - 2 * torch.cat(nearest, dim=2)).clamp_min(0).sqrt()  # of unit vectors; (B, N, K)
             ranked = distances.masked_fill(same[:, None], torch.inf).sort(dim=2).values

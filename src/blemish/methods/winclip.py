@@ -155,7 +155,7 @@ class WinCLIP(FewShotMethod):
         if self.tap not in features.taps:
             raise UsageError("the features lack the patches to match: encode with the method's few_shot_request")
         patches = features.taps[self.tap][:, 1:]
-        return self.backbone.model.vision_model.post_layernorm(patches) if self.recipe.patch_norm else patches
+        return self.backbone.towers.vision_model.post_layernorm(patches) if self.recipe.patch_norm else patches
 
     def remember(self, features: ImageFeatures) -> Memory:
         patches = self.patch_features(features)
