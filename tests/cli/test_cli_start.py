@@ -56,6 +56,10 @@ def test_methods(run) -> None:
     for name in ("anomalyclip", "april-gan", "clip-ad-sdp-plus", "coop", "vcp-clip"):
         assert embedded[name] == "weights shipped"
     assert all(one["default_backbone"] for one in found)
+    needs = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert "examples" in needs["winclip"]
+    assert "a set" in needs["musc"]
+    assert "examples" not in needs["musc"]
 
 
 @pytest.mark.parametrize("words", [("--help",), ("--version",), ("methods",)])

@@ -103,6 +103,18 @@ def test_a_copy_tells_nothing(musc: MuSc, pictures: list[Image.Image]) -> None:
     torch.testing.assert_close(musc.mutual_map(features, twice)[0], expected, rtol=0, atol=1e-5)
 
 
+def test_a_small_defect_is_no_copy(backbone: Backbone) -> None:
+    """Where a defect is all that differs, flawless pictures are copies of each other, but not of the defective one."""
+    musc = MuSc(backbone, MuScRecipe(size=518, mutual_layers=(1,), degrees=(1,)))
+    good = Image.fromarray(np.full((518, 518, 3), 120, np.uint8))
+    bad = good.copy()
+    bad.paste((130, 120, 120), (250, 250, 256, 256))  # in the patch in the middle of 7 x 7
+    features = musc.backbone.encode_image(backbone.preprocess([good, good, good, bad], 518), musc.request)
+    found = musc.mutual_map(features, musc.remember(features))
+    assert found[3].argmax() == 24
+    assert float(found[3].max()) > 0.03
+
+
 def test_alone(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures[:1])
     memory = musc.remember(features)

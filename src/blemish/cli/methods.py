@@ -27,7 +27,8 @@ def methods(*, json: bool = False) -> int:
             for word, holds in (
                 ("object name", one.needs_object),
                 ("weights", one.trainable),
-                ("examples", one.few_shot),
+                ("examples", one.few_shot and not one.mutual),
+                ("a set", one.mutual),
             )
             if holds
         ]

@@ -38,8 +38,9 @@ from blemish.methods.recipes import ImageScore, require
 
 #: Remembered pictures that are compared at once: their cosines stay near the processor.
 TOGETHER = 16
-#: Two pictures of which the patches at the same places are closer on average (1 - cosine) are one.
-SAME = 1e-4
+#: Two pictures of which the patches at all the same places are closer (1 - cosine) are one. On average would not do: of
+#: two pictures by a fixed camera, or drawn, a small defect may be all that differs.
+SAME = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +122,8 @@ class MuSc(Clip, FewShotMethod):
     def _compared(self, own: Tensor, others: Tensor) -> Tensor:
         """Patches (B, N, degrees, D) against those of K pictures (K, N, degrees, D): (B, N), the degrees' mean."""
         known = len(others)
-        alike = own.flatten(1) @ others.flatten(1).mT / (own.shape[1] * own.shape[2])  # the mean cosine
-        same = alike > 1 - SAME  # (B, K)
+        here, there = (tokens.flatten(1, 2).transpose(0, 1) for tokens in (own, others))  # (N * degrees, B or K, D)
+        same = (here @ there.mT).amin(0) > 1 - SAME  # (B, K)
         counts = [max(1, int(self.recipe.nearest * n)) for n in range(known + 1)]
         count = torch.tensor(counts, device=own.device)[(~same).sum(1)]  # (B,) of the pictures that are others
         among = torch.arange(known, device=own.device) < count[:, None, None]  # (B, 1, K)
