@@ -133,15 +133,12 @@ class Judge:
         scores: dict[str, list[float]] = {rule: [] for rule in original.image_scores}
         maps = []
         order = np.arange(len(self.labels))
-        if (
-            isinstance(method, FewShotMethod) and method.info.mutual
-        ):  # a product's pictures are its set; they lie together
-            batches = np.split(order, np.flatnonzero(np.diff(self.products)) + 1)
-        else:
-            batches = np.split(order, order[batch::batch])
-        for rows in batches:
+        mutual = method if isinstance(method, FewShotMethod) and method.info.mutual else None
+        # To a mutual method a product's pictures are its set; they lie beside each other.
+        ends = order[batch::batch] if mutual is None else np.flatnonzero(np.diff(self.products)) + 1
+        for rows in np.split(order, ends):
             features = self.features.batch(rows.tolist(), method.request | Request())[0]
-            known = (method.remember(features),) if isinstance(method, FewShotMethod) and method.info.mutual else ()
+            known = () if mutual is None else (mutual.remember(features),)
             for rule in scores:
                 method.recipe = replace(original, image_score=rule)
                 prediction = method.score(features, text, *known)

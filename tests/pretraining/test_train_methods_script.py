@@ -155,6 +155,26 @@ def test_products_are_ranked_each_by_itself(script: Any) -> None:
     assert judge._within(np.array([0.1, 0.2, 0.9, 0.8, 0.0])) == 0.5
 
 
+def test_a_mutual_method_is_shown_each_product(
+    script: Any, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[int] = []
+    cls = load_class("musc")
+    keep = cls.remember  # type: ignore[attr-defined]
+    monkeypatch.setattr(cls, "remember", lambda self, f: shown.append(len(f.class_token)) or keep(self, f))
+    monkeypatch.setattr(script, "products", lambda *a: (plates(*a), np.array([0, 0, 1, 1, 1, 1])))
+    create = script.create
+    small = {"size": 148, "activation": "checkpoint"}
+    monkeypatch.setattr(script, "create", lambda name, backbone, recipe=None: create(name, backbone, recipe or small))
+    monkeypatch.setattr(sys, "argv", ["x", "musc", "--backbone", str(tiny_backbone), "--judged", "6"])
+    script.main()
+    said = capsys.readouterr().out
+    assert shown == [2, 4, 2, 4]  # judged, then compared
+    assert "musc judged" in said
+    assert "musc compared" in said
+    assert "epoch" not in said
+
+
 def test_judged_products_are_photographed_again_and_again(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "SIDE", 128)
     samples, groups = script.products(3, 2 * script.EACH, [])
