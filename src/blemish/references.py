@@ -72,7 +72,8 @@ def meet(engine: TorchEngine, pictures: Sequence[PictureSource], *, max_pixels: 
         max_pixels: See `show`.
 
     Returns:
-        How many are remembered. Fewer than two say nothing about each other: then it is 0, and nothing is remembered.
+        How many are remembered: those that can be read, and none of a single picture, which has nothing to be compared
+        with.
 
     Raises:
         UsageError: The method compares no pictures.
@@ -105,12 +106,10 @@ def _show(
             digests.append(digest.digest())
 
     batches: Iterator[Tensor] = (torch.cat(batch) for batch in batched(pixels(), BATCH))
-    if lenient:  # it may be that none can be read
-        first = next(batches, None)
-        if first is None:
-            return 0
-        batches = itertools.chain([first], batches)
-    memory = engine.remember(batches)
+    first = next(batches, None)
+    if first is None:  # none can be read
+        return 0
+    memory = engine.remember(itertools.chain([first], batches))
     engine.show(memory, len(digests), hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16])
     return len(digests)
 

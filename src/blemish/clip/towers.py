@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from blemish.clip.blocks import quick_gelu
+from blemish.clip.blocks import nonlinearity
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
-
-_ACTIVATIONS = {"gelu": functional.gelu, "quick_gelu": quick_gelu}
 
 
 class Towers(nn.Module):
@@ -106,7 +103,7 @@ def _block(tower: SimpleNamespace) -> nn.Module:
         self_attn=_parts(**projections, num_heads=tower.num_attention_heads),
         layer_norm1=nn.LayerNorm(width, eps=tower.layer_norm_eps),
         mlp=_parts(
-            activation_fn=_ACTIVATIONS[tower.hidden_act], fc1=nn.Linear(width, inner), fc2=nn.Linear(inner, width)
+            activation_fn=nonlinearity(tower.hidden_act, ()), fc1=nn.Linear(width, inner), fc2=nn.Linear(inner, width)
         ),
         layer_norm2=nn.LayerNorm(width, eps=tower.layer_norm_eps),
     )

@@ -60,10 +60,12 @@ class Run:
         self._settings = {name: settings_of(detector) for name, detector in detectors.items()}
         self._made = {name: detector.provenance.to_dict() for name, detector in detectors.items()}
         self._files = {sample: _file(sample.path) for sample in dataset}
-        # A mutual method's score depends on all pictures of the category.
+        self._mutual = {name for name, detector in detectors.items() if detector.method.info.mutual}
+        # Their scores depend on all pictures of the category.
         self._sets = {
             category: settings_fingerprint({"files": [self._files[sample] for sample in samples]})
             for category, samples in self.categories.items()
+            if self._mutual
         }
         self._facts = dict(facts)
         self._wanted = {
@@ -157,9 +159,8 @@ class Run:
                 fail_one(one, sample, error)
 
         todo = [sample for sample in samples if self._names(sample)]
-        for name in frozenset().union(*map(self._names, todo)):
-            if self.detectors[name].method.info.mutual:
-                meet(self.detectors[name].torch_engine, [sample.path for sample in samples])
+        for name in self._mutual.intersection(frozenset().union(*map(self._names, todo))):
+            meet(self.detectors[name].torch_engine, [sample.path for sample in samples])
         self._scorer.run(todo, self._names, keep, fail)
         self._measure(category, samples, masks, histograms)
         self.record.let_go()
@@ -252,7 +253,7 @@ class Run:
     def _key(self, name: str, sample: Sample) -> tuple[int, int, str, str] | None:
         file = self._files[sample]
         told = told_object(self.detectors[name].method, sample.object)
-        if self.detectors[name].method.info.mutual:
+        if name in self._mutual:
             told += f" in {self._sets[sample.category]}"
         return None if file is None else (*file, self._settings[name], told)
 

@@ -94,7 +94,13 @@ class Clip(Method):
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
         maps = upsample_smoothly(self.patch_map(features, text), self.recipe.size, self.recipe.sigma)
+        return self.judged(features, text, maps)
+
+    def judged(
+        self, features: ImageFeatures, text: Tensor, maps: Tensor, map_range: tuple[float, float] | None = None
+    ) -> Prediction:
+        """Maps with the image score that the recipe asks for; arguments as in `score` and `prediction`."""
         if self.recipe.image_score == "map":
-            return self.prediction(None, maps)
+            return self.prediction(None, maps, map_range)
         logits = cosine_logits(self.image_embedding(features), text, self.recipe.temperature)
-        return self.prediction(anomalous_probability(logits), maps)
+        return self.prediction(anomalous_probability(logits), maps, map_range)

@@ -33,7 +33,7 @@ from blemish.methods import recipes
 from blemish.methods.base import FewShotMethod, Memory, Prediction
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.clip import Clip, ClipRecipe
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, smooth, upsample
+from blemish.methods.maps import as_grid, normalise, smooth, upsample
 from blemish.methods.recipes import ImageScore, require
 
 #: Remembered pictures that are compared at once: their cosines stay near the processor.
@@ -85,10 +85,6 @@ class MuSc(Clip, FewShotMethod):
     def request(self) -> Request:
         """The same with and without a memory, so that a set can be met in any pass."""
         return super().request | Request(frozenset(Tap(k) for k in self.mutual_layers), class_token=False)
-
-    @property
-    def few_shot_request(self) -> Request:
-        return self.request
 
     @property
     def few_shot_map_range(self) -> tuple[float, float]:
@@ -146,7 +142,4 @@ class MuSc(Clip, FewShotMethod):
         if self.recipe.words:
             grid = grid + self.recipe.words * self.patch_map(features, text)
         maps = smooth(upsample(grid, self.recipe.size, align_corners=True), self.recipe.sigma)
-        if self.recipe.image_score == "map":
-            return self.prediction(None, maps, self.few_shot_map_range)
-        logits = cosine_logits(self.image_embedding(features), text, self.recipe.temperature)
-        return self.prediction(anomalous_probability(logits), maps, self.few_shot_map_range)
+        return self.judged(features, text, maps, self.few_shot_map_range)
