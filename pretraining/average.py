@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from model import make_model
+from model import SHAPES, make_model
 from objective import Texts, build_tokenizer, validate, validation_set, validation_twins
 from pool import bundled_photos, load_photos
 from torch import Tensor
@@ -48,13 +48,14 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("runs", type=Path, nargs="+")
     a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--shape", choices=SHAPES, default="ours", help="of the image towers")
     a.add_argument("--steps", type=int, default=4)
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     runs = []
     tok = build_tokenizer()
     for run in o.runs:
-        one = make_model()
+        one = make_model(SHAPES[o.shape])
         if run.is_dir():
             begin(one, run, tok)
         else:
@@ -62,7 +63,7 @@ def main() -> None:
         runs.append(one.state_dict())
     photos = load_photos(o.photos) + bundled_photos()
     pictures, twins = validation_set(photos), validation_twins(photos)
-    model = make_model().eval()
+    model = make_model(SHAPES[o.shape]).eval()
     texts = Texts(tok, ())
     best, kept = -1.0, runs[0]
     for weights in shares(len(runs), o.steps):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from model import make_model
+from model import SHAPES, make_model
 from objective import (
     CLIP_MEAN,
     CLIP_STD,
@@ -31,7 +31,7 @@ from objective import (
     validation_set,
     validation_twins,
 )
-from pool import GRID, SIZE, Pool, bundled_photos, load_photos
+from pool import GRID, Pool, bundled_photos, load_photos
 from safetensors.torch import load_file, save_file
 from teacher import Pupil, Teacher, weights_file
 from tokenizer import remap_tokens, save
@@ -64,7 +64,7 @@ def parameter_groups(model: CLIPModel, decay: float) -> list[dict[str, object]]:
 
 def hidden_matrices(model: CLIPModel) -> list[Tensor]:
     """The matrices inside the image tower's blocks; Muon turns their steps into rotations, and they learn faster."""
-    return [p for n, p in model.named_parameters() if p.ndim == 2 and "vision_model.encoder" in n]
+    return [p for n, p in model.named_parameters() if p.ndim == 2 and "vision_model.encoder" in n and p.requires_grad]
 
 
 def text_weights(model: CLIPModel) -> list[Tensor]:
@@ -72,9 +72,18 @@ def text_weights(model: CLIPModel) -> list[Tensor]:
     return [p for n, p in model.named_parameters() if n.startswith(("text_model", "text_projection"))]
 
 
-def optimizers(model: CLIPModel, lr: float, decay: float, pupil: Pupil | None = None) -> list[torch.optim.Optimizer]:
+def settled_weights(model: CLIPModel, blocks: int) -> list[Tensor]:
+    """The parameters of the image tower up to and with so many blocks; none of them for 0 blocks."""
+    vision = model.vision_model
+    parts = [vision.embeddings, vision.pre_layrnorm, *vision.encoder.layers[:blocks]] if blocks else []
+    return [p for part in parts for p in part.parameters()]
+
+
+def optimizers(
+    model: CLIPModel, lr: float, decay: float, pupil: Pupil | None = None, turn: float = 2.0
+) -> list[torch.optim.Optimizer]:
     """Muon for the image tower's matrices, AdamW for the rest; groups carry `scale`, a factor of the learning rate."""
-    muon = {"params": hidden_matrices(model), "scale": 2.0}
+    muon = {"params": hidden_matrices(model), "scale": turn}
     groups = parameter_groups(model, decay)
     if pupil is not None:
         groups.append({"params": list(pupil.parameters()), "weight_decay": 0.0, "scale": 1.0})
@@ -128,13 +137,20 @@ def load_checkpoint(path: Path, parts: dict[str, nn.Module], opts: list[torch.op
         return int(facts["step"]), float(facts.get("seconds", 0))
 
 
-def begin(model: CLIPModel, folder: Path, tok: Tokenizer) -> None:
-    """Start from the exported model in `folder`; positions are stretched, tokens carried over where they are known."""
+def begin(model: CLIPModel, folder: Path, tok: Tokenizer, *, words_only: bool = False) -> None:
+    """Start from the exported model in `folder`, or from its text tower alone.
+
+    Positions are stretched, tokens carried over where they are known.
+    """
     state = CLIPModel.from_pretrained(folder).float().state_dict()
     known = torch.tensor(remap_tokens(folder, tok))
     tokens = state["text_model.embeddings.token_embedding.weight"]
     fresh = model.text_model.embeddings.token_embedding.weight.detach().cpu()
     state["text_model.embeddings.token_embedding.weight"] = torch.where(known[:, None] >= 0, tokens[known], fresh)
+    if words_only:
+        kept = ("text_model", "text_projection", "logit_scale")
+        model.load_state_dict({k: v for k, v in state.items() if k.startswith(kept)}, strict=False)
+        return
     place = "vision_model.embeddings.position_embedding.weight"
     grid = round((len(state[place]) - 1) ** 0.5)
     wanted = round((len(model.state_dict()[place]) - 1) ** 0.5)
@@ -149,7 +165,8 @@ def export(folder: Path, ema: CLIPModel, tok: Tokenizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     deepcopy(ema).half().save_pretrained(folder)
     save(tok, folder)
-    config = {"image_processor_type": "CLIPImageProcessor", "crop_size": SIZE, "size": SIZE, "resample": 3}
+    size = ema.config.vision_config.image_size
+    config = {"image_processor_type": "CLIPImageProcessor", "crop_size": size, "size": size, "resample": 3}
     config |= {"do_normalize": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
     (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
@@ -158,6 +175,7 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__)
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--start", type=Path, help="checkpoint or exported model to go on from, with a new schedule")
+    a.add_argument("--shape", choices=SHAPES, default="ours", help="of the image tower")
     a.add_argument("--steps", type=int, default=8000, help="steps in all, cooldown included")
     a.add_argument("--cooldown", type=int, default=1500)
     a.add_argument("--seconds", type=float, help="end after so long instead; --steps is then only a guess of how many")
@@ -166,6 +184,7 @@ def main() -> None:
     a.add_argument("--accumulate", type=int, default=1, help="batches of a step")
     a.add_argument("--reuse", type=int, default=3, help="how often a picture is shown (as another view) on average")
     a.add_argument("--lr", type=float, default=1e-3)
+    a.add_argument("--turn", type=float, default=2.0, help="factor of the rate for the matrices of the image tower")
     a.add_argument("--decay", type=float, default=0.05)
     a.add_argument("--average", type=float, default=0.998, help="how much of the running average stays each step")
     a.add_argument("--windows-until", type=float, default=0.75, help="part of the run that sees windows")
@@ -174,6 +193,7 @@ def main() -> None:
     a.add_argument("--pairs", type=int, default=8, help="pictures of a step that are seen in two views")
     a.add_argument("--taught", type=int, default=16, help="pictures of a step that the teacher looks at too; 0 = none")
     a.add_argument("--words-stay", action="store_true", help="the text tower does not learn: words mean what they did")
+    a.add_argument("--stay", type=int, default=0, help="so many blocks of the image tower do not learn")
     a.add_argument("--focus", type=float, default=0.0, help="of the patches' loss: 2 makes it a focal loss")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--workers", type=int, default=1)
@@ -189,17 +209,16 @@ def main() -> None:
     o.out.mkdir(parents=True, exist_ok=True)
     photos = load_photos(o.photos) + bundled_photos()
     tok = build_tokenizer()
-    model = make_model().to(o.device)
-    if o.words_stay:
-        for p in text_weights(model):
-            p.requires_grad_(False)
+    model = make_model(SHAPES[o.shape]).to(o.device)
+    for p in (text_weights(model) if o.words_stay else []) + settled_weights(model, o.stay):
+        p.requires_grad_(False)
     ema = deepcopy(model).requires_grad_(False)
     weights, school = weights_file(), None
     parts: dict[str, nn.Module] = {"model": model, "ema": ema}
     if weights is not None and o.taught:
-        school = School(Teacher(weights).to(o.device), Pupil(256).to(o.device), o.taught)
+        school = School(Teacher(weights).to(o.device), Pupil(SHAPES[o.shape].width).to(o.device), o.taught)
         parts["pupil"] = school.pupil
-    opts = optimizers(model, o.lr, o.decay, None if school is None else school.pupil)
+    opts = optimizers(model, o.lr, o.decay, None if school is None else school.pupil, o.turn)
     checkpoint, log = o.out / "checkpoint.safetensors", o.out / "log.jsonl"
     first, spent = 0, 0.0
     if checkpoint.exists():

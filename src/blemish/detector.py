@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-#: A vision tower of at least this many parameters is large: half the time matters more than the last digits.
-_LARGE = 50_000_000
+#: A vision tower of at least this many parameters is large: half the time matters more than the last digits. The
+#: embedded one has 6.7 million.
+_LARGE = 5_000_000
 #: Tiles of a single picture that go through the model together.
 _TOGETHER = 8
 
@@ -97,8 +98,8 @@ def load(
         threshold: A picture with score >= threshold is anomalous. None gives no verdict.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        precision: Of the vision tower. "auto" is bfloat16, on hardware with matrix units for it, for a large backbone,
-            and for the windows of `winclip` on any; else float32. Text features and scores are float32 always.
+        precision: Of the vision tower. "auto" is bfloat16, on hardware with matrix units for it, for all but toy
+            backbones, and for the windows of `winclip` on any; else float32. Text features, scores: float32 always.
         max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
             that can be read so, else the picture.
         references: Normal pictures of the object, for few-shot methods, or unlabelled ones for a mutual method

@@ -263,7 +263,7 @@ def test_a_resumed_run_learns_what_an_unbroken_one_does(tmp_path: Path, monkeypa
     assert (tmp_path / "broken/embedded/model.safetensors").exists()
 
 
-def test_words_stay_when_they_are_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_and_first_blocks_stay_when_they_are_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     import objective
@@ -279,6 +279,7 @@ def test_words_stay_when_they_are_told_to(tmp_path: Path, monkeypatch: pytest.Mo
     train.export(tmp_path / "start", start, train.build_tokenizer())
     options = (
         "--steps 2 --batch 4 --pairs 2 --taught 0 --windows-until 0 --warmup 1 --cooldown 1 --stock 12 --words-stay"
+        " --stay 3"
     )
     out = tmp_path / "out"
     argv = ["x", "--out", str(out), "--start", str(tmp_path / "start"), *options.split(), "--threads", "1"]
@@ -287,7 +288,9 @@ def test_words_stay_when_they_are_told_to(tmp_path: Path, monkeypatch: pytest.Mo
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "start", out / "embedded"))
     same = {key for key, value in before.items() if torch.equal(value, after[key])}
     assert {key for key in before if key.startswith("text_")} <= same
-    assert not [key for key in same if "mlp" in key and key.startswith("vision_model")]
+    blocks = {int(key.split(".")[3]) for key in same if "mlp" in key and key.startswith("vision_model")}
+    assert blocks == {0, 1, 2}
+    assert {key for key in before if key.startswith("vision_model.embeddings")} <= same
 
 
 def test_the_pupil_learns_what_it_is_taught_at_any_scale() -> None:

@@ -1,0 +1,135 @@
+"""The image tower that begins as DINOv2: the same computation in CLIP's modules, and narrower MLPs that learnt it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
+DEPTH, WIDTH, GRID = 3, 64, 4
+
+
+@pytest.fixture(autouse=True)
+def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.fixture
+def dino():
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(1)
+    shape = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": 1, "layer_norm_eps": 1e-6}
+    model = Dinov2Model(Dinov2Config(**shape, image_size=14 * GRID, patch_size=14, layerscale_value=0.3)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "layer_scale" not in name:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def as_read(dino) -> dict[str, torch.Tensor]:
+    """What `eyes.read` would give: names as transformers had them when the package's network was exported."""
+    older = {"q_proj": "attention.query", "k_proj": "attention.key", "v_proj": "attention.value"}
+    state = {}
+    for name, value in dino.state_dict().items():
+        for new, old in {**older, "o_proj": "output.dense"}.items():
+            name = name.replace(f"attention.{new}", f"attention.{old}")
+        state[name] = value.detach().clone()
+    places = state.pop("embeddings.position_embeddings")[0]
+    return state | {"embeddings.position.class": places[:1], "embeddings.position.patches": places[1:]}
+
+
+@pytest.fixture
+def pictures() -> torch.Tensor:
+    smooth = torch.randint(0, 256, (80, 3, 9, 9), generator=torch.Generator().manual_seed(2)).float()
+    return F.interpolate(smooth, (14 * GRID, 14 * GRID), mode="bicubic").clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def clip_tower(weights: dict[str, torch.Tensor], inner: int = 4 * WIDTH):
+    from model import Shape, make_model
+
+    vision = make_model(Shape(DEPTH, WIDTH, 14, 14 * GRID, inner)).eval().vision_model
+    vision.load_state_dict(weights)
+    return vision
+
+
+def test_computes_what_dinov2_computes(dino, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for one direction of the tokens, and the more exactly the longer the vector that CLIP's norm is fooled by."""
+    import eyes
+    from objective import CLIP_MEAN, CLIP_STD
+
+    monkeypatch.setattr(eyes, "LONG", 1024.0)
+    vision = clip_tower(eyes.tower(as_read(dino), DEPTH, GRID, pictures))
+    pixels = pictures[:8].permute(0, 3, 1, 2).float() / 255
+
+    def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+        return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+    with torch.no_grad():
+        ours = vision(normalised(CLIP_MEAN, CLIP_STD), output_hidden_states=True).hidden_states
+        theirs = dino(normalised(eyes.MEAN, eyes.STD), output_hidden_states=True).hidden_states
+    for one, other in zip(ours[1:], theirs[1:], strict=True):
+        near = F.cosine_similarity(*(F.layer_norm(x, (WIDTH,)) for x in (one, other)), dim=-1)
+        assert near.min() > 0.999
+
+
+def test_positions_are_read_off_for_another_grid(dino) -> None:
+    import eyes
+
+    state = as_read(dino)
+    torch.testing.assert_close(eyes.positions(state, GRID)[1:], state["embeddings.position.patches"], atol=1e-5, rtol=0)
+    assert eyes.positions(state, 7).shape == (50, WIDTH)
+
+
+def test_narrow_mlps_learn_what_wide_ones_add(dino, pictures: torch.Tensor) -> None:
+    import eyes
+
+    torch.manual_seed(0)
+    wide = eyes.tower(as_read(dino), DEPTH, GRID, pictures)
+    tokens = torch.randn(80, 17, WIDTH).half()
+
+    def slimmed(steps: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+        state = dict(wide)
+        near = [float(one.mean()) for one in eyes.slimmed(state, DEPTH, 96, tokens.clone(), steps)]
+        return near, state
+
+    (learnt, state), (pruned, _) = slimmed(60), slimmed(0)
+    assert state["encoder.layers.1.mlp.fc1.weight"].shape == (96, WIDTH)
+    assert wide["encoder.layers.1.mlp.fc1.weight"].shape == (4 * WIDTH, WIDTH)
+    assert all(a > b for a, b in zip(learnt, pruned, strict=True))
+    assert 1 - learnt[-1] < 0.7 * (1 - pruned[-1])
+    clip_tower(state, 96)
+
+
+def test_weights_are_read_from_onnx(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    import eyes
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    held = {
+        "backbone.embeddings.cls_token": rng.standard_normal((1, 1, 4)),
+        "backbone.encoder.layer.0.mlp.fc1.bias": rng.standard_normal(8),
+        "onnx::MatMul_7": rng.standard_normal((4, 8)),
+        "onnx::Concat_1": rng.standard_normal((1, 1, 4)),
+        "onnx::Reshape_2": rng.standard_normal((1, 9, 4)),
+        "decoder.final_conv.bias": rng.standard_normal(1),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "onnx::MatMul_7"], ["y"], "/backbone/encoder/layer.0/mlp/fc1/MatMul"),
+        helper.make_node("Reshape", ["onnx::Reshape_2", "s"], ["p"], "/backbone/embeddings/Reshape_1"),
+        helper.make_node("Concat", ["onnx::Concat_1", "p"], ["q"], "/backbone/embeddings/Concat_6", axis=1),
+    ]
+    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in held.items()]
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [value], [], tensors)), tmp_path / "w.onnx")
+    state = eyes.read(tmp_path / "w.onnx")
+    np.testing.assert_allclose(state["encoder.layer.0.mlp.fc1.weight"], held["onnx::MatMul_7"].T, rtol=1e-6)
+    assert state["embeddings.position.class"].shape == (1, 4)
+    assert state["embeddings.position.patches"].shape == (9, 4)
+    assert "decoder.final_conv.bias" not in state

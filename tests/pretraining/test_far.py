@@ -1,0 +1,84 @@
+"""Pictures that decide what ships: none that training takes, exact masks, the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+
+FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
+
+
+@pytest.fixture(autouse=True)
+def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    import cv2
+    from gather_sources import STK
+
+    rng = np.random.default_rng(0)
+
+    def write(name: str, side: int, channels: int) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = rng.integers(0, 256, (side, side, channels), dtype=np.uint8)
+        if channels == 4:
+            image[..., 3] = 0
+            image[20:-20, 20:-20, 3] = 255
+        assert cv2.imwrite(str(path), image)
+
+    for n in range(3):
+        write(f"tuxpaint-stamps-default/usr/share/tuxpaint/stamps/thing{n}.png", 260, 4)
+        write(f"supertuxkart-data/{STK}textures/floor{n}.png", 520, 3)
+    write(f"supertuxkart-data/{STK}textures/ceramic.jpg", 520, 3)  # what `gather.py` takes
+    write(f"supertuxkart-data/{STK}textures/floor_normal.png", 520, 3)
+    write("tuxpaint-stamps-default/small.png", 60, 4)
+    return tmp_path
+
+
+def test_takes_nothing_that_training_takes(packages: Path) -> None:
+    import far
+
+    cutouts, surfaces = far.paths(packages)
+    assert sorted(p.name for p in cutouts) == ["thing0.png", "thing1.png", "thing2.png"]
+    assert sorted(p.name for p in surfaces) == ["floor0.png", "floor1.png", "floor2.png"]
+
+
+def test_products_are_photographs_in_turns_with_a_defect(packages: Path) -> None:
+    import far
+
+    for samples, groups in far.products(packages, 2):
+        assert len(samples) == len(groups)
+        assert set(groups) == {0, 1}
+        assert {sample.label for sample in samples} == {0, 1}
+        for sample in samples:
+            assert sample.image.size == (far.SIDE, far.SIDE)
+            assert (sample.mask is not None) == (sample.label == 1)
+            assert sample.mask is None or 60 < sample.mask.sum() < 0.2 * far.SIDE**2
+    again = far.products(packages, 2)[0][0]
+    first = far.products(packages, 2)[0][0]
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+
+
+def test_only_the_masked_place_changes() -> None:
+    import far
+
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    other = np.zeros_like(image)
+    made = 0
+    for _ in range(40):
+        result = far.spoilt(rng, image, np.ones((200, 200), bool), [other])
+        if result is None:
+            continue
+        made += 1
+        spoilt, mask = result
+        change = np.abs(spoilt.astype(int) - image).mean(2)
+        assert change[mask].mean() > 5 * change[~mask].mean()
+    assert made > 20
