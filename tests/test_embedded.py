@@ -67,6 +67,9 @@ def test_is_what_transformers_reads(embedded: Backbone, tmp_path: Path) -> None:
     assert {parameter.requires_grad for parameter in ours.values()} == {False}
     # the CLIPModel is of the same parameters, not of copies
     assert all(parameter is ours[name] for name, parameter in embedded.model.named_parameters())
+    # and another one of its configuration is of one dtype, as the floor of benchmarks/dev_sets.py needs it
+    fresh = type(embedded.model)(embedded.model.config)
+    assert {parameter.dtype for parameter in fresh.parameters()} == {torch.float32}
 
 
 def test_a_damaged_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -73,10 +73,15 @@ class Towers(nn.Module):
         from blemish.clip.convert import restore_buffers
 
         with torch.device("meta"):
-            model = CLIPModel(CLIPConfig.from_dict(self.settings)).eval().requires_grad_(False)
+            model = CLIPModel(CLIPConfig.from_dict(_without_dtype(self.settings))).eval().requires_grad_(False)
         model.load_state_dict(self.state_dict(keep_vars=True), assign=True)
         restore_buffers(model)
         return model
+
+
+def _without_dtype(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's weights are half, these are float32, and so is a model made anew of this configuration."""
+    return {k: _without_dtype(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "dtype"}
 
 
 def _parts(**parts: Any) -> nn.Module:
