@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,8 @@ from evaluation_trees import evaluate, numbers
 import blemish
 from blemish import datasets
 from blemish.clip import Backbone
-from blemish.evaluation.record import Record
+from blemish.datasets import Sample
+from blemish.evaluation.record import Entry, Record
 from helpers import save_picture
 
 
@@ -47,3 +49,21 @@ def test_a_changed_picture_changes_its_set(data: Path, backbone: Backbone, tmp_p
     after = kept(data, tmp_path / "out")
     assert {Path(path).parts[-4] for path in before if before[path] != after[path]} == {"grid"}
     assert sum(before[path] != after[path] for path in before) == 8
+
+
+def test_a_picture_of_two_categories_is_remembered_with_both_scores(tmp_path: Path) -> None:
+    """As the good pictures of two sets that differ in their defects."""
+    one = Sample(tmp_path / "good.png", 0, "local")
+    other = replace(one, category="global")
+    entries = {
+        sample: Entry(score, score, None, (1, 2, "settings", told))
+        for sample, score, told in ((one, 0.1, "a"), (other, 0.9, "b"))
+    }
+    with Record(tmp_path / "out", tmp_path) as record:
+        for sample, entry in entries.items():
+            record.add("musc", sample, entry)
+    with Record(tmp_path / "out", tmp_path) as record:
+        assert {sample: record.entry("musc", sample) for sample in entries} == entries
+        record.forget("musc", one, "gone")
+        assert record.entry("musc", one) is None
+        assert record.entry("musc", other) == entries[other]

@@ -79,7 +79,7 @@ class Record:
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
-        self.scores: dict[tuple[str, str], Entry] = {}
+        self.scores: dict[tuple[str, str, str], Entry] = {}
         self.finished: dict[tuple[str, str], Finished] = {}
         self._held: dict[Path, NDArray[np.float32]] = {}
         self._room = HELD
@@ -115,7 +115,7 @@ class Record:
 
     def entry(self, method: str, sample: Sample) -> Entry | None:
         """What is known of a picture, from whatever settings."""
-        return self.scores.get((method, self.identity(sample)))
+        return self.scores.get((method, sample.category, self.identity(sample)))
 
     def add(self, method: str, sample: Sample, entry: Entry) -> None:
         """Append one score. Raises OutputError."""
@@ -131,14 +131,14 @@ class Record:
             "key": list(entry.key),
         }
         self._append(self._scores, SCORES, line)
-        self.scores[method, identity] = entry
+        self.scores[method, sample.category, identity] = entry
 
     def forget(self, method: str, sample: Sample, reason: str) -> None:
         """Append that a picture could not be scored; an earlier score was of another content. Raises OutputError."""
         identity = self.identity(sample)
         line = {"method": method, "category": sample.category, "path": identity, "error": reason}
         self._append(self._scores, SCORES, line)
-        self.scores.pop((method, identity), None)
+        self.scores.pop((method, sample.category, identity), None)
 
     # maps
 
@@ -210,17 +210,18 @@ class Record:
         # Lines spoilt by hand are passed over: what they said is done again.
         for line in _lines(self._scores):
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                self.scores.pop((line["method"], line["path"]), None)
+                # a picture may be in two categories, and a mutual method judges it by the others of each
+                key = line["method"], line["category"], line["path"]
+                self.scores.pop(key, None)
                 if line.get("error"):
                     continue
                 size, modified, settings, told = line["key"]
-                self.scores[line["method"], line["path"]] = Entry(
-                    line["score"], line["peak"], line["text_score"], (size, modified, settings, told)
-                )
+                told_by = (size, modified, settings, told)
+                self.scores[key] = Entry(line["score"], line["peak"], line["text_score"], told_by)
         for line in _lines(self._categories):
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                key = line.pop("method"), line.pop("category")
-                self.finished[key] = Finished(**line)
+                measured = line.pop("method"), line.pop("category")
+                self.finished[measured] = Finished(**line)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
