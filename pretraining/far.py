@@ -1,6 +1,6 @@
 """Far validation: how models rank pictures that neither their training's photographs nor its defects went into.
 
-    apt-get download PACKAGE && dpkg -x PACKAGE_*.deb FOLDER/PACKAGE      # each package of SOURCES
+    apt-get download PACKAGE && dpkg -x PACKAGE_*.deb FOLDER/PACKAGE      # each package of PICTURES
     python pretraining/far.py [BACKBONE ...] --from FOLDER [--methods clip musc]
 
 A product is one cutout on plain ground, or pieces of one picture of a surface, photographed ten times, in turns as it
