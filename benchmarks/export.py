@@ -2,7 +2,7 @@
 
     python benchmarks/export.py --files DIR [--large] [--batch 1 16] [--rounds 5] [--only NAME ...] [--out FILE]
 
-The detector is AnomalyCLIP on the embedded model at 384 pixels, or with --large on ViT-L/14 with random weights at 518.
+The detector is AnomalyCLIP on the embedded model at 336 pixels, or with --large on ViT-L/14 with random weights at 518.
 "published" is the reference of `speed.py`, PyTorch in float32.
 Files that DIR lacks are made first; --make-only stops there, so that they can be measured on a quieter machine.
 Contenders take turns; see `interleaved`.

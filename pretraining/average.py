@@ -1,10 +1,10 @@
 """Average the weights of runs that went on from one another, and keep the mixture that validates best.
 
-    python pretraining/average.py RUN RUN ... --out FOLDER [--steps 4] [--photos FOLDER ...]
+    python pretraining/average.py RUN RUN ... --out FOLDER [--steps 4 | --alike] [--photos FOLDER ...]
 
 RUN is a checkpoint of `train.py`, whose running average counts, or an exported model. Every mixture with weights in
 `--steps`-ths is tried, the runs themselves among them (model soups; Wortsman and others, 2022). The best is exported to
-FOLDER.
+FOLDER. With `--alike` only the one mixture is made to which all runs give as much.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> None:
     a.add_argument("--out", type=Path, required=True)
     a.add_argument("--shape", choices=SHAPES, default="ours", help="of the image towers")
     a.add_argument("--steps", type=int, default=4)
+    a.add_argument("--alike", action="store_true")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     runs = []
@@ -66,7 +67,7 @@ def main() -> None:
     model = make_model(SHAPES[o.shape]).eval()
     texts = Texts(tok, ())
     best, kept = -1.0, runs[0]
-    for weights in shares(len(runs), o.steps):
+    for weights in [(1 / len(runs),) * len(runs)] if o.alike else shares(len(runs), o.steps):
         mixture = mixed(runs, weights)
         model.load_state_dict(mixture)
         found = validate(model, texts, pictures, twins)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 #: A vision tower of at least this many parameters is large: half the time matters more than the last digits. The
-#: embedded one has 6.7 million.
+#: embedded one has 14.6 million.
 _LARGE = 5_000_000
 #: Tiles of a single picture that go through the model together.
 _TOGETHER = 8

@@ -345,3 +345,7 @@ def test_mixtures_of_runs_cover_the_simplex_and_keep_the_best(
     average.main()
     assert "0.75 0.25: mean 1.0000" in capsys.readouterr().out
     assert CLIPModel.from_pretrained(out).logit_scale.item() == 2
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--alike"])
+    average.main()
+    assert capsys.readouterr().out.startswith("0.50 0.50: mean 0.9000")
+    assert CLIPModel.from_pretrained(out).logit_scale.item() == 3

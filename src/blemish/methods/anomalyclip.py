@@ -72,7 +72,7 @@ class AnomalyCLIP(Method):
 
     info = CATALOGUE["anomalyclip"]
     Recipe: ClassVar[type[AnomalyClipRecipe]] = AnomalyClipRecipe
-    EMBEDDED: ClassVar[AnomalyClipRecipe] = AnomalyClipRecipe(size=384, dpam_blocks=4, depth=4)
+    EMBEDDED: ClassVar[AnomalyClipRecipe] = AnomalyClipRecipe(size=336, dpam_blocks=4, depth=4)
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
     EMBEDDED_TRAINING = Training(epochs=8, batch_size=8, lr=1e-4, betas=(0.5, 0.999))
     WORDS: ClassVar[tuple[str, str]] = ("object.", "damaged object.")

@@ -80,7 +80,7 @@ class AprilGAN(FewShotMethod):
     info = CATALOGUE["april-gan"]
     Recipe: ClassVar[type[AprilGanRecipe]] = AprilGanRecipe
     EMBEDDED: ClassVar[AprilGanRecipe] = AprilGanRecipe(
-        size=384,
+        size=336,
         activation="checkpoint",
         layers=(6, 8),
         few_shot_layers=(2, 4, 6, 8),

@@ -54,7 +54,7 @@ class Clip(Method):
 
     info = CATALOGUE["clip"]
     Recipe: ClassVar[type[ClipRecipe]] = ClipRecipe
-    EMBEDDED: ClassVar[ClipRecipe] = ClipRecipe(size=384)
+    EMBEDDED: ClassVar[ClipRecipe] = ClipRecipe(size=336)
     PROMPTS: ClassVar[PromptSet] = TWO_PROMPTS
 
     recipe: ClipRecipe

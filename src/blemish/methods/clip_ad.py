@@ -38,7 +38,7 @@ class ClipAD(RepresentativeTexts, Clip):
 
     info = CATALOGUE["clip-ad"]
     Recipe: ClassVar[type[ClipAdRecipe]] = ClipAdRecipe
-    EMBEDDED: ClassVar[ClipAdRecipe] = ClipAdRecipe(size=384, sigma=4.0)
+    EMBEDDED: ClassVar[ClipAdRecipe] = ClipAdRecipe(size=336, sigma=4.0)
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
     recipe: ClipAdRecipe

@@ -62,7 +62,7 @@ class ClipAdSDP(RepresentativeTexts):
     info = CATALOGUE["clip-ad-sdp"]
     Recipe: ClassVar[type[ClipAdSdpRecipe]] = ClipAdSdpRecipe
     #: The embedded backbone learnt to read the value path of its last quarter alone.
-    EMBEDDED: ClassVar[ClipAdSdpRecipe] = ClipAdSdpRecipe(size=384, layers=(8,), sigma=4.0)
+    EMBEDDED: ClassVar[ClipAdSdpRecipe] = ClipAdSdpRecipe(size=336, layers=(8,), sigma=4.0)
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
     recipe: ClipAdSdpRecipe

@@ -50,7 +50,7 @@ class ClipAdSDPPlus(ClipAdSDP):
     info = CATALOGUE["clip-ad-sdp-plus"]
     Recipe: ClassVar[type[ClipAdSdpPlusRecipe]] = ClipAdSdpPlusRecipe
     EMBEDDED: ClassVar[ClipAdSdpPlusRecipe] = ClipAdSdpPlusRecipe(
-        size=384, layers=(8,), temperature=0.07, sigma=4.0, start="projection"
+        size=336, layers=(8,), temperature=0.07, sigma=4.0, start="projection"
     )
     TRAINING = Training(epochs=5, batch_size=8, lr=1e-4, betas=(0.9, 0.999))
 

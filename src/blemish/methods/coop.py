@@ -97,7 +97,7 @@ class CoOp(Method):
 
     info = CATALOGUE["coop"]
     Recipe: ClassVar[type[CoOpRecipe]] = CoOpRecipe
-    EMBEDDED: ClassVar[CoOpRecipe] = CoOpRecipe(size=384, ctx_init="a photo of a", per_state=True, sigma=4.0)
+    EMBEDDED: ClassVar[CoOpRecipe] = CoOpRecipe(size=336, ctx_init="a photo of a", per_state=True, sigma=4.0)
     TRAINING = Training(epochs=50, batch_size=32, lr=2e-3, masks=False)
     EMBEDDED_TRAINING = Training(epochs=12, batch_size=32, lr=0.5, masks=False)
     WARM_UP: ClassVar[float] = 1e-5

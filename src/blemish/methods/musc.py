@@ -73,7 +73,7 @@ class MuSc(Clip, FewShotMethod):
     info = CATALOGUE["musc"]
     Recipe: ClassVar[type[MuScRecipe]] = MuScRecipe
     # chosen on synthetic products (pretraining/train_methods.py, judged stream) and far ones (pretraining/far.py)
-    EMBEDDED: ClassVar[MuScRecipe] = MuScRecipe(size=384, mutual_layers=(6,), degrees=(1,), words=0.25, sigma=4.0)
+    EMBEDDED: ClassVar[MuScRecipe] = MuScRecipe(size=336, mutual_layers=(7, 8), degrees=(1,), words=0.25, sigma=4.0)
 
     recipe: MuScRecipe
 

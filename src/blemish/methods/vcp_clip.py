@@ -83,7 +83,7 @@ class VCPCLIP(Method):
     info = CATALOGUE["vcp-clip"]
     Recipe: ClassVar[type[VcpClipRecipe]] = VcpClipRecipe
     EMBEDDED: ClassVar[VcpClipRecipe] = VcpClipRecipe(
-        size=384,
+        size=336,
         activation="checkpoint",
         layers=(8,),
         prompt_len=1,

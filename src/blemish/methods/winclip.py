@@ -79,7 +79,7 @@ class WinCLIP(FewShotMethod):
 
     info = CATALOGUE["winclip"]
     Recipe: ClassVar[type[WinClipRecipe]] = WinClipRecipe
-    EMBEDDED: ClassVar[WinClipRecipe] = WinClipRecipe(size=320)
+    EMBEDDED: ClassVar[WinClipRecipe] = WinClipRecipe(size=280)
     PROMPTS: ClassVar[PromptSet] = COMPOSITIONAL
 
     recipe: WinClipRecipe
