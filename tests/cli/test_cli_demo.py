@@ -59,15 +59,11 @@ def test_only_cells_that_the_experts_were_sure_of() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not EMBEDDED.is_file(), reason="the embedded model is not in this checkout")
 def test_the_floor_that_the_embedded_model_has_to_hold(tmp_path: Path) -> None:
-    """Monocrystalline cells are told apart better than by chance.
-
-    The sixth run's weights had an AUROC of 0.76 over all of them, and 0.70 was the floor; those since, which
-    synthetic validation prefers, have 0.64 and 0.66 and do not hold it.
-    """
+    """Monocrystalline cells are told apart well: 0.70 was the floor, and the ninth run's weights have 0.77."""
     from blemish.demo import measure, picture_sets
     from blemish.detector import load
 
     mono = picture_sets()[0]
     result = measure(load("anomalyclip", device="cpu"), mono, tmp_path)
-    assert result.low > 0.5
-    assert result.auroc >= 0.6
+    assert result.low > 0.6
+    assert result.auroc >= 0.7
