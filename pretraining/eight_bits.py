@@ -13,6 +13,7 @@ stream itself, which the other matrices are added to, is multiplied by `STREAM`,
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
@@ -22,26 +23,23 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 READ, STREAM = 16.0, 64.0
+#: By what of the tower is multiplied: what writes the stream, the norms that a block reads it through, and what reads.
+FACTORS = {
+    r"embeddings|pre_layrnorm|out_proj|fc2": STREAM,
+    r"layer_norm[12]": 1 / READ,
+    r"([qkv]_proj|fc1)\.weight": READ,
+}
 EIGHT = torch.float8_e4m3fn
 
 
+@torch.no_grad()
 def raised(model: CLIPModel) -> None:
     """Makes the weights larger, in place; the tower computes the same, its tokens are `STREAM` times as long."""
     vision = model.vision_model
-
-    @torch.no_grad()
-    def scale(factor: float, *modules: nn.Module) -> None:
-        for module in modules:
-            for parameter in module.parameters():
+    for name, parameter in vision.named_parameters():
+        for pattern, factor in FACTORS.items():
+            if re.search(pattern, name):
                 parameter.mul_(factor)
-
-    scale(STREAM, vision.embeddings, vision.pre_layrnorm)
-    for block in vision.encoder.layers:
-        attention = block.self_attn
-        scale(1 / READ, block.layer_norm1, block.layer_norm2)
-        for reader in (attention.q_proj, attention.k_proj, attention.v_proj, block.mlp.fc1):
-            scale(READ, nn.ParameterList([reader.weight]))
-        scale(STREAM, attention.out_proj, block.mlp.fc2)
     epsilon = model.config.vision_config.layer_norm_eps * STREAM**2
     model.config.vision_config.layer_norm_eps = epsilon
     for norm in (m for m in vision.modules() if isinstance(m, nn.LayerNorm)):

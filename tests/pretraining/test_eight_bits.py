@@ -11,13 +11,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-
 
 @pytest.fixture
 def model():

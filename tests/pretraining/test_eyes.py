@@ -9,13 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
 DEPTH, WIDTH, GRID = 3, 64, 4
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
 
 
 @pytest.fixture

@@ -9,13 +9,6 @@ import pytest
 
 pytest.importorskip("cv2")
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:

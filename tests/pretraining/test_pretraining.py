@@ -8,13 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
-
-
-@pytest.fixture(autouse=True)
-def _on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-
 
 def test_training_forward_is_the_librarys() -> None:
     """Every read-out that training shapes is what `Backbone` hands out."""
