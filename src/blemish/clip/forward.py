@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from blemish.clip import parallel
 from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, run
 from blemish.clip.position import resize_positions
 from blemish.clip.request import PositionMode, Tap
@@ -72,17 +73,21 @@ def run_image_blocks(
     Returns:
         taps, each (B, 1 + N, D), and the class token (B, D) or None.
     """
-    # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
-    count = (
-        round(x.shape[0] * x.shape[1] / PICTURE_TOKENS) if x.device.type == "cpu" and isinstance(x.shape[0], int) else 1
-    )
-    if min(count, x.shape[0]) <= 1:
+    if x.device.type != "cpu" or not isinstance(x.shape[0], int):
+        # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
         return _run_together(blocks, x, taps, class_token)
-    parts = [_run_together(blocks, part, taps, class_token) for part in x.tensor_split(min(count, x.shape[0]))]
+    together = parallel.sides(x.shape[0], x.device)
+    count = together * max(1, round(x.shape[0] * x.shape[1] / PICTURE_TOKENS / together))
+
+    def run(part: Tensor) -> tuple[dict[Tap, Tensor], Tensor | None]:
+        return _run_together(blocks, part, taps, class_token)
+
+    parts = parallel.side_by_side(run, x.tensor_split(min(count, x.shape[0])), together)
+    if len(parts) == 1:
+        return parts[0]
     tokens = [token for _, token in parts if token is not None]
-    return {tap: torch.cat([out[tap] for out, _ in parts]) for tap in parts[0][0]}, torch.cat(
-        tokens
-    ) if tokens else None
+    joined = {tap: torch.cat([out[tap] for out, _ in parts]) for tap in parts[0][0]}
+    return joined, torch.cat(tokens) if tokens else None
 
 
 def _run_together(
@@ -169,14 +174,16 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
     flat = x.flatten(0, 1)
     # Of the last block only the class token's row is wanted.
     rows = [None] * (len(blocks) - 1) + [1]
-    done = []
-    for part in parts:
+
+    def run_part(part: Tensor) -> Tensor:
         query, key, value = (each[part] for each in shared)
         window = flat[part][:, : rows[0]] + blocks[0].attend(query[:, : rows[0]], key, value)
         window = window + blocks[0].mlp(window)
         for block, wanted in zip(blocks[1:], rows[1:], strict=True):
             window = run(block, window, rows=wanted)
-        done.append(window[:, 0])
+        return window[:, 0]
+
+    done = parallel.side_by_side(run_part, parts, parallel.sides(len(parts), x.device))
     return torch.cat(done).reshape(batch, count, -1)
 
 

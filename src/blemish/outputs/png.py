@@ -1,8 +1,8 @@
-"""PNG files in less than half the time that a general encoder takes, a few percent larger.
+"""PNG files in a fraction of the time that a general encoder takes, a few percent larger.
 
 Such an encoder tries five filters on every row and looks far back for repetitions. Photographs have none, so here every
-row is filtered in one way (the difference to the pixel on the left) and only runs of equal bytes are looked for. Flat
-areas and masks stay small, since there the differences are such runs.
+row is filtered in one way (the difference to the pixel on the left) and packed by Intel's ISA-L at its quickest but one
+level. Flat areas and masks stay small, since there the differences are runs of zeros.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 from typing import IO
 
 import numpy as np
+from isal import isal_zlib
 from PIL import Image
 
 #: Modes that can be written so, and PNG's number of each.
@@ -39,7 +40,7 @@ def write(image: Image.Image, stream: IO[bytes]) -> None:
     rows = pixels.reshape(height, -1)
     step = rows.shape[1] // width
     _chunk(stream, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _KINDS[image.mode], 0, 0, 0))
-    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    packer = isal_zlib.compressobj(1)
     at_once = max(1, _AT_ONCE // rows.shape[1])
     for top in range(0, height, at_once):
         part = rows[top : top + at_once]
