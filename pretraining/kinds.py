@@ -75,7 +75,8 @@ def look(model: CLIPModel, products: int, photos: list[np.ndarray], batch: int =
         made = [m for m in pool.imap(_damaged, range(products), chunksize=8) if m[2][2] in numbers]
     for start in range(0, len(made), batch):
         seen = stack(made[start : start + batch])
-        patches = image_views(model, normalise(seen.images, model)).patches["last"]
+        with torch.autocast("cpu", torch.bfloat16):
+            patches = image_views(model, normalise(seen.images, model)).patches["last"].float()
         weight = patch_target(seen.coverage(patches_across(model)))
         tokens.append(pooled(patches, weight))
         kinds += [numbers[kind] for _, _, kind, _ in seen.words]

@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
-
 
 @pytest.fixture
 def ablate(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("cv2")
-    monkeypatch.syspath_prepend(str(FOLDER))
     import ablate
     from model import Shape
     from objective import validation_set

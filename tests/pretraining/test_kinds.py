@@ -15,9 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def kinds(monkeypatch: pytest.MonkeyPatch) -> Any:
+def kinds() -> Any:
     pytest.importorskip("cv2")
-    monkeypatch.syspath_prepend(str(ROOT / "pretraining"))
     import kinds
 
     return kinds

@@ -11,14 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
 DAMAGE, CALM = ("marred", "ruined", "wrecked", "mangled", "spoilt", "maimed"), ("table", "river", "music", "seven")
 
 
 @pytest.fixture
-def reading(monkeypatch: pytest.MonkeyPatch) -> Any:
+def reading() -> Any:
     pytest.importorskip("cv2")
-    monkeypatch.syspath_prepend(str(FOLDER))
     import reading
 
     return reading

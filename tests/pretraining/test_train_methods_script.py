@@ -17,13 +17,10 @@ from blemish.methods import load_class, weights
 from blemish.methods.base import Method
 from blemish.training import Features, Sample
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretraining"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+def script() -> Any:
     pytest.importorskip("cv2")
-    monkeypatch.syspath_prepend(str(FOLDER))
     import train_methods
 
     return train_methods
