@@ -99,7 +99,8 @@ def load(
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
         precision: Of the vision tower. "auto" is bfloat16, on hardware with matrix units for it, for all but toy
-            backbones, and for the windows of `winclip` on any; else float32. Text features, scores: float32 always.
+            backbones, and for the windows of `winclip` on any; else float32. Text features and scores are float32
+            always, but for `musc`'s comparisons, which follow the tower.
         max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
             that can be read so, else the picture.
         references: Normal pictures of the object, for few-shot methods, or unlabelled ones for a mutual method

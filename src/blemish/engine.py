@@ -84,7 +84,7 @@ class TorchEngine:
         method: Ready to score; moved to `device` together with its backbone.
         weights: Name of what the method learnt, for the provenance; None for a method without.
         device: Where it runs.
-        precision: Of the vision tower's matrix products. Text features and scores are float32 always.
+        precision: Of the vision tower's matrix products, and of `musc`'s. Else text features and scores are float32.
         windows: The same for windows (WinCLIP's), where it is another.
 
     Attributes:

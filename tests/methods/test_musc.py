@@ -103,6 +103,18 @@ def test_a_copy_tells_nothing(musc: MuSc, pictures: list[Image.Image]) -> None:
     torch.testing.assert_close(musc.mutual_map(features, twice)[0], expected, rtol=0, atol=1e-5)
 
 
+def test_half_precision_compares_as_well(musc: MuSc, pictures: list[Image.Image]) -> None:
+    """What was made of bfloat16 products is compared in bfloat16; copies are still found."""
+    exact = features_of(musc, [*pictures, pictures[0]])
+    half = replace(exact, precision=torch.bfloat16)
+    memory = musc.remember(exact)
+    found, expected = musc.mutual_map(half, memory), musc.mutual_map(exact, memory)
+    assert float(expected.min()) > 0.02
+    torch.testing.assert_close(found, expected, rtol=0.004, atol=0)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+
+
 def test_a_small_defect_is_no_copy(backbone: Backbone) -> None:
     """Where a defect is all that differs, flawless pictures are copies of each other, but not of the defective one."""
     musc = MuSc(backbone, MuScRecipe(size=518, mutual_layers=(1,), degrees=(1,)))

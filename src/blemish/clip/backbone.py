@@ -177,7 +177,7 @@ class Backbone(nn.Module):
         if windows is not None and request.windows:
             chosen = self._blocks(computation.activation, windows)
         found = {side: forward.run_windows(chosen, x, grid, side) for side in request.windows}
-        return ImageFeatures(taps=taps, class_token=class_token, windows=found, grid=grid)
+        return ImageFeatures(taps=taps, class_token=class_token, windows=found, grid=grid, precision=precision)
 
     def _blocks(self, activation: Activation, precision: torch.dtype) -> Sequence[blocks.Block]:
         """The vision blocks with this activation in this precision."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 from blemish.errors import UsageError
@@ -108,9 +109,11 @@ class ImageFeatures:
         class_token: (B, D) after the last block, raw; None if not asked for.
         windows: side -> (B, n_windows, D) raw class tokens, windows row-major by their top left patch.
         grid: (rows, columns) of patches.
+        precision: of the products that made the taps, which are float32 themselves.
     """
 
     taps: Mapping[Tap, Tensor]
     class_token: Tensor | None
     windows: Mapping[int, Tensor]
     grid: tuple[int, int]
+    precision: torch.dtype = torch.float32

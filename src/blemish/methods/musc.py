@@ -21,6 +21,7 @@ be none. Written from the paper; it has not been compared with numbers of the au
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
+from blemish.clip.parallel import side_by_side, sides
 from blemish.errors import UsageError
 from blemish.methods import recipes
 from blemish.methods.base import FewShotMethod, Memory, Prediction
@@ -109,27 +111,34 @@ class MuSc(Clip, FewShotMethod):
         degrees, scores = len(self.recipe.degrees), []
         for layer in self.mutual_layers:
             others = memory.taps[Tap(layer)].reshape(memory.pictures, features.grid[0] * features.grid[1], degrees, -1)
-            own = self.patches(features, layer)
+            own, rounded = self.patches(features, layer), others.to(features.precision)
             # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
             parts = torch.split(own, 1) if isinstance(own.shape[0], int) else (own,)
-            scores.append(torch.cat([self._compared(part, others) for part in parts]))
+            compare = partial(self._compared, others=others, rounded=rounded)
+            scores.append(torch.cat(side_by_side(compare, parts, sides(len(parts), own.device))))
         return as_grid(torch.stack(scores).mean(0), features.grid)
 
-    def _compared(self, own: Tensor, others: Tensor) -> Tensor:
-        """Patches (B, N, degrees, D) against those of K pictures (K, N, degrees, D): (B, N), the degrees' mean."""
+    def _compared(self, own: Tensor, others: Tensor, rounded: Tensor) -> Tensor:
+        """Patches (B, N, degrees, D) against those of K pictures (K, N, degrees, D): (B, N), the degrees' mean.
+
+        `rounded` are these in the precision of the products. Of a cosine 1 is taken off before it is rounded: then a
+        distance is off by a thousandth of itself, and not by what a number near 1 is rounded by.
+        """
         known = len(others)
         here, there = (tokens.flatten(1, 2).transpose(0, 1) for tokens in (own, others))  # (N * degrees, B or K, D)
         same = (here @ there.mT).amin(0) > 1 - SAME  # (B, K)
         counts = [max(1, int(self.recipe.nearest * n)) for n in range(known + 1)]
         count = torch.tensor(counts, device=own.device)[(~same).sum(1)]  # (B,) of the pictures that are others
         among = torch.arange(known, device=own.device) < count[:, None, None]  # (B, 1, K)
-        scores = []
-        for mine, theirs in zip(own.unbind(2), others.unbind(2), strict=True):
+        minus, scores = rounded.new_full((rounded.shape[1],), -1.0), []
+        for mine, theirs in zip(own.to(rounded.dtype).unbind(2), rounded.unbind(2), strict=True):
             nearest = [
-                (mine @ part.flatten(0, 1).mT).reshape(*mine.shape[:2], len(part), -1).amax(3)
+                functional.linear(mine, part.flatten(0, 1), minus.repeat(len(part)))
+                .reshape(*mine.shape[:2], len(part), -1)
+                .amax(3)
                 for part in torch.split(theirs, TOGETHER)
             ]
-            distances = (2 - 2 * torch.cat(nearest, dim=2)).clamp_min(0).sqrt()  # of unit vectors; (B, N, K)
+            distances = torch.cat(nearest, dim=2).float().mul(-2).clamp_min(0).sqrt()  # of unit vectors; (B, N, K)
             ranked = distances.masked_fill(same[:, None], torch.inf).sort(dim=2).values
             scores.append(torch.where(among & ranked.isfinite(), ranked, 0).sum(2) / count[:, None])
         return torch.stack(scores).mean(0)
