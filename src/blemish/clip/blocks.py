@@ -43,8 +43,13 @@ class Block(Protocol):
 
 def run(block: Block, x: Tensor, *, seen: Tensor | None = None, rows: int | None = None) -> Tensor:
     """One plain transformer block. With `rows`, only the first rows of the result are computed."""
-    x = x[:, :rows] + block.attend(*block.inputs(x, rows), seen)
-    return x + block.mlp(x)
+    x = plus(x[:, :rows], block.attend(*block.inputs(x, rows), seen))
+    return plus(x, block.mlp(x))
+
+
+def plus(stream: Tensor, added: Tensor) -> Tensor:
+    """Their sum, in the memory of what a block has just made: fresh memory takes longer than the sum itself."""
+    return added.to(stream.dtype).add_(stream)
 
 
 def quick_gelu(x: Tensor) -> Tensor:

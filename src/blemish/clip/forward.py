@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blemish.clip import parallel
-from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, run
+from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, plus, run
 from blemish.clip.position import resize_positions
 from blemish.clip.request import PositionMode, Tap
 from blemish.errors import UsageError
@@ -121,12 +121,12 @@ def _run_together(
                 if tap in taps:
                     out[tap] = sums[group]
         if plain:
-            halfway = x[:, :rows] + block.attend(query, key, value)
+            halfway = plus(x[:, :rows], block.attend(query, key, value))
             if middle:
                 out[middle] = halfway
             if whole or class_token:
                 rest = halfway if whole else halfway[:, :1]
-                x = rest + block.mlp(rest)
+                x = plus(rest, block.mlp(rest))
         if residual in taps:
             out[residual] = x
         if number == last and ending in taps:
@@ -177,8 +177,8 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
 
     def run_part(part: Tensor) -> Tensor:
         query, key, value = (each[part] for each in shared)
-        window = flat[part][:, : rows[0]] + blocks[0].attend(query[:, : rows[0]], key, value)
-        window = window + blocks[0].mlp(window)
+        window = plus(flat[part][:, : rows[0]], blocks[0].attend(query[:, : rows[0]], key, value))
+        window = plus(window, blocks[0].mlp(window))
         for block, wanted in zip(blocks[1:], rows[1:], strict=True):
             window = run(block, window, rows=wanted)
         return window[:, 0]
