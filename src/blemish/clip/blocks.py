@@ -43,8 +43,8 @@ class Block(Protocol):
 
 def run(block: Block, x: Tensor, *, seen: Tensor | None = None, rows: int | None = None) -> Tensor:
     """One plain transformer block. With `rows`, only the first rows of the result are computed."""
-    x = plus(x[:, :rows], block.attend(*block.inputs(x, rows), seen))
-    return plus(x, block.mlp(x))
+    x = x[:, :rows] + block.attend(*block.inputs(x, rows), seen)
+    return x + block.mlp(x)
 
 
 def plus(stream: Tensor, added: Tensor) -> Tensor:
