@@ -47,11 +47,6 @@ def run(block: Block, x: Tensor, *, seen: Tensor | None = None, rows: int | None
     return x + block.mlp(x)
 
 
-def plus(stream: Tensor, added: Tensor) -> Tensor:
-    """Their sum, in the memory of what a block has just made: fresh memory takes longer than the sum itself."""
-    return added.to(stream.dtype).add_(stream)
-
-
 def quick_gelu(x: Tensor) -> Tensor:
     """OpenAI's approximation of GELU, x * sigmoid(1.702 x)."""
     return x * torch.sigmoid(_QUICK * x)

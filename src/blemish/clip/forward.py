@@ -6,6 +6,7 @@ Nothing is hooked, replaced or remembered: the modules are called, that is all.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blemish.clip import parallel
-from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, plus, run
+from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, run
 from blemish.clip.position import resize_positions
 from blemish.clip.request import PositionMode, Tap
 from blemish.errors import UsageError
@@ -78,11 +79,8 @@ def run_image_blocks(
         return _run_together(blocks, x, taps, class_token)
     together = parallel.sides(x.shape[0], x.device)
     count = together * max(1, round(x.shape[0] * x.shape[1] / PICTURE_TOKENS / together))
-
-    def run(part: Tensor) -> tuple[dict[Tap, Tensor], Tensor | None]:
-        return _run_together(blocks, part, taps, class_token)
-
-    parts = parallel.side_by_side(run, x.tensor_split(min(count, x.shape[0])), together)
+    run_part = partial(_run_together, blocks, taps=taps, class_token=class_token)
+    parts = parallel.side_by_side(run_part, x.tensor_split(min(count, x.shape[0])), together)
     if len(parts) == 1:
         return parts[0]
     tokens = [token for _, token in parts if token is not None]
@@ -121,12 +119,12 @@ def _run_together(
                 if tap in taps:
                     out[tap] = sums[group]
         if plain:
-            halfway = plus(x[:, :rows], block.attend(query, key, value))
+            halfway = x[:, :rows] + block.attend(query, key, value)
             if middle:
                 out[middle] = halfway
             if whole or class_token:
                 rest = halfway if whole else halfway[:, :1]
-                x = plus(rest, block.mlp(rest))
+                x = rest + block.mlp(rest)
         if residual in taps:
             out[residual] = x
         if number == last and ending in taps:
@@ -177,8 +175,8 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
 
     def run_part(part: Tensor) -> Tensor:
         query, key, value = (each[part] for each in shared)
-        window = plus(flat[part][:, : rows[0]], blocks[0].attend(query[:, : rows[0]], key, value))
-        window = plus(window, blocks[0].mlp(window))
+        window = flat[part][:, : rows[0]] + blocks[0].attend(query[:, : rows[0]], key, value)
+        window = window + blocks[0].mlp(window)
         for block, wanted in zip(blocks[1:], rows[1:], strict=True):
             window = run(block, window, rows=wanted)
         return window[:, 0]

@@ -27,33 +27,33 @@ def sides(parts: int, device: torch.device) -> int:
     if device.type != "cpu" or not torch.is_inference_mode_enabled() or torch.is_autocast_enabled("cpu"):
         return 1
     threads = torch.get_num_threads()
-    return max(n for n in range(1, threads + 1) if threads % n == 0 and (n <= parts or n == 1))
+    return max(n for n in range(1, max(1, min(parts, threads)) + 1) if threads % n == 0)
 
 
-def side_by_side(function: Callable[[S], T], parts: Iterable[S], sides: int) -> list[T]:
+def side_by_side(function: Callable[[S], T], parts: Iterable[S], at_once: int) -> list[T]:
     """`[function(part) for part in parts]`, so many at once, each with its share of the caller's threads."""
-    if sides == 1:
+    if at_once == 1:
         return [function(part) for part in parts]
 
     def alone(part: S) -> T:
         with torch.inference_mode():  # what is a thread's own does not come along
             return function(part)
 
-    return list(_pool(os.getpid(), sides, torch.get_num_threads()).map(alone, parts))
+    return list(_pool(os.getpid(), at_once, torch.get_num_threads()).map(alone, parts))
 
 
 @lru_cache(maxsize=8)
-def _pool(process: int, sides: int, threads: int) -> ThreadPoolExecutor:
-    """Threads with `threads // sides` of PyTorch's each; of this process, since a fork has none of its parent's."""
-    met = threading.Barrier(sides + 1)
+def _pool(process: int, at_once: int, threads: int) -> ThreadPoolExecutor:
+    """Threads with `threads // at_once` of PyTorch's each; of this process, since a fork has none of its parent's."""
+    met = threading.Barrier(at_once + 1)
 
     def begin() -> None:
-        torch.set_num_threads(threads // sides)
+        torch.set_num_threads(threads // at_once)
         torch.get_num_threads()  # until a thread has asked, it takes what any thread sets
         met.wait()
 
-    pool = ThreadPoolExecutor(sides, thread_name_prefix="blemish-tower", initializer=begin)
-    for _ in range(sides):
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="blemish-tower", initializer=begin)
+    for _ in range(at_once):
         pool.submit(int)
     met.wait()
     # The number is each thread's own, but threads to come begin with the one that was set last.
