@@ -12,14 +12,18 @@ untrained, asked as `clip` asks; `patch outliers` is `patch_outliers.py`.
 
 Scores, tables, JSON and a report lie in --out; the same command goes on from there after an interruption. `--write`
 puts the tables between the markers in README.md and the model card, and the numbers into benchmarks/dev_sets.json.
+`--renew` measures --methods alone, without floors, and takes all other rows from those numbers: for a method that has
+changed while the model has not.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -92,18 +96,21 @@ def rank_outliers(record: Record, dataset: Dataset, options: Options, facts: Map
 
 
 def evaluated(
-    dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int, few: int
+    dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int, few: int, floors: bool = True
 ) -> Evaluation:
-    """Everything in one result: the methods that are there, sharing passes, and both floors."""
+    """Everything in one result: the methods that are there, sharing passes, and both floors if they are wanted."""
     detectors, left_out = detectors_of(methods, backbone)
     for name, reason in left_out.items():
         note(f"{name} is left out: {reason}.")
-    device, clip = next(iter(detectors.values())).device, load_class("clip")
-    floor = Detector(TorchEngine(create("clip", random_backbone(backbone), recipe=clip.EMBEDDED), device=device))
+    floor = {}
+    if floors:
+        device, clip = next(iter(detectors.values())).device, load_class("clip")
+        engine = TorchEngine(create("clip", random_backbone(backbone), recipe=clip.EMBEDDED), device=device)
+        floor[RANDOM] = Detector(engine)
     dear = {name: one for name, one in detectors.items() if few and one.method.request.windows}
     rest = {name: one for name, one in detectors.items() if name not in dear}
     fewer = draw(dataset, few, seed) if few else dataset
-    groups = [(rest, dataset), (dear, fewer), ({RANDOM: floor}, fewer)]
+    groups = [(rest, dataset), (dear, fewer), (floor, fewer)]
     options = Options(seed=seed)
     facts: dict[str, Any] = {
         "dataset_title": "Real pictures",
@@ -125,7 +132,8 @@ def evaluated(
                 run = Run(pictures, members, record, options, facts)
                 with progress(run.todo, ", ".join(members)) as advance:
                     parts.append(run.execute(advance))
-        parts.append(rank_outliers(record, dataset, options, facts))
+        if floors:
+            parts.append(rank_outliers(record, dataset, options, facts))
         told = {name: made for part in parts for name, made in part.facts.get("methods", {}).items()}
         result = Evaluation(
             # The paper's rule over a whole set is another question than the rest of the table answers.
@@ -138,6 +146,25 @@ def evaluated(
         tables.write(result, out)
         write_report(result, record, dataset)
     return result
+
+
+def renewed(result: Evaluation, numbers: Mapping[str, Any]) -> Evaluation:
+    """The result's rows in the place of the old ones among `numbers`, a table's that was written before.
+
+    Raises:
+        UsageError: These are of another model, seed or number of pictures.
+    """
+    model = result.facts["backbone_fingerprint"]
+    models = {made["backbone_fingerprint"] for name, made in numbers["methods"].items() if name != RANDOM}
+    old = [Row(**{k: math.nan if v is None else v for k, v in row.items()}) for row in numbers["rows"]]
+    new = {(row.method, row.category): row for row in result.rows}
+    rows = [new.pop((row.method, row.category), row) for row in old]
+    sizes = {row.category: row.pictures for row in old if row.method == OUTLIERS}
+    same = all(row.pictures <= sizes.get(row.category, 0) for row in result.rows)
+    if models != {model} or numbers["seed"] != result.facts["seed"] or not same:
+        raise UsageError("the numbers that are there are of another model, seed or other pictures: measure all anew")
+    told = {**numbers["methods"], **result.facts["methods"]}
+    return replace(result, rows=(*rows, *new.values()), facts={**result.facts, "methods": told})
 
 
 def to_markdown(result: Evaluation) -> str:
@@ -214,6 +241,9 @@ def main() -> None:
         "--few", type=int, default=FEW, help=f"pictures of each set for winclip and {RANDOM}; 0 = all (default {FEW})"
     )
     a.add_argument("--seed", type=int, default=0, help="of the bootstrap, and of what is drawn")
+    a.add_argument(
+        "--renew", action="store_true", help="measure --methods alone, keep the other rows of the last table"
+    )
     a.add_argument("--write", action="store_true", help="put the tables into the README and the model card")
     o = a.parse_args()
     try:
@@ -221,7 +251,10 @@ def main() -> None:
             raise UsageError("numbers of a few pictures are not to be published: leave out --limit or --write")
         dataset = draw(gathered(o.folders), o.limit, o.seed)
         note(f"{count(len(dataset), 'picture')} in {count(len(dataset.categories), 'set')}")
-        result = evaluated(dataset, load_backbone(o.backbone), o.methods.split(","), o.out, o.seed, o.few)
+        backbone, methods = load_backbone(o.backbone), o.methods.split(",")
+        result = evaluated(dataset, backbone, methods, o.out, o.seed, o.few, floors=not o.renew)
+        if o.renew:
+            result = renewed(result, json.loads(NUMBERS.read_text(encoding="utf-8")))
         block = to_markdown(result)
         print(block)
         for failure in result.failed:

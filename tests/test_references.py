@@ -114,3 +114,26 @@ def test_a_broken_reference_fails_all(backbone: Backbone, good: Path) -> None:
     with pytest.raises(PictureError, match=r"a reference picture cannot be used: .*1\.png") as raised:
         load("winclip", backbone=backbone, references=str(good))
     assert raised.value.path == str(good / "1.png")
+
+
+def test_of_a_set_in_any_pose_fewer_are_looked_at_in_more_ways(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [save_picture(tmp_path / f"{number}.png", number) for number in range(6)]
+    for name, value in (("BATCH", 2), ("ASKED", 2), ("TURNED_PEERS", 3)):
+        monkeypatch.setattr(room, name, value)
+    method = create("musc", backbone, {"turns": 4})
+    engine = TorchEngine(method)
+    asked = []
+    answers = iter([False, True, True])
+    monkeypatch.setattr(method, "are_turned", lambda views: asked.append(len(views)) or next(answers))
+    kept = []
+    for meet in (room.meet, room.meet, room.show):
+        meet(engine, paths)
+        memory = engine.memory
+        assert memory is not None
+        assert memory.pictures == engine.provenance.references
+        kept.append((memory.pictures, len(next(iter(memory.taps.values()))) // memory.pictures))
+    assert asked == [4, 4, 4]
+    alone = kept[0][1]
+    assert kept == [(6, alone), (3, 4 * alone), (6, 4 * alone)]  # what is named is all remembered

@@ -98,7 +98,7 @@ def load(
         threshold: A picture with score >= threshold is anomalous. None gives no verdict.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        precision: Of the vision tower. "auto" is bfloat16, on hardware with matrix units for it, for all but toy
+        precision: Of the vision tower. "auto" is bfloat16, on hardware with units for it, for all but toy
             backbones, and for the windows of `winclip` on any; else float32. Text features and scores are float32
             always, but for `musc`'s comparisons, which follow the tower.
         max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
@@ -368,8 +368,8 @@ def _precisions(asked: Precision, backbone: Backbone, device: torch.device) -> t
 
 
 def _has_bfloat16_units(device: torch.device) -> bool:
-    """Matrix units for bfloat16: tensor cores from Ampere on, AMX. Without them it is slower, not faster."""
+    """For its products: tensor cores from Ampere on, AMX, AVX512_BF16. Without them it is slower, not faster."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device.type == "cpu" and supported is not None and bool(supported())
+    asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
+    return device.type == "cpu" and any(supported() for supported in asked if supported is not None)

@@ -6,6 +6,7 @@ reading, tiling, thresholds and outputs are the detector's alone.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import blemish
 from blemish.clip import ImageFeatures
@@ -157,14 +159,23 @@ class TorchEngine:
         found = self.method.score(features, text) if memory is None else self._few_shot.score(features, text, memory)
         return Prediction(found.score.float().cpu(), found.map.float().cpu())
 
-    def remember(self, batches: Iterable[Tensor]) -> Memory:
+    def turns(self, pixels: Tensor) -> int:
+        """In how many ways references like these (B, 3, S, S) are to be looked at; some of them are enough."""
+        method = self._few_shot
+        if method.turns == 1 or len(pixels) < 2:
+            return 1
+        with torch.inference_mode():
+            return method.turns if method.are_turned(self._views(pixels, method.turns)) else 1
+
+    def remember(self, batches: Iterable[Tensor], turns: int = 1) -> Memory:
         """What the method keeps of normal pictures, on its device.
 
         Args:
             batches: (B, 3, S, S) each, from `preprocess`; at least one.
+            turns: In how many ways each is looked at.
         """
         with torch.inference_mode():
-            return Memory.joined([self._few_shot.remember(self._encode(one, few_shot=True)) for one in batches])
+            return Memory.joined([self._few_shot.remember(*self._views(one, turns)) for one in batches])
 
     def show(self, memory: Memory, references: int, fingerprint: str) -> None:
         """Score with this memory from now on; not while another thread scores.
@@ -198,6 +209,9 @@ class TorchEngine:
         pixels, computation = pixels.to(self.device), self.method.computation
         return self.backbone.encode_image(pixels, request, computation, precision=self.precision, windows=self.windows)
 
+    def _views(self, pixels: Tensor, turns: int) -> list[ImageFeatures]:
+        return [self._encode(turned(pixels, 360 * k / turns), few_shot=True) for k in range(turns)]
+
     def _encode_text(self, object: str) -> Tensor:
         """Text features (2, E) of one object name; kept, since they cost more than a picture."""
         with torch.inference_mode():
@@ -207,3 +221,13 @@ class TorchEngine:
         """Wait for the GPU, so that the timing says what it means."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def turned(pixels: Tensor, degrees: float) -> Tensor:
+    """Pictures (B, 3, S, S) turned about their middle, counterclockwise; what comes in at the corners is mirrored."""
+    if degrees % 90 == 0:
+        return pixels.rot90(int(degrees // 90), (2, 3))
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = pixels.new_tensor([[c, -s, 0], [s, c, 0]]).expand(len(pixels), 2, 3)
+    at = functional.affine_grid(turn, list(pixels.shape), align_corners=False)
+    return functional.grid_sample(pixels, at, mode="bicubic", padding_mode="reflection", align_corners=False)

@@ -120,7 +120,8 @@ def test_goes_on_after_a_kill(
     assert len(scores.read_text().splitlines()) == 5 * 2 * 2
     with scores.open("a") as file:
         file.write('{"method": "clip", "categ')  # cut off while being written
-    with blemish.evaluation.prepared(data, backbone=backbone, methods=CHEAP, out=tmp_path / "out") as run:
+    goes_on = blemish.evaluation.prepared(data, backbone=backbone, methods=CHEAP, out=tmp_path / "out", batch_size=2)
+    with goes_on as run:
         assert (run.todo, run.taken_over) == (12, 20)
         again = run.execute()
     assert numbers(again) == numbers(whole)

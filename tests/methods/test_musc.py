@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip import Backbone, ImageFeatures, Tap, load_backbone
+from blemish.engine import TorchEngine, turned
 from blemish.errors import UsageError
 from blemish.methods import create
 from blemish.methods.base import Memory
@@ -157,8 +158,67 @@ def clip_like(method: MuSc, features: ImageFeatures, text: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"nearest": 0.0}, {"nearest": 1.5}, {"words": -1.0}, {"degrees": [2]}, {"degrees": []}]
+    "wrong", [{"nearest": 0.0}, {"nearest": 1.5}, {"words": -1.0}, {"degrees": [2]}, {"degrees": []}, {"turns": 0}]
 )
 def test_recipes_that_cannot_work(backbone: Backbone, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         create("musc", backbone, wrong)
+
+
+@torch.no_grad()
+def test_turned_views_are_looked_at_too(musc: MuSc, pictures: list[Image.Image]) -> None:
+    """The nearest patch of any view of a picture counts; a copy is known by its first view alone."""
+    features = features_of(musc, pictures)
+    others = [features_of(musc, [one.rotate(angle) for one in pictures]) for angle in (90, 180, 270)]
+    memory = musc.remember(features, *others)
+    assert memory.pictures == 6
+    found = musc.mutual_map(features, memory).flatten(1)
+    views = [{tap: kept.reshape(6, 4, 9, -1)[:, k] for tap, kept in memory.taps.items()} for k in range(4)]
+    for tap, kept in musc.remember(features).taps.items():
+        torch.testing.assert_close(views[0][tap].flatten(0, 1), kept)
+    scores = []
+    for layer in musc.mutual_layers:
+        for number, degree in enumerate(musc.recipe.degrees):
+            own = torch.stack([aggregated(features.taps[Tap(layer)][k, 1:], degree) for k in range(6)])
+            width = own.shape[-1]
+            part = slice(number * width, (number + 1) * width)
+            apart = torch.stack([torch.cdist(own[:, None], view[Tap(layer)][None, ..., part]) for view in views])
+            nearest = apart.amin((0, 4)).permute(0, 2, 1)  # own pictures, patches, others
+            nearest[torch.arange(6), :, torch.arange(6)] = torch.inf
+            scores.append(nearest.sort(dim=2).values[..., :2].mean(2))
+    torch.testing.assert_close(found, torch.stack(scores).mean(0), rtol=0, atol=2e-5)
+    assert not torch.allclose(found, musc.mutual_map(features, musc.remember(features)).flatten(1), atol=1e-3)
+
+
+def things(in_any_pose: bool, size: int = 336) -> list[Image.Image]:
+    """Four photographs of one drawn thing on grainy ground."""
+    rng = np.random.default_rng(2)
+    thing = Image.new("L", (size, size), 90)
+    draw = ImageDraw.Draw(thing)
+    draw.rectangle((60, 140, 270, 180), fill=210)
+    draw.ellipse((220, 90, 300, 230), fill=30)
+    draw.polygon([(60, 120), (120, 140), (60, 200)], fill=250)
+    out = []
+    for angle in (0, 130, 215, 290):
+        seen = np.asarray(thing.rotate(angle if in_any_pose else 0, fillcolor=90)) + rng.normal(0, 5, (size, size))
+        out.append(Image.fromarray(seen.clip(0, 255).astype(np.uint8)).convert("RGB"))
+    return out
+
+
+@pytest.mark.parametrize(("in_any_pose", "turns"), [(True, 8), (False, 1)])
+def test_what_lies_in_any_pose_is_turned(in_any_pose: bool, turns: int) -> None:
+    engine = TorchEngine(create("musc", load_backbone("embedded")))
+    pixels = torch.cat([engine.preprocess(one) for one in things(in_any_pose)])
+    assert engine.turns(pixels) == turns
+    assert engine.turns(pixels[:1]) == 1
+    assert engine.turns(pixels[:1].expand(3, -1, -1, -1)) == 1  # copies
+
+
+def test_turned_is_about_the_middle() -> None:
+    pixels = torch.rand(2, 3, 34, 34, generator=torch.Generator().manual_seed(0))
+    for angle in (0, 90, 180, 270):
+        torch.testing.assert_close(turned(pixels, angle), turned(pixels, angle + 1e-4), rtol=0, atol=1e-3)
+    assert torch.equal(turned(pixels, 0), pixels)
+    spot = torch.zeros(1, 3, 65, 65)
+    spot[..., 30:35, 58:63] = 1  # to the right of the middle
+    assert divmod(int(turned(spot, 45)[0, 0].argmax()), 65)[0] < 20  # goes up

@@ -156,7 +156,7 @@ class AprilGAN(FewShotMethod):
             raise UsageError("with references APRIL-GAN needs its few-shot layers: encode with its few_shot_request")
         return features.taps[Tap(layer)][:, 1:]
 
-    def remember(self, features: ImageFeatures) -> Memory:
+    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
         kept = {Tap(k): self.patches(features, k).flatten(0, 1).float() for k in self.few_shot_layers}
         return Memory(len(features.taps[Tap(self.few_shot_layers[0])]), kept)
 

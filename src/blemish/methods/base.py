@@ -245,11 +245,21 @@ class FewShotMethod(Method):
         """As `map_range`, for maps made with a memory."""
         return self.map_range
 
-    def remember(self, features: ImageFeatures) -> Memory:
+    @property
+    def turns(self) -> int:
+        """How many views it may want of a reference, each turned by an equal part of a circle; 1: as it is, alone."""
+        return 1
+
+    def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
+        """Whether it wants all its `turns` of references like these, of which the first view is as they are."""
+        return False
+
+    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
         """Keeps what is matched of k normal reference pictures.
 
         Args:
             features: of the references, from `encode_image(pixels, few_shot_request, computation)`.
+            turned: of other views of the same ones, if it wants them.
         """
         raise NotImplementedError
 

@@ -10,6 +10,10 @@ picture is never compared with itself, nor with a copy of itself.
     a patch's distance to each other picture: to the nearest of its patches;
     its score: the mean over the nearest 30 % of the pictures, then over degrees and layers (Mutual Scoring, MSM).
 
+Things that lie in any pose find no likeness in a picture where they lie otherwise. So where turning brings pictures
+nearer to each other, the remembered ones are looked at in `turns` ways, and the nearest patch of any view counts (as
+AnomalyDINO turns its references: Damm et al., WACV 2025, https://arxiv.org/abs/2405.14529); MuSc does not.
+
 Without a memory there is nobody to ask: then it is `clip`, and its map is that of the words alone. `words` adds that
 map to the mutual one, which the paper does not do; the embedded model is asked both.
 
@@ -20,6 +24,7 @@ be none. Written from the paper; it has not been compared with numbers of the au
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -38,8 +43,11 @@ from blemish.methods.clip import Clip, ClipRecipe
 from blemish.methods.maps import as_grid, normalise, smooth, upsample
 from blemish.methods.recipes import ImageScore, require
 
-#: Remembered pictures that are compared at once: their cosines stay near the processor.
+#: Remembered pictures that are compared at once (or turned views): their cosines stay near the processor.
 TOGETHER = 16
+#: Pictures are turned against each other if, by turning, they come nearer to each other by this part of their distance.
+#: Far products (pretraining/far.py): things in one pose 0, pieces of surfaces 0 to 0.08, things in any pose 0.06 on.
+WORTH = 0.05
 #: Two pictures of which the patches at all the same places are closer (1 - cosine) are one. On average would not do: of
 #: two pictures by a fixed camera, or drawn, a small defect may be all that differs.
 SAME = 1e-3
@@ -60,12 +68,15 @@ class MuScRecipe(ClipRecipe):
     """The part of the other pictures, the nearest ones, that a patch's score is the mean over."""
     words: float = 0.0
     """How much of the words' map (`clip`'s, each layer in [0, 1]) is added to the mutual one (in [0, 2])."""
+    turns: int = 1
+    """Of a set whose pictures are turned against each other, in how many ways the remembered ones are looked at."""
 
     def check(self) -> None:
         super().check()
         require(0 < self.nearest <= 1, f"nearest lies above 0 and is at most 1, not {self.nearest}")
         require(self.words >= 0, f"words must not be negative, not {self.words}")
         odd = all(degree > 0 and degree % 2 for degree in self.degrees)
+        require(self.turns >= 1, f"turns are at least 1, not {self.turns}")
         require(bool(self.degrees) and odd, f"degrees are odd numbers, at least one, not {self.degrees}")
 
 
@@ -75,7 +86,9 @@ class MuSc(Clip, FewShotMethod):
     info = CATALOGUE["musc"]
     Recipe: ClassVar[type[MuScRecipe]] = MuScRecipe
     # chosen on synthetic products (pretraining/train_methods.py, judged stream) and far ones (pretraining/far.py)
-    EMBEDDED: ClassVar[MuScRecipe] = MuScRecipe(size=336, mutual_layers=(7, 8), degrees=(1,), words=0.25, sigma=4.0)
+    EMBEDDED: ClassVar[MuScRecipe] = MuScRecipe(
+        size=336, mutual_layers=(7, 8), degrees=(1,), words=0.06, sigma=4.0, turns=8
+    )
 
     recipe: MuScRecipe
 
@@ -102,16 +115,35 @@ class MuSc(Clip, FewShotMethod):
         around = [functional.avg_pool2d(x, r, stride=1, padding=r // 2).flatten(2).mT for r in self.recipe.degrees]
         return normalise(torch.stack(around, dim=2))
 
-    def remember(self, features: ImageFeatures) -> Memory:
-        kept = {Tap(k): self.patches(features, k).flatten(2).flatten(0, 1) for k in self.mutual_layers}
+    @property
+    def turns(self) -> int:
+        return self.recipe.turns
+
+    def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
+        """Whether turning brings the pictures (some are enough) nearer to each other: see `WORTH`."""
+        own, *turned = (self.patches(view, self.mutual_layers[-1])[:, :, 0] for view in views)
+        some = own.reshape(len(own), *views[0].grid, -1)[:, ::3, ::3].flatten(1, 2)
+        cosines = [torch.einsum("and,bmd->abnm", some, other).amax(3) for other in (own, *turned)]
+        apart = torch.stack(cosines).mul(-2).add(2).clamp_min(0).sqrt().mean(3)  # (views, pictures, pictures)
+        others = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+        gain = ((apart[0] - apart.amin(0)) / apart[0].clamp_min(SAME))[others]
+        return len(own) > 1 and float(gain.mean()) > WORTH
+
+    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
+        views = (features, *turned)
+        kept = {  # of a picture all views, one after the other
+            Tap(k): torch.cat([self.patches(view, k).flatten(2) for view in views], dim=1).flatten(0, 1)
+            for k in self.mutual_layers
+        }
         return Memory(len(features.taps[Tap(self.mutual_layers[0])]), kept)
 
     def mutual_map(self, features: ImageFeatures, memory: Memory) -> Tensor:
         """Mean distance to the nearest of the other pictures: (B, rows, columns) in [0, 2], 0 where there is none."""
         degrees, scores = len(self.recipe.degrees), []
         for layer in self.mutual_layers:
-            others = memory.taps[Tap(layer)].reshape(memory.pictures, features.grid[0] * features.grid[1], degrees, -1)
-            own, rounded = self.patches(features, layer), others.to(features.precision)
+            own, rows = self.patches(features, layer), memory.taps[Tap(layer)]
+            others = rows.reshape(memory.pictures, -1, degrees, rows.shape[1] // degrees)
+            rounded = others.to(features.precision)
             # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
             parts = torch.split(own, 1) if isinstance(own.shape[0], int) else (own,)
             compare = partial(self._compared, others=others, rounded=rounded)
@@ -119,24 +151,25 @@ class MuSc(Clip, FewShotMethod):
         return as_grid(torch.stack(scores).mean(0), features.grid)
 
     def _compared(self, own: Tensor, others: Tensor, rounded: Tensor) -> Tensor:
-        """Patches (B, N, degrees, D) against those of K pictures (K, N, degrees, D): (B, N), the degrees' mean.
+        """Patches (B, N, degrees, D) against those of K pictures (K, views * N, degrees, D): (B, N), the degrees' mean.
 
         `rounded` are these in the precision of the products. Of a cosine 1 is taken off before it is rounded: then a
         distance is off by a thousandth of itself, and not by what a number near 1 is rounded by.
         """
-        known = len(others)
-        here, there = (tokens.flatten(1, 2).transpose(0, 1) for tokens in (own, others))  # (N * degrees, B or K, D)
+        known, upright = len(others), others[:, : own.shape[1]]
+        here, there = (tokens.flatten(1, 2).transpose(0, 1) for tokens in (own, upright))  # (N * degrees, B or K, D)
         same = (here @ there.mT).amin(0) > 1 - SAME  # (B, K)
         counts = [max(1, int(self.recipe.nearest * n)) for n in range(known + 1)]
         count = torch.tensor(counts, device=own.device)[(~same).sum(1)]  # (B,) of the pictures that are others
         among = torch.arange(known, device=own.device) < count[:, None, None]  # (B, 1, K)
         minus, scores = rounded.new_full((rounded.shape[1],), -1.0), []
+        together = max(1, TOGETHER * own.shape[1] // others.shape[1])
         for mine, theirs in zip(own.to(rounded.dtype).unbind(2), rounded.unbind(2), strict=True):
             nearest = [
                 functional.linear(mine, part.flatten(0, 1), minus.repeat(len(part)))
                 .reshape(*mine.shape[:2], len(part), -1)
                 .amax(3)
-                for part in torch.split(theirs, TOGETHER)
+                for part in torch.split(theirs, together)
             ]
             distances = torch.cat(nearest, dim=2).float().mul(-2).clamp_min(0).sqrt()  # of unit vectors; (B, N, K)
             ranked = distances.masked_fill(same[:, None], torch.inf).sort(dim=2).values

@@ -157,7 +157,7 @@ class WinCLIP(FewShotMethod):
         patches = features.taps[self.tap][:, 1:]
         return self.backbone.towers.vision_model.post_layernorm(patches) if self.recipe.patch_norm else patches
 
-    def remember(self, features: ImageFeatures) -> Memory:
+    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
         patches = self.patch_features(features)
         windows = {side: self.window_features(features, side).flatten(0, 1).float() for side in self.scales}
         return Memory(len(patches), {self.tap: patches.flatten(0, 1).float()}, windows)
