@@ -3,12 +3,13 @@
     apt-get download PACKAGE && dpkg -x PACKAGE_*.deb FOLDER/PACKAGE      # each package of PICTURES
     python pretraining/far.py [BACKBONE ...] --from FOLDER [--methods clip musc]
 
-A product is one cutout on plain ground, or pieces of one picture of a surface, photographed ten times, in turns as it
-is and with a defect. The pictures are in no training (their licences are not for that; nothing of them is kept), and
-the defects are made by others' recipes: a piece of the picture moved (CutPaste; Li and others, 2021), another picture
-seen through noise (DRAEM; Zavrtanik and others, 2021), a piece blended in by Poisson's equation (NSA; Schlueter and
-others, 2022), and places that are blurred or of another brightness or colour. A model that only knows our own engine's
-pictures by heart does badly here. No real defects are seen, so it may decide what ships.
+A product is one cutout on plain ground, always upright or in any pose, or pieces of one picture of a surface,
+photographed ten times, in turns as it is and with a defect. The pictures are in no training (their licences are not for
+that; nothing of them is kept), and the defects are made by others' recipes: a piece of the picture moved (CutPaste; Li
+and others, 2021), another picture seen through noise (DRAEM; Zavrtanik and others, 2021), a piece blended in by
+Poisson's equation (NSA; Schlueter and others, 2022), and places that are blurred or of another brightness or colour. A
+model that only knows our own engine's pictures by heart does badly here. No real defects are seen, so it may decide
+what ships.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ LEAST, DETAIL = (256, 512), 0.08
 NOT_SEEN = re.compile(r"normal|_nm|_n\.|gloss|alpha|gui|screenshot|light|mask")
 #: Products of each kind, and pictures that defects are made of.
 COUNT, OTHERS = 45, 30
+#: How a cutout lies: turned and moved to either side by so many degrees and pixels at most, and of what scales.
+UPRIGHT, ANY_POSE = (7, 15, (0.94, 1.04)), (180, 40, (0.7, 1.0))
 #: Least mean difference of a pixel that counts as changed, and least part of a defect that is.
 CHANGE, CHANGED = 6, 0.3
 SEED = 9
@@ -150,12 +153,18 @@ def photographed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return cv2.imdecode(cv2.imencode(".jpg", image.clip(0, 255).astype(np.uint8), quality)[1], cv2.IMREAD_COLOR)
 
 
-def product(rng: np.random.Generator, path: Path, others: Sequence[np.ndarray], size: int = SIDE) -> list[Sample]:
-    """Up to EACH photographs of the cutout or the surface in this file."""
+def product(
+    rng: np.random.Generator,
+    path: Path,
+    others: Sequence[np.ndarray],
+    size: int = SIDE,
+    pose: tuple[float, float, tuple[float, float]] = UPRIGHT,
+) -> list[Sample]:
+    """Up to EACH photographs of the cutout, in this pose, or of the surface in this file."""
     source = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     cutout = source.ndim == 3 and source.shape[2] == 4
     if cutout:
-        scale = 0.8 * size / max(source.shape[:2])
+        (angle, shift, scales), scale = pose, 0.8 * size / max(source.shape[:2])
         source = cv2.resize(source, None, fx=scale, fy=scale, interpolation=way(scale))
         colour = rng.uniform(30, 225) + rng.uniform(-15, 15, 3)
         grain = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), rng.uniform(0.6, 6))
@@ -168,8 +177,8 @@ def product(rng: np.random.Generator, path: Path, others: Sequence[np.ndarray], 
     for number in range(EACH):
         if cutout:
             height, width = source.shape[:2]
-            turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-7, 7), rng.uniform(0.94, 1.04))
-            turn[:, 2] += (size - width) / 2 + rng.uniform(-15, 15), (size - height) / 2 + rng.uniform(-15, 15)
+            turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-angle, angle), rng.uniform(*scales))
+            turn[:, 2] += np.array([size - width, size - height]) / 2 + rng.uniform(-shift, shift, 2)
             turned = cv2.warpAffine(source, turn, (size, size))
             cover = turned[..., 3:] / 255
             ground = np.roll(grain, tuple(rng.integers(0, size, 2)), (0, 1))[..., None] + colour
@@ -193,17 +202,23 @@ def product(rng: np.random.Generator, path: Path, others: Sequence[np.ndarray], 
     return photographs
 
 
-def products(folder: Path, count: int = COUNT) -> tuple[Products, Products]:
-    """Of cutouts and of surfaces: their photographs, and the number (n,) of each one's product."""
+def products(folder: Path, count: int = COUNT) -> dict[str, Products]:
+    """By kind of product: their photographs, and the number (n,) of each one's product."""
     cutouts, surfaces = paths(folder)
     spare = [cv2.resize(cv2.imread(str(p)), (SIDE, SIDE)) for p in surfaces[count : count + OTHERS]]
-    made = []
-    for which, chosen in enumerate((cutouts, surfaces)):
-        each = [product(np.random.default_rng([SEED, which, n]), p, spare) for n, p in enumerate(chosen[:count])]
+    kinds = {
+        "cutouts": (0, cutouts, UPRIGHT),
+        "cutouts in any pose": (0, cutouts, ANY_POSE),
+        "surfaces": (1, surfaces, UPRIGHT),
+    }
+    made = {}
+    for kind, (which, chosen, pose) in kinds.items():
+        drawn = enumerate(chosen[:count])
+        each = [product(np.random.default_rng([SEED, which, n]), p, spare, pose=pose) for n, p in drawn]
         each = [one for one in each if len(one) >= EACH - 2]
         groups = np.repeat(np.arange(len(each)), [len(one) for one in each])
-        made.append(([sample for one in each for sample in one], groups))
-    return made[0], made[1]
+        made[kind] = ([sample for one in each for sample in one], groups)
+    return made
 
 
 def main() -> None:
@@ -214,7 +229,7 @@ def main() -> None:
     a.add_argument("--count", type=int, default=COUNT, help="products of each kind")
     a.add_argument("--size", type=int, help="of the input in pixels; default: the backbone's own")
     o = a.parse_args()
-    sets = dict(zip(("cutouts", "surfaces"), products(o.folder, o.count), strict=True))
+    sets = products(o.folder, o.count)
     for name in o.backbones:
         backbone = load_backbone(name)
         for method in o.methods:

@@ -11,8 +11,8 @@ photographed ten times, in turns as it should be and with a defect. Image AUROC 
 has it, and their mean. They choose the epoch that is kept and the rule for the image score. What was chosen is then
 compared with `clip`, which learns nothing, on as many pictures of a third stream, which chose nothing: these figures
 are the ones to quote. A METHOD that learns nothing is only judged and compared; a mutual one (`musc`) is shown all ten
-photographs of a product, unlabelled. With `--sizes` judged pictures only say how well methods that learn nothing
-(default: `clip`) do at each input size.
+photographs of a product, unlabelled, and in any pose if they lie so. With `--sizes` judged pictures only say how well
+methods that learn nothing (default: `clip`) do at each input size.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ import torch
 from PIL import Image
 from pool import Made, bundled_photos, load_photos, make_product, make_sample
 
-from blemish.clip import Computation, Request, load_backbone
+from blemish.clip import Computation, ImageFeatures, Request, load_backbone
+from blemish.engine import TorchEngine
 from blemish.evaluation.plan import effective
 from blemish.methods import create, info, names, weights
-from blemish.methods.base import FewShotMethod, Method
+from blemish.methods.base import FewShotMethod, Memory, Method
 from blemish.metrics import auroc, pixel_metrics
+from blemish.references import ASKED
 from blemish.training import Features, Progress, Sample, mask_tensor, train
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src/blemish/weights"
@@ -103,8 +105,9 @@ def _sample(made: Made) -> Sample | None:
 
 @dataclass(frozen=True)
 class Judge:
-    """What ranks methods: the features of judged pictures, masks (n, S, S), labels (n,), and products (n,)."""
+    """What ranks methods: judged pictures and their features, masks (n, S, S), labels (n,), and products (n,)."""
 
+    pictures: Sequence[Sample]
     features: Features
     masks: np.ndarray
     labels: np.ndarray
@@ -138,7 +141,7 @@ class Judge:
         ends = order[batch::batch] if mutual is None else np.flatnonzero(np.diff(self.products)) + 1
         for rows in np.split(order, ends):
             features = self.features.batch(rows.tolist(), method.request | Request())[0]
-            known = () if mutual is None else (mutual.remember(features),)
+            known = () if mutual is None else (self._remembered(mutual, features, rows),)
             for rule in scores:
                 method.recipe = replace(original, image_score=rule)
                 prediction = method.score(features, text, *known)
@@ -147,6 +150,13 @@ class Judge:
         method.recipe = original
         method.train(training)
         return {rule: np.array(values) for rule, values in scores.items()}, np.concatenate(maps)
+
+    def _remembered(self, method: FewShotMethod, features: ImageFeatures, rows: np.ndarray) -> Memory:
+        """These pictures, turned if they want it."""
+        engine = TorchEngine(method)
+        pixels = torch.cat([engine.preprocess(self.pictures[row].image) for row in rows])
+        turns = engine.turns(pixels[:ASKED])
+        return method.remember(features) if turns == 1 else engine.remember([pixels], turns)
 
 
 def rule_of(scores: Scores) -> str:
@@ -200,7 +210,9 @@ def judge_for(methods: Sequence[Method], judged: Products) -> Judge:
     """What ranks these methods, which are computed alike."""
     size, (pictures, groups) = methods[0].computation.size, judged
     masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in pictures])
-    return Judge(shared(methods, pictures, scoring=True), masks, np.array([s.label for s in pictures]), groups)
+    return Judge(
+        pictures, shared(methods, pictures, scoring=True), masks, np.array([s.label for s in pictures]), groups
+    )
 
 
 def run(

@@ -46,7 +46,9 @@ def test_takes_nothing_that_training_takes(packages: Path) -> None:
 def test_products_are_photographs_in_turns_with_a_defect(packages: Path) -> None:
     import far
 
-    for samples, groups in far.products(packages, 2):
+    made = far.products(packages, 2)
+    assert len(made) == 3
+    for samples, groups in made.values():
         assert len(samples) == len(groups)
         assert set(groups) == {0, 1}
         assert {sample.label for sample in samples} == {0, 1}
@@ -54,9 +56,27 @@ def test_products_are_photographs_in_turns_with_a_defect(packages: Path) -> None
             assert sample.image.size == (far.SIDE, far.SIDE)
             assert (sample.mask is not None) == (sample.label == 1)
             assert sample.mask is None or 60 < sample.mask.sum() < 0.2 * far.SIDE**2
-    again = far.products(packages, 2)[0][0]
-    first = far.products(packages, 2)[0][0]
-    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+    again = far.products(packages, 2)
+    for kind, (samples, _) in made.items():
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(samples, again[kind][0], strict=True))
+
+
+def test_poses(tmp_path: Path) -> None:
+    import cv2
+    import far
+
+    thing = np.full((300, 300, 4), 255, np.uint8)
+    thing[:, :150, :3] = 0  # bright to the right
+    assert cv2.imwrite(str(tmp_path / "thing.png"), thing)
+    other = np.full((far.SIDE, far.SIDE, 3), 128, np.uint8)
+    for pose, least, most in ((far.UPRIGHT, 0.9, 1), (far.ANY_POSE, 0, 0.8)):
+        made = far.product(np.random.default_rng(1), tmp_path / "thing.png", [other], pose=pose)
+        assert len(made) >= far.EACH - 2
+        bright = [np.argwhere(np.asarray(one.image).mean(2) > 200).mean(0) for one in made]
+        dark = [np.argwhere(np.asarray(one.image).mean(2) < 25).mean(0) for one in made]
+        ways = np.subtract(bright, dark)
+        ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+        assert least <= np.linalg.norm(ways.mean(0)) <= most  # 1: all alike
 
 
 def test_only_the_masked_place_changes() -> None:

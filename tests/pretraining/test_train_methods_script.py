@@ -124,7 +124,9 @@ def test_judging_leaves_the_method_as_it_was(script: Any, tiny_backbone: Path) -
     method = cls(load_backbone(str(tiny_backbone)), cls.Recipe(size=148)).train()
     samples = plates(0, 4, None)
     masks = np.stack([np.asarray(Image.fromarray(s.mask).resize((148, 148))) for s in samples])
-    judge = script.Judge(script.shared([method], samples, scoring=True), masks, np.array([0, 1, 0, 1]), np.zeros(4))
+    judge = script.Judge(
+        samples, script.shared([method], samples, scoring=True), masks, np.array([0, 1, 0, 1]), np.zeros(4)
+    )
     recipe = method.recipe
     found, briefly = judge(method), judge(method, briefly=True)
     assert method.training
@@ -147,7 +149,7 @@ def test_pictures_of_lost_defects_are_left_out(script: Any, monkeypatch: pytest.
 def test_products_are_ranked_each_by_itself(script: Any) -> None:
     """A product that is brighter than another does not count against a defect of the darker one."""
     labels, groups = np.array([0, 1, 0, 1, 1]), np.array([0, 0, 1, 1, 2])
-    judge = script.Judge(None, None, labels, groups)
+    judge = script.Judge([], None, None, labels, groups)
     assert judge._within(np.array([0.1, 0.2, 0.8, 0.9, 0.0])) == 1.0
     assert judge._within(np.array([0.1, 0.2, 0.9, 0.8, 0.0])) == 0.5
 
