@@ -87,7 +87,7 @@ class MuSc(Clip, FewShotMethod):
     Recipe: ClassVar[type[MuScRecipe]] = MuScRecipe
     # chosen on synthetic products (pretraining/train_methods.py, judged stream) and far ones (pretraining/far.py)
     EMBEDDED: ClassVar[MuScRecipe] = MuScRecipe(
-        size=336, mutual_layers=(7, 8), degrees=(1,), words=0.06, sigma=4.0, turns=8
+        size=336, mutual_layers=(7, 8), degrees=(1,), words=0.25, sigma=4.0, turns=8
     )
 
     recipe: MuScRecipe
