@@ -149,6 +149,8 @@ def test_words_are_added(backbone: Backbone, pictures: list[Image.Image]) -> Non
     assert told.few_shot_map_range == (0.0, 2.5)
     torch.testing.assert_close(with_words.score, with_words.map.amax((1, 2)) / 2.5)
     assert torch.equal(told.score(features, text).map, clip_like(told, features, text))
+    turned_too = told.remember(features, features_of(plain, [one.rotate(90) for one in pictures]))
+    assert torch.equal(told.score(features, text, turned_too).map, plain.score(features, text, turned_too).map)
 
 
 def clip_like(method: MuSc, features: ImageFeatures, text: Tensor) -> Tensor:

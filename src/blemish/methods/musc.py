@@ -12,7 +12,8 @@ picture is never compared with itself, nor with a copy of itself.
 
 Things that lie in any pose find no likeness in a picture where they lie otherwise. So where turning brings pictures
 nearer to each other, the remembered ones are looked at in `turns` ways, and the nearest patch of any view counts (as
-AnomalyDINO turns its references: Damm et al., WACV 2025, https://arxiv.org/abs/2405.14529); MuSc does not.
+AnomalyDINO turns its references: Damm et al., WACV 2025, https://arxiv.org/abs/2405.14529); MuSc does not. The words are
+not asked then: they take from what comparing knows of such things (docs/embedded-model.md).
 
 Without a memory there is nobody to ask: then it is `clip`, and its map is that of the words alone. `words` adds that
 map to the mutual one, which the paper does not do; the embedded model is asked both.
@@ -67,7 +68,8 @@ class MuScRecipe(ClipRecipe):
     nearest: float = 0.3
     """The part of the other pictures, the nearest ones, that a patch's score is the mean over."""
     words: float = 0.0
-    """How much of the words' map (`clip`'s, each layer in [0, 1]) is added to the mutual one (in [0, 2])."""
+    """How much of the words' map (`clip`'s, each layer in [0, 1]) is added to the mutual one (in [0, 2]) of a set whose
+    pictures are not turned."""
     turns: int = 1
     """Of a set whose pictures are turned against each other, in how many ways the remembered ones are looked at."""
 
@@ -137,6 +139,11 @@ class MuSc(Clip, FewShotMethod):
         }
         return Memory(len(features.taps[Tap(self.mutual_layers[0])]), kept)
 
+    def _turned(self, features: ImageFeatures, memory: Memory) -> bool:
+        """Whether pictures are remembered in more than one view."""
+        rows, columns = features.grid
+        return len(memory.taps[Tap(self.mutual_layers[0])]) > memory.pictures * rows * columns
+
     def mutual_map(self, features: ImageFeatures, memory: Memory) -> Tensor:
         """Mean distance to the nearest of the other pictures: (B, rows, columns) in [0, 2], 0 where there is none."""
         degrees, scores = len(self.recipe.degrees), []
@@ -181,7 +188,7 @@ class MuSc(Clip, FewShotMethod):
         if memory is None:
             return super().score(features, text)
         grid = self.mutual_map(features, memory)
-        if self.recipe.words:
+        if self.recipe.words and not self._turned(features, memory):
             grid = grid + self.recipe.words * self.patch_map(features, text)
         maps = smooth(upsample(grid, self.recipe.size, align_corners=True), self.recipe.sigma)
         return self.judged(features, text, maps, self.few_shot_map_range)
