@@ -12,8 +12,8 @@ picture is never compared with itself, nor with a copy of itself.
 
 Things that lie in any pose find no likeness in a picture where they lie otherwise. So where turning brings pictures
 nearer to each other, the remembered ones are looked at in `turns` ways, and the nearest patch of any view counts (as
-AnomalyDINO turns its references: Damm et al., WACV 2025, https://arxiv.org/abs/2405.14529); MuSc does not. The words are
-not asked then: they take from what comparing knows of such things (docs/embedded-model.md).
+AnomalyDINO turns its references: Damm et al., WACV 2025, https://arxiv.org/abs/2405.14529); MuSc does not do that. The
+words are not asked then: they take from what comparing knows of such things (docs/embedded-model.md).
 
 Without a memory there is nobody to ask: then it is `clip`, and its map is that of the words alone. `words` adds that
 map to the mutual one, which the paper does not do; the embedded model is asked both.
@@ -47,7 +47,7 @@ from blemish.methods.recipes import ImageScore, require
 #: Remembered pictures that are compared at once (or turned views): their cosines stay near the processor.
 TOGETHER = 16
 #: Pictures are turned against each other if, by turning, they come nearer to each other by this part of their distance.
-#: Far products (pretraining/far.py): things in one pose 0, pieces of surfaces 0 to 0.08, things in any pose 0.06 on.
+#: Far products (pretraining/far.py): things in one pose 0, pieces of surfaces 0 to 0.11, things in any pose 0.04 on.
 WORTH = 0.05
 #: Two pictures of which the patches at all the same places are closer (1 - cosine) are one. On average would not do: of
 #: two pictures by a fixed camera, or drawn, a small defect may be all that differs.
