@@ -137,3 +137,8 @@ def test_of_a_set_in_any_pose_fewer_are_looked_at_in_more_ways(
     assert asked == [4, 4, 4]
     alone = kept[0][1]
     assert kept == [(6, alone), (3, 4 * alone), (6, 4 * alone)]  # what is named is all remembered
+    monkeypatch.setattr(room, "PEERS", 5)
+    room.show(engine, paths)
+    assert engine.memory is not None
+    assert len(next(iter(engine.memory.taps.values()))) == 6 * alone
+    assert len(asked) == 3

@@ -114,7 +114,8 @@ def _show(
     first = next(batches, None)
     if first is None:  # none can be read
         return 0
-    turns = engine.turns(first[:ASKED])
+    # Many that are named show their things in many poses already, and eight views of each would be too much.
+    turns = engine.turns(first[:ASKED]) if lenient or len(references) <= PEERS else 1
     if lenient and turns > 1:
         most = TURNED_PEERS
     memory = engine.remember(itertools.chain([first], batches), turns)
