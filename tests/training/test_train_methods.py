@@ -141,7 +141,10 @@ def test_methods_that_are_computed_alike_share_features(backbone: Backbone) -> N
         alone = type(method)(backbone, method.recipe)
         train(method, features, steps=2, batch_size=3)
         train(alone, plates(), steps=2, batch_size=3)
-        assert same(method, alone)
+        for found, expected in zip(method.state_dict().values(), alone.state_dict().values(), strict=True):
+            torch.testing.assert_close(
+                found, expected, rtol=0, atol=1e-7
+            )  # a step is a hundred times as large at least
 
 
 def test_features_that_do_not_serve(backbone: Backbone) -> None:
