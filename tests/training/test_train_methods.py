@@ -144,7 +144,7 @@ def test_methods_that_are_computed_alike_share_features(backbone: Backbone) -> N
         for found, expected in zip(method.state_dict().values(), alone.state_dict().values(), strict=True):
             torch.testing.assert_close(
                 found, expected, rtol=0, atol=1e-7
-            )  # a step is a hundred times as large at least
+            )  # a step is larger by far
 
 
 def test_features_that_do_not_serve(backbone: Backbone) -> None:
