@@ -142,9 +142,7 @@ def test_methods_that_are_computed_alike_share_features(backbone: Backbone) -> N
         train(method, features, steps=2, batch_size=3)
         train(alone, plates(), steps=2, batch_size=3)
         for found, expected in zip(method.state_dict().values(), alone.state_dict().values(), strict=True):
-            torch.testing.assert_close(
-                found, expected, rtol=0, atol=1e-7
-            )  # a step is larger by far
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)  # a step is larger by far
 
 
 def test_features_that_do_not_serve(backbone: Backbone) -> None:
