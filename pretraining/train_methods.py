@@ -210,9 +210,8 @@ def judge_for(methods: Sequence[Method], judged: Products) -> Judge:
     """What ranks these methods, which are computed alike."""
     size, (pictures, groups) = methods[0].computation.size, judged
     masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in pictures])
-    return Judge(
-        pictures, shared(methods, pictures, scoring=True), masks, np.array([s.label for s in pictures]), groups
-    )
+    labels = np.array([sample.label for sample in pictures])
+    return Judge(pictures, shared(methods, pictures, scoring=True), masks, labels, groups)
 
 
 def run(

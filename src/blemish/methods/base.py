@@ -251,7 +251,7 @@ class FewShotMethod(Method):
         return 1
 
     def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
-        """Whether it wants all its `turns` of references like these, of which the first view is as they are."""
+        """Whether it wants all its `turns` of references like these, at least two; the first view is as they are."""
         return False
 
     def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:

@@ -122,14 +122,14 @@ class MuSc(Clip, FewShotMethod):
         return self.recipe.turns
 
     def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
-        """Whether turning brings the pictures (some are enough) nearer to each other: see `WORTH`."""
+        """Whether turning brings the pictures, at least two, nearer to each other: see `WORTH`."""
         own, *turned = (self.patches(view, self.mutual_layers[-1])[:, :, 0] for view in views)
         some = own.reshape(len(own), *views[0].grid, -1)[:, ::3, ::3].flatten(1, 2)
         cosines = [torch.einsum("and,bmd->abnm", some, other).amax(3) for other in (own, *turned)]
         apart = torch.stack(cosines).mul(-2).add(2).clamp_min(0).sqrt().mean(3)  # (views, pictures, pictures)
         others = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
         gain = ((apart[0] - apart.amin(0)) / apart[0].clamp_min(SAME))[others]
-        return len(own) > 1 and float(gain.mean()) > WORTH
+        return float(gain.mean()) > WORTH
 
     def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
         views = (features, *turned)
