@@ -155,8 +155,8 @@ class Judge:
         """These pictures, turned if they want it."""
         engine = TorchEngine(method)
         pixels = torch.cat([engine.preprocess(self.pictures[row].image) for row in rows])
-        turns = engine.turns(pixels[:ASKED])
-        return method.remember(features) if turns == 1 else engine.remember([pixels], turns)
+        views = engine.views(pixels[:ASKED])
+        return method.remember(features) if len(views) == 1 else engine.remember([pixels], views)
 
 
 def rule_of(scores: Scores) -> str:

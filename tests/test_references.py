@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from blemish import references as room
 from blemish.clip import Backbone, load_backbone
@@ -116,13 +117,11 @@ def test_a_broken_reference_fails_all(backbone: Backbone, good: Path) -> None:
     assert raised.value.path == str(good / "1.png")
 
 
-def test_of_a_set_in_any_pose_fewer_are_looked_at_in_more_ways(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fewer_are_looked_at_in_more_ways(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [save_picture(tmp_path / f"{number}.png", number) for number in range(6)]
-    for name, value in (("BATCH", 2), ("ASKED", 2), ("TURNED_PEERS", 3)):
+    for name, value in (("BATCH", 2), ("ASKED", 2), ("VIEWED_PEERS", 3)):
         monkeypatch.setattr(room, name, value)
-    method = create("musc", backbone, {"turns": 4})
+    method = create("musc", backbone, {"turns": 4, "grids": 2})
     engine = TorchEngine(method)
     asked = []
     answers = iter([False, True, True])
@@ -135,10 +134,38 @@ def test_of_a_set_in_any_pose_fewer_are_looked_at_in_more_ways(
         assert memory.pictures == engine.provenance.references
         kept.append((memory.pictures, len(next(iter(memory.taps.values()))) // memory.pictures))
     assert asked == [4, 4, 4]
-    alone = kept[0][1]
-    assert kept == [(6, alone), (3, 4 * alone), (6, 4 * alone)]  # what is named is all remembered
+    alone = len(next(iter(engine.remember([engine.preprocess(Image.open(paths[0]))]).taps.values())))
+    assert kept == [(3, 2 * alone), (3, 4 * alone), (6, 4 * alone)]  # what is named is all remembered
     monkeypatch.setattr(room, "PEERS", 5)
     room.show(engine, paths)
     assert engine.memory is not None
     assert len(next(iter(engine.memory.taps.values()))) == 6 * alone
     assert len(asked) == 3
+
+
+def test_those_that_are_looked_at_are_of_the_whole_set(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder's first pictures are often of one kind: all the good ones."""
+    paths = []
+    for number in range(12):
+        paths.append(tmp_path / f"{number:02}.png")
+        Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(paths[-1])
+    for name, value in (("BATCH", 2), ("VIEWED_PEERS", 4)):
+        monkeypatch.setattr(room, name, value)
+    engine = TorchEngine(create("musc", backbone, {"grids": 2}))
+    seen: list[int] = []
+    prepare = engine.preprocess
+
+    def preprocess(picture: Image.Image) -> torch.Tensor:
+        red = np.asarray(picture)[0, 0, 0]
+        seen.append(int(red) // 20)
+        return prepare(picture)
+
+    monkeypatch.setattr(engine, "preprocess", preprocess)
+    assert room.meet(engine, paths) == 4
+    assert len(set(seen)) == 4
+    assert min(seen) < 6 <= max(seen)
+    first = engine.provenance.references_fingerprint
+    room.meet(engine, paths)
+    assert engine.provenance.references_fingerprint == first

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -23,7 +23,7 @@ from blemish.clip.backbone import fingerprint_of
 from blemish.detection import Provenance
 from blemish.errors import UsageError
 from blemish.methods import recipes
-from blemish.methods.base import FewShotMethod, Memory, Method, Prediction
+from blemish.methods.base import FewShotMethod, Memory, Method, Prediction, View
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -159,23 +159,24 @@ class TorchEngine:
         found = self.method.score(features, text) if memory is None else self._few_shot.score(features, text, memory)
         return Prediction(found.score.float().cpu(), found.map.float().cpu())
 
-    def turns(self, pixels: Tensor) -> int:
-        """In how many ways references like these (B, 3, S, S) are to be looked at; some of them are enough."""
+    def views(self, pixels: Tensor) -> tuple[View, ...]:
+        """In which ways references like these (B, 3, S, S) are to be looked at; some of them are enough."""
         method = self._few_shot
-        if method.turns == 1 or len(pixels) < 2:
-            return 1
+        if len(method.turned_views) == 0 or len(pixels) < 2:
+            return method.views
         with torch.inference_mode():
-            return method.turns if method.are_turned(self._views(pixels, method.turns)) else 1
+            turned = method.are_turned([self._seen(pixels, view) for view in method.turned_views])
+        return method.turned_views if turned else method.views
 
-    def remember(self, batches: Iterable[Tensor], turns: int = 1) -> Memory:
+    def remember(self, batches: Iterable[Tensor], views: Sequence[View] = (View(),)) -> Memory:
         """What the method keeps of normal pictures, on its device.
 
         Args:
             batches: (B, 3, S, S) each, from `preprocess`; at least one.
-            turns: In how many ways each is looked at.
+            views: In which ways each is looked at.
         """
         with torch.inference_mode():
-            return Memory.joined([self._few_shot.remember(*self._views(one, turns)) for one in batches])
+            return Memory.joined([self._few_shot.remember(*(self._seen(one, v) for v in views)) for one in batches])
 
     def show(self, memory: Memory, references: int, fingerprint: str) -> None:
         """Score with this memory from now on; not while another thread scores.
@@ -209,8 +210,9 @@ class TorchEngine:
         pixels, computation = pixels.to(self.device), self.method.computation
         return self.backbone.encode_image(pixels, request, computation, precision=self.precision, windows=self.windows)
 
-    def _views(self, pixels: Tensor, turns: int) -> list[ImageFeatures]:
-        return [self._encode(turned(pixels, 360 * k / turns), few_shot=True) for k in range(turns)]
+    def _seen(self, pixels: Tensor, view: View) -> ImageFeatures:
+        down, right = (round(part * self.backbone.patch) for part in view.shift)
+        return self._encode(moved(turned(pixels, view.degrees), down, right), few_shot=True)
 
     def _encode_text(self, object: str) -> Tensor:
         """Text features (2, E) of one object name; kept, since they cost more than a picture."""
@@ -231,3 +233,9 @@ def turned(pixels: Tensor, degrees: float) -> Tensor:
     turn = pixels.new_tensor([[c, -s, 0], [s, c, 0]]).expand(len(pixels), 2, 3)
     at = functional.affine_grid(turn, list(pixels.shape), align_corners=False)
     return functional.grid_sample(pixels, at, mode="bicubic", padding_mode="reflection", align_corners=False)
+
+
+def moved(pixels: Tensor, down: int, right: int) -> Tensor:
+    """Pictures (B, 3, S, S) moved by pixels, at least 0; what comes in at the edges is mirrored."""
+    height, width = pixels.shape[2:]
+    return functional.pad(pixels, (right, 0, down, 0), mode="reflect")[:, :, :height, :width]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from blemish.errors import PictureError, UsageError
 from blemish.methods import METHODS, MethodInfo, info
+from blemish.methods.base import View
 from blemish.pictures import MAX_PIXELS, PictureSource, find_pictures
 from blemish.tiles import Tiling, batched, cut
 
@@ -32,10 +33,11 @@ References: TypeAlias = str | os.PathLike[str] | Sequence[PictureSource]
 
 #: References that go through the backbone together.
 BATCH = 8
-#: Of a set that is to be scored, at most so many pictures are remembered: time and memory grow with them.
-PEERS = 32
-#: The same where each is looked at in several ways; and of how many it is found out whether they have to be.
-TURNED_PEERS, ASKED = 16, 4
+#: Of a set that is to be scored, at most so many pictures are remembered, and where each is looked at in several ways:
+#: time and memory grow with them.
+PEERS, VIEWED_PEERS = 32, 16
+#: Of so many it is found out in which ways they are looked at.
+ASKED = 4
 
 
 def check_method(method: MethodInfo) -> None:
@@ -70,7 +72,7 @@ def meet(engine: TorchEngine, pictures: Sequence[PictureSource], *, max_pixels: 
 
     Args:
         engine: Not in use yet.
-        pictures: The set. Of more than `PEERS` as many are drawn, the same ones every time.
+        pictures: The set. Of more than `PEERS` (or `VIEWED_PEERS`) as many are drawn, the same ones every time.
         max_pixels: See `show`.
 
     Returns:
@@ -82,8 +84,8 @@ def meet(engine: TorchEngine, pictures: Sequence[PictureSource], *, max_pixels: 
     """
     check_method(engine.method.info)
     engine.forget()
-    if len(pictures) > PEERS:
-        pictures = [pictures[k] for k in sorted(random.Random(0).sample(range(len(pictures)), PEERS))]
+    # In an order of chance, since the first of them may be enough, and a folder's first ones are of one kind.
+    pictures = random.Random(0).sample(pictures, min(len(pictures), PEERS))
     return _show(engine, pictures, max_pixels, None, lenient=True) if len(pictures) > 1 else 0
 
 
@@ -95,7 +97,7 @@ def _show(
 
     def pixels() -> Iterator[Tensor]:
         for source in references:
-            if len(digests) == most:
+            if len(digests) >= most:
                 return
             digest = hashlib.sha256()
             try:
@@ -114,11 +116,11 @@ def _show(
     first = next(batches, None)
     if first is None:  # none can be read
         return 0
-    # Many that are named show their things in many poses already, and eight views of each would be too much.
-    turns = engine.turns(first[:ASKED]) if lenient or len(references) <= PEERS else 1
-    if lenient and turns > 1:
-        most = TURNED_PEERS
-    memory = engine.remember(itertools.chain([first], batches), turns)
+    # Many that are named show their things in many ways already, and several views of each would be too much.
+    views = engine.views(first[:ASKED]) if lenient or len(references) <= PEERS else (View(),)
+    if lenient and len(views) > 1:
+        most = VIEWED_PEERS
+    memory = engine.remember(itertools.chain([first], batches), views)
     engine.show(memory, len(digests), hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16])
     return len(digests)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip import Backbone, ImageFeatures, Tap, load_backbone
-from blemish.engine import TorchEngine, turned
+from blemish.engine import TorchEngine, moved, turned
 from blemish.errors import UsageError
 from blemish.methods import create
 from blemish.methods.base import Memory
@@ -160,7 +160,17 @@ def clip_like(method: MuSc, features: ImageFeatures, text: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"nearest": 0.0}, {"nearest": 1.5}, {"words": -1.0}, {"degrees": [2]}, {"degrees": []}, {"turns": 0}]
+    "wrong",
+    [
+        {"nearest": 0.0},
+        {"nearest": 1.5},
+        {"words": -1.0},
+        {"degrees": [2]},
+        {"degrees": []},
+        {"turns": 0},
+        {"grids": 3},
+        {"grids": 4, "turns": 4},
+    ],
 )
 def test_recipes_that_cannot_work(backbone: Backbone, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
@@ -207,13 +217,46 @@ def things(in_any_pose: bool, size: int = 336) -> list[Image.Image]:
     return out
 
 
-@pytest.mark.parametrize(("in_any_pose", "turns"), [(True, 8), (False, 1)])
-def test_what_lies_in_any_pose_is_turned(in_any_pose: bool, turns: int) -> None:
+@pytest.mark.parametrize(("in_any_pose", "views"), [(True, 8), (False, 2)])
+def test_what_lies_in_any_pose_is_turned(in_any_pose: bool, views: int) -> None:
     engine = TorchEngine(create("musc", load_backbone("embedded")))
     pixels = torch.cat([engine.preprocess(one) for one in things(in_any_pose)])
-    assert engine.turns(pixels) == turns
-    assert engine.turns(pixels[:1]) == 1
-    assert engine.turns(pixels[:1].expand(3, -1, -1, -1)) == 1  # copies
+    assert len(engine.views(pixels)) == views
+    assert len(engine.views(pixels[:1])) == 2
+    assert len(engine.views(pixels[:1].expand(3, -1, -1, -1))) == 2  # copies
+
+
+@torch.no_grad()
+def test_a_move_by_half_a_patch_is_no_anomaly_on_two_grids() -> None:
+    """What lies half a patch further down and to the right is as it is on the second grid; the words stay."""
+    grain = np.random.default_rng(3).integers(0, 255, (62, 62, 3), np.uint8)
+    whole = Image.fromarray(grain).resize((434, 434), Image.Resampling.BICUBIC)
+    here, there = whole.crop((49, 49, 385, 385)), whole.crop((42, 42, 378, 378))
+    found = {}
+    for grids in (1, 2):
+        engine = TorchEngine(create("musc", load_backbone("embedded"), {"grids": grids, "words": 0.0}))
+        memory = engine.remember([engine.preprocess(here)], engine.method.views)
+        engine.show(memory, 1, "")
+        map = engine.run(engine.preprocess(there), "object").prediction.map[0]
+        found[grids] = float(map[84:252, 84:252].mean())  # the middle: at the edges another part is seen
+    assert found[2] < 0.8 * found[1]
+    alone = create("musc", load_backbone("embedded"), {"grids": 1})
+    both = create("musc", load_backbone("embedded"))
+    assert isinstance(alone, MuSc) and isinstance(both, MuSc)  # noqa: PT018
+    pixels = alone.backbone.preprocess(things(False), 336)
+    features = alone.backbone.encode_image(pixels, alone.request, alone.computation)
+    text = alone.text_features(["object"])[0]
+    once, twice = alone.remember(features), both.remember(features, features)
+    torch.testing.assert_close(both.score(features, text, twice).map, alone.score(features, text, once).map)
+
+
+def test_moved_goes_down_and_to_the_right() -> None:
+    pixels = torch.arange(2 * 3 * 25.0).reshape(2, 3, 5, 5)
+    assert torch.equal(moved(pixels, 0, 0), pixels)
+    found = moved(pixels, 1, 2)
+    assert torch.equal(found[:, :, 1:, 2:], pixels[:, :, :-1, :-2])
+    assert torch.equal(found[:, :, 1:, :2], pixels[:, :, :-1, [2, 1]])
+    assert torch.equal(found[:, :, 0], found[:, :, 2])
 
 
 def test_turned_is_about_the_middle() -> None:

@@ -47,6 +47,16 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class View:
+    """A way to look at a reference picture: turned about its middle, then moved."""
+
+    degrees: float = 0.0
+    """Counterclockwise."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Down and to the right, in sides of a patch."""
+
+
+@dataclass(frozen=True)
 class Training:
     """How the paper trains a method."""
 
@@ -246,20 +256,25 @@ class FewShotMethod(Method):
         return self.map_range
 
     @property
-    def turns(self) -> int:
-        """How many views it may want of a reference, each turned by an equal part of a circle; 1: as it is, alone."""
-        return 1
+    def views(self) -> tuple[View, ...]:
+        """In which ways it looks at a reference; the first is as it is."""
+        return (View(),)
+
+    @property
+    def turned_views(self) -> tuple[View, ...]:
+        """The same for references that lie in any pose (`are_turned`); none if it does not tell them apart."""
+        return ()
 
     def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
-        """Whether it wants all its `turns` of references like these, at least two; the first view is as they are."""
+        """Whether references like these, at least two, lie in any pose; given as its `turned_views` show them."""
         return False
 
-    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
+    def remember(self, features: ImageFeatures, *others: ImageFeatures) -> Memory:
         """Keeps what is matched of k normal reference pictures.
 
         Args:
             features: of the references, from `encode_image(pixels, few_shot_request, computation)`.
-            turned: of other views of the same ones, if it wants them.
+            others: of other views of the same ones, if it wants them.
         """
         raise NotImplementedError
 

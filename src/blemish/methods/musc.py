@@ -10,10 +10,12 @@ picture is never compared with itself, nor with a copy of itself.
     a patch's distance to each other picture: to the nearest of its patches;
     its score: the mean over the nearest 30 % of the pictures, then over degrees and layers (Mutual Scoring, MSM).
 
-Things that lie in any pose find no likeness in a picture where they lie otherwise. So where turning brings pictures
-nearer to each other, the remembered ones are looked at in `turns` ways, and the nearest patch of any view counts (as
-AnomalyDINO turns its references: Damm et al., WACV 2025, https://arxiv.org/abs/2405.14529); MuSc does not do that. The
-words are not asked then: they take from what comparing knows of such things (docs/embedded-model.md).
+Two things MuSc does not do. The borders of patches cut the same thing otherwise on every photograph; so the remembered
+pictures are looked at on several `grids`, and the nearest patch of any of them counts. And things that lie in any pose
+find no likeness in a picture where they lie otherwise; so where turning brings pictures nearer to each other, the
+remembered ones are looked at in as many poses as `turns` says (as AnomalyDINO turns its references: Damm et al., WACV
+2025, https://arxiv.org/abs/2405.14529), on one grid. The words are not asked then: they take from what comparing knows
+of such things (docs/embedded-model.md).
 
 Without a memory there is nobody to ask: then it is `clip`, and its map is that of the words alone. `words` adds that
 map to the mutual one, which the paper does not do; the embedded model is asked both.
@@ -28,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.clip.parallel import side_by_side, sides
 from blemish.errors import UsageError
 from blemish.methods import recipes
-from blemish.methods.base import FewShotMethod, Memory, Prediction
+from blemish.methods.base import FewShotMethod, Memory, Prediction, View
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.clip import Clip, ClipRecipe
 from blemish.methods.maps import as_grid, normalise, smooth, upsample
@@ -49,6 +51,12 @@ TOGETHER = 16
 #: Pictures are turned against each other if, by turning, they come nearer to each other by this part of their distance.
 #: Far products (pretraining/far.py): things in one pose 0, pieces of surfaces 0 to 0.11, things in any pose 0.04 on.
 WORTH = 0.05
+#: Where grids of patches lie, by how many there are: down and to the right, in sides of a patch.
+GRIDS = {
+    1: ((0.0, 0.0),),
+    2: ((0.0, 0.0), (0.5, 0.5)),
+    4: ((0.0, 0.0), (0.5, 0.5), (0.5, 0.0), (0.0, 0.5)),
+}
 #: Two pictures of which the patches at all the same places are closer (1 - cosine) are one. On average would not do: of
 #: two pictures by a fixed camera, or drawn, a small defect may be all that differs.
 SAME = 1e-3
@@ -70,15 +78,19 @@ class MuScRecipe(ClipRecipe):
     words: float = 0.0
     """How much of the words' map (`clip`'s, each layer in [0, 1]) is added to the mutual one (in [0, 2]) of a set whose
     pictures are not turned."""
+    grids: Literal[1, 2, 4] = 1
+    """On how many grids of patches the remembered pictures are looked at: 2 half a patch apart, along the diagonal."""
     turns: int = 1
-    """Of a set whose pictures are turned against each other, in how many ways the remembered ones are looked at."""
+    """Of a set whose pictures are turned against each other, in how many poses the remembered ones are looked at."""
 
     def check(self) -> None:
         super().check()
         require(0 < self.nearest <= 1, f"nearest lies above 0 and is at most 1, not {self.nearest}")
         require(self.words >= 0, f"words must not be negative, not {self.words}")
         odd = all(degree > 0 and degree % 2 for degree in self.degrees)
-        require(self.turns >= 1, f"turns are at least 1, not {self.turns}")
+        require(self.grids in GRIDS, f"grids are 1, 2 or 4, not {self.grids}")
+        enough = self.turns == 1 or self.turns > self.grids
+        require(enough, f"turns are 1 or more than the grids, {self.grids}, not {self.turns}")
         require(bool(self.degrees) and odd, f"degrees are odd numbers, at least one, not {self.degrees}")
 
 
@@ -89,7 +101,7 @@ class MuSc(Clip, FewShotMethod):
     Recipe: ClassVar[type[MuScRecipe]] = MuScRecipe
     # chosen on synthetic products (pretraining/train_methods.py, judged stream) and far ones (pretraining/far.py)
     EMBEDDED: ClassVar[MuScRecipe] = MuScRecipe(
-        size=336, mutual_layers=(7, 8), degrees=(1,), words=0.25, sigma=4.0, turns=8
+        size=336, mutual_layers=(7, 8), degrees=(1,), words=0.25, sigma=4.0, grids=2, turns=8
     )
 
     recipe: MuScRecipe
@@ -118,8 +130,13 @@ class MuSc(Clip, FewShotMethod):
         return normalise(torch.stack(around, dim=2))
 
     @property
-    def turns(self) -> int:
-        return self.recipe.turns
+    def views(self) -> tuple[View, ...]:
+        return tuple(View(shift=shift) for shift in GRIDS[self.recipe.grids])
+
+    @property
+    def turned_views(self) -> tuple[View, ...]:
+        turns = self.recipe.turns
+        return tuple(View(360 * k / turns) for k in range(turns)) if turns > 1 else ()
 
     def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
         """Whether turning brings the pictures, at least two, nearer to each other: see `WORTH`."""
@@ -131,8 +148,8 @@ class MuSc(Clip, FewShotMethod):
         gain = ((apart[0] - apart.amin(0)) / apart[0].clamp_min(SAME))[others]
         return float(gain.mean()) > WORTH
 
-    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
-        views = (features, *turned)
+    def remember(self, features: ImageFeatures, *others: ImageFeatures) -> Memory:
+        views = (features, *others)
         kept = {  # of a picture all views, one after the other
             Tap(k): torch.cat([self.patches(view, k).flatten(2) for view in views], dim=1).flatten(0, 1)
             for k in self.mutual_layers
@@ -140,9 +157,10 @@ class MuSc(Clip, FewShotMethod):
         return Memory(len(features.taps[Tap(self.mutual_layers[0])]), kept)
 
     def _turned(self, features: ImageFeatures, memory: Memory) -> bool:
-        """Whether pictures are remembered in more than one view."""
+        """Whether pictures are remembered in more than the usual views."""
         rows, columns = features.grid
-        return len(memory.taps[Tap(self.mutual_layers[0])]) > memory.pictures * rows * columns
+        usual = memory.pictures * rows * columns * len(self.views)
+        return len(memory.taps[Tap(self.mutual_layers[0])]) > usual
 
     def mutual_map(self, features: ImageFeatures, memory: Memory) -> Tensor:
         """Mean distance to the nearest of the other pictures: (B, rows, columns) in [0, 2], 0 where there is none."""
