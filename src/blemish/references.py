@@ -33,8 +33,8 @@ References: TypeAlias = str | os.PathLike[str] | Sequence[PictureSource]
 
 #: References that go through the backbone together.
 BATCH = 8
-#: Of a set that is to be scored, at most so many pictures are remembered: looked at in one way, and in several. Time and
-#: memory grow with them.
+#: Of a set that is to be scored, at most so many pictures are remembered: looked at in one way, and in several.
+#: Time and memory grow with them.
 PEERS, VIEWED_PEERS = 32, 16
 #: Of so many it is found out in which ways they are looked at.
 ASKED = 4
