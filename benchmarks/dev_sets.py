@@ -1,4 +1,4 @@
-"""How well every method ranks real pictures with the embedded model, beside two floors; writes the README's table.
+"""How well every method ranks real pictures with the built-in model, beside two floors; writes the README's table.
 
     python benchmarks/dev_sets.py [--folders DIR ...] [--write]
 
@@ -42,13 +42,13 @@ from blemish.errors import BlemishError, UsageError
 from blemish.evaluation import Evaluation, Row, Run, detectors_of, draw, tables
 from blemish.evaluation.measure import Masks, Options, measured
 from blemish.evaluation.record import Entry, Record, write_json
-from blemish.evaluation.report import write_report
 from blemish.evaluation.run import digest, evaluation
 from blemish.methods import create, load_class
 from blemish.outputs.files import common_root, write_atomically
+from blemish.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = (ROOT / "README.md", ROOT / "src" / "blemish" / "weights" / "embedded" / "README.md")
+TABLES = (ROOT / "README.md", ROOT / "src" / "blemish" / "weights" / "builtin" / "README.md")
 NUMBERS = ROOT / "benchmarks" / "dev_sets.json"
 BEGIN, END = "<!-- dev sets: begin -->", "<!-- dev sets: end -->"
 FEW = 60
@@ -58,7 +58,7 @@ RANDOM, OUTLIERS = "random weights", "patch outliers"
 def gathered(folders: Sequence[Path]) -> Dataset:
     """All sets as categories of one data set."""
     samples = [
-        Sample(one.path, one.label, s.title, None if one.label else (), s.object)
+        Sample(one.path, one.label, s.title, None if one.label else (), s.object_name)
         for s in picture_sets(per_set=0)
         for one in s.samples
     ]
@@ -105,7 +105,7 @@ def evaluated(
     floor = {}
     if floors:
         device, clip = next(iter(detectors.values())).device, load_class("clip")
-        engine = TorchEngine(create("clip", random_backbone(backbone), recipe=clip.EMBEDDED), device=device)
+        engine = TorchEngine(create("clip", random_backbone(backbone), config=clip.BUILTIN), device=device)
         floor[RANDOM] = Detector(engine)
     dear = {name: one for name, one in detectors.items() if few and one.method.request.windows}
     rest = {name: one for name, one in detectors.items() if name not in dear}
@@ -234,7 +234,7 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--folders", type=Path, nargs="*", default=[], help="folders of MVTec-like sets")
     a.add_argument("--methods", default="all", help="comma list; all that have weights by default")
-    a.add_argument("--backbone", default="embedded")
+    a.add_argument("--backbone", default="builtin")
     a.add_argument("--out", type=Path, default=ROOT / "runs" / "dev_sets", help="folder for scores, tables and report")
     a.add_argument("--limit", type=int, help="at most so many pictures of each set, to try the command")
     a.add_argument(

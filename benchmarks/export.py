@@ -2,7 +2,7 @@
 
     python benchmarks/export.py --files DIR [--large] [--batch 1 16] [--rounds 5] [--only NAME ...] [--out FILE]
 
-The detector is AnomalyCLIP on the embedded model at 336 pixels, or with --large on ViT-L/14 with random weights at 518.
+The detector is AnomalyCLIP on the built-in model at 336 pixels, or with --large on ViT-L/14 with random weights at 518.
 "published" is the reference of `speed.py`, PyTorch in float32.
 Files that DIR lacks are made first; --make-only stops there, so that they can be measured on a quieter machine.
 Contenders take turns; see `interleaved`.
@@ -45,7 +45,7 @@ def large() -> Backbone:
 
 
 def engine(backbone: Backbone, precision: str) -> TorchEngine:
-    """AnomalyCLIP; with what it learnt on the embedded model, else as it is drawn."""
+    """AnomalyCLIP; with what it learnt on the built-in model, else as it is drawn."""
     learnt = shipped("anomalyclip", backbone.fingerprint)
     return TorchEngine(methods.create("anomalyclip", backbone, weights=learnt), precision=precision)  # type: ignore[arg-type]
 
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--make-only", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    backbone = large() if given.large else load_backbone("embedded")
+    backbone = large() if given.large else load_backbone("builtin")
     given.files.mkdir(parents=True, exist_ok=True)
     needed = [name.replace(" bfloat16", "") for name in given.only]
     make(given.files, engine(backbone, "float32"), needed)

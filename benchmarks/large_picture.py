@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=518)
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--method", default="anomalyclip")
-    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--backbone", default="builtin")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--folder", type=Path, help="for the picture; default: that for temporary files")
     given = parser.parse_args()

@@ -7,7 +7,7 @@ A folder in MVTec AD's layout is drawn (700 x 700 pixels, half of the pictures w
 `blemish.evaluate` from files to tables: every method on its own once, then in turns the dearest of them and all
 together. What is asked: all together take at most 1.25 times as long as the dearest alone.
 
-`--papers` does the same with the papers' recipes, which ask for several computations, on a tower of 12 blocks of width
+`--papers` does the same with the papers' configs, which ask for several computations, on a tower of 12 blocks of width
 384 with random weights. There, all together are compared with the sum over the computations of the dearest of each.
 """
 
@@ -31,7 +31,7 @@ from blemish.clip import Backbone, load_backbone
 from blemish.detector import load
 from blemish.evaluation.plan import plan
 
-#: Those that run on the embedded model out of the box, and those that need no weights of their own.
+#: Those that run on the built-in model out of the box, and those that need no weights of their own.
 SHIPPED = ("clip", "clip-ac", "clip-ad", "clip-ad-sdp", "anomalyclip", "winclip")
 UNTRAINED = ("clip", "clip-ac", "clip-ad", "clip-ad-sdp", "winclip")
 TOGETHER, LIMIT = "all together", 1.25
@@ -65,8 +65,8 @@ def evaluate(data: Path, methods: Sequence[str], backbone: Backbone, precision: 
 
 
 def random_backbone() -> Backbone:
-    """A tower of 12 blocks, so that the papers' layers exist; the text tower is as small as the embedded model's."""
-    like = load_backbone("embedded")
+    """A tower of 12 blocks, so that the papers' layers exist; the text tower is as small as the built-in model's."""
+    like = load_backbone("builtin")
     text = like.model.config.text_config.to_dict()
     vision = {
         "hidden_size": 384,
@@ -92,7 +92,7 @@ def main() -> None:
     a.add_argument("--dearest", help="the dearest of each pass, if that is known, with commas between")
     a.add_argument("--out", type=Path, help="JSON file")
     o = a.parse_args()
-    backbone = random_backbone() if o.papers else load_backbone("embedded")
+    backbone = random_backbone() if o.papers else load_backbone("builtin")
     usual = UNTRAINED if o.papers else SHIPPED
     methods = tuple(o.methods.split(",")) if o.methods else usual
     detectors = {name: load(name, backbone=backbone, precision=o.precision) for name in methods}

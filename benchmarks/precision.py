@@ -4,7 +4,7 @@
     python benchmarks/precision.py --large [--pictures 3]
 
 Scores pictures of the packages (`pip install 'blemish[demo]'`), and all of the MVTec-like sets in each DIR, with the
-embedded model twice, in float32 and in half precision, and prints for each set and method the largest and the mean
+built-in model twice, in float32 and in half precision, and prints for each set and method the largest and the mean
 difference of the image scores and of the anomaly maps (as a share of the method's scale), and both AUROCs. `--large`
 does it at the sizes of ViT-L/14@336 with random weights on a few of the pictures, where there is nothing to rank.
 """
@@ -27,9 +27,9 @@ from blemish.datasets import read
 from blemish.demo import picture_sets
 from blemish.detector import shipped
 from blemish.engine import TorchEngine
+from blemish.image_io import read_image
 from blemish.methods import create
 from blemish.metrics import auroc
-from blemish.pictures import read_picture
 
 BATCH = 16
 
@@ -61,7 +61,7 @@ def compare(
     scores, halves, largest, means = [], [], 0.0, []
     batch = BATCH if backbone.layers < 24 else 1
     for first in range(0, len(paths), batch):
-        pictures = [read_picture(path).image for path in paths[first : first + batch]]
+        pictures = [read_image(path).image for path in paths[first : first + batch]]
         pixels = torch.cat([exact.preprocess(picture) for picture in pictures])
         one, other = (engine.run(pixels, told).prediction for engine in (exact, half))
         scores += one.score.tolist()
@@ -77,12 +77,14 @@ def compare(
 
 
 def embedded(methods: Sequence[str], per_set: int, folders: Sequence[Path], precision: str) -> Iterator[Apart]:
-    backbone = load_backbone("embedded")
-    sets = [(s.title, s.object, [(one.path, one.label) for one in s.samples]) for s in picture_sets(per_set=per_set)]
+    backbone = load_backbone("builtin")
+    sets = [
+        (s.title, s.object_name, [(one.path, one.label) for one in s.samples]) for s in picture_sets(per_set=per_set)
+    ]
     for data in (read("folder", folder) for folder in folders):
         for category in data.categories:
             samples = data.of(category)
-            sets.append((category, samples[0].object, [(one.path, one.label) for one in samples]))
+            sets.append((category, samples[0].object_name, [(one.path, one.label) for one in samples]))
     for title, told, pictures in sets:
         paths, labels = zip(*pictures, strict=True)
         for method in methods:

@@ -41,13 +41,13 @@ class Tower:
 
     Args:
         backbone: whose weights are used.
-        method: whose recipe says what is computed.
+        method: whose config says what is computed.
     """
 
     def __init__(self, backbone: Backbone, method: Method) -> None:
         self.vision = backbone.model.vision_model
         self.projection = backbone.model.visual_projection
-        self.recipe: Any = method.recipe
+        self.config: Any = method.config
         self.blocks = []
         for module in self.vision.encoder.layers:
             a = module.self_attn
@@ -57,7 +57,7 @@ class Tower:
 
     def tokens(self, pixels: Tensor) -> tuple[Tensor, int]:
         """(1 + N, B, D), sequence first, after the first layer norm; and the side of the patch grid."""
-        tokens, (side, _) = embed_image(self.vision, pixels, self.recipe.position)
+        tokens, (side, _) = embed_image(self.vision, pixels, self.config.position)
         return self.vision.pre_layrnorm(tokens).permute(1, 0, 2), side
 
     def attention(self, block: _Block, y: Tensor, *, need_weights: bool) -> Tensor:
@@ -86,7 +86,7 @@ class Tower:
     def mlp(self, block: _Block, x: Tensor) -> Tensor:
         """What the MLP adds to the stream."""
         mlp = block.module.mlp
-        activation = {"gelu": F.gelu, "checkpoint": mlp.activation_fn}[self.recipe.activation]
+        activation = {"gelu": F.gelu, "checkpoint": mlp.activation_fn}[self.config.activation]
         return mlp.fc2(activation(mlp.fc1(block.module.layer_norm2(x))))
 
 
@@ -111,7 +111,7 @@ def _smoothed(maps: Tensor, sigma: float) -> Tensor:
 
 def _anomaly_map(tower: Tower, taps: list[Tensor], text: Tensor, side: int) -> Tensor:
     """The sum over layers of how much more anomalous than normal a patch is, as AnomalyCLIP draws it: (B, S, S)."""
-    r, maps = tower.recipe, []
+    r, maps = tower.config, []
     for tap in taps:
         tokens = tower.projection(tower.vision.post_layernorm(tap))
         normal, anomalous = _picture_maps(_probability(tokens, text, r.temperature)[:, 1:], side, r.size).unbind(1)
@@ -121,7 +121,7 @@ def _anomaly_map(tower: Tower, taps: list[Tensor], text: Tensor, side: int) -> T
 
 def anomalyclip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
     """AnomalyCLIP's test: value-value attention beside the plain path in the last blocks."""
-    r, last = tower.recipe, len(tower.blocks)
+    r, last = tower.config, len(tower.blocks)
     layers = {last if layer == -1 else layer for layer in r.layers}
     x, side = tower.tokens(pixels)
     second, taps = x, []
@@ -145,7 +145,7 @@ def anomalyclip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
 
 def clip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
     """CLIP asked directly, with AnomalyCLIP's formulas around plain blocks."""
-    r, last = tower.recipe, len(tower.blocks)
+    r, last = tower.config, len(tower.blocks)
     x, side = tower.tokens(pixels)
     taps = []
     for number, block in enumerate(tower.blocks, start=1):
@@ -160,7 +160,7 @@ def clip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
 
 def april_gan(tower: Tower, pixels: Tensor, text: Tensor, adapters: list[torch.nn.Linear]) -> Found:
     """APRIL-GAN's test: attention weights are asked for in every block, though nobody looks at them."""
-    r, last = tower.recipe, len(tower.blocks)
+    r, last = tower.config, len(tower.blocks)
     x, side = tower.tokens(pixels)
     taps = []
     for number, block in enumerate(tower.blocks, start=1):

@@ -26,7 +26,7 @@ from speed_rest import memory, pixel_metrics, preprocess, start, training
 
 SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
     "large": partial(detect, sizes="large"),
-    "embedded": partial(detect, sizes="embedded"),
+    "builtin": partial(detect, sizes="builtin"),
     "pipeline": pipeline,
     "pictures": preprocess,
     "start": start,

@@ -29,16 +29,16 @@ def detect(rounds: int, sizes: str) -> Iterator[Row]:
 
     Args:
         rounds: of turns.
-        sizes: "large" is ViT-L/14@336 at 518 pixels, batch 1; "embedded" the embedded model at batch 16.
+        sizes: "large" is ViT-L/14@336 at 518 pixels, batch 1; "builtin" the built-in model at batch 16.
     """
     large = sizes == "large"
-    backbone, batch = (random_vit_l(), 1) if large else (load_backbone("embedded"), 16)
+    backbone, batch = (random_vit_l(), 1) if large else (load_backbone("builtin"), 16)
     for name in METHODS:
         yield from _method(name, backbone, batch, rounds, large)
 
 
 def _method(name: str, backbone: Backbone, batch: int, rounds: int, large: bool) -> Iterator[Row]:
-    method = create(name, backbone, recipe=None if large else load_class(name).EMBEDDED)
+    method = create(name, backbone, config=None if large else load_class(name).BUILTIN)
     engines = {kind: TorchEngine(method, precision=kind) for kind in PRECISIONS}
     tower = reference.Tower(backbone, method)
     pixels = torch.randn(batch, 3, method.computation.size, method.computation.size)

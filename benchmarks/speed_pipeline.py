@@ -20,8 +20,8 @@ from rows import Row
 from blemish.cli.job import Job, Order
 from blemish.detector import Detector, load
 from blemish.engine import Run
+from blemish.image_io import read_image
 from blemish.outputs.files import Writer
-from blemish.pictures import read_picture
 
 #: Of each side of the pictures, in pixels: about what a camera of a line gives of a small part.
 SIDE, BATCH = 400, 16
@@ -51,7 +51,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, pixels: torch.Tensor, object: str) -> Run:
+    def run(self, pixels: torch.Tensor, object_name: str) -> Run:
         start = time.perf_counter()
         found = self._engine.run(pixels, object)
         self.spans.append((start, time.perf_counter()))
@@ -80,13 +80,13 @@ def one_after_the_other(detector: Detector, paths: Sequence[Path], kinds: Sequen
     with tempfile.TemporaryDirectory() as folder:
         writer = Writer(folder, kinds, root=paths[0].parent)
         for first in range(0, len(paths), BATCH):
-            pictures = [read_picture(path) for path in paths[first : first + BATCH]]
+            pictures = [read_image(path) for path in paths[first : first + BATCH]]
             for picture, found in zip(pictures, detector.detect_many(pictures, batch_size=BATCH), strict=True):
                 writer.write(found, picture)
 
 
 def pipeline(rounds: int, count: int = 320) -> Iterator[Row]:
-    """Idle shares and throughput of the embedded model over small pictures, with and without overlays."""
+    """Idle shares and throughput of the built-in model over small pictures, with and without overlays."""
     with tempfile.TemporaryDirectory() as folder:
         paths = draw(Path(folder), count)
         for precision in ("float32", "bfloat16"):

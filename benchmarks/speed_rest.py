@@ -42,7 +42,7 @@ def preprocess(rounds: int) -> Iterator[Row]:
     rng = np.random.default_rng(0)
     grain = rng.normal(0, 6, (1024, 1024, 3))
     picture = Image.fromarray((128 + grain).clip(0, 255).astype(np.uint8))
-    backbone = load_backbone("embedded")
+    backbone = load_backbone("builtin")
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
 
     def usual() -> torch.Tensor:
@@ -177,13 +177,13 @@ def _published_loss(
         x = x + a.out_proj((weights @ value).transpose(1, 2).flatten(2))
         x = x + block.mlp(block.layer_norm2(x))
     texts = normalise(backbone.model.text_projection(text.final_layer_norm(x)[torch.arange(2), end]))
-    temperature = method.recipe.temperature
+    temperature = method.config.temperature
     image = F.cross_entropy(normalise(backbone.project(token, norm=False)) @ texts.T / temperature, labels)
     probability = (normalise(backbone.project(patches)) @ texts.T / temperature).softmax(-1)[:, 1:]
     side = int(probability.shape[1] ** 0.5)
     maps = F.interpolate(probability.permute(0, 2, 1).unflatten(-1, (side, side)), masks.shape[-2:], mode="bilinear")
     pixel = focal(maps[:, 1], masks) + dice(maps[:, 1], masks) + dice(maps[:, 0], 1 - masks)
-    return method.recipe.pixel_weight * pixel + image
+    return method.config.pixel_weight * pixel + image
 
 
 def pixel_metrics(rounds: int) -> Iterator[Row]:
@@ -208,7 +208,7 @@ if {what!r} != "libraries":
     import blemish, reference
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8))
     large, batch = {what!r} == "large", {batch}
-    backbone = random_vit_l() if large else "embedded"
+    backbone = random_vit_l() if large else "builtin"
     method = "clip" if large else "anomalyclip"
     detector = blemish.load(method, backbone=backbone, precision={precision!r}, device="cpu")
     if {precision!r} == "float32" and {published}:
@@ -228,9 +228,9 @@ def memory(rounds: int) -> Iterator[Row]:
     del rounds
     cases: dict[str, dict[str, Any]] = {
         "torch and transformers alone": {"what": "libraries"},
-        "embedded, float32, batch 16, 64 pictures": {"what": "embedded", "precision": "float32", "count": 64},
-        "embedded, bfloat16, batch 16, 64 pictures": {"what": "embedded", "precision": "bfloat16", "count": 64},
-        "embedded, bfloat16, batch 16, 640 pictures": {"what": "embedded", "precision": "bfloat16", "count": 640},
+        "embedded, float32, batch 16, 64 pictures": {"what": "builtin", "precision": "float32", "count": 64},
+        "embedded, bfloat16, batch 16, 64 pictures": {"what": "builtin", "precision": "bfloat16", "count": 64},
+        "embedded, bfloat16, batch 16, 640 pictures": {"what": "builtin", "precision": "bfloat16", "count": 640},
         "ViT-L/14, 518 px, clip, float32": {"what": "large", "precision": "float32", "count": 1},
         "ViT-L/14, 518 px, clip, bfloat16": {"what": "large", "precision": "bfloat16", "count": 1},
         "ViT-L/14, 518 px, clip as published": {"what": "large", "precision": "float32", "published": True},

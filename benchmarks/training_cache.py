@@ -1,6 +1,6 @@
 """What an epoch costs when the backbone's features are kept: the first one computes them, the others only read.
 
-    python benchmarks/training_cache.py [METHOD ...] [--backbone embedded] [--samples 64] [--batch N] [--cache DIR]
+    python benchmarks/training_cache.py [METHOD ...] [--backbone builtin] [--samples 64] [--batch N] [--cache DIR]
 
 Prints for each method (default: all that learn) seconds of the first epoch (features and steps) and of a later one, the
 median of some, their ratio, and what a picture's features take. Run it on a machine that does nothing else.
@@ -60,7 +60,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
-    parser.add_argument("--backbone", default="embedded", help="or random-vit-l: ViT-L/14@336, the size of the papers")
+    parser.add_argument("--backbone", default="builtin", help="or random-vit-l: ViT-L/14@336, the size of the papers")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--batch", type=int, help="default: the one that the method is trained with")
     parser.add_argument("--later", type=int, default=3, help="later epochs, of which the median counts")

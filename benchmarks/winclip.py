@@ -38,8 +38,8 @@ SIZE, SCALES, TEMPERATURE = 240, (2, 3), 0.07
 
 
 def random_backbone() -> Backbone:
-    """ViT-B/16+ with random weights; its text tower is as small as the embedded model's, and only asked beforehand."""
-    like = load_backbone("embedded")
+    """ViT-B/16+ with random weights; its text tower is as small as the built-in model's, and only asked beforehand."""
+    like = load_backbone("builtin")
     vision = {
         "hidden_size": 896,
         "num_attention_heads": 14,

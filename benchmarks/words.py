@@ -1,6 +1,6 @@
-"""What the words of the embedded model are worth: names it was not taught, words for states it was not taught, kinds.
+"""What the words of the built-in model are worth: names it was not taught, words for states it was not taught, kinds.
 
-    python benchmarks/words.py [--pictures 600] [--backbone embedded] [--photos FOLDER ...]
+    python benchmarks/words.py [--pictures 600] [--backbone builtin] [--photos FOLDER ...]
 
 Pictures are made by `pretraining/`, of a stream of their own. Prints the image AUROC of `clip` asked about an "object",
 about what each picture shows, and about things that no prompt of the training named; the same with words for states
@@ -101,7 +101,7 @@ def told_apart(tokens: Tensor, kinds: Sequence[str], words: Tensor, names: Seque
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--pictures", type=int, default=600)
-    a.add_argument("--backbone", default="embedded")
+    a.add_argument("--backbone", default="builtin")
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     o = a.parse_args()
     sys.path.insert(0, str(PRETRAINING))

@@ -5,7 +5,7 @@
 
 A product is one cutout on plain ground, always upright or in any pose, or pieces of one picture of a surface,
 photographed ten times, in turns as it is and with a defect. The pictures are in no training (their licences are not for
-that; nothing of them is kept), and the defects are made by others' recipes: a piece of the picture moved (CutPaste; Li
+that; nothing of them is kept), and the defects are made by others' configs: a piece of the picture moved (CutPaste; Li
 and others, 2021), another picture seen through noise (DRAEM; Zavrtanik and others, 2021), a piece blended in by
 Poisson's equation (NSA; Schlueter and others, 2022), and places that are blurred or of another brightness or colour. A
 model that only knows our own engine's pictures by heart does badly here. No real defects are seen, so it may decide
@@ -223,7 +223,7 @@ def products(folder: Path, count: int = COUNT) -> dict[str, Products]:
 
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("backbones", nargs="*", default=["embedded"], metavar="BACKBONE")
+    a.add_argument("backbones", nargs="*", default=["builtin"], metavar="BACKBONE")
     a.add_argument("--from", dest="folder", type=Path, required=True, help="unpacked packages, each by its name")
     a.add_argument("--methods", nargs="+", default=["clip", "musc"])
     a.add_argument("--count", type=int, default=COUNT, help="products of each kind")
@@ -233,10 +233,10 @@ def main() -> None:
     for name in o.backbones:
         backbone = load_backbone(name)
         for method in o.methods:
-            made = create(method, backbone, {**vars(load_class(method).EMBEDDED), "size": o.size or backbone.size})
+            made = create(method, backbone, {**vars(load_class(method).BUILTIN), "size": o.size or backbone.size})
             for kind, each in sets.items():
                 found = judge_for([made], each)(made)
-                found["image_auroc"] = found[f"image_auroc/{made.recipe.image_score}"]
+                found["image_auroc"] = found[f"image_auroc/{made.config.image_score}"]
                 told = json.dumps({key: round(value, 4) for key, value in found.items()})
                 print(f"{name}, {method}, {len(each[0])} photographs of {kind}: {told}", flush=True)
 

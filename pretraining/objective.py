@@ -1,4 +1,4 @@
-"""What the embedded model is taught: the losses of one step, and validation on pictures of another seed."""
+"""What the built-in model is taught: the losses of one step, and validation on pictures of another seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: the front of CLIP's byte-pair merges, and what our own words need of the rest.
+"""The built-in model's tokenizer: the front of CLIP's byte-pair merges, and what our own words need of the rest.
 
 CLIP's merges (OpenAI, MIT) are ordered by frequency, so their front is a small vocabulary of common English; words that
 the prompts use often are kept whole by adding the merges on their way.

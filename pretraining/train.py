@@ -1,4 +1,4 @@
-"""Pretrain the embedded model: a small CLIP whose words know normal from damaged, for the picture and for every patch.
+"""Pretrain the built-in model: a small CLIP whose words know normal from damaged, for the picture and for every patch.
 
     python pretraining/train.py --out runs/embedded --steps 8000 [--photos FOLDER ...]
 
@@ -273,7 +273,7 @@ def main() -> None:
                 print(" ".join(f"{k}={v:.3f}" for k, v in row["validation"].items()), flush=True)  # type: ignore[attr-defined]
                 with log.open("a") as f:
                     f.write(json.dumps(row) + "\n")
-                export(o.out / "embedded", ema, tok)
+                export(o.out / "builtin", ema, tok)
     print(f"done: {o.out / 'embedded'}")
 
 

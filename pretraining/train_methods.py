@@ -1,11 +1,11 @@
-"""Train the methods that learn on the embedded backbone with synthetic auxiliary data, and judge them on more of it.
+"""Train the methods that learn on the built-in backbone with synthetic auxiliary data, and judge them on more of it.
 
     python pretraining/train_methods.py [METHOD ...] [--samples 1000] [--judged 400] [--photos FOLDER ...]
     python pretraining/train_methods.py [METHOD ...] --sizes 256 320 384 [--judged 400] [--photos FOLDER ...]
 
 Writes `src/blemish/weights/METHOD.safetensors` for each method (default: all that learn) as soon as it is trained. The
 losses and optimizers are the papers'; what the small backbone needs otherwise (sizes, where training starts, epochs,
-learning rate) is written in each method's `EMBEDDED` and `EMBEDDED_TRAINING`. The backbone sees every picture once, for
+learning rate) is written in each method's `BUILTIN` and `BUILTIN_TRAINING`. The backbone sees every picture once, for
 all methods. All pictures are made here. Those that judge come from another stream: products, each one scene that is
 photographed ten times, in turns as it should be and with a defect. Image AUROC is that of each product, as a data set
 has it, and their mean. They choose the epoch that is kept and the rule for the image score. What was chosen is then
@@ -38,7 +38,7 @@ from blemish.clip import Computation, ImageFeatures, Request, load_backbone
 from blemish.engine import TorchEngine
 from blemish.evaluation.plan import effective
 from blemish.methods import create, info, names, weights
-from blemish.methods.base import FewShotMethod, Memory, Method
+from blemish.methods.base import FewShotMethod, MemoryBank, Method
 from blemish.metrics import auroc, pixel_metrics
 from blemish.references import ASKED
 from blemish.training import Features, Progress, Sample, mask_tensor, train
@@ -79,8 +79,8 @@ def products(seed: int, count: int, photos: list[np.ndarray]) -> Products:
 
 def common_names(kept: list[Sample]) -> list[Sample]:
     """The same pictures, with rare names left out."""
-    common = {name for name, _ in Counter(sample.object for sample in kept).most_common(NAMES)}
-    return [sample if sample.object in common else sample._replace(object="object") for sample in kept]
+    common = {name for name, _ in Counter(sample.object_name for sample in kept).most_common(NAMES)}
+    return [sample if sample.object_name in common else sample._replace(object_name="object") for sample in kept]
 
 
 #: Of a process that draws.
@@ -130,33 +130,33 @@ class Judge:
     @torch.inference_mode()
     def _predictions(self, method: Method, stride: int, batch: int = 16) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Scores (n,) by rule, and maps."""
-        original, training = method.recipe, method.training
+        original, training = method.config, method.training
         method.eval()
         text = method.text_features(["object"])[0]
         scores: dict[str, list[float]] = {rule: [] for rule in original.image_scores}
         maps = []
         order = np.arange(len(self.labels))
-        mutual = method if isinstance(method, FewShotMethod) and method.info.mutual else None
+        mutual = method if isinstance(method, FewShotMethod) and method.info.transductive else None
         # To a mutual method a product's pictures are its set; they lie beside each other.
         ends = order[batch::batch] if mutual is None else np.flatnonzero(np.diff(self.products)) + 1
         for rows in np.split(order, ends):
             features = self.features.batch(rows.tolist(), method.request | Request())[0]
             known = () if mutual is None else (self._remembered(mutual, features, rows),)
             for rule in scores:
-                method.recipe = replace(original, image_score=rule)
+                method.config = replace(original, image_score=rule)
                 prediction = method.score(features, text, *known)
                 scores[rule] += prediction.score.tolist()
             maps.append(prediction.map[:, ::stride, ::stride].numpy())
-        method.recipe = original
+        method.config = original
         method.train(training)
         return {rule: np.array(values) for rule, values in scores.items()}, np.concatenate(maps)
 
-    def _remembered(self, method: FewShotMethod, features: ImageFeatures, rows: np.ndarray) -> Memory:
+    def _remembered(self, method: FewShotMethod, features: ImageFeatures, rows: np.ndarray) -> MemoryBank:
         """These pictures, turned if they want it."""
         engine = TorchEngine(method)
         pixels = torch.cat([engine.preprocess(self.pictures[row].image) for row in rows])
         views = engine.views(pixels[:ASKED])
-        return method.remember(features) if len(views) == 1 else engine.remember([pixels], views)
+        return method.build_memory_bank(features) if len(views) == 1 else engine.build_memory_bank([pixels], views)
 
 
 def rule_of(scores: Scores) -> str:
@@ -236,7 +236,7 @@ def run(
         epoch = learn(method, features, judge, epochs)
         found = judge(method)
         rule = rule_of(found)
-        method.recipe = replace(method.recipe, image_score=rule)
+        method.config = replace(method.config, image_score=rule)
         words = f"{len(samples)} synthetic pictures (pretraining/, stream {TRAIN_SEED}), {epoch} epochs"
         weights.save(method, out / f"{name}.safetensors", trained_on=words, source="pretraining/")
         print(f"{name} judged {_said(found)}", flush=True)
@@ -251,7 +251,7 @@ def compare(methods: Sequence[Method], judge: Judge) -> bool:
     fine = True
     for method in methods:
         name, found = method.info.name, judge(method)
-        found["image_auroc"] = found[f"image_auroc/{method.recipe.image_score}"]
+        found["image_auroc"] = found[f"image_auroc/{method.config.image_score}"]
         floor = floor or found
         print(f"{name} compared {_said(found)}", flush=True)
         for what, key in {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "AUPRO": "aupro"}.items():
@@ -264,7 +264,7 @@ def compare(methods: Sequence[Method], judge: Judge) -> bool:
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("methods", nargs="*", metavar="METHOD")
-    a.add_argument("--backbone", default="embedded")
+    a.add_argument("--backbone", default="builtin")
     a.add_argument("--samples", type=int, default=1000)
     a.add_argument("--judged", type=int, default=400, help="and as many are compared")
     a.add_argument("--epochs", type=int, help="default: each method's own")
@@ -272,7 +272,7 @@ def main() -> None:
     a.add_argument("--photos", type=Path, nargs="*", default=[])
     a.add_argument("--out", type=Path, default=WEIGHTS, help="folder; default: where blemish looks for them")
     o = a.parse_args()
-    ours = [name for name in names() if info(name).trainable or info(name).mutual]
+    ours = [name for name in names() if info(name).trainable or info(name).transductive]
     o.methods = o.methods or ([BASELINE] if o.sizes else ours)
     if wrong := [name for name in o.methods if o.sizes and info(name).trainable]:
         a.error(f"{', '.join(wrong)}: has to be trained first")

@@ -1,4 +1,4 @@
-"""The words that the embedded model is taught: states, templates, nouns, captions.
+"""The words that the built-in model is taught: states, templates, nouns, captions.
 
 Held-out templates are never shown in training; the synthetic validation asks with them alone. What
 `benchmarks/words.py` calls unseen is in none of these lists.

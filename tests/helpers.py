@@ -16,7 +16,7 @@ WORDS = (
 def save_tiny_backbone(folder: Path, seed: int = 0, layers: tuple[int, int] = (24, 12)) -> Path:
     """Write a CLIPModel folder (config.json, model.safetensors, tokenizer files) with random weights.
 
-    As deep as ViT-L (if `layers`, of the vision and the text tower, says no other), so that the papers' recipes with
+    As deep as ViT-L (if `layers`, of the vision and the text tower, says no other), so that the papers' configs with
     their layers 6..24 fit, but with a grid of 7 x 7; the vision tower is 32 wide, the text tower and the joint space 16
     (equal, as in all of OpenAI's).
     """

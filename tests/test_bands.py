@@ -11,8 +11,8 @@ from PIL import Image
 
 from blemish import tiles
 from blemish.bands import Bands, open_bands
-from blemish.errors import PictureError
-from blemish.pictures import read_picture
+from blemish.errors import ImageError
+from blemish.image_io import read_image
 from blemish.tiles import Tiling, cut
 
 RNG = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def picture(mode: str) -> Image.Image:
 
 def check(path: Path) -> None:
     """Any rows are those of the whole picture, and so is what was said about them."""
-    whole = read_picture(path)
+    whole = read_image(path)
     with open_bands(path) as bands:
         assert bands is not None
         assert bands.size == (WIDTH, HEIGHT)
@@ -128,7 +128,7 @@ def test_cut_short(tmp_path: Path) -> None:
         if end > len(data):
             continue
         path.write_bytes(data[:end])
-        with pytest.raises(PictureError) as raised, open_bands(path):
+        with pytest.raises(ImageError) as raised, open_bands(path):
             pass
         assert raised.value.path == str(path)
 
@@ -147,7 +147,7 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     directory = struct.pack("<H", len(entries))
     directory += b"".join(struct.pack("<HHLL", tag, kind, 1, value) for tag, kind, value in entries)
     (tmp_path / "bomb.tif").write_bytes(b"II*\0" + struct.pack("<L", 8) + directory + b"\0" * 4)
-    with pytest.raises(PictureError, match="cut short"):
+    with pytest.raises(ImageError, match="cut short"):
         next(cut(tmp_path / "bomb.tif", Tiling(64), max_pixels=10**6))
 
 
@@ -161,7 +161,7 @@ def test_damaged_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     data[offset : offset + 50] = b"\xff" * 50
     path.write_bytes(data)
     pieces = []
-    with pytest.raises(PictureError, match=r"damaged in rows \d+ to \d+") as raised:
+    with pytest.raises(ImageError, match=r"damaged in rows \d+ to \d+") as raised:
         pieces.extend(cut(path, Tiling(64), max_pixels=10**6))
     assert 0 < len(pieces) < 15
     assert raised.value.path == str(path)
@@ -171,7 +171,7 @@ def test_nan(tmp_path: Path) -> None:
     values = np.zeros((HEIGHT, WIDTH), np.float32)
     values[150, 20] = np.nan
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(PictureError, match="NaN") as raised, open_bands(tmp_path / "a.tif"):
+    with pytest.raises(ImageError, match="NaN") as raised, open_bands(tmp_path / "a.tif"):
         pass
     assert raised.value.path == str(tmp_path / "a.tif")
 
@@ -186,14 +186,14 @@ def test_cut_gives_the_same_tiles_from_bands_as_from_the_whole(
         pytest.importorskip("tifffile").imwrite(path, np.asarray(picture("I;16")), tile=(32, 32), compression="zlib")
     else:
         picture("RGB").save(path, compression="tiff_lzw", strip_size=4000)
-    expected = list(cut(read_picture(path), Tiling(65, overlap), max_pixels=10**6))
+    expected = list(cut(read_image(path), Tiling(65, overlap), max_pixels=10**6))
     monkeypatch.setattr(tiles, "MAP_PIXELS", 3_000)
     found = list(cut(path, Tiling(65, overlap), max_pixels=40_000))
     assert [one.place for one in found] == [one.place for one in expected]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
     assert found[0].canvas.step == 4
-    np.testing.assert_array_equal(found[0].canvas.picture.image, read_picture(path).image.reduce(4))
+    np.testing.assert_array_equal(found[0].canvas.picture.image, read_image(path).image.reduce(4))
     assert found[0].canvas.picture.path == str(path)
 
 
@@ -201,6 +201,6 @@ def test_a_band_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tiles, "MAP_PIXELS", 1_000)
     path = tmp_path / "a.tif"
     picture("RGB").save(path, compression="tiff_lzw", strip_size=10**7)  # one piece
-    with pytest.raises(PictureError, match="decoded at once"):
+    with pytest.raises(ImageError, match="decoded at once"):
         list(cut(path, Tiling(64), max_pixels=20_000))
     assert len(list(cut(path, Tiling(64), max_pixels=50_000))) == 15

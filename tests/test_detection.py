@@ -164,11 +164,11 @@ def test_the_map_is_read_only_and_the_callers_array_is_left_alone():
 
 
 def test_dictionary_is_json_and_holds_the_map_on_demand():
-    source = Provenance("winclip", "embedded", "0123456789abcdef", recipe={"size": 240})
+    source = Provenance("winclip", "builtin", "0123456789abcdef", config={"size": 240})
     made = detection(path="a.png", threshold=0.5, timing=Timing(0.1, 0.2, 0.3, 0.4), provenance=source, notes=("grey",))
     plain = json.loads(json.dumps(made.to_dict(), allow_nan=False))
     assert plain["timing"]["total"] == pytest.approx(1.0)
-    assert plain["provenance"]["recipe"] == {"size": 240}
+    assert plain["provenance"]["config"] == {"size": 240}
     assert plain["regions"][0]["box"] == [0, 1, 4, 3]
     assert "anomaly_map" not in plain
     full = json.loads(json.dumps(made.to_dict(maps=True)))

@@ -14,9 +14,9 @@ from PIL import Image
 import blemish
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector, load
-from blemish.errors import PictureError, UsageError, WeightsError
+from blemish.errors import ImageError, UsageError, WeightsError
+from blemish.image_io import read_image
 from blemish.methods import create, weights
-from blemish.pictures import read_picture
 from helpers import save_picture, save_tiny_backbone
 
 
@@ -50,14 +50,14 @@ def test_detection(detector: Detector, backbone: Backbone, paths: list[Path]) ->
     assert (made.method, made.backbone, made.backbone_fingerprint) == ("clip", backbone.name, backbone.fingerprint)
     assert (made.weights, made.weights_fingerprint, made.precision, made.device) == (None, None, "float32", "cpu")
     assert made.version == blemish.__version__
-    assert made.recipe["size"] == 518
+    assert made.config["size"] == 518
 
 
 def test_takes_all_kinds_of_pictures(detector: Detector, paths: list[Path]) -> None:
     image = Image.open(paths[0])
     array = np.asarray(image)
     expected = detector.detect(paths[0])
-    kinds = (str(paths[0]), paths[0].read_bytes(), image, array, torch.from_numpy(array.copy()), read_picture(paths[0]))
+    kinds = (str(paths[0]), paths[0].read_bytes(), image, array, torch.from_numpy(array.copy()), read_image(paths[0]))
     for picture in kinds:
         detection = detector.detect(picture)
         assert detection.score == pytest.approx(expected.score, abs=1e-6)
@@ -67,7 +67,7 @@ def test_takes_all_kinds_of_pictures(detector: Detector, paths: list[Path]) -> N
 def test_is_what_the_method_says(detector: Detector, paths: list[Path]) -> None:
     method, backbone = detector.method, detector.backbone
     with torch.no_grad():
-        pixels = backbone.preprocess([read_picture(paths[0]).image], method.computation.size)
+        pixels = backbone.preprocess([read_image(paths[0]).image], method.computation.size)
         features = backbone.encode_image(pixels, method.request, method.computation)
         prediction = method.score(features, method.text_features(["object"])[0])
         resized = torch.nn.functional.interpolate(prediction.map[None], (20, 30), mode="bilinear", align_corners=False)
@@ -131,7 +131,7 @@ def test_broken_pictures_are_handed_over_in_order(detector: Detector, paths: lis
 def test_broken_picture_raises_after_those_before_it(detector: Detector, paths: list[Path], tmp_path: Path) -> None:
     stream = detector.detect_many([paths[0], paths[1], tmp_path / "gone.png", paths[2]], batch_size=8)
     assert [next(stream).path, next(stream).path] == [str(paths[0]), str(paths[1])]
-    with pytest.raises(PictureError, match="gone"):
+    with pytest.raises(ImageError, match="gone"):
         next(stream)
 
 
@@ -149,18 +149,18 @@ def test_error_of_the_stream_itself_is_raised(detector: Detector, paths: list[Pa
 def test_threads(detector: Detector, paths: list[Path]) -> None:
     expected = [detector.detect(path).score for path in paths]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda path: detector.detect(path, object="metal nut").score, paths * 2))
+        found = list(pool.map(lambda path: detector.detect(path, object_name="metal nut").score, paths * 2))
         same = list(pool.map(lambda path: detector.detect(path).score, paths))
     assert same == pytest.approx(expected, abs=1e-6)
     assert found[:11] == pytest.approx(found[11:], abs=1e-6)
 
 
 def test_object_names_are_used_and_kept(backbone: Backbone, paths: list[Path], monkeypatch) -> None:
-    detector = load("clip", backbone=backbone, object="metal nut", device="cpu")
+    detector = load("clip", backbone=backbone, object_name="metal nut", device="cpu")
     calls = []
     encode = detector.method.text_features
     monkeypatch.setattr(detector.method, "text_features", lambda objects: calls.append(objects) or encode(objects))
-    nut, cell = detector.detect(paths[0]), detector.detect(paths[0], object="solar cell")
+    nut, cell = detector.detect(paths[0]), detector.detect(paths[0], object_name="solar cell")
     list(detector.detect_many(paths[:4], batch_size=2))
     assert calls == [["metal nut"], ["solar cell"]]
     assert nut.score != cell.score
@@ -241,5 +241,5 @@ def test_auto_precision_of_windows(backbone: Backbone, paths: list[Path], monkey
 
 
 def test_a_picture_too_large_is_refused(backbone: Backbone, paths: list[Path]) -> None:
-    with pytest.raises(PictureError, match="max_pixels"):
+    with pytest.raises(ImageError, match="max_pixels"):
         load("clip", backbone=backbone, max_pixels=100, device="cpu").detect(paths[0])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blemish._found import _natural
 from blemish.errors import UsageError
-from blemish.pictures import find_pictures
+from blemish.image_io import find_images
 
 FILES = [
     "10.png",
@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def found(*paths, **options):
-    return [path.as_posix() for path in find_pictures(paths, **options)]
+    return [path.as_posix() for path in find_images(paths, **options)]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_what_is_found(folder, paths, recursive, expected):
 
 
 def test_one_path_need_not_be_in_a_list(folder):
-    assert list(find_pictures("sub")) == [Path("sub/3.png")]
-    assert list(find_pictures(folder / "sub")) == [folder / "sub/3.png"]
+    assert list(find_images("sub")) == [Path("sub/3.png")]
+    assert list(find_images(folder / "sub")) == [folder / "sub/3.png"]
 
 
 @pytest.mark.parametrize(

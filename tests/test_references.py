@@ -13,10 +13,10 @@ from blemish import references as room
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import load
 from blemish.engine import TorchEngine
-from blemish.errors import PictureError, UsageError
+from blemish.errors import ImageError, UsageError
+from blemish.image_io import read_image
 from blemish.methods import create, weights
 from blemish.methods.base import FewShotMethod
-from blemish.pictures import read_picture
 from helpers import save_picture
 
 
@@ -46,10 +46,10 @@ def test_is_what_the_method_says_of_the_same_memory(backbone: Backbone, good: Pa
     with torch.no_grad():
 
         def encode(*paths: Path):
-            pixels = backbone.preprocess([read_picture(path).image for path in paths], method.computation.size)
+            pixels = backbone.preprocess([read_image(path).image for path in paths], method.computation.size)
             return backbone.encode_image(pixels, method.few_shot_request, method.computation)
 
-        memory = method.remember(encode(*sorted(good.iterdir())))
+        memory = method.build_memory_bank(encode(*sorted(good.iterdir())))
         expected = method.score(encode(part), method.text_features(["object"])[0], memory)
     assert detection.score == pytest.approx(expected.score.item(), abs=1e-6)
     assert detection.map_range == method.few_shot_map_range
@@ -100,7 +100,7 @@ def test_a_method_without_memory(backbone: Backbone, good: Path) -> None:
     with pytest.raises(UsageError, match=r"clip takes no reference pictures; .* april-gan, musc, winclip$"):
         load("clip", backbone="this would be a download", references=str(good))
     with pytest.raises(UsageError, match="clip has no memory"):
-        TorchEngine(create("clip", backbone)).remember([torch.zeros(1, 3, 518, 518)])
+        TorchEngine(create("clip", backbone)).build_memory_bank([torch.zeros(1, 3, 518, 518)])
 
 
 def test_no_references(backbone: Backbone, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_no_references(backbone: Backbone, tmp_path: Path) -> None:
 
 def test_a_broken_reference_fails_all(backbone: Backbone, good: Path) -> None:
     (good / "1.png").write_bytes(b"nothing")
-    with pytest.raises(PictureError, match=r"a reference picture cannot be used: .*1\.png") as raised:
+    with pytest.raises(ImageError, match=r"a reference picture cannot be used: .*1\.png") as raised:
         load("winclip", backbone=backbone, references=str(good))
     assert raised.value.path == str(good / "1.png")
 
@@ -134,7 +134,7 @@ def test_fewer_are_looked_at_in_more_ways(backbone: Backbone, tmp_path: Path, mo
         assert memory.pictures == engine.provenance.references
         kept.append((memory.pictures, len(next(iter(memory.taps.values()))) // memory.pictures))
     assert asked == [4, 4, 4]
-    alone = len(next(iter(engine.remember([engine.preprocess(Image.open(paths[0]))]).taps.values())))
+    alone = len(next(iter(engine.build_memory_bank([engine.preprocess(Image.open(paths[0]))]).taps.values())))
     assert kept == [(3, 2 * alone), (3, 4 * alone), (6, 4 * alone)]  # what is named is all remembered
     monkeypatch.setattr(room, "PEERS", 5)
     room.show(engine, paths)

@@ -15,7 +15,7 @@ from blemish.clip import Backbone, load_backbone
 from blemish.detection import Provenance, Timing
 from blemish.detector import Detector, load
 from blemish.engine import Run
-from blemish.errors import PictureError, UsageError
+from blemish.errors import ImageError, UsageError
 from blemish.methods.base import Prediction
 from blemish.tiles import Canvas, Tiling, cut, resize
 from helpers import save_picture
@@ -36,7 +36,7 @@ class Brightness:
         pixels = np.asarray(picture.convert("L").resize((self.size, self.size), Image.Resampling.BOX), np.float32)
         return torch.from_numpy(pixels / 255).expand(1, 3, -1, -1)
 
-    def run(self, pixels: torch.Tensor, object: str) -> Run:
+    def run(self, pixels: torch.Tensor, object_name: str) -> Run:
         self.batches.append(len(pixels))
         maps = pixels[:, 0].contiguous()
         return Run(Prediction(maps.amax(dim=(1, 2)), maps), 0.0, 0.0)
@@ -248,5 +248,5 @@ def test_references_are_cut_like_what_is_compared_with_them(backbone: Backbone, 
 
 def test_a_picture_too_large_to_be_decoded_whole(tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", 1, (150, 90))
-    with pytest.raises(PictureError, match="max_pixels"):
+    with pytest.raises(ImageError, match="max_pixels"):
         Detector(Brightness(), tiling=Tiling(64), max_pixels=10_000).detect(path)

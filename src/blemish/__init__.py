@@ -15,47 +15,47 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from blemish.errors import BlemishError, OutputError, PictureError, UsageError, WeightsError
+from blemish.errors import BlemishError, ImageError, OutputError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from blemish.detection import Detection, Provenance, Region
     from blemish.detector import Detector, load
     from blemish.evaluation import evaluate
     from blemish.export import load_exported
-    from blemish.pictures import Picture, find_pictures, read_picture
+    from blemish.image_io import LoadedImage, find_images, read_image
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Detection": "blemish.detection",
     "Detector": "blemish.detector",
-    "Picture": "blemish.pictures",
+    "LoadedImage": "blemish.image_io",
     "Provenance": "blemish.detection",
     "Region": "blemish.detection",
     "evaluate": "blemish.evaluation",
-    "find_pictures": "blemish.pictures",
+    "find_images": "blemish.image_io",
     "load": "blemish.detector",
     "load_exported": "blemish.export",
-    "read_picture": "blemish.pictures",
+    "read_image": "blemish.image_io",
 }
 
 __all__ = [
     "BlemishError",
     "Detection",
     "Detector",
+    "ImageError",
+    "LoadedImage",
     "OutputError",
-    "Picture",
-    "PictureError",
     "Provenance",
     "Region",
     "UsageError",
     "WeightsError",
     "__version__",
     "evaluate",
-    "find_pictures",
+    "find_images",
     "load",
     "load_exported",
-    "read_picture",
+    "read_image",
 ]
 
 

@@ -16,7 +16,7 @@ SUFFIXES = frozenset(
 """Suffixes, in lower case, by which pictures are known inside folders."""
 
 
-def find_pictures(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> Iterator[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> Iterator[Path]:
     """The picture files behind paths, one after the other.
 
     A file that is named is taken whatever its suffix. A folder gives the files with a picture's suffix, in natural

@@ -2,7 +2,7 @@
 
 A TIFF holds its pixels in pieces (strips, or tiles), each compressed on its own. The pieces that a band of rows lies in
 are wrapped up as a small TIFF of their own and given to Pillow, so that every compression and every kind of pixel that
-Pillow reads is read here too, by the rules of `read_picture`.
+Pillow reads is read here too, by the rules of `read_image`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from blemish._quiet import quiet_pillow
-from blemish.errors import PictureError
-from blemish.pictures import decode, flatten, identify, is_deep, note_frames, open_file
+from blemish.errors import ImageError
+from blemish.image_io import decode, flatten, identify, is_deep, note_frames, open_file
 
 # TIFF tags.
 _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _ORIENTATION = 256, 257, 259, 262, 284, 274
@@ -40,7 +40,7 @@ class Bands:
     Attributes:
         size: (width, height) of the picture.
         path: the file.
-        notes: what was done while reading, as in `Picture`; all there once all rows were read.
+        notes: what was done while reading, as in `LoadedImage`; all there once all rows were read.
         piece: rows that are decoded together, however few of them are asked for.
     """
 
@@ -76,7 +76,7 @@ class Bands:
         """Rows `top` to `bottom` - 1 over the full width, mode "L" or "RGB".
 
         Raises:
-            PictureError: they are damaged or cut short.
+            ImageError: they are damaged or cut short.
         """
         return flatten(self._decoded(top, bottom), self._notes, self._ends)
 
@@ -89,9 +89,9 @@ class Bands:
                 # Without the path: by it Pillow would map the rows of the file itself into memory.
                 image = decode(identify(io.BytesIO(packed), repr(self.path), None), self._notes)
         except MemoryError as error:
-            raise PictureError(f"{self.path!r} needs too much memory; save it as TIFF in tiles.", self.path) from error
-        except Exception as error:  # as in read_picture: decoders meet broken bytes with whatever they stumble over
-            raise PictureError(
+            raise ImageError(f"{self.path!r} needs too much memory; save it as TIFF in tiles.", self.path) from error
+        except Exception as error:  # as in read_image: decoders meet broken bytes with whatever they stumble over
+            raise ImageError(
                 f"{self.path!r} is damaged in rows {top} to {bottom - 1}; save it again or leave it out.", self.path
             ) from error
         return image.crop((0, top - start, self.size[0], bottom - start))
@@ -106,7 +106,7 @@ class Bands:
             highs.append(values.max())
         low, high = np.min(lows).item(), np.max(highs).item()
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise PictureError(f"{self.path!r} holds NaN or infinity; replace them before reading it.", self.path)
+            raise ImageError(f"{self.path!r} holds NaN or infinity; replace them before reading it.", self.path)
         return low, high
 
     # pieces
@@ -123,7 +123,7 @@ class Bands:
             lengths = self._lengths
         cut_short = len(self._offsets) < count or len(lengths) < count
         if cut_short or any(a + b > end for a, b in zip(self._offsets[:count], lengths[:count], strict=True)):
-            raise PictureError(f"{self.path!r} is cut short; save it again or leave it out.", self.path)
+            raise ImageError(f"{self.path!r} is cut short; save it again or leave it out.", self.path)
 
     def _pieces(self, first: int, last: int) -> list[bytes]:
         """The bytes of rows of pieces; for uncompressed strips those of the rows themselves, as one piece."""
@@ -171,7 +171,7 @@ def open_bands(path: str | os.PathLike[str]) -> Iterator[Bands | None]:
         planes, or with JPEG of the old style.
 
     Raises:
-        PictureError: no picture file, or cut short.
+        ImageError: no picture file, or cut short.
     """
     name = os.fsdecode(path)
     with open_file(path, repr(name), name) as stream:
@@ -179,10 +179,10 @@ def open_bands(path: str | os.PathLike[str]) -> Iterator[Bands | None]:
             with quiet_pillow():
                 image = identify(stream, repr(name), name)
                 bands = Bands(stream, image, name) if _in_pieces(image) else None
-        except PictureError:
+        except ImageError:
             raise
         except Exception as error:
-            raise PictureError(f"{name!r} is damaged or not supported; save it again or leave it out.", name) from error
+            raise ImageError(f"{name!r} is damaged or not supported; save it again or leave it out.", name) from error
         yield bands
 
 

@@ -40,7 +40,7 @@ class PictureSet:
 
     name: str  # of its folder
     title: str
-    object: str
+    object_name: str
     source: str
     samples: Sequence[Sample]
 
@@ -114,7 +114,7 @@ def picture_sets(per_set: int = 200, seed: int = 0) -> list[PictureSet]:
         )
         for kind in ("local", "global")
     ]
-    return [PictureSet(s.name, s.title, s.object, s.source, _draw(s, per_set, seed)) for s in found]
+    return [PictureSet(s.name, s.title, s.object_name, s.source, _draw(s, per_set, seed)) for s in found]
 
 
 def measure(
@@ -134,7 +134,7 @@ def measure(
     samples = pictures.samples
     scored = []
     with Writer(folder, ["overlay"], root=_folder(pictures), picture_format="jpg") as writer:
-        stream = detector.stream((sample.path for sample in samples), object=pictures.object)
+        stream = detector.stream((sample.path for sample in samples), object_name=pictures.object_name)
         for sample, (picture, detection) in zip(samples, stream, strict=True):
             written = writer.write(detection, picture)
             scored.append(Scored(sample, detection.score, written["overlay"]))

@@ -21,7 +21,7 @@ from blemish.regions import Region, find_regions, trace
 if TYPE_CHECKING:
     from PIL import Image
 
-    from blemish.pictures import Picture
+    from blemish.image_io import LoadedImage
 
 __all__ = ["Detection", "Provenance", "Region", "Timing", "find_regions", "trace"]
 
@@ -32,11 +32,11 @@ class Provenance:
 
     Attributes:
         method: name in the registry, as "winclip".
-        backbone: what the user named: "embedded", a hub id, a folder.
+        backbone: what the user named: "builtin", a hub id, a folder.
         backbone_fingerprint: over the backbone's weights, 16 hex digits.
         weights: name of the trained weights; None for a method without, or with untrained ones.
         weights_fingerprint: over the trained weights, 16 hex digits; None without.
-        recipe: the settings of the method, JSON-able.
+        config: the settings of the method, JSON-able.
         version: of blemish.
         precision: "float32", "bfloat16", ...
         device: "cpu", "cuda:0", ...
@@ -54,7 +54,7 @@ class Provenance:
     backbone_fingerprint: str
     weights: str | None = None
     weights_fingerprint: str | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     precision: str = "float32"
     device: str = "cpu"
@@ -68,7 +68,7 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
-        return {**vars(self), "recipe": dict(self.recipe)}
+        return {**vars(self), "config": dict(self.config)}
 
 
 @dataclass(frozen=True)
@@ -253,13 +253,13 @@ class Detection:
 
     def heatmap(self, *, legend: bool = False) -> Image.Image:
         """The anomaly map in colours on the fixed scale `map_range`; RGB, the map's size (plus the legend)."""
-        from blemish.outputs.colour import heatmap
+        from blemish.outputs.draw import heatmap
 
         return heatmap(self.anomaly_map, self.map_range, legend=legend)
 
-    def overlay(self, picture: Picture | Image.Image, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
+    def overlay(self, picture: LoadedImage | Image.Image, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
         """The picture with the anomaly map laid over it; the higher the value, the less of the picture shows."""
-        from blemish.outputs.colour import overlay
+        from blemish.outputs.draw import overlay
 
         image: Any = getattr(picture, "image", picture)
         if self.map_step > 1 and image.size == self.size:

@@ -23,26 +23,28 @@ from blemish.ahead import READERS, read_ahead
 from blemish.clip import Backbone, load_backbone
 from blemish.detection import Detection, Provenance, Timing
 from blemish.engine import Engine, Kind, TorchEngine
-from blemish.errors import PictureError, UsageError
+from blemish.errors import ImageError, UsageError
+from blemish.hub import locate
+from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.methods import create, load_class
 from blemish.methods import weights as weight_files
 from blemish.methods.base import Method
 from blemish.methods.catalogue import WEIGHTS
-from blemish.pictures import MAX_PIXELS, Picture
-from blemish.published import locate
 from blemish.references import References, check_method, show
 from blemish.tiles import OVERLAP, Canvas, Tiling, batched, cut
 
-PictureSource: TypeAlias = "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor | Picture"
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor | LoadedImage"
+)
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-OnError: TypeAlias = Callable[[str | None, PictureError], object]
+OnError: TypeAlias = Callable[[str | None, ImageError], object]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
 #: A vision tower of at least this many parameters is large: half the time matters more than the last digits. The
-#: embedded one has 14.6 million.
+#: built-in one has 14.6 million.
 _LARGE = 5_000_000
 #: Tiles of a single picture that go through the model together.
 _TOGETHER = 8
@@ -63,7 +65,7 @@ class Scored:
     """A picture that went through the model, and of which the map has yet to be brought to its size."""
 
     canvas: Canvas
-    finish: Callable[[], tuple[Picture, Detection]]
+    finish: Callable[[], tuple[LoadedImage, Detection]]
     """Makes the detection; once, in any thread."""
 
     @property
@@ -75,9 +77,9 @@ class Scored:
 def load(
     method: str = "anomalyclip",
     *,
-    backbone: str | os.PathLike[str] | Backbone = "embedded",
+    backbone: str | os.PathLike[str] | Backbone = "builtin",
     weights: str | os.PathLike[str] | None = None,
-    object: str = "object",
+    object_name: str = "object",
     threshold: float | None = None,
     mask_threshold: float | None = None,
     device: str = "auto",
@@ -91,10 +93,10 @@ def load(
 
     Args:
         method: A name from `blemish methods`.
-        backbone: "embedded", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to be shared.
+        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to be shared.
         weights: What the method learnt: a file (safetensors, or a published checkpoint), or the name of published
             weights that `blemish weights pull` fetched. None takes what is shipped for this method on this backbone.
-        object: What the pictures show ("metal nut"); methods that are told nothing ignore it.
+        object_name: What the pictures show ("metal nut"); methods that are told nothing ignore it.
         threshold: A picture with score >= threshold is anomalous. None gives no verdict.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
@@ -114,7 +116,7 @@ def load(
         UsageError: Unknown method, device or precision, a trainable method on a foreign backbone without weights,
             references for a method that takes none.
         WeightsError: A checkpoint that cannot be used.
-        PictureError: A reference that cannot be read.
+        ImageError: A reference that cannot be read.
     """
     cls = load_class(method)  # before the backbone: a misspelt name should not cost a download
     if references is not None:
@@ -145,7 +147,7 @@ def load(
         show(engine, references, max_pixels=max_pixels, tiling=tiling)
     return Detector(
         engine,
-        object=object,
+        object_name=object_name,
         threshold=threshold,
         mask_threshold=mask_threshold,
         max_pixels=max_pixels,
@@ -158,7 +160,7 @@ class Detector:
 
     Args:
         engine: What computes.
-        object: As in `load`, and so are the others.
+        object_name: As in `load`, and so are the others.
         threshold: See `load`.
         mask_threshold: See `load`.
         max_pixels: See `load`.
@@ -169,14 +171,14 @@ class Detector:
         self,
         engine: Engine,
         *,
-        object: str = "object",
+        object_name: str = "object",
         threshold: float | None = None,
         mask_threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
         tiling: Tiling | None = None,
     ) -> None:
         self.engine = engine
-        self.object = object
+        self.object_name = object_name
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
         self.tiling = tiling
@@ -215,27 +217,27 @@ class Detector:
             raise UsageError("an exported detector has no method or backbone to be asked; load it by its method's name")
         return self.engine
 
-    def detect(self, picture: PictureSource, *, object: str | None = None) -> Detection:
+    def detect(self, picture: ImageSource, *, object_name: str | None = None) -> Detection:
         """Score one picture.
 
         Args:
-            picture: A path, bytes, a PIL image, an array (H, W[, 3 | 4]), a tensor, a `Picture`: see `read_picture`.
-            object: What it shows, if other than the detector's own.
+            picture: A path, bytes, a PIL image, an array (H, W[, 3 | 4]), a tensor, a `LoadedImage`: see `read_image`.
+            object_name: What it shows, if other than the detector's own.
 
         Raises:
-            PictureError: It cannot be read.
+            ImageError: It cannot be read.
         """
         with contextlib.closing(self._prepare(picture)) as pieces:
-            found = [one for batch in batched(pieces, _TOGETHER) for one in self._score(batch, object)]
+            found = [one for batch in batched(pieces, _TOGETHER) for one in self._score(batch, object_name)]
         return found[0].finish()[1]
 
     def detect_many(
         self,
-        pictures: Iterable[PictureSource],
+        pictures: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         on_error: OnError | None = None,
-        object: str | None = None,
+        object_name: str | None = None,
     ) -> Iterator[Detection]:
         """Score a stream of pictures, in its order.
 
@@ -247,35 +249,35 @@ class Detector:
             batch_size: Pictures, or tiles, that go through the model together.
             on_error: Called with (path or None, error), in order, for each picture that cannot be read; the others go
                 on. None raises the error, after the pictures before it.
-            object: As in `detect`.
+            object_name: As in `detect`.
 
         Raises:
-            PictureError: A picture cannot be read and there is no `on_error`.
+            ImageError: A picture cannot be read and there is no `on_error`.
         """
-        for _, detection in self.stream(pictures, batch_size=batch_size, on_error=on_error, object=object):
+        for _, detection in self.stream(pictures, batch_size=batch_size, on_error=on_error, object_name=object_name):
             yield detection
 
     def stream(
         self,
-        pictures: Iterable[PictureSource],
+        pictures: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         on_error: OnError | None = None,
-        object: str | None = None,
-    ) -> Generator[tuple[Picture, Detection], None, None]:
+        object_name: str | None = None,
+    ) -> Generator[tuple[LoadedImage, Detection], None, None]:
         """As `detect_many`, with the picture as it was read beside each detection, to draw on."""
-        scored = self.scored(pictures, batch_size=batch_size, on_error=on_error, object=object)
+        scored = self.scored(pictures, batch_size=batch_size, on_error=on_error, object_name=object_name)
         with contextlib.closing(scored):
             for one in scored:
                 yield one.finish()
 
     def scored(
         self,
-        pictures: Iterable[PictureSource],
+        pictures: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         on_error: OnError | None = None,
-        object: str | None = None,
+        object_name: str | None = None,
     ) -> Generator[Scored, None, None]:
         """As `stream`, but the last step is the caller's, so that it can be left to threads while the model goes on."""
         if batch_size < 1:
@@ -289,15 +291,15 @@ class Detector:
                     batch.append(item)
                     if len(batch) < batch_size:
                         continue
-                yield from self._score(batch, object)
+                yield from self._score(batch, object_name)
                 batch = []
-                if isinstance(item, PictureError) and on_error is not None:
+                if isinstance(item, ImageError) and on_error is not None:
                     on_error(item.path, item)
                 elif isinstance(item, BaseException):
                     raise item
-        yield from self._score(batch, object)
+        yield from self._score(batch, object_name)
 
-    def _prepare(self, source: PictureSource) -> Generator[_Ready, None, None]:
+    def _prepare(self, source: ImageSource) -> Generator[_Ready, None, None]:
         """Read and preprocess a picture piece by piece."""
         start = time.perf_counter()
         for piece in cut(source, self.tiling, max_pixels=self.max_pixels):
@@ -306,11 +308,13 @@ class Detector:
             yield _Ready(piece.canvas, piece.place, pixels, Timing(read - start, time.perf_counter() - read))
             start = time.perf_counter()
 
-    def _score(self, batch: Sequence[_Ready], object: str | None) -> Iterator[Scored]:
+    def _score(self, batch: Sequence[_Ready], object_name: str | None) -> Iterator[Scored]:
         """Run one batch; gives those pictures that it completes."""
         if not batch:
             return
-        run = self.engine.run(torch.cat([ready.pixels for ready in batch]), self.object if object is None else object)
+        run = self.engine.run(
+            torch.cat([ready.pixels for ready in batch]), self.object_name if object_name is None else object_name
+        )
         share = Timing(encode=run.encode / len(batch), score=run.score / len(batch))
         scores, maps = run.prediction.score.tolist(), run.prediction.map
         for ready, score, anomaly_map in zip(batch, scores, maps, strict=True):
@@ -319,7 +323,7 @@ class Detector:
             if canvas.done:
                 yield Scored(canvas, partial(self._finish, canvas))
 
-    def _finish(self, canvas: Canvas) -> tuple[Picture, Detection]:
+    def _finish(self, canvas: Canvas) -> tuple[LoadedImage, Detection]:
         found = Detection(
             score=canvas.score,
             anomaly_map=canvas.take().numpy(),

@@ -22,8 +22,8 @@ from blemish.clip import ImageFeatures
 from blemish.clip.backbone import fingerprint_of
 from blemish.detection import Provenance
 from blemish.errors import UsageError
-from blemish.methods import recipes
-from blemish.methods.base import FewShotMethod, Memory, Method, Prediction, View
+from blemish.methods import configs
+from blemish.methods.base import FewShotMethod, MemoryBank, Method, Prediction, View
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,12 +67,12 @@ class Engine(Protocol):
     def preprocess(self, picture: Image.Image) -> Tensor:
         """One picture as it takes it: (1, 3, S, S) on the CPU."""
 
-    def run(self, pixels: Tensor, object: str) -> Run:
+    def run(self, pixels: Tensor, object_name: str) -> Run:
         """Score a batch.
 
         Args:
             pixels: (B, 3, S, S), from `preprocess`.
-            object: What all of them show.
+            object_name: What all of them show.
 
         Raises:
             UsageError: It knows another object only.
@@ -115,12 +115,12 @@ class TorchEngine:
             backbone_fingerprint=self.backbone.fingerprint,
             weights=weights,
             weights_fingerprint=fingerprint_of(method) if weights is not None else None,
-            recipe=recipes.to_json(method.recipe),
+            config=configs.to_json(method.config),
             version=blemish.__version__,
             precision=f"{precision}, windows {windows}" if mixed else precision,
             device=str(self.device),
         )
-        self._memory: Memory | None = None
+        self._memory: MemoryBank | None = None
         self._text = lru_cache(maxsize=256)(self._encode_text)
 
     @property
@@ -142,9 +142,9 @@ class TorchEngine:
         """One picture as it takes it: (1, 3, S, S) float32 on the CPU."""
         return self.backbone.preprocess([picture], self.size)
 
-    def run(self, pixels: Tensor, object: str) -> Run:
+    def run(self, pixels: Tensor, object_name: str) -> Run:
         """Score a batch: see `Engine`."""
-        text = self._text(object)
+        text = self._text(object_name)
         start = time.perf_counter()
         with torch.inference_mode():
             features = self._encode(pixels, few_shot=self._memory is not None)
@@ -168,7 +168,7 @@ class TorchEngine:
             turned = method.are_turned([self._seen(pixels, view) for view in method.turned_views])
         return method.turned_views if turned else method.views
 
-    def remember(self, batches: Iterable[Tensor], views: Sequence[View] = (View(),)) -> Memory:
+    def build_memory_bank(self, batches: Iterable[Tensor], views: Sequence[View] = (View(),)) -> MemoryBank:
         """What the method keeps of normal pictures, on its device.
 
         Args:
@@ -176,13 +176,15 @@ class TorchEngine:
             views: In which ways each is looked at.
         """
         with torch.inference_mode():
-            return Memory.joined([self._few_shot.remember(*(self._seen(one, v) for v in views)) for one in batches])
+            return MemoryBank.joined(
+                [self._few_shot.build_memory_bank(*(self._seen(one, v) for v in views)) for one in batches]
+            )
 
-    def show(self, memory: Memory, references: int, fingerprint: str) -> None:
+    def show(self, memory: MemoryBank, references: int, fingerprint: str) -> None:
         """Score with this memory from now on; not while another thread scores.
 
         Args:
-            memory: From `remember`.
+            memory: From `build_memory_bank`.
             references: How many pictures it was made of.
             fingerprint: Of these pictures.
         """
@@ -195,7 +197,7 @@ class TorchEngine:
         self.provenance = replace(self.provenance, references=0, references_fingerprint=None)
 
     @property
-    def memory(self) -> Memory | None:
+    def memory(self) -> MemoryBank | None:
         """What is kept of reference pictures; None scores zero-shot."""
         return self._memory
 
@@ -214,10 +216,10 @@ class TorchEngine:
         down, right = (round(part * self.backbone.patch) for part in view.shift)
         return self._encode(moved(turned(pixels, view.degrees), down, right), few_shot=True)
 
-    def _encode_text(self, object: str) -> Tensor:
+    def _encode_text(self, object_name: str) -> Tensor:
         """Text features (2, E) of one object name; kept, since they cost more than a picture."""
         with torch.inference_mode():
-            return self.method.text_features([object])[0]
+            return self.method.text_features([object_name])[0]
 
     def _settle(self) -> None:
         """Wait for the GPU, so that the timing says what it means."""

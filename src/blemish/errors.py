@@ -2,7 +2,7 @@
 
     BlemishError
     ├── UsageError       unknown names, bad options, missing paths (exit code 2 on the command line)
-    ├── PictureError     a picture that cannot be read
+    ├── ImageError     a picture that cannot be read
     ├── WeightsError     a checkpoint that cannot be used
     └── OutputError      a result that cannot be written
 
@@ -30,7 +30,7 @@ class _FileError(BlemishError):
         self.path = None if path is None else os.fspath(path)
 
 
-class PictureError(_FileError):
+class ImageError(_FileError):
     """A picture that is missing, unreadable, truncated or too large."""
 
 

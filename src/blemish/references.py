@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from blemish.errors import PictureError, UsageError
+from blemish.errors import ImageError, UsageError
+from blemish.image_io import MAX_PIXELS, ImageSource, find_images
 from blemish.methods import METHODS, MethodInfo, info
 from blemish.methods.base import View
-from blemish.pictures import MAX_PIXELS, PictureSource, find_pictures
 from blemish.tiles import Tiling, batched, cut
 
 if TYPE_CHECKING:
     from blemish.engine import TorchEngine
 
-References: TypeAlias = str | os.PathLike[str] | Sequence[PictureSource]
-"""Pictures as `read_picture` takes them, at least one; or one path: a file, a folder, a pattern."""
+References: TypeAlias = str | os.PathLike[str] | Sequence[ImageSource]
+"""Pictures as `read_image` takes them, at least one; or one path: a file, a folder, a pattern."""
 
 #: References that go through the backbone together.
 BATCH = 8
@@ -61,13 +61,13 @@ def show(
 
     Raises:
         UsageError: The method takes none, there are none, or a path does not exist.
-        PictureError: One of them cannot be read.
+        ImageError: One of them cannot be read.
     """
     check_method(engine.method.info)
     _show(engine, _listed(references), max_pixels, tiling, lenient=False)
 
 
-def meet(engine: TorchEngine, pictures: Sequence[PictureSource], *, max_pixels: int = MAX_PIXELS) -> int:
+def meet(engine: TorchEngine, pictures: Sequence[ImageSource], *, max_pixels: int = MAX_PIXELS) -> int:
     """Let the engine of a mutual method remember pictures of the set that it is going to score.
 
     Args:
@@ -90,7 +90,7 @@ def meet(engine: TorchEngine, pictures: Sequence[PictureSource], *, max_pixels: 
 
 
 def _show(
-    engine: TorchEngine, references: Sequence[PictureSource], max_pixels: int, tiling: Tiling | None, *, lenient: bool
+    engine: TorchEngine, references: Sequence[ImageSource], max_pixels: int, tiling: Tiling | None, *, lenient: bool
 ) -> int:
     digests: list[bytes] = []
     most = len(references)
@@ -106,10 +106,10 @@ def _show(
                     # Of the pixels as they are read: a copy of a file under another name is the same reference.
                     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
                     yield engine.preprocess(image)
-            except PictureError as error:
+            except ImageError as error:
                 if lenient:
                     continue
-                raise PictureError(f"a reference picture cannot be used: {error}", error.path) from error
+                raise ImageError(f"a reference picture cannot be used: {error}", error.path) from error
             digests.append(digest.digest())
 
     batches: Iterator[Tensor] = (torch.cat(batch) for batch in batched(pixels(), BATCH))
@@ -120,14 +120,14 @@ def _show(
     views = engine.views(first[:ASKED]) if lenient or len(references) <= PEERS else (View(),)
     if lenient and len(views) > 1:
         most = VIEWED_PEERS
-    memory = engine.remember(itertools.chain([first], batches), views)
+    memory = engine.build_memory_bank(itertools.chain([first], batches), views)
     engine.show(memory, len(digests), hashlib.sha256(b"".join(sorted(digests))).hexdigest()[:16])
     return len(digests)
 
 
-def _listed(references: References) -> Sequence[PictureSource]:
+def _listed(references: References) -> Sequence[ImageSource]:
     if isinstance(references, (str, os.PathLike)):
-        references = list(find_pictures([references]))
+        references = list(find_images([references]))
     if len(references) == 0:
         raise UsageError("there are no reference pictures: give at least one, or None to score without")
     return references

@@ -28,8 +28,8 @@ from torch.nn import functional
 
 from blemish.bands import open_bands
 from blemish.detection import Timing
-from blemish.errors import PictureError
-from blemish.pictures import Picture, PictureSource, read_picture
+from blemish.errors import ImageError
+from blemish.image_io import ImageSource, LoadedImage, read_image
 from blemish.tiling import OVERLAP, Span, Tiling
 
 #: A map of a tiled picture holds at most about so many values: 64 MiB, finer than any backbone's patches.
@@ -144,10 +144,10 @@ class Canvas:
         return self._todo == 0
 
     @property
-    def picture(self) -> Picture:
+    def picture(self) -> LoadedImage:
         """The picture at the size of the map, once all of it was drawn."""
         assert self._shown is not None
-        return Picture(self._shown, self.path, self.notes)
+        return LoadedImage(self._shown, self.path, self.notes)
 
     @property
     def map(self) -> Tensor:
@@ -204,16 +204,16 @@ class Piece:
     image: Image.Image
 
 
-def cut(source: PictureSource, tiling: Tiling | None, *, max_pixels: int) -> Iterator[Piece]:
+def cut(source: ImageSource, tiling: Tiling | None, *, max_pixels: int) -> Iterator[Piece]:
     """Read a picture piece by piece, row by row of tiles.
 
     Args:
-        source: as for `read_picture`.
+        source: as for `read_image`.
         tiling: None gives the whole picture as one piece.
         max_pixels: of what is decoded at once, which is a band of rows where the file can be read so, else the picture.
 
     Raises:
-        PictureError: it cannot be read, maybe only after some of its pieces.
+        ImageError: it cannot be read, maybe only after some of its pieces.
     """
     with ExitStack() as stack:
         bands = None
@@ -221,13 +221,13 @@ def cut(source: PictureSource, tiling: Tiling | None, *, max_pixels: int) -> Ite
             bands = stack.enter_context(open_bands(source))
         if tiling is None or bands is None or bands.size[0] * bands.size[1] <= min(MAP_PIXELS, max_pixels):
             stack.close()
-            yield from _whole(read_picture(source, max_pixels=max_pixels), tiling)
+            yield from _whole(read_image(source, max_pixels=max_pixels), tiling)
             return
         canvas = Canvas(bands.size, tiling, path=bands.path, limit=MAP_PIXELS)
         width, height = bands.size
         at_once = width * min(height, tiling.side + canvas.step + 2 * bands.piece)
         if at_once > max_pixels:
-            raise PictureError(
+            raise ImageError(
                 f"{bands.path!r} has {width} x {height} pixels, of which {at_once:,} have to be decoded at once, more "
                 f"than max_pixels = {max_pixels:,}; save it as TIFF in tiles or narrow strips, or raise max_pixels.",
                 bands.path,
@@ -235,7 +235,7 @@ def cut(source: PictureSource, tiling: Tiling | None, *, max_pixels: int) -> Ite
         yield from _pieces(canvas, bands.rows, lambda: bands.notes)
 
 
-def _whole(picture: Picture, tiling: Tiling | None) -> Iterator[Piece]:
+def _whole(picture: LoadedImage, tiling: Tiling | None) -> Iterator[Piece]:
     image = picture.image
     canvas = Canvas(picture.size, tiling, path=picture.path, shown=image, limit=MAP_PIXELS)
     if tiling is None:

@@ -42,7 +42,7 @@ def times_as_fast(fast: Callable[[], object], slow: Callable[[], object], rounds
 
 @pytest.fixture(scope="module")
 def embedded() -> Backbone:
-    return load_backbone("embedded")
+    return load_backbone("builtin")
 
 
 class Casts(TorchDispatchMode):
@@ -134,7 +134,7 @@ def test_the_model_does_not_wait_for_reading_or_writing(tiny_backbone, tmp_path:
 
         return run
 
-    def sleep(pixels: torch.Tensor, object: str):
+    def sleep(pixels: torch.Tensor, object_name: str):
         time.sleep(0.01 * len(pixels))
         return type(ran)(Prediction(torch.zeros(len(pixels)), torch.zeros(len(pixels), size, size)), 0.01, 0.0)
 

@@ -1,4 +1,4 @@
-"""`blemish demo`: on the stand-in backbone for its ways, on the embedded one for its numbers."""
+"""`blemish demo`: on the stand-in backbone for its ways, on the built-in one for its numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("elpv_dataset")
 pytest.importorskip("conformal_clip_data")
 
-EMBEDDED = Path(__file__).parents[2] / "src" / "blemish" / "weights" / "embedded" / "config.json"
+BUILTIN = Path(__file__).parents[2] / "src" / "blemish" / "weights" / "builtin" / "config.json"
 
 
 def test_all_of_it(run, tiny_backbone: Path, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_only_cells_that_the_experts_were_sure_of() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not EMBEDDED.is_file(), reason="the embedded model is not in this checkout")
+@pytest.mark.skipif(not BUILTIN.is_file(), reason="the built-in model is not in this checkout")
 def test_the_floor_that_the_embedded_model_has_to_hold(tmp_path: Path) -> None:
     """Monocrystalline cells are told apart well: 0.70 was the floor, and the ninth run's weights have 0.77."""
     from blemish.demo import measure, picture_sets

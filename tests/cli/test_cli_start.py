@@ -51,7 +51,7 @@ def test_methods(run) -> None:
     for name in ("anomalyclip", "clip", "clip-ac"):
         assert any(line.startswith(name) for line in outcome.out.splitlines())
     found = [json.loads(line) for line in run("methods", "--json").out.splitlines()]
-    embedded = {one["name"]: one["embedded"] for one in found}
+    embedded = {one["name"]: one["builtin"] for one in found}
     assert embedded["clip"] == embedded["winclip"] == "as it is"
     for name in ("anomalyclip", "april-gan", "clip-ad-sdp-plus", "coop", "vcp-clip"):
         assert embedded[name] == "weights shipped"
@@ -83,7 +83,7 @@ def test_the_embedded_model_comes_without_what_is_slow_to_import(pictures: Path)
     )
     command = [sys.executable, "-c", code, "detect", pictures / "a.png", "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout)["provenance"]["backbone"] == "embedded"
+    assert json.loads(done.stdout)["provenance"]["backbone"] == "builtin"
     assert done.stderr.splitlines()[-1] == "torch"
 
 

@@ -46,8 +46,8 @@ def plates(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(run, tiny_backbone: Path, plates: Path):
-    def call(method: str, out: Path, *words: object, data: Path = plates, recipe: str = SMALL):
-        common = ("--data", data, "--out", out, "--backbone", tiny_backbone, "--device", "cpu", "--recipe", recipe)
+    def call(method: str, out: Path, *words: object, data: Path = plates, config: str = SMALL):
+        common = ("--data", data, "--out", out, "--backbone", tiny_backbone, "--device", "cpu", "--config", config)
         return run("train", method, *common, "--batch-size", 2, *words)
 
     return call
@@ -92,12 +92,12 @@ def test_killed_and_resumed_is_unbroken(train, tmp_path: Path, monkeypatch, meth
 
 
 def test_coop_with_contexts_of_classes(train, run, tmp_path: Path, tiny_backbone: Path, plates: Path) -> None:
-    out, recipe = tmp_path / "x.safetensors", '{"size": 148, "classes": ["plate", "bolt"], "per_state": true}'
-    outcome = train("coop", tmp_path / "y.safetensors", "--steps", 1, recipe='{"classes": ["bolt"]}')
+    out, config = tmp_path / "x.safetensors", '{"size": 148, "classes": ["plate", "bolt"], "per_state": true}'
+    outcome = train("coop", tmp_path / "y.safetensors", "--steps", 1, config='{"classes": ["bolt"]}')
     assert outcome.code == 2
     assert "coop has a context for each of bolt, and none for 'plate'" in outcome.err
     assert not (tmp_path / "y.safetensors").exists()
-    outcome = train("coop", out, "--steps", 2, recipe=recipe)
+    outcome = train("coop", out, "--steps", 2, config=config)
     assert outcome.code == 0, outcome.err
     model = ("--method", "coop", "--weights", out, "--backbone", tiny_backbone)
     words = ("detect", plates / "test/good", *model, "--json")
@@ -112,7 +112,7 @@ def test_coop_with_contexts_of_classes(train, run, tmp_path: Path, tiny_backbone
 def test_killed_for_real(train, plates: Path, tiny_backbone: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole" / "x.safetensors", tmp_path / "broken" / "x.safetensors"
     train("april-gan", whole, "--steps", 100)
-    options = {"data": plates, "out": broken, "backbone": tiny_backbone, "recipe": SMALL, "steps": 100, "batch-size": 2}
+    options = {"data": plates, "out": broken, "backbone": tiny_backbone, "config": SMALL, "steps": 100, "batch-size": 2}
     words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
     process = subprocess.Popen([sys.executable, "-m", "blemish", "train", "april-gan", "--device", "cpu", *words])
     losses = broken.with_name("x.losses.jsonl")
@@ -207,9 +207,9 @@ def test_from_a_table(train, run, plates: Path, tmp_path: Path, tiny_backbone: P
         (("april-gan", "--steps", 0), "--steps is at least 1"),
         (("april-gan", "--steps", 1, "--epochs", 1), "not both"),
         (("april-gan", "--lr", 0), "--lr is more than 0"),
-        (("april-gan", "--recipe", "{"), "--recipe is no JSON"),
-        (("april-gan", "--recipe", "[]"), "--recipe is a JSON object"),
-        (("april-gan", "--recipe", '{"sise": 1}'), "did you mean 'size'"),
+        (("april-gan", "--config", "{"), "--config is no JSON"),
+        (("april-gan", "--config", "[]"), "--config is a JSON object"),
+        (("april-gan", "--config", '{"sise": 1}'), "did you mean 'size'"),
         (("april-gan", "--dataset", "foldr"), "did you mean folder"),
         (("april-gan", "--device", "abacus"), "no device 'abacus'"),
         (("april-gan", "--tensorboard", "runs"), "pip install 'blemish[tensorboard]'"),

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from blemish.clip import Backbone, load_backbone
+from blemish.hub import TABLE, Published, blob_id, kept_at
 from blemish.methods import create, load_class
 from blemish.methods.base import Method
-from blemish.published import TABLE, Published, blob_id, kept_at
 from helpers import save_picture, save_tiny_backbone
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -69,7 +69,7 @@ def publication(backbone: Backbone, tmp_path: Path) -> Callable[[str], tuple[Met
 
     def make(name: str) -> tuple[Method, Path]:
         cls = load_class(name)
-        method = cls(backbone, replace(cls.Recipe(), **RECIPES[name]))
+        method = cls(backbone, replace(cls.Config(), **RECIPES[name]))
         method.reset(3)
         torch.save(official(method), tmp_path / f"{name}.pth")
         return method, tmp_path / f"{name}.pth"
@@ -105,7 +105,7 @@ def test_import(fit, publication, backbone: Backbone, tmp_path: Path, name: str)
     assert header["backbone_fingerprint"] == backbone.fingerprint
     assert path.name in header["source"]
     again = create(name, backbone, weights=tmp_path / "o.safetensors")
-    assert again.recipe == method.recipe
+    assert again.config == method.config
     for key, value in method.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
 
@@ -116,10 +116,10 @@ def test_import_of_contexts_for_classes(fit, backbone: Backbone, tmp_path: Path)
     refused(
         fit(path, "--method", "coop"), "contexts for 6 phrases", "name the objects that they were trained on as cla"
     )
-    outcome = fit(path, "--method", "coop", "--recipe", '{"classes": ["bolt", "nut", "cable"]}', "--json")
+    outcome = fit(path, "--method", "coop", "--config", '{"classes": ["bolt", "nut", "cable"]}', "--json")
     assert outcome.code == 0, outcome.err
-    assert json.loads(outcome.out)["recipe"]["classes"] == ["bolt", "nut", "cable"]
-    assert fit(path, "--method", "coop", "--recipe", "[1]", "--overwrite").code == 2
+    assert json.loads(outcome.out)["config"]["classes"] == ["bolt", "nut", "cable"]
+    assert fit(path, "--method", "coop", "--config", "[1]", "--overwrite").code == 2
 
 
 def test_a_file_from_the_table_is_known_by_its_content(fit, publication, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +254,7 @@ def test_detect_finds_it_by_name(run, pulled: str, tiny_backbone: Path, tmp_path
     assert outcome.code == 0, outcome.err
     for more, message in (
         (("--backbone", tiny_backbone), "are weights of april-gan, not of anomalyclip"),
-        (("--method", "april-gan"), "not on the embedded backbone"),
+        (("--method", "april-gan"), "not on the built-in backbone"),
     ):
         outcome = run(*words, *more)
         assert outcome.code == 2

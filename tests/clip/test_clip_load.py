@@ -283,12 +283,12 @@ def test_a_folder_of_open_clip_without_weights(state, tmp_path):
 
 
 def test_embedded_is_a_folder_in_the_package(own, backbone, monkeypatch, tmp_path):
-    monkeypatch.setattr(load_module, "EMBEDDED", own)
+    monkeypatch.setattr(load_module, "BUILTIN", own)
     loaded = load_backbone()
-    assert loaded.name == "embedded"
+    assert loaded.name == "builtin"
     assert loaded.fingerprint == backbone.fingerprint
-    monkeypatch.setattr(load_module, "EMBEDDED", tmp_path / "nowhere")
-    refused("embedded", "missing from this installation")
+    monkeypatch.setattr(load_module, "BUILTIN", tmp_path / "nowhere")
+    refused("builtin", "missing from this installation")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "a/b/c", "/nowhere/at/all", "./gone.pt", "with blank/name"])
@@ -299,11 +299,11 @@ def test_what_is_neither_path_nor_name_is_refused(name):
 def test_options_that_do_not_apply(folder, openai_archive):
     for name, options in (
         (folder, {"activation": "gelu"}),
-        ("embedded", {"activation": "gelu"}),
+        ("builtin", {"activation": "gelu"}),
         ("owner/model", {"activation": "gelu"}),
         (folder, {"revision": "main"}),
         (openai_archive, {"revision": "main"}),
-        ("embedded", {"revision": "main"}),
+        ("builtin", {"revision": "main"}),
         ("", {}),
     ):
         with pytest.raises(UsageError):

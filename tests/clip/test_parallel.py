@@ -26,15 +26,15 @@ def four_threads() -> Iterator[None]:
 @pytest.mark.parametrize(("parts", "at_once"), [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (9, 4)])
 def test_divides_the_threads(parts: int, at_once: int) -> None:
     with torch.inference_mode():
-        assert parallel.sides(parts, CPU) == at_once
+        assert parallel.num_workers(parts, CPU) == at_once
 
 
 def test_leaves_gradients_autocast_and_gpus_alone() -> None:
-    assert parallel.sides(8, CPU) == 1
+    assert parallel.num_workers(8, CPU) == 1
     with torch.inference_mode():
-        assert parallel.sides(8, torch.device("cuda")) == 1
+        assert parallel.num_workers(8, torch.device("cuda")) == 1
         with torch.autocast("cpu", torch.bfloat16):
-            assert parallel.sides(8, CPU) == 1
+            assert parallel.num_workers(8, CPU) == 1
 
 
 def test_parts_meet_and_come_back_in_order() -> None:
@@ -46,7 +46,7 @@ def test_parts_meet_and_come_back_in_order() -> None:
         return part, torch.get_num_threads()
 
     with torch.inference_mode():
-        assert parallel.side_by_side(slow_first, range(4), 2) == [(part, 2) for part in range(4)]
+        assert parallel.parallel_map(slow_first, range(4), 2) == [(part, 2) for part in range(4)]
     assert torch.get_num_threads() == 4
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -57,15 +57,15 @@ def test_parts_meet_and_come_back_in_order() -> None:
 
 def test_an_error_comes_through() -> None:
     with torch.inference_mode(), pytest.raises(ZeroDivisionError):
-        parallel.side_by_side(lambda part: 1 // part, (1, 0), 2)
+        parallel.parallel_map(lambda part: 1 // part, (1, 0), 2)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
 def test_a_fork_has_threads_of_its_own() -> None:
     with torch.inference_mode():
-        parallel.side_by_side(abs, (1, 2), 2)
-        child = multiprocessing.get_context("fork").Process(target=parallel.side_by_side, args=(abs, (1, 2), 2))
+        parallel.parallel_map(abs, (1, 2), 2)
+        child = multiprocessing.get_context("fork").Process(target=parallel.parallel_map, args=(abs, (1, 2), 2))
         child.start()
     child.join(20)
     code = child.exitcode
@@ -78,8 +78,8 @@ def test_the_tower_says_the_same(backbone: Backbone, monkeypatch: pytest.MonkeyP
     request = Request(frozenset({Tap(2), Tap(5, "value", 2)}), windows=(2,))
     pixels = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     seen: list[int] = []
-    in_threads = parallel.side_by_side
-    monkeypatch.setattr(parallel, "side_by_side", lambda f, parts, n: seen.append(n) or in_threads(f, parts, n))
+    in_threads = parallel.parallel_map
+    monkeypatch.setattr(parallel, "parallel_map", lambda f, parts, n: seen.append(n) or in_threads(f, parts, n))
     with torch.inference_mode():
         found = backbone.encode_image(pixels, request, precision=precision)
         assert max(seen) == 4

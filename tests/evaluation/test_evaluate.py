@@ -96,7 +96,7 @@ def test_a_detector_gives_the_same_scores(data: Path, backbone: Backbone, tmp_pa
     detector = blemish.load("clip", backbone=backbone, device="cpu")
     for raw in (tmp_path / "out" / "scores.jsonl").read_text().splitlines():
         line = json.loads(raw)
-        found = detector.detect(data / line["path"], object=line["category"])
+        found = detector.detect(data / line["path"], object_name=line["category"])
         assert found.score == pytest.approx(line["score"], abs=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Every data set, in every layout, by every method on the embedded model: from files to rows.
+"""Every data set, in every layout, by every method on the built-in model: from files to rows.
 
 Text features cost more than such small pictures, so those of one object stand for all; what was asked for is checked.
 """
@@ -25,12 +25,12 @@ _texts: dict[str, Tensor] = {}
 
 @pytest.fixture(scope="module")
 def embedded() -> Backbone:
-    return load_backbone("embedded")
+    return load_backbone("builtin")
 
 
 @pytest.fixture(scope="module")
 def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """Weights as drawn for the methods that come with none for the embedded model."""
+    """Weights as drawn for the methods that come with none for the built-in model."""
     folder = tmp_path_factory.mktemp("missing")
     found = {name: folder / f"{name}.safetensors" for name in detectors_of(["all"], embedded)[1]}
     for name, path in found.items():
@@ -40,12 +40,12 @@ def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Map
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
-    """The objects that each method was asked to describe."""
+    """The object_names that each method was asked to describe."""
     asked: dict[str, set[str]] = {}
     original = Texts.__call__
 
-    def remembered(self: Texts, name: str, objects: Sequence[str]) -> Tensor:
-        asked.setdefault(name, set()).update(objects)
+    def remembered(self: Texts, name: str, object_names: Sequence[str]) -> Tensor:
+        asked.setdefault(name, set()).update(object_names)
         if name not in _texts:
             _texts[name] = original(self, name, ["metal nut"])
         return _texts[name]
@@ -78,7 +78,7 @@ def test_every_method(
         device="cpu",
     )
     assert not result.failed
-    assert told == {name: {first.object} for name in methods.names()}
+    assert told == {name: {first.object_name} for name in methods.names()}
     normal, anomalous, masked = tree.test.get("*" if category == root.name and "*" in tree.test else category)  # type: ignore[misc]
     for name in methods.names():
         row = result.row(name, category)

@@ -32,7 +32,11 @@ def test_every_category_is_its_own_set(data: Path, backbone: Backbone, tmp_path:
     for category in ("grid", "metal_nut"):
         samples = datasets.read("folder", data, categories=[category]).samples
         detector = blemish.load(
-            "musc", backbone=backbone, device="cpu", references=[one.path for one in samples], object=samples[0].object
+            "musc",
+            backbone=backbone,
+            device="cpu",
+            references=[one.path for one in samples],
+            object_name=samples[0].object_name,
         )
         for one in samples:
             torch.testing.assert_close(found[str(one.path)], detector.detect(one.path).score, rtol=0, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 
 from blemish import datasets
 from blemish.evaluation import _facts_of, draw
-from blemish.evaluation.published import best, compare, tables
+from blemish.evaluation.literature import best, compare, tables
 from blemish.evaluation.result import METRICS, Evaluation, Row
 from blemish.evaluation.tables import published, to_markdown
 from blemish.methods import METHODS
@@ -62,7 +62,7 @@ def test_the_same_backbone_gets_a_difference() -> None:
 
 
 def test_another_backbone_gets_none() -> None:
-    found = compare([row()], {**FACTS, "backbone": "embedded"})
+    found = compare([row()], {**FACTS, "backbone": "builtin"})
     assert found
     assert all(math.isnan(one.difference) and not one.same_backbone for one in found)
 

@@ -14,10 +14,10 @@ from evaluation_trees import CHEAP, add_category, evaluate
 
 from blemish.clip import Backbone
 from blemish.evaluation import recompute
-from blemish.evaluation.report import charts
-from blemish.evaluation.report.curves import alarms_for, found_at, mean_curve, precision_recall, roc, shares
-from blemish.evaluation.report.page import _verdict
 from blemish.metrics import auroc, average_precision
+from blemish.report import charts
+from blemish.report.curves import alarms_for, found_at, mean_curve, precision_recall, roc, shares
+from blemish.report.page import _verdict
 
 VOID = {"meta", "img", "br", "link", "input"}
 

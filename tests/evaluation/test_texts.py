@@ -9,8 +9,8 @@ from torch import Tensor
 from blemish.clip import Backbone
 from blemish.evaluation.plan import Texts
 from blemish.methods.base import Method
-from blemish.methods.clip_ad import ClipAD, ClipAdRecipe
-from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe
+from blemish.methods.clip_ad import ClipAD, ClipAdConfig
+from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig
 
 
 class Turned(ClipAdSDP):
@@ -37,9 +37,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def methods(backbone: Backbone, **fields: object) -> dict[str, Method]:
     size = 74
     return {
-        "clip-ad": ClipAD(backbone, ClipAdRecipe(size=size)),
-        "clip-ad-sdp": ClipAdSDP(backbone, ClipAdSdpRecipe(size=size, layers=(2, 4), **fields)),  # type: ignore[arg-type]
-        "turned": Turned(backbone, ClipAdSdpRecipe(size=size, layers=(2, 4))),
+        "clip-ad": ClipAD(backbone, ClipAdConfig(size=size)),
+        "clip-ad-sdp": ClipAdSDP(backbone, ClipAdSdpConfig(size=size, layers=(2, 4), **fields)),  # type: ignore[arg-type]
+        "turned": Turned(backbone, ClipAdSdpConfig(size=size, layers=(2, 4))),
     }
 
 

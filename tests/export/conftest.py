@@ -11,7 +11,7 @@ from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector
 from blemish.export.backends import BACKENDS
 from blemish.export.parity import textures
-from blemish.pictures import Picture
+from blemish.image_io import LoadedImage
 from helpers import save_tiny_backbone
 
 
@@ -29,12 +29,12 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> list[Picture]:
+def pictures() -> list[LoadedImage]:
     return [next(textures(1, size)) for size in ((296, 296), (160, 120), (300, 410))]
 
 
 @pytest.fixture(scope="session")
-def judge(backbone: Backbone, pictures: list[Picture]) -> Detector:
+def judge(backbone: Backbone, pictures: list[LoadedImage]) -> Detector:
     """A detector whose thresholds divide the pictures, and the pixels of each."""
     bare = make("clip", backbone)
     found = [bare.detect(picture) for picture in pictures]

@@ -14,7 +14,7 @@ from blemish.engine import TorchEngine
 from blemish.export.backends import BACKENDS
 from blemish.export.header import IMAGE
 
-#: Recipes for two image and two text blocks, and a grid of 4 x 4.
+#: Configs for two image and two text blocks, and a grid of 4 x 4.
 SIZE = 296
 SMALL: dict[str, dict[str, Any]] = {
     "anomalyclip": {"dpam_blocks": 1, "depth": 2},
@@ -30,7 +30,7 @@ PACKAGES = {name: backend.runs_with + backend.writes_with for name, backend in B
 
 def make(name: str, backbone: Backbone, **options: Any) -> Detector:
     """A detector of a method; what it learns is as it was drawn."""
-    method = methods.create(name, backbone, recipe={"size": SIZE, **SMALL.get(name, {})})
+    method = methods.create(name, backbone, config={"size": SIZE, **SMALL.get(name, {})})
     return Detector(TorchEngine(method), **{"object": "metal nut", **options})
 
 

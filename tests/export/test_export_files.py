@@ -18,11 +18,11 @@ from blemish import export, methods
 from blemish.clip import Backbone
 from blemish.detector import Detector
 from blemish.engine import Run
-from blemish.errors import OutputError, PictureError, UsageError, WeightsError
+from blemish.errors import ImageError, OutputError, UsageError, WeightsError
 from blemish.export.backends import BACKENDS, choose
 from blemish.export.header import KEY, LABEL, MAP, MASK, SCORE
 from blemish.export.parity import compare, textures
-from blemish.pictures import Picture
+from blemish.image_io import LoadedImage
 from blemish.references import show
 
 CLOSE = 1e-5
@@ -39,14 +39,14 @@ def same(one: blemish.Detection, other: blemish.Detection) -> None:
     np.testing.assert_allclose(other.anomaly_map, one.anomaly_map, rtol=0, atol=CLOSE * (high - low))
 
 
-def as_given(picture: Picture) -> np.ndarray:
+def as_given(picture: LoadedImage) -> np.ndarray:
     """(1, 3, H, W) in [0, 1], at the picture's own size."""
     return np.asarray(picture.image, np.float32).transpose(2, 0, 1)[None] / 255
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_every_method(name: str, backend: str, backbone: Backbone, pictures: list[Picture], tmp_path: Path) -> None:
+def test_every_method(name: str, backend: str, backbone: Backbone, pictures: list[LoadedImage], tmp_path: Path) -> None:
     detector = make(name, backbone)
     file = written(backend, tmp_path, detector, check=pictures)
     assert (file.parity.pictures, file.parity.given) == (3, True)
@@ -74,7 +74,7 @@ def test_steps_that_depend_on_a_picture(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["winclip", "april-gan", "musc"])
 def test_references_are_in_the_file(
-    name: str, backend: str, backbone: Backbone, pictures: list[Picture], tmp_path: Path
+    name: str, backend: str, backbone: Backbone, pictures: list[LoadedImage], tmp_path: Path
 ) -> None:
     detector = make(name, backbone)
     zero_shot = detector.detect(pictures[0])
@@ -86,22 +86,22 @@ def test_references_are_in_the_file(
     assert again.provenance.references_fingerprint == detector.provenance.references_fingerprint
 
 
-def test_a_file_that_is_wrong_in_batches_only_is_found_out(judge: Detector, pictures: list[Picture]) -> None:
+def test_a_file_that_is_wrong_in_batches_only_is_found_out(judge: Detector, pictures: list[LoadedImage]) -> None:
     class Wrong:
         def __getattr__(self, name: str) -> object:
             return getattr(judge.engine, name)
 
-        def run(self, pixels: torch.Tensor, object: str) -> Run:
+        def run(self, pixels: torch.Tensor, object_name: str) -> Run:
             found = judge.engine.run(pixels, object)
             score = found.prediction.score.clone()
             score[1:] += 0.5
             return replace(found, prediction=replace(found.prediction, score=score))
 
-    assert compare(judge.engine, Wrong(), pictures, judge.object).score == pytest.approx(0.5, abs=CLOSE)
-    assert compare(judge.engine, Wrong(), pictures[:1], judge.object).score == 0
+    assert compare(judge.engine, Wrong(), pictures, judge.object_name).score == pytest.approx(0.5, abs=CLOSE)
+    assert compare(judge.engine, Wrong(), pictures[:1], judge.object_name).score == 0
 
 
-def test_same_detections(made: export.Exported, judge: Detector, pictures: list[Picture]) -> None:
+def test_same_detections(made: export.Exported, judge: Detector, pictures: list[LoadedImage]) -> None:
     again = export.load_exported(made.path)
     for one, other in zip(judge.detect_many(pictures), again.detect_many(pictures, batch_size=2), strict=True):
         same(one, other)
@@ -118,12 +118,12 @@ def test_large_batches(made: export.Exported, judge: Detector) -> None:
         same(one, other)
 
 
-def test_provenance(made: export.Exported, backend: str, judge: Detector, pictures: list[Picture]) -> None:
+def test_provenance(made: export.Exported, backend: str, judge: Detector, pictures: list[LoadedImage]) -> None:
     assert [path.name for path in made.files] == {"onnx": ["x.onnx"], "openvino": ["x.bin", "x.xml"]}[backend]
     assert sorted(made.path.parent.iterdir()) == sorted(made.files)
     ours, theirs = judge.provenance, export.load_exported(made.path).detect(pictures[0]).provenance
     assert theirs is not None
-    for name in ("method", "backbone", "backbone_fingerprint", "recipe", "version", "precision", "device"):
+    for name in ("method", "backbone", "backbone_fingerprint", "config", "version", "precision", "device"):
         assert getattr(theirs, name) == getattr(ours, name), name
     assert (theirs.backend, theirs.model, theirs.model_fingerprint) == (backend, made.path.name, made.fingerprint)
     assert theirs.model_fingerprint == export.engine.fingerprint(made.files)
@@ -144,12 +144,12 @@ def test_the_graph_resizes_as_pillow_does(made: export.Exported, judge: Detector
     """Whoever runs the file without blemish gives pictures as they are, and gets what blemish says."""
     for picture in textures(2, (380, 350)):
         score, anomaly_map = run(made.path, as_given(picture), SCORE, MAP)
-        expected = judge.engine.run(judge.engine.preprocess(picture.image), judge.object).prediction
+        expected = judge.engine.run(judge.engine.preprocess(picture.image), judge.object_name).prediction
         assert score == pytest.approx(expected.score.numpy(), abs=1e-4)
         np.testing.assert_allclose(anomaly_map, expected.map, atol=1e-3)
 
 
-def test_verdicts_in_the_file(made: export.Exported, judge: Detector, pictures: list[Picture]) -> None:
+def test_verdicts_in_the_file(made: export.Exported, judge: Detector, pictures: list[LoadedImage]) -> None:
     assert made.header.outputs == (SCORE, LABEL, MAP, MASK)
     again = export.load_exported(made.path)
     assert (again.threshold, again.mask_threshold) == (judge.threshold, judge.mask_threshold)
@@ -167,7 +167,7 @@ def test_verdicts_in_the_file(made: export.Exported, judge: Detector, pictures: 
     assert (given.threshold, given.mask_threshold) == (0.25, None)
 
 
-def test_int8(backend: str, backbone: Backbone, pictures: list[Picture], tmp_path: Path) -> None:
+def test_int8(backend: str, backbone: Backbone, pictures: list[LoadedImage], tmp_path: Path) -> None:
     for package in BACKENDS[backend].int8_with:
         pytest.importorskip(package)
     detector = make("clip", backbone)
@@ -192,23 +192,23 @@ def test_int8(backend: str, backbone: Backbone, pictures: list[Picture], tmp_pat
 @pytest.mark.parametrize("use", ["calibrate", "check"])
 def test_a_picture_that_cannot_be_read(use: str, backend: str, backbone: Backbone, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)  # also where NNCF is not installed
-    with pytest.raises(PictureError, match="gone"):
+    with pytest.raises(ImageError, match="gone"):
         written(backend, tmp_path / "out", make("clip", backbone), **{use: [tmp_path / "gone.png"]})
     assert not (tmp_path / "out").exists()
 
 
-def test_threads(made: export.Exported, pictures: list[Picture]) -> None:
+def test_threads(made: export.Exported, pictures: list[LoadedImage]) -> None:
     again = export.load_exported(made.path)
     expected = [again.detect(picture).score for picture in pictures] * 4
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda one: again.detect(one).score, pictures * 4)) == expected
 
 
-def test_another_object(made: export.Exported, pictures: list[Picture]) -> None:
+def test_another_object(made: export.Exported, pictures: list[LoadedImage]) -> None:
     again = export.load_exported(made.path)
-    assert again.object == "metal nut"
+    assert again.object_name == "metal nut"
     with pytest.raises(UsageError, match="knows 'metal nut' only"):
-        again.detect(pictures[0], object="solar cell")
+        again.detect(pictures[0], object_name="solar cell")
     with pytest.raises(UsageError, match="exported detector has no method"):
         _ = again.method
 
@@ -290,7 +290,7 @@ def test_model_info(made: export.Exported, backend: str, judge: Detector, backbo
     assert json.loads(header)["provenance"]["backbone_fingerprint"] == backbone.fingerprint
 
 
-def test_openvino_runs_onnx_files(made: export.Exported, judge: Detector, pictures: list[Picture]) -> None:
+def test_openvino_runs_onnx_files(made: export.Exported, judge: Detector, pictures: list[LoadedImage]) -> None:
     for package in PACKAGES["openvino"]:
         pytest.importorskip(package)
     if made.backend != "onnx":

@@ -40,7 +40,16 @@ WITH_REFERENCES = ("april-gan", "musc", "winclip")
 BACKBONES = ("tiny", "builtin")
 EXPORTED = ("anomalyclip", "clip", "winclip")
 EVALUATED = ("clip", "anomalyclip", "musc", "april-gan")
-NUMBERS = ["image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_iou", "pixel_aupro"]
+NUMBERS = [
+    "image_auroc",
+    "image_ap",
+    "image_f1_max",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1_max",
+    "pixel_iou",
+    "pixel_aupro",
+]
 
 Array = NDArray[Any]
 
@@ -75,7 +84,7 @@ def detector(name: str, backbone: Backbone, folder: Path, **options: Any) -> ble
         learnt = folder / f"{name}.safetensors"
         weights.save(methods.create(name, backbone), learnt, trained_on="nothing", source="a test")
     return blemish.load(
-        name, backbone=backbone, weights=learnt, object="metal nut", device="cpu", precision="float32", **options
+        name, backbone=backbone, weights=learnt, object_name="metal nut", device="cpu", precision="float32", **options
     )
 
 

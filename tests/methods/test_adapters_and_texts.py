@@ -15,15 +15,15 @@ from blemish import methods
 from blemish.clip import Backbone, Tap, load_backbone
 from blemish.errors import UsageError, WeightsError
 from blemish.methods import representatives as rvs
-from blemish.methods.april_gan import AprilGAN, AprilGanRecipe
-from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe, quarter
-from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusRecipe
+from blemish.methods.april_gan import AprilGAN, AprilGanConfig
+from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig, quarter
+from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusConfig
 from blemish.methods.maps import cosine_logits, min_max, probability_map, upsample
 from blemish.training.mosaic import mosaic
 
-APRIL = AprilGanRecipe(size=148, layers=(6, 12), few_shot_layers=(18,))
-SDP = ClipAdSdpRecipe(size=148, layers=(6, 12), rep_vec="mean")
-PLUS = ClipAdSdpPlusRecipe(size=148, layers=(6, 12), rep_vec="mean")
+APRIL = AprilGanConfig(size=148, layers=(6, 12), few_shot_layers=(18,))
+SDP = ClipAdSdpConfig(size=148, layers=(6, 12), rep_vec="mean")
+PLUS = ClipAdSdpPlusConfig(size=148, layers=(6, 12), rep_vec="mean")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_published_files_are_told_apart(backbone: Backbone) -> None:
     with pytest.raises(WeightsError, match=r"weights of CLIP-AD, .* not of APRIL-GAN: load them into clip-ad-sdp-plus"):
         april.load_official({"linear_layers": inner})
     with pytest.raises(WeightsError, match="weights of APRIL-GAN, not of CLIP-AD"):
-        ClipAdSDPPlus.official_recipe({"trainable_linearlayer": inner}, PLUS)
+        ClipAdSDPPlus.official_config({"trainable_linearlayer": inner}, PLUS)
     with pytest.raises(WeightsError, match="weights of VCP-CLIP, not of APRIL-GAN"):
         april.load_official({"trainable_linearlayer": inner, "New_Lan_Embed": {}, "Zero_try": {}})
     with pytest.raises(WeightsError, match="no weights of APRIL-GAN: they have no 'trainable_linearlayer'"):
@@ -57,7 +57,7 @@ def test_published_files_that_do_not_fit(backbone: Backbone) -> None:
     before = [p.clone() for p in method.parameters()]
     bad = {**heads(backbone), "fc.1.bias": torch.ones(backbone.embed_dim + 1)}
     for state, message in (
-        ({"trainable_linearlayer": heads(backbone, 4)}, "for 4 layers and the recipe has 2"),
+        ({"trainable_linearlayer": heads(backbone, 4)}, "for 4 layers and the config has 2"),
         ({"trainable_linearlayer": bad}, "'fc.1.bias' in the weights has the shape"),
         ({"trainable_linearlayer": [1]}, "no dictionary of tensors"),
         ({"trainable_linearlayer": {**heads(backbone), "x": torch.ones(1)}}, "'x' that the method does not know"),
@@ -73,7 +73,7 @@ def test_references(backbone: Backbone) -> None:
     images = [Image.fromarray(np.random.default_rng(k).integers(0, 256, (90, 80, 3)).astype(np.uint8)) for k in (1, 2)]
     pixels = backbone.preprocess(images, 148)
     features = backbone.encode_image(pixels, method.few_shot_request, method.computation)
-    memory, text = method.remember(features), method.text_features(["a"])[0]
+    memory, text = method.build_memory_bank(features), method.text_features(["a"])[0]
     assert memory.pictures == 2
     assert memory.taps[Tap(18)].shape == (2 * features.grid[0] * features.grid[1], backbone.width)
     plain, shown = method.score(features, text), method.score(features, text, memory)
@@ -124,7 +124,7 @@ def test_quarters(layer: int, total: int, group: tuple[int, int]) -> None:
 
 def test_taps_of_the_two_paths(backbone: Backbone) -> None:
     values = {Tap(6, "value", start=1, seeded=False), Tap(12, "value", start=7, seeded=False)}
-    method = ClipAdSDP(backbone, ClipAdSdpRecipe(size=148, layers=(5, 12)))
+    method = ClipAdSDP(backbone, ClipAdSdpConfig(size=148, layers=(5, 12)))
     assert method.request.taps == values | {Tap(5, "middle"), Tap(12, "middle")}
 
 
@@ -141,8 +141,8 @@ def test_representatives_lie_along_the_mean() -> None:
     rows = np.random.default_rng(1).normal(size=(30, 16)) + 2
     units = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     for how in ("mean", "pca", "kde", "dbscan", "mean-shift"):
-        exact = rvs.represent(units, ClipAdSdpRecipe(rep_vec=how, half_text=False))
-        rounded = rvs.represent(units, ClipAdSdpRecipe(rep_vec=how))
+        exact = rvs.represent(units, ClipAdSdpConfig(rep_vec=how, half_text=False))
+        rounded = rvs.represent(units, ClipAdSdpConfig(rep_vec=how))
         assert exact @ rvs.mean(units) > 0
         assert np.linalg.norm(exact) == pytest.approx(1, abs=1e-6)
         np.testing.assert_allclose(rounded, exact, rtol=0, atol=6e-4)
@@ -168,7 +168,7 @@ def test_adapters_that_start_at_clips_projection(backbone: Backbone, name: str) 
     other = copy.deepcopy(backbone)
     other.model.vision_model.post_layernorm.bias.zero_()
     other.model.vision_model.post_layernorm.weight.normal_(1, 0.2, generator=torch.Generator().manual_seed(0))
-    method = cls(other, replace(cls.Recipe(), size=148, layers=(6, 12), start="projection"))
+    method = cls(other, replace(cls.Config(), size=148, layers=(6, 12), start="projection"))
     pixels = torch.randn(2, 3, 148, 148, generator=torch.Generator().manual_seed(0))
     features = other.encode_image(pixels, method.request, method.computation)
     text = method.text_features(["nut"])[0]

@@ -11,9 +11,9 @@ import torch
 
 from blemish.clip import Backbone, Tap, load_backbone
 from blemish.errors import UsageError
-from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipRecipe
+from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 
-RECIPE = AnomalyClipRecipe(size=148, n_ctx=5, depth=4, t_n_ctx=3)
+RECIPE = AnomalyClipConfig(size=148, n_ctx=5, depth=4, t_n_ctx=3)
 
 
 @pytest.fixture(scope="module")
@@ -82,5 +82,5 @@ def test_deep_tokens_may_reach_beyond_the_context(backbone: Backbone) -> None:
 
 
 def test_a_recipe_of_another_method(backbone: Backbone) -> None:
-    with pytest.raises(UsageError, match="takes a AnomalyClipRecipe, not a dict"):
+    with pytest.raises(UsageError, match="takes a AnomalyClipConfig, not a dict"):
         AnomalyCLIP(backbone, {})  # type: ignore[arg-type]

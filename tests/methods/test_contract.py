@@ -15,7 +15,7 @@ from PIL import Image
 from blemish import methods
 from blemish.clip import Backbone, ImageFeatures, load_backbone
 from blemish.errors import UsageError
-from blemish.methods import recipes, weights
+from blemish.methods import configs, weights
 from blemish.methods.base import Method, Prediction
 
 NAMES = methods.names()
@@ -30,7 +30,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
 @pytest.fixture(params=NAMES)
 def method(request: pytest.FixtureRequest, backbone: Backbone) -> Method:
     cls = methods.load_class(request.param)
-    method = cls(backbone, replace(cls.Recipe(), size=222)).eval()  # a grid of 3, not the checkpoint's 7
+    method = cls(backbone, replace(cls.Config(), size=222)).eval()  # a grid of 3, not the checkpoint's 7
     method.reset(1)
     return method
 
@@ -74,7 +74,7 @@ def test_prediction(method: Method) -> None:
 
 @pytest.mark.parametrize("size", [74, 150, 300])
 def test_other_input_sizes(method: Method, size: int) -> None:
-    other = type(method)(method.backbone, replace(method.recipe, size=size))
+    other = type(method)(method.backbone, replace(method.config, size=size))
     found = predict(other, pictures(2))
     assert found.map.shape == (2, size, size)
     assert bool(found.map.isfinite().all())
@@ -106,12 +106,12 @@ def test_twice_is_the_same(method: Method) -> None:
 @pytest.mark.parametrize("kind", ["text", "map", "text+map", "top"])
 def test_image_score(method: Method, kind: str) -> None:
     def scored(kind: str) -> Prediction:
-        other = type(method)(method.backbone, replace(method.recipe, image_score=kind))
+        other = type(method)(method.backbone, replace(method.config, image_score=kind))
         other.load_state_dict(method.state_dict())
         return predict(other, pictures())
 
-    known = method.recipe.image_scores
-    assert {method.recipe.image_score, method.EMBEDDED.image_score} <= {*known}
+    known = method.config.image_scores
+    assert {method.config.image_score, method.BUILTIN.image_score} <= {*known}
     if kind not in known:
         with pytest.raises(
             UsageError, match=f"image_score '{re.escape(kind)}' is not one of this method's: {re.escape(known[0])}, "
@@ -143,13 +143,13 @@ def test_save_and_load(method: Method, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     weights.save(method, path, trained_on="nothing", source="a test")
     again = methods.create(method.info.name, method.backbone, weights=path)
-    assert again.recipe == method.recipe
+    assert again.config == method.config
     assert torch.equal(predict(again, pictures()).map, predict(method, pictures()).map)
     assert weights.read_header(path, method=method.info.name).source == "a test"
 
 
 def test_recipe_as_json(method: Method) -> None:
-    assert recipes.from_json(method.Recipe, recipes.to_json(method.recipe)) == method.recipe
+    assert configs.from_json(method.Config, configs.to_json(method.config)) == method.config
 
 
 def test_autocast_is_close(method: Method) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import UsageError, WeightsError
-from blemish.methods.coop import CoOp, CoOpRecipe
+from blemish.methods.coop import CoOp, CoOpConfig
 from blemish.training import Progress, Sample, train
 
 
@@ -24,7 +24,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
     return load_backbone(str(tiny_backbone))
 
 
-RECIPE = CoOpRecipe(size=148)
+RECIPE = CoOpConfig(size=148)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_class_that_is_not_known(backbone: Backbone, samples: list[Sample]) ->
     ):
         method.text_features(["bolt", "screw"])
     with pytest.raises(UsageError, match="none for 'screw'"):
-        train(method, [samples[0]._replace(object="screw")], steps=1)
+        train(method, [samples[0]._replace(object_name="screw")], steps=1)
 
 
 def test_a_class_learns_from_its_own_pictures(backbone: Backbone, samples: list[Sample], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_class_learns_from_its_own_pictures(backbone: Backbone, samples: list[
     # of a class without pictures only the decay takes a little
     assert float(moved[:2].min()) > 10 * float(moved[2]) > 0
     again = methods.create("coop", backbone, weights=tmp_path / "weights.safetensors")
-    assert again.recipe.classes == method.recipe.classes
+    assert again.config.classes == method.config.classes
     assert torch.equal(again.text_features(["cable"]), method.text_features(["cable"]))
 
 
@@ -110,7 +110,7 @@ def test_authors_files_of_several_classes(backbone: Backbone, tmp_path: Path) ->
     path = tmp_path / "model.pth.tar-50"
     torch.save({"state_dict": {"ctx": context}}, path)
     with pytest.raises(
-        WeightsError, match=r"contexts for 6 phrases where the recipe has 2: name the objects .* as classes"
+        WeightsError, match=r"contexts for 6 phrases where the config has 2: name the objects .* as classes"
     ):
         methods.create("coop", backbone, {"size": 148}, path)
     method = methods.create("coop", backbone, {"size": 148, "classes": ["bolt", "cable", "nut"]}, path)
@@ -129,10 +129,12 @@ def test_loss_takes_each_picture_for_its_own_object(backbone: Backbone, samples:
     pixels = backbone.preprocess([s.image for s in samples], 148)
     features = backbone.encode_image(pixels, method.request, method.computation)
     labels, masks = torch.tensor([s.label for s in samples]), torch.zeros(8, 148, 148)
-    text = method.text_features([s.object for s in samples])
+    text = method.text_features([s.object_name for s in samples])
     scores = method.score(features, text).score
     expected = -torch.where(labels == 1, scores, 1 - scores).log().mean()
-    torch.testing.assert_close(method.loss(features, masks, labels, [s.object for s in samples])["total"], expected)
+    torch.testing.assert_close(
+        method.loss(features, masks, labels, [s.object_name for s in samples])["total"], expected
+    )
     assert method.loss(features, masks, labels)["total"] != expected
 
 
@@ -172,7 +174,7 @@ def test_authors_files(backbone: Backbone, shape: tuple[int, ...], tmp_path: Pat
     torch.save({"state_dict": state, "epoch": 50, "val_result": 0.5}, path)
     method = methods.create("coop", backbone, {"size": 148}, path)
     assert torch.equal(method.context, context.float())
-    assert method.recipe.per_state == (len(shape) == 2)
+    assert method.config.per_state == (len(shape) == 2)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_unfit_files(backbone: Backbone, state: dict[str, Any], message: str) ->
 )
 def test_unfit_recipes(fields: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        CoOpRecipe(**fields)  # type: ignore[arg-type]
+        CoOpConfig(**fields)  # type: ignore[arg-type]
 
 
 def test_what_does_not_fit_the_text_tower(backbone: Backbone) -> None:

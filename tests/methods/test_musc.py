@@ -16,8 +16,8 @@ from blemish.clip import Backbone, ImageFeatures, Tap, load_backbone
 from blemish.engine import TorchEngine, moved, turned
 from blemish.errors import UsageError
 from blemish.methods import create
-from blemish.methods.base import Memory
-from blemish.methods.musc import MuSc, MuScRecipe
+from blemish.methods.base import MemoryBank
+from blemish.methods.musc import MuSc, MuScConfig
 
 SIZE = 222  # a grid of 3
 
@@ -30,7 +30,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
 @pytest.fixture
 def musc(backbone: Backbone) -> MuSc:
     layers = (1, backbone.layers)
-    return MuSc(backbone, MuScRecipe(size=SIZE, mutual_layers=layers, degrees=(1, 3), nearest=0.5)).eval()
+    return MuSc(backbone, MuScConfig(size=SIZE, mutual_layers=layers, degrees=(1, 3), nearest=0.5)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +66,17 @@ def mutual(method: MuSc, features: ImageFeatures, which: int, others: list[int])
     scores = []
     for layer in method.mutual_layers:
         tokens = features.taps[Tap(layer)][:, 1:]
-        for degree in method.recipe.degrees:
+        for degree in method.config.degrees:
             own = aggregated(tokens[which], degree)
             nearest = torch.stack([torch.cdist(own, aggregated(tokens[k], degree)).amin(1) for k in others], dim=1)
-            count = max(1, int(method.recipe.nearest * len(others)))
+            count = max(1, int(method.config.nearest * len(others)))
             scores.append(nearest.sort(dim=1).values[:, :count].mean(1))
     return torch.stack(scores).mean(0)
 
 
 def test_the_formulas(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures)
-    found = musc.mutual_map(features, musc.remember(features)).flatten(1)
+    found = musc.mutual_map(features, musc.build_memory_bank(features)).flatten(1)
     for which in range(6):
         expected = mutual(musc, features, which, [k for k in range(6) if k != which])
         torch.testing.assert_close(found[which], expected, rtol=0, atol=2e-5)
@@ -84,14 +84,16 @@ def test_the_formulas(musc: MuSc, pictures: list[Image.Image]) -> None:
 
 def test_a_stranger_is_compared_with_all(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures)
-    memory = musc.remember(features_of(musc, pictures[:5]))
+    memory = musc.build_memory_bank(features_of(musc, pictures[:5]))
     found = musc.mutual_map(features, memory).flatten(1)[5]
     torch.testing.assert_close(found, mutual(musc, features, 5, [0, 1, 2, 3, 4]), rtol=0, atol=2e-5)
 
 
 def test_memory_in_parts_is_the_whole(musc: MuSc, pictures: list[Image.Image]) -> None:
-    whole = musc.remember(features_of(musc, pictures))
-    parts = Memory.joined([musc.remember(features_of(musc, part)) for part in (pictures[:4], pictures[4:])])
+    whole = musc.build_memory_bank(features_of(musc, pictures))
+    parts = MemoryBank.joined(
+        [musc.build_memory_bank(features_of(musc, part)) for part in (pictures[:4], pictures[4:])]
+    )
     assert whole.pictures == parts.pictures == 6
     for tap, rows in whole.taps.items():
         torch.testing.assert_close(rows, parts.taps[tap], rtol=0, atol=1e-5)
@@ -99,7 +101,7 @@ def test_memory_in_parts_is_the_whole(musc: MuSc, pictures: list[Image.Image]) -
 
 def test_a_copy_tells_nothing(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures)
-    once, twice = musc.remember(features), musc.remember(features_of(musc, [*pictures, pictures[0]]))
+    once, twice = musc.build_memory_bank(features), musc.build_memory_bank(features_of(musc, [*pictures, pictures[0]]))
     expected = musc.mutual_map(features, once)[0]
     torch.testing.assert_close(musc.mutual_map(features, twice)[0], expected, rtol=0, atol=1e-5)
 
@@ -108,7 +110,7 @@ def test_half_precision_compares_as_well(musc: MuSc, pictures: list[Image.Image]
     """What was made of bfloat16 products is compared in bfloat16; copies are still found."""
     exact = features_of(musc, [*pictures, pictures[0]])
     half = replace(exact, precision=torch.bfloat16)
-    memory = musc.remember(exact)
+    memory = musc.build_memory_bank(exact)
     found, expected = musc.mutual_map(half, memory), musc.mutual_map(exact, memory)
     assert float(expected.min()) > 0.02
     torch.testing.assert_close(found, expected, rtol=0.004, atol=0)
@@ -118,30 +120,30 @@ def test_half_precision_compares_as_well(musc: MuSc, pictures: list[Image.Image]
 
 def test_a_small_defect_is_no_copy(backbone: Backbone) -> None:
     """Where a defect is all that differs, flawless pictures are copies of each other, but not of the defective one."""
-    musc = MuSc(backbone, MuScRecipe(size=518, mutual_layers=(1,), degrees=(1,)))
+    musc = MuSc(backbone, MuScConfig(size=518, mutual_layers=(1,), degrees=(1,)))
     good = Image.fromarray(np.full((518, 518, 3), 120, np.uint8))
     bad = good.copy()
     bad.paste((130, 120, 120), (250, 250, 256, 256))  # in the patch in the middle of 7 x 7
     features = musc.backbone.encode_image(backbone.preprocess([good, good, good, bad], 518), musc.request)
-    found = musc.mutual_map(features, musc.remember(features))
+    found = musc.mutual_map(features, musc.build_memory_bank(features))
     assert found[3].argmax() == 24
     assert float(found[3].max()) > 0.03
 
 
 def test_alone(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures[:1])
-    memory = musc.remember(features)
+    memory = musc.build_memory_bank(features)
     assert torch.equal(musc.mutual_map(features, memory), torch.zeros(1, 3, 3))
 
 
 def test_words_are_added(backbone: Backbone, pictures: list[Image.Image]) -> None:
     plain = create("musc", backbone, {"size": SIZE, "mutual_layers": [1]})
-    told = create("musc", backbone, replace(plain.recipe, words=0.5))
+    told = create("musc", backbone, replace(plain.config, words=0.5))
     clip = create("clip", backbone, {"size": SIZE, "sigma": 0.0, "position": "bicubic-antialias"})
     assert isinstance(plain, MuSc)
     assert isinstance(told, MuSc)
     features, text = features_of(plain, pictures), plain.text_features(["thing"])[0]
-    memory = plain.remember(features)
+    memory = plain.build_memory_bank(features)
     without, with_words = plain.score(features, text, memory), told.score(features, text, memory)
     grid = clip.patch_map(features, text)  # type: ignore[operator]
     added = functional.interpolate(0.5 * grid[:, None], (SIZE, SIZE), mode="bilinear", align_corners=True)[:, 0]
@@ -149,7 +151,7 @@ def test_words_are_added(backbone: Backbone, pictures: list[Image.Image]) -> Non
     assert told.few_shot_map_range == (0.0, 2.5)
     torch.testing.assert_close(with_words.score, with_words.map.amax((1, 2)) / 2.5)
     assert torch.equal(told.score(features, text).map, clip_like(told, features, text))
-    turned_too = told.remember(features, features_of(plain, [one.rotate(90) for one in pictures]))
+    turned_too = told.build_memory_bank(features, features_of(plain, [one.rotate(90) for one in pictures]))
     assert torch.equal(told.score(features, text, turned_too).map, plain.score(features, text, turned_too).map)
 
 
@@ -182,15 +184,15 @@ def test_turned_views_are_looked_at_too(musc: MuSc, pictures: list[Image.Image])
     """The nearest patch of any view of a picture counts; a copy is known by its first view alone."""
     features = features_of(musc, pictures)
     others = [features_of(musc, [one.rotate(angle) for one in pictures]) for angle in (90, 180, 270)]
-    memory = musc.remember(features, *others)
+    memory = musc.build_memory_bank(features, *others)
     assert memory.pictures == 6
     found = musc.mutual_map(features, memory).flatten(1)
     views = [{tap: kept.reshape(6, 4, 9, -1)[:, k] for tap, kept in memory.taps.items()} for k in range(4)]
-    for tap, kept in musc.remember(features).taps.items():
+    for tap, kept in musc.build_memory_bank(features).taps.items():
         torch.testing.assert_close(views[0][tap].flatten(0, 1), kept)
     scores = []
     for layer in musc.mutual_layers:
-        for number, degree in enumerate(musc.recipe.degrees):
+        for number, degree in enumerate(musc.config.degrees):
             own = torch.stack([aggregated(features.taps[Tap(layer)][k, 1:], degree) for k in range(6)])
             width = own.shape[-1]
             part = slice(number * width, (number + 1) * width)
@@ -199,7 +201,7 @@ def test_turned_views_are_looked_at_too(musc: MuSc, pictures: list[Image.Image])
             nearest[torch.arange(6), :, torch.arange(6)] = torch.inf
             scores.append(nearest.sort(dim=2).values[..., :2].mean(2))
     torch.testing.assert_close(found, torch.stack(scores).mean(0), rtol=0, atol=2e-5)
-    assert not torch.allclose(found, musc.mutual_map(features, musc.remember(features)).flatten(1), atol=1e-3)
+    assert not torch.allclose(found, musc.mutual_map(features, musc.build_memory_bank(features)).flatten(1), atol=1e-3)
 
 
 def things(in_any_pose: bool, size: int = 336) -> list[Image.Image]:
@@ -219,7 +221,7 @@ def things(in_any_pose: bool, size: int = 336) -> list[Image.Image]:
 
 @pytest.mark.parametrize(("in_any_pose", "views"), [(True, 8), (False, 2)])
 def test_what_lies_in_any_pose_is_turned(in_any_pose: bool, views: int) -> None:
-    engine = TorchEngine(create("musc", load_backbone("embedded")))
+    engine = TorchEngine(create("musc", load_backbone("builtin")))
     pixels = torch.cat([engine.preprocess(one) for one in things(in_any_pose)])
     assert len(engine.views(pixels)) == views
     assert len(engine.views(pixels[:1])) == 2
@@ -234,19 +236,19 @@ def test_a_move_by_half_a_patch_is_no_anomaly_on_two_grids() -> None:
     here, there = whole.crop((49, 49, 385, 385)), whole.crop((42, 42, 378, 378))
     found = {}
     for grids in (1, 2):
-        engine = TorchEngine(create("musc", load_backbone("embedded"), {"grids": grids, "words": 0.0}))
-        memory = engine.remember([engine.preprocess(here)], engine.method.views)
+        engine = TorchEngine(create("musc", load_backbone("builtin"), {"grids": grids, "words": 0.0}))
+        memory = engine.build_memory_bank([engine.preprocess(here)], engine.method.views)
         engine.show(memory, 1, "")
         map = engine.run(engine.preprocess(there), "object").prediction.map[0]
         found[grids] = float(map[84:252, 84:252].mean())  # the middle: at the edges another part is seen
     assert found[2] < 0.8 * found[1]
-    alone = create("musc", load_backbone("embedded"), {"grids": 1})
-    both = create("musc", load_backbone("embedded"))
+    alone = create("musc", load_backbone("builtin"), {"grids": 1})
+    both = create("musc", load_backbone("builtin"))
     assert isinstance(alone, MuSc) and isinstance(both, MuSc)  # noqa: PT018
     pixels = alone.backbone.preprocess(things(False), 336)
     features = alone.backbone.encode_image(pixels, alone.request, alone.computation)
     text = alone.text_features(["object"])[0]
-    once, twice = alone.remember(features), both.remember(features, features)
+    once, twice = alone.build_memory_bank(features), both.build_memory_bank(features, features)
     torch.testing.assert_close(both.score(features, text, twice).map, alone.score(features, text, once).map)
 
 

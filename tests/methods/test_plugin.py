@@ -30,7 +30,7 @@ samples = [Sample(p, m, int(m is not None), "metal nut") for p, m in zip(picture
 history = train(method, samples, steps=6, batch_size=4, out=sys.argv[2])
 assert history[-1]["total"] < history[0]["total"], history
 again = methods.create("weighted-clip", backbone, weights=sys.argv[2] + "/weights.safetensors")
-assert again.recipe == method.recipe and torch.equal(again.weights, method.weights)
+assert again.config == method.config and torch.equal(again.weights, method.weights)
 with torch.no_grad():
     features = backbone.encode_image(backbone.preprocess(pictures, 148), again.request, again.computation)
     found = again.score(features, again.text_features(["metal nut"])[0])

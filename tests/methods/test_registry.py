@@ -13,7 +13,7 @@ from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import UsageError
 from blemish.methods.catalogue import CATALOGUE
-from blemish.methods.clip import Clip, ClipRecipe
+from blemish.methods.clip import Clip, ClipConfig
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def test_unknown_name(backbone: Backbone) -> None:
 
 
 def test_which_recipe(backbone: Backbone) -> None:
-    assert methods.create("clip", backbone).recipe == ClipRecipe()
-    assert methods.create("clip", backbone, {"sigma": 2, "layers": [6, -1]}).recipe == ClipRecipe(
+    assert methods.create("clip", backbone).config == ClipConfig()
+    assert methods.create("clip", backbone, {"sigma": 2, "layers": [6, -1]}).config == ClipConfig(
         sigma=2.0, layers=(6, -1)
     )
-    assert methods.create("clip", backbone, ClipRecipe(size=74)).recipe.size == 74
-    embedded = Backbone(backbone.model, backbone.tokenizer, name="embedded")
-    assert methods.create("clip", embedded).recipe == Clip.EMBEDDED
+    assert methods.create("clip", backbone, ClipConfig(size=74)).config.size == 74
+    embedded = Backbone(backbone.model, backbone.tokenizer, name="builtin")
+    assert methods.create("clip", embedded).config == Clip.BUILTIN
 
 
 def test_plugins(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

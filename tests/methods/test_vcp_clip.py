@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from blemish import methods
 from blemish.clip import Backbone, ImageFeatures, load_backbone
 from blemish.errors import BlemishError, UsageError, WeightsError
-from blemish.methods.vcp_clip import VCPCLIP, VcpClipRecipe
+from blemish.methods.vcp_clip import VCPCLIP, VcpClipConfig
 from blemish.prompts import PromptSet
 
-RECIPE = VcpClipRecipe(size=148, layers=(6, -1), prompt_len=3, deep_prompt_len=2)
+RECIPE = VcpClipConfig(size=148, layers=(6, -1), prompt_len=3, deep_prompt_len=2)
 State = dict[str, Any]
 
 
@@ -37,7 +37,7 @@ def features(backbone: Backbone) -> ImageFeatures:
 
 def official(method: VCPCLIP) -> State:
     """A state in the authors' layout, with random values."""
-    r, backbone = method.recipe, method.backbone
+    r, backbone = method.config, method.backbone
     generator = torch.Generator().manual_seed(5)
 
     def some(*shape: int) -> Tensor:
@@ -143,8 +143,8 @@ def test_dropout_is_for_losses_in_training_only(backbone: Backbone, features: Im
 def test_what_pictures_share_of_their_sentences_changes_nothing(backbone: Backbone) -> None:
     """With a dropout that drops nothing every sentence goes through the tower whole."""
     prompts = PromptSet(("a {} here",), ("a {} here",))  # as long before and after the name
-    recipe = replace(RECIPE, dropout=0.5)
-    method = type("Other", (VCPCLIP,), {"PROMPTS": prompts})(backbone, recipe).train()
+    config = replace(RECIPE, dropout=0.5)
+    method = type("Other", (VCPCLIP,), {"PROMPTS": prompts})(backbone, config).train()
     method.deep.dropout = nn.Identity()
     names = torch.randn(3, RECIPE.prompt_len, backbone.text_width)
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_what_training_starts_from(backbone: Backbone) -> None:
     assert bool((method.post.query.weight.abs() <= backbone.text_width**-0.5).all())
 
 
-# recipes and files
+# configs and files
 
 
 @pytest.mark.parametrize(
@@ -249,17 +249,17 @@ def test_the_text_tower_has_to_be_as_wide_as_the_joint_space(backbone: Backbone)
 
 @pytest.mark.parametrize("changes", [{}, {"total_d_layer_len": 0}, {"use_global": False}])
 def test_published_files(backbone: Backbone, features: ImageFeatures, changes: dict[str, Any], tmp_path: Path) -> None:
-    recipe = replace(RECIPE, **changes)
-    state = official(VCPCLIP(backbone, recipe))
+    config = replace(RECIPE, **changes)
+    state = official(VCPCLIP(backbone, config))
     torch.save(state, tmp_path / "epoch_10.pth")
-    given = {"size": 148, "layers": [6, -1], "use_global": recipe.use_global}
+    given = {"size": 148, "layers": [6, -1], "use_global": config.use_global}
     method = methods.create("vcp-clip", backbone, given, weights=tmp_path / "epoch_10.pth")
     # without deep tokens their length is anything
-    assert method.recipe == replace(recipe, deep_prompt_len=method.recipe.deep_prompt_len)
+    assert method.config == replace(config, deep_prompt_len=method.config.deep_prompt_len)
     learnt = method.state_dict()
     assert torch.equal(learnt["pre.query"], state["New_Lan_Embed"]["prompt_query"][0])
     assert torch.equal(learnt["post.key.weight"], state["Zero_try"]["k_proj_pre_1.weight"][..., 0])
-    if recipe.total_d_layer_len:
+    if config.total_d_layer_len:
         assert torch.equal(learnt["deep.tokens"][1:], state["deep_prompt_embeddings"])
     assert bool(method.score(features, method.text_features(["x"])[0]).map.isfinite().all())
 
@@ -308,5 +308,5 @@ def test_other_files_are_refused(
 
 def test_deep_tokens_that_the_recipe_has_not(backbone: Backbone) -> None:
     state = official(VCPCLIP(backbone, RECIPE))
-    with pytest.raises(WeightsError, match="have deep prompts and the recipe has none"):
+    with pytest.raises(WeightsError, match="have deep prompts and the config has none"):
         VCPCLIP(backbone, replace(RECIPE, total_d_layer_len=0)).load_official(state)

@@ -17,11 +17,11 @@ from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import OutputError, WeightsError
 from blemish.methods import weights
-from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipRecipe
-from blemish.methods.recipes import to_json
+from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
+from blemish.methods.configs import to_json
 from helpers import save_tiny_backbone
 
-RECIPE = AnomalyClipRecipe(size=148, n_ctx=3, depth=3, t_n_ctx=2)
+RECIPE = AnomalyClipConfig(size=148, n_ctx=3, depth=3, t_n_ctx=2)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_tensors_that_do_not_fit(backbone: Backbone, written: Path, tensors: dic
     [
         ({"format": "other"}, "not written by blemish"),
         ({"method": "clip"}, "holds weights of clip, not of anomalyclip"),
-        ({"recipe": "{"}, "damaged header"),
-        ({"recipe": "[]"}, "damaged header"),
+        ({"config": "{"}, "damaged header"),
+        ({"config": "[]"}, "damaged header"),
         ({"backbone_fingerprint": "0" * 16}, "load that backbone or train on this one"),
     ],
 )
@@ -139,7 +139,7 @@ def test_cannot_be_written(learnt: AnomalyCLIP, tmp_path: Path) -> None:
 
 def official(method: AnomalyCLIP) -> dict[str, dict[str, torch.Tensor]]:
     """What the authors' code would save: learnt tokens, unused projections, frozen embeddings and numbers."""
-    r, backbone = method.recipe, method.backbone
+    r, backbone = method.config, method.backbone
     words = backbone.tokenize(["object.", "damaged object."])
     embedded, kept = backbone.embed(words), backbone.context - r.n_ctx
     state: dict[str, torch.Tensor] = {
@@ -163,7 +163,7 @@ def test_published_layout(backbone: Backbone, tmp_path: Path, depth: int) -> Non
     method.reset(3)
     torch.save(official(method), tmp_path / "epoch_15.pth")
     found = methods.create("anomalyclip", backbone, {"size": 148}, weights=tmp_path / "epoch_15.pth")
-    assert (found.recipe.n_ctx, found.recipe.depth, found.recipe.size) == (4, depth, 148)
+    assert (found.config.n_ctx, found.config.depth, found.config.size) == (4, depth, 148)
     for name, value in method.state_dict().items():
         if value.numel():
             assert torch.equal(found.state_dict()[name], value)

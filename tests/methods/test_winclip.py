@@ -13,9 +13,9 @@ from PIL import Image
 from blemish.clip import Backbone, ImageFeatures, load_backbone
 from blemish.clip.forward import window_indices
 from blemish.errors import UsageError
-from blemish.methods.base import Memory
+from blemish.methods.base import MemoryBank
 from blemish.methods.maps import nearest_distance
-from blemish.methods.winclip import WinCLIP, WinClipRecipe, harmonic
+from blemish.methods.winclip import WinCLIP, WinClipConfig, harmonic
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
 
 @pytest.fixture
 def method(backbone: Backbone) -> WinCLIP:
-    return WinCLIP(backbone, WinClipRecipe(size=296))  # a grid of 4
+    return WinCLIP(backbone, WinClipConfig(size=296))  # a grid of 4
 
 
 def encode(method: WinCLIP, *seeds: int) -> ImageFeatures:
@@ -60,8 +60,8 @@ def test_the_nearest_row() -> None:
 
 @pytest.mark.parametrize(("joined", "high"), [("sum", 2.0), ("mean", 1.0)])
 def test_memory(method: WinCLIP, joined: str, high: float) -> None:
-    method = WinCLIP(method.backbone, replace(method.recipe, few_shot_map=joined))
-    memory = method.remember(encode(method, 0, 1))
+    method = WinCLIP(method.backbone, replace(method.config, few_shot_map=joined))
+    memory = method.build_memory_bank(encode(method, 0, 1))
     features, text = encode(method, 2, 3), method.text_features(["bolt"])[0]
     plain, found = method.score(features, text), method.score(features, text, memory)
     assert memory.pictures == 2
@@ -74,7 +74,7 @@ def test_memory(method: WinCLIP, joined: str, high: float) -> None:
 
 
 def test_a_reference_is_at_no_distance_from_itself(method: WinCLIP) -> None:
-    memory = method.remember(encode(method, 0, 1, 2))
+    memory = method.build_memory_bank(encode(method, 0, 1, 2))
     association = method.association_map(encode(method, 1, 5), memory)
     assert bool(association.isfinite().all())
     assert float(association[0].max()) < 1e-6 < float(association[1].min())
@@ -85,20 +85,22 @@ def test_a_reference_is_at_no_distance_from_itself(method: WinCLIP) -> None:
 
 def test_order_of_references_does_not_matter(method: WinCLIP) -> None:
     features, text = encode(method, 7), method.text_features(["bolt"])[0]
-    forth, back = (method.score(features, text, method.remember(encode(method, *seeds))) for seeds in ((0, 1), (1, 0)))
+    forth, back = (
+        method.score(features, text, method.build_memory_bank(encode(method, *seeds))) for seeds in ((0, 1), (1, 0))
+    )
     torch.testing.assert_close(forth.map, back.map)
 
 
 def test_image_score_by_the_map_with_references(method: WinCLIP) -> None:
-    method = WinCLIP(method.backbone, replace(method.recipe, image_score="map"))
-    memory = method.remember(encode(method, 0))
+    method = WinCLIP(method.backbone, replace(method.config, image_score="map"))
+    memory = method.build_memory_bank(encode(method, 0))
     found = method.score(encode(method, 2, 3), method.text_features(["bolt"])[0], memory)
     torch.testing.assert_close(found.score, found.map.amax(dim=(1, 2)) / 2)
 
 
 def test_windows_wider_than_the_grid_are_left_out(backbone: Backbone) -> None:
-    wide = WinCLIP(backbone, WinClipRecipe(size=148, scales=(2, 3, 9)))  # a grid of 2
-    narrow = WinCLIP(backbone, WinClipRecipe(size=148, scales=(2,)))
+    wide = WinCLIP(backbone, WinClipConfig(size=148, scales=(2, 3, 9)))  # a grid of 2
+    narrow = WinCLIP(backbone, WinClipConfig(size=148, scales=(2,)))
     assert wide.scales == (2,)
     text = wide.text_features(["bolt"])[0]
     assert torch.equal(wide.score(encode(wide, 1), text).map, narrow.score(encode(narrow, 1), text).map)
@@ -106,16 +108,16 @@ def test_windows_wider_than_the_grid_are_left_out(backbone: Backbone) -> None:
 
 def test_missing_features_are_named(method: WinCLIP) -> None:
     full, text = encode(method, 1), method.text_features(["bolt"])[0]
-    memory = method.remember(full)
+    memory = method.build_memory_bank(full)
     with pytest.raises(UsageError, match="few_shot_request"):
         method.score(ImageFeatures({}, full.class_token, full.windows, full.grid), text, memory)
     with pytest.raises(UsageError, match="windows of 2 patches"):
         method.score(ImageFeatures({}, full.class_token, {}, full.grid), text)
     with pytest.raises(UsageError, match="memory"):
-        method.score(full, text, Memory(1))
+        method.score(full, text, MemoryBank(1))
 
 
 @pytest.mark.parametrize("fields", [{"scales": ()}, {"scales": (0, 2)}, {"scales": (2, 2)}, {"temperature": 0.0}])
 def test_unfit_recipes(fields: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        WinClipRecipe(**fields)  # type: ignore[arg-type]
+        WinClipConfig(**fields)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
 
 def make(name: str, backbone: Backbone) -> Method:
     cls = methods.load_class(name)
-    return cls(backbone, replace(cls.Recipe(), size=148))
+    return cls(backbone, replace(cls.Config(), size=148))
 
 
 @pytest.fixture(params=LEARNERS)

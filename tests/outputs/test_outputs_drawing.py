@@ -11,10 +11,10 @@ from PIL import Image
 
 from blemish.detection import Detection, trace
 from blemish.errors import UsageError
-from blemish.outputs.colour import COLOURS, heatmap, levels, overlay
+from blemish.image_io import LoadedImage
+from blemish.outputs.draw import COLOURS, heatmap, levels, overlay
 from blemish.outputs.rle import decode_mask, encode_mask, encode_polygon
 from blemish.outputs.sheet import caption, contact_sheet
-from blemish.pictures import Picture
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 RAMP = np.linspace(-0.5, 1.5, 60, dtype=np.float32).reshape(6, 10)
@@ -55,7 +55,7 @@ def test_heatmap_and_legend():
 
 def test_overlay_leaves_normal_parts_as_they_are():
     picture = Image.new("L", (10, 6), 77)
-    laid = np.asarray(overlay(Picture(picture), RAMP, (0.0, 1.0), alpha=0.6))
+    laid = np.asarray(overlay(LoadedImage(picture), RAMP, (0.0, 1.0), alpha=0.6))
     assert (laid[RAMP <= 0] == 77).all()
     np.testing.assert_allclose(laid[-1, -1], 0.4 * 77 + 0.6 * COLOURS[255], atol=1)
     distance = np.abs(laid.astype(int) - 77).sum(axis=-1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from blemish.detection import Detection, Provenance, Timing
-from blemish.errors import OutputError, PictureError, UsageError
+from blemish.errors import ImageError, OutputError, UsageError
 from blemish.outputs.tables import (
     COLUMNS,
     Csv,
@@ -37,7 +37,7 @@ def made(path="a.png", **change):
         "threshold": 0.5,
         "notes": ("turned by EXIF", "first of 2 frames"),
         "timing": Timing(0.1, 0.2, 0.3, 0.4),
-        "provenance": Provenance("winclip", "embedded", "0123456789abcdef"),
+        "provenance": Provenance("winclip", "builtin", "0123456789abcdef"),
     }
     return Detection(**{**given, **change})
 
@@ -47,7 +47,7 @@ def test_json_lines_hold_everything(tmp_path):
     with JsonLines(path) as table:
         table.add(made(ODD))
         assert path.read_bytes().endswith(b"\n")  # on disk before the table is closed
-        table.add_error("bad.png", PictureError("it is broken.", "bad.png"))
+        table.add_error("bad.png", ImageError("it is broken.", "bad.png"))
     first, second = map(json.loads, path.read_text().splitlines())
     assert first["path"] == ODD
     assert first["regions"][0]["area"] == 1

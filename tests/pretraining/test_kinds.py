@@ -24,7 +24,7 @@ def kinds() -> Any:
 
 @pytest.fixture(scope="module")
 def embedded() -> tuple[CLIPModel, Tokenizer]:
-    folder = ROOT / "src/blemish/weights/embedded"
+    folder = ROOT / "src/blemish/weights/builtin"
     return CLIPModel.from_pretrained(folder).float().eval(), Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 

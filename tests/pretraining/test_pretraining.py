@@ -1,4 +1,4 @@
-"""How the embedded model is made: same computation as the library, honest pictures, repeatable."""
+"""How the built-in model is made: same computation as the library, honest pictures, repeatable."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ def test_words_and_first_blocks_stay_when_they_are_told_to(tmp_path: Path, monke
     argv = ["x", "--out", str(out), "--start", str(tmp_path / "start"), *options.split(), "--threads", "1"]
     monkeypatch.setattr(sys, "argv", argv)
     train.main()
-    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "start", out / "embedded"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "start", out / "builtin"))
     same = {key for key, value in before.items() if torch.equal(value, after[key])}
     assert {key for key in before if key.startswith("text_")} <= same
     blocks = {int(key.split(".")[3]) for key in same if "mlp" in key and key.startswith("vision_model")}

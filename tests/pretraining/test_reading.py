@@ -98,7 +98,7 @@ def test_the_text_tower_learns_the_words_and_keeps_the_old_ones(reading: Any, mo
     from tokenizers import Tokenizer
     from transformers import CLIPModel
 
-    weights = Path(__file__).resolve().parents[2] / "src/blemish/weights/embedded"
+    weights = Path(__file__).resolve().parents[2] / "src/blemish/weights/builtin"
     model = CLIPModel.from_pretrained(weights).float().eval()
     before = deepcopy(model)
     tok = Tokenizer.from_file(str(weights / "tokenizer.json"))

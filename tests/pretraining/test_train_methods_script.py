@@ -49,7 +49,7 @@ def test_methods_that_are_computed_alike_are_trained_together(
     made: list[int] = []
     create = script.create
     small = {"size": 148, "activation": "checkpoint"}
-    monkeypatch.setattr(script, "create", lambda name, backbone, recipe=None: create(name, backbone, recipe or small))
+    monkeypatch.setattr(script, "create", lambda name, backbone, config=None: create(name, backbone, config or small))
     keep = Features.__init__
     monkeypatch.setattr(Features, "__init__", lambda *a, **k: made.append(1) or keep(*a, **k))
     options = ["--backbone", str(tiny_backbone), "--samples", "6", "--judged", "6", "--epochs", "2"]
@@ -63,7 +63,7 @@ def test_methods_that_are_computed_alike_are_trained_together(
         header = weights.read_header(tmp_path / f"{name}.safetensors")
         assert header.backbone_fingerprint == backbone.fingerprint
         assert header.trained_on.startswith("6 synthetic pictures")
-        assert f"image score by {header.recipe['image_score']}" in said
+        assert f"image score by {header.config['image_score']}" in said
         assert f"{name}: epoch 2 loss" in said
 
 
@@ -85,7 +85,7 @@ def test_sizes_are_compared_for_methods_that_learn_nothing(
 
 def test_the_epoch_that_judges_best_is_kept(script: Any, tiny_backbone: Path) -> None:
     cls = load_class("coop")
-    method = cls(load_backbone(str(tiny_backbone)), cls.Recipe(size=148))
+    method = cls(load_backbone(str(tiny_backbone)), cls.Config(size=148))
     seen: list[dict[str, torch.Tensor]] = []
 
     def judge(judged: Method, *, briefly: bool = False) -> dict[str, float]:
@@ -112,7 +112,7 @@ def test_a_method_that_is_worse_than_clip_is_named(
 
     monkeypatch.setattr(script.Judge, "__call__", scores)
     backbone = load_backbone(str(tiny_backbone))
-    methods = [load_class(name)(backbone, load_class(name).Recipe(size=148)) for name in ("clip", "coop")]
+    methods = [load_class(name)(backbone, load_class(name).Config(size=148)) for name in ("clip", "coop")]
     judged, compared = ((plates(seed, 2, None), np.zeros(2)) for seed in (1, 2))
     fine = script.run(methods, plates(0, 2, None), judged, compared, 1, tmp_path)
     assert fine is not worse
@@ -121,21 +121,21 @@ def test_a_method_that_is_worse_than_clip_is_named(
 
 def test_judging_leaves_the_method_as_it_was(script: Any, tiny_backbone: Path) -> None:
     cls = load_class("vcp-clip")
-    method = cls(load_backbone(str(tiny_backbone)), cls.Recipe(size=148)).train()
+    method = cls(load_backbone(str(tiny_backbone)), cls.Config(size=148)).train()
     samples = plates(0, 4, None)
     masks = np.stack([np.asarray(Image.fromarray(s.mask).resize((148, 148))) for s in samples])
     judge = script.Judge(
         samples, script.shared([method], samples, scoring=True), masks, np.array([0, 1, 0, 1]), np.zeros(4)
     )
-    recipe = method.recipe
+    config = method.config
     found, briefly = judge(method), judge(method, briefly=True)
     assert method.training
-    assert method.recipe is recipe
+    assert method.config is config
     assert set(found) == {"image_auroc/top", "image_auroc/map", "pixel_auroc", "aupro"}
     assert set(briefly) == set(found) - {"aupro"}
     assert briefly["image_auroc/map"] == found["image_auroc/map"]
     assert briefly["pixel_auroc"] == pytest.approx(found["pixel_auroc"], abs=0.1)
-    assert script.rule_of(found) in recipe.image_scores
+    assert script.rule_of(found) in config.image_scores
 
 
 def test_pictures_of_lost_defects_are_left_out(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_pictures_of_lost_defects_are_left_out(script: Any, monkeypatch: pytest.
     monkeypatch.setattr(script, "make_sample", lambda seed, index, photos, size: (image, mask, ("nut", "", "lost", "")))
     assert script._drawn(1, 0) is None
     monkeypatch.setattr(script, "make_sample", lambda seed, index, photos, size: (image, mask, ("nut", "", "", "")))
-    assert script._drawn(1, 0).object == "nut"
+    assert script._drawn(1, 0).object_name == "nut"
 
 
 def test_products_are_ranked_each_by_itself(script: Any) -> None:
@@ -159,12 +159,12 @@ def test_a_mutual_method_is_shown_each_product(
 ) -> None:
     shown: list[int] = []
     cls = load_class("musc")
-    keep = cls.remember  # type: ignore[attr-defined]
+    keep = cls.build_memory_bank  # type: ignore[attr-defined]
     monkeypatch.setattr(cls, "remember", lambda self, f: shown.append(len(f.class_token)) or keep(self, f))
     monkeypatch.setattr(script, "products", lambda *a: (plates(*a), np.array([0, 0, 1, 1, 1, 1])))
     create = script.create
     small = {"size": 148, "activation": "checkpoint"}
-    monkeypatch.setattr(script, "create", lambda name, backbone, recipe=None: create(name, backbone, recipe or small))
+    monkeypatch.setattr(script, "create", lambda name, backbone, config=None: create(name, backbone, config or small))
     monkeypatch.setattr(sys, "argv", ["x", "musc", "--backbone", str(tiny_backbone), "--judged", "6"])
     script.main()
     said = capsys.readouterr().out

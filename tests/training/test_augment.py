@@ -69,7 +69,7 @@ def test_vcp_mosaics_are_of_anomalous_pictures_of_the_same_object() -> None:
         found.epoch = epoch
         mosaic = found[0]
         seen |= set(tiles_of(mosaic))
-        assert (mosaic.label, mosaic.object, mosaic.image.size) == (1, "nut", (60, 40))
+        assert (mosaic.label, mosaic.object_name, mosaic.image.size) == (1, "nut", (60, 40))
         assert isinstance(mosaic.mask, Image.Image)
         assert mosaic.mask.getextrema() == (255, 255)
         assert set(tiles_of(found[3])) == {4}
@@ -155,7 +155,7 @@ def test_normal_pictures_have_no_mask_and_any_mode_is_read() -> None:
         sample = vary(Sample(noise().convert(mode), None, 0, "nut"), np.random.default_rng(3))
         assert sample.mask is None
         assert sample.image.mode == "RGB"
-        assert (sample.label, sample.object) == (0, "nut")
+        assert (sample.label, sample.object_name) == (0, "nut")
 
 
 def test_the_picture_given_is_not_changed() -> None:

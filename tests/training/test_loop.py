@@ -14,11 +14,11 @@ from PIL import Image
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import BlemishError, OutputError, UsageError, WeightsError
 from blemish.methods import create, weights
-from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipRecipe
+from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 from blemish.methods.base import Method
 from blemish.training import Features, Progress, Sample, mask_tensor, train
 
-RECIPE = AnomalyClipRecipe(size=148, n_ctx=3, depth=3, t_n_ctx=2)
+RECIPE = AnomalyClipConfig(size=148, n_ctx=3, depth=3, t_n_ctx=2)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
 @pytest.fixture(params=LEARNERS)
 def fresh(request: pytest.FixtureRequest, backbone: Backbone) -> Callable[[], Method]:
     cls = methods.load_class(request.param)
-    return lambda: cls(backbone, replace(cls.Recipe(), size=148))
+    return lambda: cls(backbone, replace(cls.Config(), size=148))
 
 
 def plates() -> list[Sample]:
@@ -129,7 +129,7 @@ def test_nothing_is_kept_that_no_loss_needs(fresh: Callable[[], Method]) -> None
 
 def test_methods_that_are_computed_alike_share_features(backbone: Backbone) -> None:
     made = [
-        cls(backbone, replace(cls.Recipe(), size=148, activation="gelu", position="bilinear"))
+        cls(backbone, replace(cls.Config(), size=148, activation="gelu", position="bilinear"))
         for cls in map(methods.load_class, ("april-gan", "coop", "vcp-clip"))
     ]
     union = reduce(or_, (method.training_request for method in made), Request(class_token=False))
@@ -138,7 +138,7 @@ def test_methods_that_are_computed_alike_share_features(backbone: Backbone) -> N
         given = features.batch([0], method.training_request)[0]
         assert given.taps.keys() == method.training_request.taps  # no more than is asked for
         assert (given.class_token is not None) == method.training_request.class_token
-        alone = type(method)(backbone, method.recipe)
+        alone = type(method)(backbone, method.config)
         train(method, features, steps=2, batch_size=3)
         train(alone, plates(), steps=2, batch_size=3)
         for found, expected in zip(method.state_dict().values(), alone.state_dict().values(), strict=True):
@@ -147,14 +147,14 @@ def test_methods_that_are_computed_alike_share_features(backbone: Backbone) -> N
 
 def test_features_that_do_not_serve(backbone: Backbone) -> None:
     april, coop = (methods.load_class(name) for name in ("april-gan", "coop"))
-    features = Features(april(backbone, replace(april.Recipe(), size=148)), plates())
+    features = Features(april(backbone, replace(april.Config(), size=148)), plates())
     with pytest.raises(UsageError, match="computed for april-gan in another way than coop asks for"):
-        train(coop(backbone, replace(coop.Recipe(), size=148)), features, steps=1)
+        train(coop(backbone, replace(coop.Config(), size=148)), features, steps=1)
     alike = {"size": 148, "activation": "gelu"}
     with pytest.raises(UsageError, match="another way"):  # the grid is not the checkpoint's own
-        train(coop(backbone, replace(coop.Recipe(), **alike)), features, steps=1)
+        train(coop(backbone, replace(coop.Config(), **alike)), features, steps=1)
     with pytest.raises(UsageError, match="lack what coop is trained with"):
-        train(coop(backbone, replace(coop.Recipe(), **alike, position="bicubic-antialias")), features, steps=1)
+        train(coop(backbone, replace(coop.Config(), **alike, position="bicubic-antialias")), features, steps=1)
 
 
 def test_the_embedded_backbone_has_a_schedule_of_its_own(fresh: Callable[[], Method]) -> None:
@@ -162,11 +162,11 @@ def test_the_embedded_backbone_has_a_schedule_of_its_own(fresh: Callable[[], Met
     assert method.schedule == method.TRAINING
     cls = type(method)
     other = Training(epochs=1, batch_size=2, lr=0.5, betas=getattr(method.TRAINING, "betas", None))
-    own = type("Own", (cls,), {"EMBEDDED_TRAINING": other})(method.backbone, method.recipe)
+    own = type("Own", (cls,), {"BUILTIN_TRAINING": other})(method.backbone, method.config)
     assert own.schedule == method.TRAINING
     own.backbone, name = method.backbone, method.backbone.name
     try:
-        own.backbone.name = "embedded"
+        own.backbone.name = "builtin"
         assert own.schedule == other
         assert own.optimizer().param_groups[0]["lr"] == 0.5
         assert len(train(own, plates())) == 2

@@ -55,13 +55,13 @@ def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
 
 
 def recipe_changes(given: str | None) -> dict[str, Any]:
-    """The fields that --recipe changes. Raises UsageError unless it is a JSON object."""
+    """The fields that --config changes. Raises UsageError unless it is a JSON object."""
     try:
         changes = json.loads(given) if given else {}
     except ValueError as error:
-        raise UsageError(f"--recipe is no JSON ({error}); write it like '{{\"size\": 336}}'") from error
+        raise UsageError(f"--config is no JSON ({error}); write it like '{{\"size\": 336}}'") from error
     if not isinstance(changes, dict):
-        raise UsageError("--recipe is a JSON object; write it like '{\"size\": 336}'")
+        raise UsageError("--config is a JSON object; write it like '{\"size\": 336}'")
     return changes
 
 

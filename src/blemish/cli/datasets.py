@@ -125,7 +125,7 @@ def _entry(one: DatasetInfo) -> dict[str, Any]:
         "home_page": one.home_page,
         "labels": {"image": one.image_labels, "pixel": one.pixel_labels},
         "categories": list(one.categories),
-        "objects": {name: one.objects.get(name, name) for name in one.categories},
+        "objects": {name: one.object_names.get(name, name) for name in one.categories},
         "layouts": [{"layout": layout.text, "assumed": layout.assumed} for layout in one.layouts],
         "published": {split: _counts(counts) for split, counts in one.counts.items()},
         "published_test": {name: _counts(counts) for name, counts in one.test_counts.items()},

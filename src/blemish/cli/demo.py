@@ -22,7 +22,7 @@ def demo(
     per_set: int = 200,
     seed: int = 0,
     method: str = "anomalyclip",
-    backbone: str = "embedded",
+    backbone: str = "builtin",
     weights: Path | None = None,
     device: str = "auto",
     json: bool = False,
@@ -30,14 +30,14 @@ def demo(
     """Find anomalies in real pictures, and measure how well that went.
 
     Electroluminescence pictures of solar cells and simulated textiles, both with known labels. They come as packages
-    (`pip install 'blemish[demo]'`) and had no part in making the embedded model. Nothing is fetched.
+    (`pip install 'blemish[demo]'`) and had no part in making the built-in model. Nothing is fetched.
 
     Args:
         out: Folder for overlays, the contact sheet and the table.
         per_set: Pictures drawn from each set, half of them with defects; 0 takes all.
         seed: Of the draw.
         method: How CLIP is asked; `blemish methods` lists them.
-        backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
         weights: What the method learnt, if not what is shipped for it.
         device: auto, cpu, cuda, cuda:1, ...
         json: Print one JSON object per set on standard output, and nothing else there.

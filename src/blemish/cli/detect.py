@@ -14,7 +14,7 @@ from blemish.errors import UsageError
 
 KINDS = ("map", "heatmap", "overlay", "mask", "regions")
 FORMATS = ("table", "jsonl", "csv", "parquet")
-METHOD, BACKBONE, OBJECT = "anomalyclip", "embedded", "object"
+METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
 
 def detect(
@@ -46,7 +46,7 @@ def detect(
     Args:
         paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
         method: How CLIP is asked; `blemish methods` lists them.
-        backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
         weights: What the method learnt, if not what is shipped for it: a file, or a name from `blemish weights list`.
         object_name: What the pictures show, such as "metal nut"; used by methods that are told.
         threshold: A picture with this score or a higher one is called anomalous.
@@ -93,7 +93,7 @@ def detect(
             "--backend torch": backend == "torch",
         }
         _refuse(settled)
-    mutual = model is None and info(method).mutual
+    mutual = model is None and info(method).transductive
     if mutual and tile is not None and not reference:
         raise UsageError(
             f"{method} compares pictures with each other; tiles need to be told with which: give --reference"
@@ -101,7 +101,7 @@ def detect(
     if reference and not paths:
         raise UsageError("say which pictures, before --reference: all words after it are reference pictures")
 
-    from blemish.pictures import MAX_PIXELS, find_pictures
+    from blemish.image_io import MAX_PIXELS, find_images
     from blemish.tiling import OVERLAP, Tiling
 
     limit, overlap = MAX_PIXELS if max_pixels is None else max_pixels, OVERLAP if overlap is None else overlap
@@ -132,7 +132,7 @@ def detect(
     sources, left_out = collect(paths, recursive, out)
     if left_out:
         note(f"{count(left_out, 'picture')} in {out} left out: they are results.")
-    references = list(find_pictures(reference, recursive=recursive)) if reference else None
+    references = list(find_images(reference, recursive=recursive)) if reference else None
     both = set(map(absolute, references or [])) & set(map(absolute, sources))
     if both and not mutual:
         note(f"{count(len(both), 'picture')} both reference and to be scored: compared with itself it looks flawless.")
@@ -145,7 +145,7 @@ def detect(
         method,
         backbone=backbone,
         weights=weights,
-        object=object_name,
+        object_name=object_name,
         threshold=threshold,
         mask_threshold=mask_threshold,
         device=device,
@@ -184,8 +184,8 @@ def _met(method: str, known: int, total: int) -> str:
 
 def checked_weights(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:
     """The file of the weights; complains of unknown names before anything is loaded."""
+    from blemish.hub import locate
     from blemish.methods import info
-    from blemish.published import locate
 
     told = info(method)
     if object_name != OBJECT and not told.needs_object:

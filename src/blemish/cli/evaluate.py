@@ -26,7 +26,7 @@ def evaluate(
     dataset: str | None = None,
     category: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     methods: str | None = None,
-    backbone: str = "embedded",
+    backbone: str = "builtin",
     weights: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: Path | None = None,
     limit: int | None = None,
@@ -48,7 +48,7 @@ def evaluate(
         dataset: Its name, such as mvtec or visa; `blemish datasets` lists them. [default: folder]
         category: Only these categories; several after one another or with commas.
         methods: Comma list of methods, or all. [default: anomalyclip]
-        backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
         weights: What a method learnt, if not what is shipped for it: METHOD=FILE, several after one another.
         out: Folder for scores, tables and report.
         limit: At most so many pictures of each category, drawn at random.
@@ -113,7 +113,7 @@ def evaluate(
         else:
             tables.write(result, out)
             if report:
-                from blemish.evaluation.report import write_report
+                from blemish.report import write_report
 
                 write_report(result, run.record, run.dataset)
     return _tell(result, report, json)

@@ -25,7 +25,7 @@ def export(
     out: Path,
     method: str = "anomalyclip",
     to: Literal["onnx", "openvino"] | None = None,
-    backbone: str = "embedded",
+    backbone: str = "builtin",
     weights: Path | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     reference: Words = None,
@@ -43,7 +43,7 @@ def export(
         out: The file: x.onnx, or x.xml for OpenVINO, which gets a x.bin beside it.
         method: How CLIP is asked; `blemish methods` lists them.
         to: onnx or openvino. [default: what the file's name says]
-        backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
         weights: What the method learnt, if not what is shipped for it: a file, or a name from `blemish weights list`.
         object_name: What the pictures show, such as "metal nut"; folded into the file.
         reference: Normal pictures for winclip and april-gan, unlabelled ones for musc: files, folders, patterns. What
@@ -65,7 +65,7 @@ def export(
 
     from blemish.methods import info
 
-    if info(method).mutual and not reference:
+    if info(method).transductive and not reference:
         raise UsageError(
             f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing"
         )
@@ -76,10 +76,10 @@ def export(
 
     weights = checked_weights(method, backbone, weights, object_name)
 
-    from blemish.pictures import find_pictures
+    from blemish.image_io import find_images
 
     def found(words: list[str] | None) -> list[Path]:
-        return list(find_pictures(words, recursive=recursive)) if words else []
+        return list(find_images(words, recursive=recursive)) if words else []
 
     calibration, checked, references = found(calibrate), found(check), found(reference)
     if int8 and len(calibration) < FEW:
@@ -92,7 +92,7 @@ def export(
         method,
         backbone=backbone,
         weights=weights,
-        object=object_name,
+        object_name=object_name,
         threshold=threshold,
         mask_threshold=mask_threshold,
         device="cpu",
@@ -114,7 +114,7 @@ def _facts(made: Exported) -> dict[str, object]:
         "backend": made.backend,
         "fingerprint": made.fingerprint,
         "precision": made.header.precision,
-        "object": made.header.object,
+        "object": made.header.object_name,
         "size": made.header.size,
         "outputs": list(made.header.outputs),
         "map_range": list(made.header.map_range),
@@ -131,7 +131,7 @@ def _facts(made: Exported) -> dict[str, object]:
 
 def _say(made: Exported) -> None:
     source, parity = made.header.provenance, made.parity
-    told = "" if made.header.object is None else f" for {made.header.object!r}"
+    told = "" if made.header.object_name is None else f" for {made.header.object_name!r}"
     fitted = f", fitted to {count(made.header.calibration, 'picture')}" if made.header.calibration else ""
     sizes = ", ".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in made.files)
     shown = count(parity.pictures, "picture") if parity.given else f"{parity.pictures} textures made at random"

@@ -16,7 +16,7 @@ def info(path_or_id: str, *, revision: str | None = None, json: bool = False) ->
     """Say what something is: a picture, a folder, a backbone, what a method learnt or an exported detector.
 
     Args:
-        path_or_id: A picture file, a folder of pictures, a backbone (`embedded`, a hub id, a folder, a checkpoint
+        path_or_id: A picture file, a folder of pictures, a backbone (`builtin`, a hub id, a folder, a checkpoint
             file), the weights of a method or a file from `blemish export`.
         revision: Of a backbone on the hub.
         json: Print one JSON object instead of lines.
@@ -36,7 +36,7 @@ def describe(path_or_id: str, revision: str | None = None) -> dict[str, Any]:
 
     Raises:
         UsageError: There is no such file, and it cannot be a hub id.
-        PictureError, WeightsError: It is there, but not usable.
+        ImageError, WeightsError: It is there, but not usable.
     """
     path = Path(path_or_id).expanduser()
     if path.is_dir():
@@ -47,7 +47,7 @@ def describe(path_or_id: str, revision: str | None = None) -> dict[str, Any]:
     looks_local = (
         path_or_id.startswith((".", "/", "~", "\\")) or path_or_id.count("/") > 1 or path.suffix in _CHECKPOINTS
     )
-    if path_or_id != "embedded" and (looks_local or "/" not in path_or_id):
+    if path_or_id != "builtin" and (looks_local or "/" not in path_or_id):
         raise UsageError(f"there is no file or folder {path_or_id}, and it is not a hub id (owner/name) either")
     return _backbone(path_or_id, revision)
 
@@ -55,9 +55,9 @@ def describe(path_or_id: str, revision: str | None = None) -> dict[str, Any]:
 def _picture(path: Path) -> dict[str, Any]:
     from PIL import Image
 
-    from blemish.pictures import read_picture
+    from blemish.image_io import read_image
 
-    picture = read_picture(path)
+    picture = read_image(path)
     with Image.open(path) as stored:
         kind, mode, frames = stored.format, stored.mode, getattr(stored, "n_frames", 1)
     width, height = picture.size
@@ -74,9 +74,9 @@ def _picture(path: Path) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    from blemish.pictures import find_pictures
+    from blemish.image_io import find_images
 
-    found = list(find_pictures([path], recursive=True))
+    found = list(find_images([path], recursive=True))
     if not found:
         raise UsageError(f"{path} holds neither pictures nor a backbone (a backbone's folder has a config.json)")
     suffixes = [Path(one).suffix.lower().lstrip(".") for one in found]
@@ -125,7 +125,7 @@ def _exported(path: Path) -> dict[str, Any]:
         "backbone": made.backbone,
         "backbone_fingerprint": made.backbone_fingerprint,
         "weights": made.weights,
-        "object": detector.object if detector.engine.needs_object else None,
+        "object": detector.object_name if detector.engine.needs_object else None,
         "references": made.references,
         "precision": made.precision,
         "input_size": detector.engine.size,

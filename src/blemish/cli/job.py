@@ -21,7 +21,7 @@ from blemish.cli.record import Record, State
 from blemish.cli.sources import absolute
 from blemish.detection import Detection
 from blemish.detector import Detector, Scored
-from blemish.errors import BlemishError, PictureError
+from blemish.errors import BlemishError, ImageError
 from blemish.outputs.tables import COLUMNS, error_row, input_key, row, settings_fingerprint
 
 #: Rows of the ranking on a terminal; a pipe gets all.
@@ -97,7 +97,7 @@ class Job:
         """Score pictures; what is made of one is drawn in a thread while the model is busy with the next ones."""
         with progress(len(pictures), "scoring") as advance, Behind() as behind:
 
-            def fail(path: str, error: PictureError) -> None:
+            def fail(path: str, error: ImageError) -> None:
                 self._fail(path, str(error), keeper)
                 advance()
 
@@ -150,7 +150,7 @@ class Job:
         made = self.detector.provenance.to_dict()
         for name in ("backbone", "weights", "device", "model"):
             del made[name]
-        told = self.detector.object if self.detector.engine.needs_object else None
+        told = self.detector.object_name if self.detector.engine.needs_object else None
         return {**made, "object": told, "threshold": self.detector.threshold, "mask": self.detector.mask_threshold}
 
     def _say(self, states: Counter[State], out: Path) -> None:

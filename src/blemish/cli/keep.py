@@ -11,9 +11,9 @@ from typing import Any, Self
 from blemish.cli.record import Record
 from blemish.cli.sources import absolute
 from blemish.detection import Detection
+from blemish.image_io import LoadedImage
 from blemish.outputs.files import Writer, output_name
 from blemish.outputs.tables import Key
-from blemish.pictures import Picture
 
 #: What is collected in one file, and so written in order.
 _COLLECTED = ("regions",)
@@ -61,7 +61,7 @@ class Keeper:
         name = self.record.name(absolute(path), plain)
         return Name(name, name == plain)
 
-    def draw(self, picture: Picture, detection: Detection, name: Name) -> dict[str, Path]:
+    def draw(self, picture: LoadedImage, detection: Detection, name: Name) -> dict[str, Path]:
         """Write the files that are the picture's own, in any thread. Raises OutputError."""
         return self._drawn.write(detection, picture, name=None if name.plain else name.name)
 

@@ -18,28 +18,28 @@ def methods(*, json: bool = False) -> int:
     found = [info(name) for name in names()]
     if json:
         for one in found:
-            print_json({**dataclasses.asdict(one), "embedded": _embedded(one)})
+            print_json({**dataclasses.asdict(one), "builtin": _builtin(one)})
         return 0
-    rows = [("METHOD", "PUBLISHED", "NEEDS", "EMBEDDED", "BACKBONE OF THE PAPER", "WHAT IT IS", "PAPER")]
+    rows = [("METHOD", "PUBLISHED", "NEEDS", "BUILTIN", "BACKBONE OF THE PAPER", "WHAT IT IS", "PAPER")]
     for one in found:
         needs = [
             word
             for word, holds in (
                 ("object name", one.needs_object),
                 ("weights", one.trainable),
-                ("examples", one.few_shot and not one.mutual),
-                ("a set", one.mutual),
+                ("examples", one.few_shot and not one.transductive),
+                ("a set", one.transductive),
             )
             if holds
         ]
         published, told = f"{one.venue} {one.year}", ", ".join(needs) or "-"
-        rows.append((one.name, published, told, _embedded(one), one.default_backbone, one.title, one.url))
+        rows.append((one.name, published, told, _builtin(one), one.default_backbone, one.title, one.url))
     print(columns(rows))
     return 0
 
 
-def _embedded(one: MethodInfo) -> str:
-    """What it takes to run on the embedded backbone: nothing, weights that are shipped, weights that are not."""
+def _builtin(one: MethodInfo) -> str:
+    """What it takes to run on the built-in backbone: nothing, weights that are shipped, weights that are not."""
     if not one.trainable:
         return "as it is"
     return "weights shipped" if (WEIGHTS / f"{one.name}.safetensors").exists() else "needs --weights"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from blemish.cli import STDIN
 from blemish.errors import UsageError
+from blemish.image_io import find_images
 from blemish.outputs.files import common_root
-from blemish.pictures import find_pictures
 
 
 def collect(words: Sequence[str], recursive: bool, out: Path | None) -> tuple[list[Path], int]:
@@ -34,7 +34,7 @@ def collect(words: Sequence[str], recursive: bool, out: Path | None) -> tuple[li
     found: dict[str, Path] = {}
     left_out = 0
     for word in words:
-        paths: Iterable[Path] = _listed() if word == STDIN else find_pictures([word], recursive=recursive)
+        paths: Iterable[Path] = _listed() if word == STDIN else find_images([word], recursive=recursive)
         # The folder of results is only looked into where it was itself asked for.
         asked = results is None or (word != STDIN and absolute(word) == results)
         for path in paths:

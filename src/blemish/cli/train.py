@@ -35,8 +35,8 @@ def train(
     dataset: str = "folder",
     categories: str | None = None,
     split: str = "test",
-    backbone: str = "embedded",
-    recipe: str | None = None,
+    backbone: str = "builtin",
+    config: str | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -61,12 +61,12 @@ def train(
             [CLASS/]ground_truth/DEFECT; csv is a table; the names of public data sets are known too.
         categories: Comma list: only these classes. [default: all]
         split: Of the data set; the papers train on the test split of another data set than they test on.
-        backbone: `embedded`, or any CLIPModel: a hub id, a folder, a checkpoint file.
-        recipe: Fields of the method's recipe that differ from its default, as JSON: '{"size": 336}'.
-        epochs: Passes over the pictures. [default: the paper's; on the embedded backbone often fewer]
+        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        config: Fields of the method's config that differ from its default, as JSON: '{"size": 336}'.
+        epochs: Passes over the pictures. [default: the paper's; on the built-in backbone often fewer]
         steps: Optimizer steps in all, in place of epochs.
         batch_size: Pictures per step. [default: the paper's]
-        lr: Learning rate. [default: the paper's; on the embedded backbone often another]
+        lr: Learning rate. [default: the paper's; on the built-in backbone often another]
         seed: Of the first values, the order and all else that is drawn.
         mosaic: Share of pictures that mosaics of four of their class take the place of. [default: the paper's for this
             method and data set, mostly none]
@@ -78,7 +78,7 @@ def train(
         tensorboard: Folder for TensorBoard; needs pip install 'blemish[tensorboard]'.
         device: auto, cpu, cuda, cuda:1, ...
     """
-    changes = _check(recipe, epochs, steps, batch_size, lr, tensorboard)
+    changes = _check(config, epochs, steps, batch_size, lr, tensorboard)
 
     from blemish.methods import info, load_class, names
 
@@ -131,14 +131,14 @@ def train(
 
 
 def _check(
-    recipe: str | None,
+    config: str | None,
     epochs: int | None,
     steps: int | None,
     batch_size: int | None,
     lr: float | None,
     tensorboard: Path | None,
 ) -> dict[str, Any]:
-    """Checks what needs no model. Returns the recipe's changes."""
+    """Checks what needs no model. Returns the config's changes."""
     for option, value in (("--epochs", epochs), ("--steps", steps), ("--batch-size", batch_size)):
         if value is not None and value < 1:
             raise UsageError(f"{option} is at least 1, not {value}")
@@ -148,7 +148,7 @@ def _check(
         raise UsageError(f"--lr is more than 0, not {lr:g}")
     if tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("--tensorboard needs TensorBoard; run: pip install 'blemish[tensorboard]'")
-    return recipe_changes(recipe)
+    return recipe_changes(config)
 
 
 def _check_places(places: Places, resume: bool) -> None:
@@ -273,7 +273,7 @@ class _Run:
         print(f"  {self.places.curves}, {self.places.losses}  the losses of each step")
         print(f"  {self.places.checkpoint}  to go on with --resume; not needed for anything else")
         print(f"Use it: blemish detect PICTURES --method {name} --weights {self.places.weights}", end="")
-        print("" if backbone.name == "embedded" else f" --backbone {backbone.name}")
+        print("" if backbone.name == "builtin" else f" --backbone {backbone.name}")
 
     def _stop(self, number: int, frame: types.FrameType | None) -> None:
         if self._stopped:

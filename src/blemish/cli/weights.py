@@ -20,7 +20,7 @@ def weights_list(*, json: bool = False) -> int:
     Args:
         json: Print one JSON object per file instead of a table.
     """
-    from blemish.published import TABLE, kept_at
+    from blemish.hub import TABLE, kept_at
 
     if json:
         for one in TABLE.values():
@@ -47,8 +47,8 @@ def weights_pull(name: str, *, base_url: str | None = None, timeout: float = 30.
         timeout: Seconds without a byte after which a connection is given up.
         attempts: Connections in a row that bring nothing before it is given up.
     """
-    from blemish.published import entry, home, pull
-    from blemish.published.download import Patience
+    from blemish.hub import entry, home, pull
+    from blemish.hub.download import Patience
 
     if timeout <= 0 or attempts < 1:
         raise UsageError("--timeout is more than 0 and --attempts at least 1")
@@ -70,7 +70,7 @@ def weights_import(
     *,
     method: str | None = None,
     backbone: str | None = None,
-    recipe: str | None = None,
+    config: str | None = None,
     out: Path | None = None,
     trained_on: str | None = None,
     overwrite: bool = False,
@@ -84,14 +84,14 @@ def weights_import(
         file: The authors' file, or the name of one that was pulled.
         method: Whose it is, if not to be found out.
         backbone: What it was learnt on: a hub id, a folder, a checkpoint file. [default: the paper's]
-        recipe: Fields of the method's recipe that the file does not tell, as JSON: '{"classes": ["bottle", "cable"]}'.
+        config: Fields of the method's config that the file does not tell, as JSON: '{"classes": ["bottle", "cable"]}'.
         out: The file to write. [default: the same name with .safetensors, in this folder]
         trained_on: The training data in words, for the header; known for files in `blemish weights list`.
         overwrite: Replace a file that is there.
         json: Print the header as one JSON object.
     """
-    changes = recipe_changes(recipe)
-    from blemish.published import entry, find
+    changes = recipe_changes(config)
+    from blemish.hub import entry, find
 
     if method is not None:
         from blemish.methods import info
@@ -104,7 +104,7 @@ def weights_import(
     if path is None:
         path = find(entry(file).name)
 
-    from blemish.published.convert import convert, recognise, write
+    from blemish.hub.convert import convert, recognise, write
 
     official = recognise(path, method)
     from blemish.clip import load_backbone
@@ -125,7 +125,7 @@ def weights_import(
 
 
 def weights_show(file_or_name: str, *, json: bool = False) -> int:
-    """Say what a weights file is: method, recipe, backbone, training data, source, tensors.
+    """Say what a weights file is: method, config, backbone, training data, source, tensors.
 
     Args:
         file_or_name: A file, of blemish or of a method's authors, or a name from `blemish weights list`.
@@ -134,7 +134,7 @@ def weights_show(file_or_name: str, *, json: bool = False) -> int:
     path = _path(file_or_name)
     facts = _entry(file_or_name) if path is None else {}
     if path is None and facts["here"]:
-        from blemish.published import find
+        from blemish.hub import find
 
         path = find(file_or_name)
     if path is not None:
@@ -157,7 +157,7 @@ def weights_show(file_or_name: str, *, json: bool = False) -> int:
 
 def _path(word: str) -> Path | None:
     """The file that is named; None for a name in the table. Raises UsageError if it is neither."""
-    from blemish.published import TABLE, entry
+    from blemish.hub import TABLE, entry
 
     path = Path(word).expanduser()
     if path.is_file():
@@ -171,7 +171,7 @@ def _path(word: str) -> Path | None:
 
 
 def _entry(name: str) -> dict[str, Any]:
-    from blemish.published import entry, kept_at
+    from blemish.hub import entry, kept_at
 
     one = entry(name)
     place = kept_at(one)
@@ -199,7 +199,7 @@ def _file(path: Path) -> dict[str, Any]:
         tensors = {name: list(value.shape) for name, value in weights.read_tensors(path)[0].items()}
         return {"kind": "method weights", **facts, **dataclasses.asdict(header), "tensors": tensors}
 
-    from blemish.published.convert import recognise
+    from blemish.hub.convert import recognise
 
     official = recognise(path)
     told = {} if official.entry is None else _entry(official.entry.name)

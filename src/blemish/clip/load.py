@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from transformers import CLIPModel
 
 #: Where the backbone that comes with blemish lives.
-EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "embedded"
+BUILTIN = Path(__file__).resolve().parent.parent / "weights" / "builtin"
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def load_backbone(
-    name_or_path: str = "embedded",
+    name_or_path: str = "builtin",
     *,
     revision: str | None = None,
     activation: Literal["quick_gelu", "gelu"] | None = None,
@@ -38,7 +38,7 @@ def load_backbone(
 
     Args:
         name_or_path: one of
-            `embedded`, which comes with blemish;
+            `builtin`, which comes with blemish;
             a folder as transformers writes it (config.json of type clip) or as open_clip does (open_clip_config.json);
             a model of the Hugging Face hub, owner/model, of either kind (HF_HOME and HF_HUB_OFFLINE are respected);
             a file: one of OpenAI's `.pt` archives, or an open_clip checkpoint (`.safetensors`, `.bin`, `.pt`).
@@ -59,16 +59,16 @@ def load_backbone(
     if not name_or_path:
         raise UsageError("a backbone needs a name: embedded, a folder, a file, or a model on the hub (owner/model)")
     path = Path(name_or_path).expanduser()
-    from_hub = name_or_path != "embedded" and not path.exists() and hub.is_hub_id(name_or_path)
+    from_hub = name_or_path != "builtin" and not path.exists() and hub.is_hub_id(name_or_path)
     if revision is not None and not from_hub:
         raise UsageError(f"a revision is of a model on the hub, but {name_or_path!r} is none")
     if activation is not None and not path.is_file():
         raise UsageError("activation is for checkpoint files; other checkpoints say themselves which one they have")
-    if name_or_path == "embedded":
-        if not (EMBEDDED / "config.json").is_file():
+    if name_or_path == "builtin":
+        if not (BUILTIN / "config.json").is_file():
             raise WeightsError(
-                "the embedded backbone is missing from this installation: install blemish again or name another one",
-                EMBEDDED,
+                "the built-in backbone is missing from this installation: install blemish again or name another one",
+                BUILTIN,
             )
         return _load_embedded()
     if path.is_dir():
@@ -85,13 +85,13 @@ def load_backbone(
 
 
 def _load_embedded() -> Backbone:
-    config = read_json(EMBEDDED / "config.json")
+    config = read_json(BUILTIN / "config.json")
     try:
-        towers = Towers.read(EMBEDDED, config)
+        towers = Towers.read(BUILTIN, config)
     except Exception as error:  # of a damaged installation; safetensors and PyTorch have their own
-        raise WeightsError(f"the weights in embedded cannot be loaded: {_in_short(error)}", EMBEDDED) from error
-    tokenizer = read_tokenizer(EMBEDDED, config["text_config"]["eos_token_id"])
-    return _assemble(towers, "embedded", tokenizer, _read_mean_std(EMBEDDED))
+        raise WeightsError(f"the weights in embedded cannot be loaded: {_in_short(error)}", BUILTIN) from error
+    tokenizer = read_tokenizer(BUILTIN, config["text_config"]["eos_token_id"])
+    return _assemble(towers, "builtin", tokenizer, _read_mean_std(BUILTIN))
 
 
 def _load_file(path: Path, name: str, activation: Literal["quick_gelu", "gelu"] | None) -> Backbone:

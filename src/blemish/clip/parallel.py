@@ -19,7 +19,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def sides(parts: int, device: torch.device) -> int:
+def num_workers(parts: int, device: torch.device) -> int:
     """How many of so many parts are best computed at once: a divisor of the threads that PyTorch has; 1 on a GPU.
 
     1 also outside of `torch.inference_mode`: who asks for gradients, or for autocast, asks for it in one thread.
@@ -30,7 +30,7 @@ def sides(parts: int, device: torch.device) -> int:
     return max(n for n in range(1, max(1, min(parts, threads)) + 1) if threads % n == 0)
 
 
-def side_by_side(function: Callable[[S], T], parts: Iterable[S], at_once: int) -> list[T]:
+def parallel_map(function: Callable[[S], T], parts: Iterable[S], at_once: int) -> list[T]:
     """`[function(part) for part in parts]`, so many at once, each with its share of the caller's threads."""
     if at_once == 1:
         return [function(part) for part in parts]

@@ -1,6 +1,6 @@
 """The modules of a `transformers.CLIPModel` under the names they have there, without transformers.
 
-Importing transformers takes longer than to import PyTorch, load the embedded model and score a picture with it; so that
+Importing transformers takes longer than to import PyTorch, load the built-in model and score a picture with it; so that
 model, whose folder is known to the letter, is held by these. All other checkpoints are read by transformers.
 """
 

@@ -3,7 +3,7 @@
     from blemish.datasets import read
 
     for sample in read("mvtec", "data/mvtec_anomaly_detection", categories=["bottle"]):
-        sample.picture(), sample.mask(), sample.label, sample.object
+        sample.picture(), sample.mask(), sample.label, sample.object_name
 
 Pictures and masks are opened when they are asked for. Masks are paired by name; what found no partner is in `issues`.
 """

@@ -12,7 +12,7 @@ from blemish.datasets.entry import Counts, DatasetInfo
 from blemish.datasets.masks import mask_size, picture_size
 from blemish.datasets.samples import Dataset, Issue, Sample
 from blemish.datasets.table import info, load, nothing
-from blemish.errors import PictureError, UsageError
+from blemish.errors import ImageError, UsageError
 
 SPLITS = ("train", "validation", "test")
 
@@ -158,13 +158,13 @@ def _damage(found: Dataset, look: Callable[[], None]) -> list[Issue]:
     for sample in found:
         try:
             size = picture_size(sample.path)
-        except PictureError:
+        except ImageError:
             issues.append(Issue("unreadable picture", sample.path, sample.category))
             size = None
         for mask in sample.masks or ():
             try:
                 other = mask_size(mask)
-            except PictureError:
+            except ImageError:
                 issues.append(Issue("unreadable mask", mask, sample.category))
                 continue
             if size is not None and other is not None and other != size:

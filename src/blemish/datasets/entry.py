@@ -49,7 +49,7 @@ class DatasetInfo:
     """Tried in this order."""
     categories: tuple[str, ...] = ()
     """() = whatever is found."""
-    objects: Mapping[str, str] = field(default_factory=dict)
+    object_names: Mapping[str, str] = field(default_factory=dict)
     """What the papers put into prompts for a category; one that is not here is put in as it is spelt."""
     counts: Mapping[str, Counts] = field(default_factory=dict)
     """Per split."""

@@ -19,7 +19,7 @@ from blemish.datasets.files import (
 )
 from blemish.datasets.masks import read_any
 from blemish.datasets.samples import Issue, Sample
-from blemish.errors import PictureError
+from blemish.errors import ImageError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 LabelRule = Literal["anomalous", "masked", "content", "folder", "annotated"]
@@ -148,7 +148,7 @@ def mask_folders(
                 continue
             try:
                 anomalous = _is_anomalous(label, own, kind in normal)
-            except PictureError as error:
+            except ImageError as error:
                 found.issues.append(Issue("unreadable mask", Path(error.path or path), category))
                 continue
             if own is None and (anomalous or label == "content"):

@@ -138,7 +138,7 @@ INDUSTRIAL = (
             META,
         ),
         categories=("01", "02", "03"),
-        objects={"01": "metal1", "02": "wood", "03": "metal2"},
+        object_names={"01": "metal1", "02": "wood", "03": "metal2"},
         counts={"train": Counts(1799, 0), "test": Counts(451, 290)},
         test_counts={"01": Counts(21, 49), "02": Counts(30, 200), "03": Counts(400, 41)},
         counts_source=_LISTS,

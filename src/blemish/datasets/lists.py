@@ -65,7 +65,7 @@ def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[st
         masks = [part.strip() for part in cell["mask"].split("|") if part.strip()]
         sample = _sample(found, base, cell["path"], masks, label, category, cell["defect"])
         if sample is not None:
-            found.samples.append(replace(sample, object=cell["object"] or category))
+            found.samples.append(replace(sample, object_name=cell["object"] or category))
     return found
 
 

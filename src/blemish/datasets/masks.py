@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from blemish.errors import PictureError
+from blemish.errors import ImageError
 
 _ORIENTATION = 0x0112
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture as `read_picture` gives it (upright), from its header. Raises PictureError."""
+    """(width, height) of a picture as `read_image` gives it (upright), from its header. Raises ImageError."""
     try:
         with Image.open(path) as image:
             turned = _orientation(image) in (5, 6, 7, 8)
             width, height = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
+        raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
     return (height, width) if turned else (width, height)
 
 
@@ -38,7 +38,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
         (height, width) bool, True where any channel is above 0.
 
     Raises:
-        PictureError: it cannot be read, or has another size than its picture.
+        ImageError: it cannot be read, or has another size than its picture.
     """
     try:
         if path.suffix.lower() == ".json":
@@ -46,40 +46,40 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
         with Image.open(path) as image:
             _check_size(image.size, size, path)
             return _positive(image)
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:
         # Decoders meet broken bytes with whatever they stumble over; the cause stays attached.
-        raise PictureError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
+        raise ImageError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
 
 
 def merge_masks(paths: Sequence[Path], picture: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """All masks of a picture as one, (height, width) bool. Raises PictureError as `read_mask` does."""
+    """All masks of a picture as one, (height, width) bool. Raises ImageError as `read_mask` does."""
     merged = np.zeros((size[1], size[0]), bool)
     for path in paths:
         try:
             merged |= read_mask(path, size)
         except _WrongSize as error:
-            raise PictureError(
+            raise ImageError(
                 f"{error} as its picture {picture} has; one of the two is not the other's.", path
             ) from None
     return merged
 
 
 def read_any(path: Path) -> bool:
-    """Whether a mask marks anything at all. Raises PictureError."""
+    """Whether a mask marks anything at all. Raises ImageError."""
     return path.suffix.lower() == ".json" or bool(read_mask(path, mask_size(path) or (1, 1)).any())
 
 
 def mask_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of a mask from its header; None for polygons, which have none. Raises PictureError."""
+    """(width, height) of a mask from its header; None for polygons, which have none. Raises ImageError."""
     if path.suffix.lower() == ".json":
         return None
     try:
         with Image.open(path) as image:
             return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
+        raise ImageError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -89,7 +89,7 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(_ORIENTATION, 1))
 
 
-class _WrongSize(PictureError):
+class _WrongSize(ImageError):
     """A mask that does not fit its picture."""
 
 

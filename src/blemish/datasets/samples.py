@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blemish.datasets.masks import merge_masks, picture_size
 
 if TYPE_CHECKING:
-    from blemish.pictures import Picture
+    from blemish.image_io import LoadedImage
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Sample:
     category: str
     masks: tuple[Path, ...] | None = ()
     """The files that mark what is anomalous, merged when read. (): nothing is; None: it is not known where."""
-    object: str = ""
+    object_name: str = ""
     """What the papers put into prompts for this category, as they spell it ("metal_nut")."""
     defect: str = ""
     """The kind of anomaly, or the data set's word for none ("good"); "" where it is not told."""
 
-    def picture(self) -> Picture:
-        """The picture, read now. Raises PictureError."""
-        from blemish.pictures import read_picture
+    def picture(self) -> LoadedImage:
+        """The picture, read now. Raises ImageError."""
+        from blemish.image_io import read_image
 
-        return read_picture(self.path)
+        return read_image(self.path)
 
     def mask(self, size: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
         """What is anomalous, read now.
@@ -49,7 +49,7 @@ class Sample:
             (height, width) bool; all False for a normal picture; None where it is not known.
 
         Raises:
-            PictureError: a mask that cannot be read, or of another size than its picture.
+            ImageError: a mask that cannot be read, or of another size than its picture.
         """
         if self.masks is None:
             return None

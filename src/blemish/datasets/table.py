@@ -80,7 +80,9 @@ def load(entry: DatasetInfo, root: Path, split: str) -> Dataset:
     if root.name in ("", ".."):
         root = root.resolve()  # the folder's name may become the category's
     layout, place, found = _find(entry, root, split)
-    samples = [replace(s, object=entry.objects.get(s.category, s.object or s.category)) for s in found.samples]
+    samples = [
+        replace(s, object_name=entry.object_names.get(s.category, s.object_name or s.category)) for s in found.samples
+    ]
     if found.strangers:
         found.notes.append(f"folders that are no categories of {entry.title}: {', '.join(found.strangers)}")
     notes = tuple(dict.fromkeys(found.notes))

@@ -60,7 +60,7 @@ def evaluate(
     *,
     categories: Sequence[str] | None = None,
     methods: Sequence[str] = ("anomalyclip",),
-    backbone: PathLike | Backbone = "embedded",
+    backbone: PathLike | Backbone = "builtin",
     weights: Mapping[str, PathLike] | None = None,
     out: PathLike | None = None,
     limit: int | None = None,
@@ -122,7 +122,7 @@ def evaluate(
             return replace(result, folder=None)
         tables.write(result, run.record.folder)
         if report:
-            from blemish.evaluation.report import write_report
+            from blemish.report import write_report
 
             write_report(result, run.record, run.dataset)
         return result
@@ -135,7 +135,7 @@ def prepared(
     *,
     categories: Sequence[str] | None = None,
     methods: Sequence[str] = ("anomalyclip",),
-    backbone: PathLike | Backbone = "embedded",
+    backbone: PathLike | Backbone = "builtin",
     weights: Mapping[str, PathLike] | None = None,
     out: PathLike | None = None,
     limit: int | None = None,
@@ -258,7 +258,7 @@ def recompute(
         result = measured_again(record, samples, wanted, options, facts)
         tables.write(result, folder)
         if report:
-            from blemish.evaluation.report import write_report
+            from blemish.report import write_report
 
             write_report(result, record, samples)
     return result

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from blemish.datasets.samples import Dataset, Sample
-from blemish.errors import PictureError, UsageError
+from blemish.errors import ImageError, UsageError
 from blemish.evaluation.measure import PIXEL, Masks, Options, measured
 from blemish.evaluation.record import Finished, Record
 from blemish.evaluation.result import Evaluation, Failure
@@ -30,7 +30,7 @@ def measured_again(
             _require(record, name, samples, facts["methods"][name]["settings"])
             try:
                 _measure(record, name, category, samples, options, masks)
-            except PictureError as error:
+            except ImageError as error:
                 path = error.path or category
                 failed[name, f"mask {path}"] = Failure(category=category, path=path, reason=str(error))
                 record.finished.pop((name, category), None)

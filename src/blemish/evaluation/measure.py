@@ -67,7 +67,7 @@ class Masks:
         self._one = threading.Lock()
 
     def __call__(self, sample: Sample, side: int) -> NDArray[np.bool_] | None:
-        """(side, side) bool, or None for a picture without anomaly. Raises PictureError."""
+        """(side, side) bool, or None for a picture without anomaly. Raises ImageError."""
         key = (side, sample)
         with self._one:  # who comes second waits for the first, who is making what both need
             if key not in self._bits:
@@ -124,7 +124,7 @@ def measured(
         histogram: Of a category that is too large to keep its maps.
 
     Raises:
-        PictureError: A mask cannot be used.
+        ImageError: A mask cannot be used.
         OutputError: A map cannot be read, or the examples not be written.
     """
     entries = {record.identity(sample): entry_of(record, name, sample) for sample in samples}

@@ -100,10 +100,10 @@ class Texts:
         self._keys = {name: (type(method).text_features, method.text_key) for name, method in methods.items()}
         self._known: dict[tuple[Hashable, str], Tensor] = {}
 
-    def __call__(self, name: str, objects: Sequence[str]) -> Tensor:
+    def __call__(self, name: str, object_names: Sequence[str]) -> Tensor:
         """For a method: (2, E) if all pictures of a batch show one object, else (B, 2, E)."""
         method, key = self._methods[name], self._keys[name]
-        told = [told_object(method, word) for word in objects]
+        told = [told_object(method, word) for word in object_names]
         for word in dict.fromkeys(told):
             if (key, word) not in self._known:
                 with torch.inference_mode():

@@ -171,7 +171,7 @@ class Evaluation:
         rows: Per method and category, then the means; see `Row`.
         published: Published numbers of the same methods on the same data, ours beside them.
         failed: What is missing from the numbers.
-        facts: Where the numbers come from: data, methods with recipes and fingerprints, passes, options, seconds.
+        facts: Where the numbers come from: data, methods with configs and fingerprints, passes, options, seconds.
         folder: Where scores and tables are; None if they were not to be kept.
     """
 

@@ -12,10 +12,10 @@ import torch
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
-from blemish.errors import BlemishError, PictureError
+from blemish.errors import BlemishError, ImageError
+from blemish.evaluation.literature import compare
 from blemish.evaluation.measure import Masks, Options, judged, measured
 from blemish.evaluation.plan import Pass, plan, settings_of, told_object
-from blemish.evaluation.published import compare
 from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.rows import rows_of
@@ -60,7 +60,7 @@ class Run:
         self._settings = {name: settings_of(detector) for name, detector in detectors.items()}
         self._made = {name: detector.provenance.to_dict() for name, detector in detectors.items()}
         self._files = {sample: _file(sample.path) for sample in dataset}
-        self._mutual = {name for name, detector in detectors.items() if detector.method.info.mutual}
+        self._mutual = {name for name, detector in detectors.items() if detector.method.info.transductive}
         # Their scores depend on all pictures of the category.
         self._sets = {
             category: settings_fingerprint({"files": [self._files[sample] for sample in samples]})
@@ -136,7 +136,7 @@ class Run:
                         histograms[name].update(masks.once(sample, len(scored.map)), scored.map)
                 else:
                     self.record.write_map(name, sample, scored.map)
-            except PictureError as error:
+            except ImageError as error:
                 fail_one(name, sample, error)
                 return
             key = self._key(name, sample)
@@ -194,7 +194,7 @@ class Run:
     def _take(self, name: str, category: str, future: Future[Finished], *, whole: bool) -> None:
         try:
             self.record.finish(name, category, future.result())
-        except PictureError as error:  # a mask: the maps stay, and the category is measured when it is put right
+        except ImageError as error:  # a mask: the maps stay, and the category is measured when it is put right
             path = error.path or category
             self.failed[name, f"mask {path}"] = Failure(category=category, path=path, reason=str(error))
             self.record.finished.pop((name, category), None)
@@ -252,7 +252,7 @@ class Run:
 
     def _key(self, name: str, sample: Sample) -> tuple[int, int, str, str] | None:
         file = self._files[sample]
-        told = told_object(self.detectors[name].method, sample.object)
+        told = told_object(self.detectors[name].method, sample.object_name)
         if name in self._mutual:
             told += f" in {self._sets[sample.category]}"
         return None if file is None else (*file, self._settings[name], told)
@@ -292,7 +292,7 @@ def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
 
 def _range(detector: Detector) -> list[float]:
     method = detector.method
-    if isinstance(method, FewShotMethod) and method.info.mutual:
+    if isinstance(method, FewShotMethod) and method.info.transductive:
         return [float(end) for end in method.few_shot_map_range]
     return [float(end) for end in method.map_range]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from blemish.clip import ImageFeatures
 from blemish.datasets.samples import Sample
 from blemish.detector import Detector
-from blemish.errors import BlemishError, PictureError
+from blemish.errors import BlemishError, ImageError
 from blemish.evaluation.plan import Pass, Texts, set_rule
 from blemish.methods.base import Prediction
 
@@ -50,7 +50,7 @@ class Clock:
 class _Batch:
     samples: tuple[Sample, ...]
     pixels: Mapping[int, Tensor]  # side -> (B, 3, side, side)
-    failed: tuple[tuple[Sample, PictureError], ...]
+    failed: tuple[tuple[Sample, ImageError], ...]
     seconds: float
 
 
@@ -120,7 +120,7 @@ class Scorer:
         for sample in samples:
             try:
                 read.append((sample, sample.picture().image))
-            except PictureError as error:
+            except ImageError as error:
                 failed.append((sample, error))
         pixels = {side: self._backbone.preprocess([image for _, image in read], side) for side in sides}
         return _Batch(tuple(sample for sample, _ in read), pixels, tuple(failed), time.perf_counter() - start)
@@ -135,7 +135,7 @@ class Scorer:
         fail: Fail,
     ) -> None:
         """One pass over a batch, and every method on it that has something to do."""
-        objects = [sample.object for sample in batch.samples]
+        objects = [sample.object_name for sample in batch.samples]
         texts = {name: self._texts(name, objects) for name in riders}  # before the clock runs: once per object
         with torch.inference_mode():
             start = time.perf_counter()
@@ -157,7 +157,7 @@ class Scorer:
                         fail(
                             name,
                             sample,
-                            PictureError(f"{name} gives {sample.path} no finite score or map.", sample.path),
+                            ImageError(f"{name} gives {sample.path} no finite score or map.", sample.path),
                         )
                 start = time.perf_counter()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blemish.evaluation.published import best
+from blemish.evaluation.literature import best
 from blemish.evaluation.record import write_json
 from blemish.evaluation.result import MEAN, METRICS, TITLES, Comparison, Evaluation, Row
 from blemish.outputs.files import write_atomically
@@ -115,8 +115,8 @@ def provenance(result: Evaluation) -> list[str]:
         )
     for name, made in facts.get("methods", {}).items():
         weights = f", weights {made['weights']} ({made['weights_fingerprint']})" if made["weights"] else ""
-        recipe = ", ".join(f"{key} {value}" for key, value in made["recipe"].items())
-        lines.append(f"{name}{weights}: {made['precision']} on {made['device']}; {recipe}")
+        config = ", ".join(f"{key} {value}" for key, value in made["config"].items())
+        lines.append(f"{name}{weights}: {made['precision']} on {made['device']}; {config}")
     lines.append(f"AUPRO {facts.get('aupro')}; regions are 8-connected; masks at the size of each method's input")
     if bound := max((row.pixel_error for row in result.rows), default=0.0):
         lines.append(f"some categories were measured by a histogram: pixel metrics are exact to {bound:.1e}")

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.detector import Detector, PictureSource
+from blemish.detector import Detector, ImageSource
 from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError
 from blemish.export.backends import BACKENDS, choose
 from blemish.export.engine import ExportedEngine, as_input
 from blemish.export.header import Header
 from blemish.export.parity import TOLERANCE, Parity, compare
-from blemish.pictures import MAX_PIXELS, read_picture
+from blemish.image_io import MAX_PIXELS, read_image
 from blemish.tiles import OVERLAP, Tiling
 
 __all__ = ["BACKENDS", "Exported", "Header", "Parity", "load_exported", "save"]
@@ -50,8 +50,8 @@ def save(
     path: str | os.PathLike[str],
     *,
     backend: str | None = None,
-    calibrate: Sequence[PictureSource] = (),
-    check: Sequence[PictureSource] = (),
+    calibrate: Sequence[ImageSource] = (),
+    check: Sequence[ImageSource] = (),
 ) -> Exported:
     """Write a detector to a file and compare the file with it; a file that differs is not kept.
 
@@ -66,7 +66,7 @@ def save(
 
     Raises:
         UsageError: The detector is not on the CPU in float32, the method cannot be exported, a package is missing.
-        PictureError: One of the pictures cannot be read.
+        ImageError: One of the pictures cannot be read.
         OutputError: The file cannot be written, or gives other results than the detector.
     """
     path = Path(path)
@@ -76,7 +76,7 @@ def save(
         raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
     header = Header(
         provenance=engine.provenance,
-        object=detector.object if engine.needs_object else None,
+        object_name=detector.object_name if engine.needs_object else None,
         size=engine.size,
         map_range=engine.map_range,
         threshold=detector.threshold,
@@ -84,15 +84,15 @@ def save(
         calibration=len(calibrate),
     )
     for one in (*calibrate, *check):  # a broken one is to be known before minutes of work, not after
-        read_picture(one, max_pixels=detector.max_pixels)
+        read_image(one, max_pixels=detector.max_pixels)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         pictures = _Pictures(engine, calibrate, detector.max_pixels)
         chosen.load().write(engine, header, partial, pictures if calibrate else None)
         written = ExportedEngine(chosen.load().read(partial, "cpu", "float32"), chosen, partial)
-        shown = (read_picture(one, max_pixels=detector.max_pixels) for one in check) if check else None
-        parity = compare(engine, written, shown, detector.object)
+        shown = (read_image(one, max_pixels=detector.max_pixels) for one in check) if check else None
+        parity = compare(engine, written, shown, detector.object_name)
         if not header.calibration and not max(parity.score, parity.map) <= TOLERANCE:
             raise OutputError(
                 f"{path} is not written: its scores differ by {parity.score:.2g} and its maps by {parity.map:.2g} from "
@@ -150,7 +150,7 @@ def load_exported(
         threshold, mask_threshold = header.threshold, header.mask_threshold
     return Detector(
         engine,
-        object=header.object or "object",
+        object_name=header.object_name or "object",
         threshold=threshold,
         mask_threshold=mask_threshold,
         max_pixels=max_pixels,
@@ -161,7 +161,7 @@ def load_exported(
 class _Pictures:
     """Pictures as a graph takes them, (1, 3, S, S) each, read when they are asked for: thousands may be given."""
 
-    def __init__(self, engine: TorchEngine, sources: Sequence[PictureSource], max_pixels: int) -> None:
+    def __init__(self, engine: TorchEngine, sources: Sequence[ImageSource], max_pixels: int) -> None:
         self._size, self._sources, self._max_pixels = engine.size, sources, max_pixels
 
     def __len__(self) -> int:
@@ -169,6 +169,6 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for source in self._sources:
-            picture = read_picture(source, max_pixels=self._max_pixels)
+            picture = read_image(source, max_pixels=self._max_pixels)
             pixels: NDArray[np.float32] = as_input(picture.image, self._size).numpy()
             yield pixels

@@ -55,17 +55,17 @@ class ExportedEngine:
     @property
     def needs_object(self) -> bool:
         """Whether the object's name makes a difference."""
-        return self.header.object is not None
+        return self.header.object_name is not None
 
     def preprocess(self, picture: Image.Image) -> Tensor:
         """One picture as it takes it: see `as_input`."""
         return as_input(picture, self.size)
 
-    def run(self, pixels: Tensor, object: str) -> Run:
+    def run(self, pixels: Tensor, object_name: str) -> Run:
         """Score a batch: see `Engine`."""
-        known = self.header.object
-        if known is not None and object != known:
-            raise UsageError(f"the exported file knows {known!r} only, not {object!r}: export another for it")
+        known = self.header.object_name
+        if known is not None and object_name != known:
+            raise UsageError(f"the exported file knows {known!r} only, not {object_name!r}: export another for it")
         start = time.perf_counter()
         score, maps = self._infer(pixels.numpy())
         low, high = self.map_range

@@ -23,7 +23,7 @@ from blemish.clip.position import resize_positions
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
 from blemish.export.header import IMAGE, Header
-from blemish.methods.base import FewShotMethod, Memory, Method, Prediction
+from blemish.methods.base import FewShotMethod, MemoryBank, Method, Prediction
 
 
 class Whole(nn.Module):
@@ -53,7 +53,7 @@ class Whole(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
         with torch.no_grad():
-            self.register_buffer("text", self.method.text_features([header.object or "object"])[0].clone())
+            self.register_buffer("text", self.method.text_features([header.object_name or "object"])[0].clone())
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) float32 RGB in [0, 1] to the header's outputs."""
@@ -146,7 +146,7 @@ def _fixed(method: Method) -> Method:
     return copied
 
 
-def _plain(memory: Memory | None) -> Memory | None:
+def _plain(memory: MemoryBank | None) -> MemoryBank | None:
     """The memory in ordinary tensors: those made in inference mode cannot be traced."""
     if memory is None:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 from blemish.detection import Provenance
 from blemish.errors import WeightsError
 
-FORMAT = 1
+FORMAT = 2
 #: Under what the JSON stands in a file's metadata.
 KEY = "blemish"
 #: Input: (B, 3, H, W) float32 RGB in [0, 1], any height and width.
@@ -31,7 +31,7 @@ class Header:
 
     provenance: Provenance
     """Of the detector that was exported."""
-    object: str | None
+    object_name: str | None
     """What its pictures show, folded in; None for a method that is told nothing."""
     size: int
     """S: the graph brings every picture to S x S pixels and gives maps of that size."""

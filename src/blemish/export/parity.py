@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from blemish.engine import Engine
-from blemish.pictures import Picture
+from blemish.image_io import LoadedImage
 
 #: Pictures that are made where none are given.
 MADE = 4
@@ -36,17 +36,17 @@ class Parity:
     """The mean over all pixels."""
 
 
-def compare(ours: Engine, theirs: Engine, pictures: Iterable[Picture] | None, object: str) -> Parity:
+def compare(ours: Engine, theirs: Engine, pictures: Iterable[LoadedImage] | None, object_name: str) -> Parity:
     """Run two engines over the same pictures, one alone and then two at a time: a file takes any batch.
 
     Args:
         ours: The one that is right.
         theirs: The exported file.
         pictures: None makes textures.
-        object: What they show.
+        object_name: What they show.
 
     Raises:
-        PictureError: A picture cannot be read.
+        ImageError: A picture cannot be read.
     """
     low, high = ours.map_range
     sizes = chain([1], repeat(2))
@@ -54,7 +54,7 @@ def compare(ours: Engine, theirs: Engine, pictures: Iterable[Picture] | None, ob
     count, scores, maps, means = 0, 0.0, 0.0, 0.0
     while batch := list(islice(shown, next(sizes))):
         expected, found = (
-            engine.run(torch.cat([engine.preprocess(picture.image) for picture in batch]), object).prediction
+            engine.run(torch.cat([engine.preprocess(picture.image) for picture in batch]), object_name).prediction
             for engine in (ours, theirs)
         )
         count += len(batch)
@@ -66,7 +66,7 @@ def compare(ours: Engine, theirs: Engine, pictures: Iterable[Picture] | None, ob
     return Parity(count, pictures is not None, scores, maps, means / max(count, 1))
 
 
-def textures(count: int = MADE, size: tuple[int, int] = (480, 360)) -> Iterator[Picture]:
+def textures(count: int = MADE, size: tuple[int, int] = (480, 360)) -> Iterator[LoadedImage]:
     """Grainy surfaces with a spot on each, the same every time.
 
     Args:
@@ -80,4 +80,4 @@ def textures(count: int = MADE, size: tuple[int, int] = (480, 360)) -> Iterator[
         grain = fine / fine.std() * 12 + coarse / coarse.std() * 25 + rng.uniform(80, 170, 3)
         y, x = rng.integers(40, height - 40), rng.integers(40, width - 40)
         grain[y - 15 : y + 15, x - 10 : x + 10] += rng.choice([-70, 70])
-        yield Picture(Image.fromarray(grain.clip(0, 255).astype(np.uint8)), notes=("made at random",))
+        yield LoadedImage(Image.fromarray(grain.clip(0, 255).astype(np.uint8)), notes=("made at random",))

@@ -69,7 +69,7 @@ def load_class(name: str) -> type[Method]:
 def create(
     name: str,
     backbone: Backbone,
-    recipe: Mapping[str, Any] | Any | None = None,
+    config: Mapping[str, Any] | Any | None = None,
     weights: str | PathLike[str] | None = None,
 ) -> Method:
     """A method on a backbone, ready to score.
@@ -77,30 +77,30 @@ def create(
     Args:
         name: one of `names()`.
         backbone: the frozen CLIP; it is shared, never copied or changed.
-        recipe: an instance of the method's `Recipe`, or a mapping of some of its fields. Without one: the recipe in the
-            weights file, else `EMBEDDED` on the embedded backbone, else the paper's. A mapping changes fields of that.
+        config: an instance of the method's `Config`, or a mapping of some of its fields. Without one: the config in the
+            weights file, else `BUILTIN` on the built-in backbone, else the paper's. A mapping changes fields of that.
         weights: a safetensors file written by `blemish.methods.weights.save`, or a file the authors published
             (`.pth`, `.pt`), which is read without running code.
 
     Raises:
-        UsageError: unknown name, or a recipe that does not fit the method or the backbone.
+        UsageError: unknown name, or a config that does not fit the method or the backbone.
         WeightsError: weights that cannot be used.
     """
-    from blemish.methods import recipes
+    from blemish.methods import configs
     from blemish.methods import weights as files
 
     cls = load_class(name)
-    base = cls.EMBEDDED if backbone.name == "embedded" else cls.Recipe()
+    base = cls.BUILTIN if backbone.name == "builtin" else cls.Config()
     official = None
     if weights is not None and files.is_official(weights):
         official = files.read_official(weights)
-        base = cls.official_recipe(official, base)
+        base = cls.official_config(official, base)
     elif weights is not None:
-        base = recipes.from_json(cls.Recipe, files.read_header(weights, method=name).recipe)
-    if isinstance(recipe, Mapping):
-        base = recipes.change(base, recipe)
-    elif recipe is not None:
-        base = recipe
+        base = configs.from_json(cls.Config, files.read_header(weights, method=name).config)
+    if isinstance(config, Mapping):
+        base = configs.change(base, config)
+    elif config is not None:
+        base = config
     method = cls(backbone, base)
     if official is not None:
         method.load_official(official)

@@ -100,7 +100,7 @@ class LinearAdapters(nn.Module):
             raise WeightsError(f"{key!r} in the weights is no dictionary of tensors")
         layers = sum(name.endswith(".weight") for name in found)
         if layers != len(self.fc):
-            raise WeightsError(f"the weights are for {layers} layers and the recipe has {len(self.fc)}: change layers")
+            raise WeightsError(f"the weights are for {layers} layers and the config has {len(self.fc)}: change layers")
         weights.fit(found, {name: tuple(v.shape) for name, v in self.state_dict().items()})
         self.load_state_dict({name: value.float() for name, value in found.items()})
 
@@ -139,13 +139,13 @@ class KnownTexts:
         self._method = method
         self._known: dict[str, Tensor] = {}
 
-    def __call__(self, objects: Sequence[str] | None) -> Tensor:
+    def __call__(self, object_names: Sequence[str] | None) -> Tensor:
         """(B, 2, E) for the objects of B pictures, without gradient. Raises UsageError if they are not named."""
         method = self._method
-        if objects is None:
-            raise UsageError(f"{method.info.name} is trained with the names of the objects: give objects")
-        new = sorted(set(objects) - self._known.keys())
+        if object_names is None:
+            raise UsageError(f"{method.info.name} is trained with the names of the objects: give object_names")
+        new = sorted(set(object_names) - self._known.keys())
         with torch.no_grad():
             for name in new:
                 self._known[name] = method.text_features([name])[0]
-        return torch.stack([self._known[name].to(method.device) for name in objects])
+        return torch.stack([self._known[name].to(method.device) for name in object_names])

@@ -21,16 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
-from blemish.methods import anomalyclip_official, recipes
+from blemish.methods import anomalyclip_official, configs
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.configs import Config, require
 from blemish.methods.losses import grid_losses
 from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
-from blemish.methods.recipes import Recipe, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnomalyClipRecipe(Recipe):
+class AnomalyClipConfig(Config):
     """What AnomalyCLIP leaves open; the defaults are its scripts' for ViT-L/14@336."""
 
     position: PositionMode = "bilinear"
@@ -71,25 +71,25 @@ class AnomalyCLIP(Method):
     """Learnt object-agnostic prompts: `context` (2, n_ctx, Wt) and `deep` (depth - 1, t_n_ctx, Wt)."""
 
     info = CATALOGUE["anomalyclip"]
-    Recipe: ClassVar[type[AnomalyClipRecipe]] = AnomalyClipRecipe
-    EMBEDDED: ClassVar[AnomalyClipRecipe] = AnomalyClipRecipe(size=336, dpam_blocks=4, depth=4)
+    Config: ClassVar[type[AnomalyClipConfig]] = AnomalyClipConfig
+    BUILTIN: ClassVar[AnomalyClipConfig] = AnomalyClipConfig(size=336, dpam_blocks=4, depth=4)
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
-    EMBEDDED_TRAINING = Training(epochs=8, batch_size=8, lr=1e-4, betas=(0.5, 0.999))
+    BUILTIN_TRAINING = Training(epochs=8, batch_size=8, lr=1e-4, betas=(0.5, 0.999))
     WORDS: ClassVar[tuple[str, str]] = ("object.", "damaged object.")
 
-    recipe: AnomalyClipRecipe
+    config: AnomalyClipConfig
 
-    def __init__(self, backbone: Backbone, recipe: AnomalyClipRecipe | None = None) -> None:
-        super().__init__(backbone, recipe)
-        r = self.recipe
-        recipes.at_most(r.dpam_blocks, backbone.layers, "dpam_blocks", "image blocks")
-        recipes.at_most(r.depth, backbone.text_layers, "depth", "text blocks")
-        self.layers = recipes.resolve_layers(r.layers, backbone.layers)
+    def __init__(self, backbone: Backbone, config: AnomalyClipConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        r = self.config
+        configs.at_most(r.dpam_blocks, backbone.layers, "dpam_blocks", "image blocks")
+        configs.at_most(r.depth, backbone.text_layers, "depth", "text blocks")
+        self.layers = configs.resolve_layers(r.layers, backbone.layers)
         require(bool(self.map_layers), f"feature_map_layer {r.feature_map_layer} leaves no layer for the map")
         self._words = backbone.tokenize(self.WORDS)
         longest = int(backbone.end_of_text(self._words).max()) + 1
-        recipes.at_most(r.n_ctx + longest, backbone.context, f"n_ctx {r.n_ctx}: a prompt of", "text positions")
-        recipes.at_most(r.t_n_ctx + 1, backbone.context, f"t_n_ctx {r.t_n_ctx}: a length of", "text positions")
+        configs.at_most(r.n_ctx + longest, backbone.context, f"n_ctx {r.n_ctx}: a prompt of", "text positions")
+        configs.at_most(r.t_n_ctx + 1, backbone.context, f"t_n_ctx {r.t_n_ctx}: a length of", "text positions")
         self.context = nn.Parameter(torch.empty(2, r.n_ctx, backbone.text_width))
         self.deep = nn.Parameter(torch.empty(r.depth - 1, r.t_n_ctx, backbone.text_width))
         self.reset()
@@ -105,7 +105,7 @@ class AnomalyCLIP(Method):
 
     def tap(self, layer: int) -> Tap:
         """What is tapped at a layer: the value-value stream where there is one, else the plain stream."""
-        start = self.backbone.layers - self.recipe.dpam_blocks + 1
+        start = self.backbone.layers - self.config.dpam_blocks + 1
         return Tap(layer, "value", start=start) if layer >= start else Tap(layer)
 
     @property
@@ -115,7 +115,7 @@ class AnomalyCLIP(Method):
     @property
     def map_layers(self) -> tuple[int, ...]:
         """The layers that enter the map and the loss."""
-        return self.layers[self.recipe.feature_map_layer :]
+        return self.layers[self.config.feature_map_layer :]
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -127,12 +127,12 @@ class AnomalyCLIP(Method):
 
     def image_logits(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """(B, 2): cosine with both prompts over the temperature."""
-        return cosine_logits(self.image_embedding(features), text, self.recipe.temperature)
+        return cosine_logits(self.image_embedding(features), text, self.config.temperature)
 
     def patch_probability(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The anomalous probability of every patch at every map layer: (layers, B, N) in [0, 1]."""
         patches = (self.backbone.project(features.taps[self.tap(layer)][:, 1:]) for layer in self.map_layers)
-        return torch.stack([anomalous_probability(cosine_logits(p, text, self.recipe.temperature)) for p in patches])
+        return torch.stack([anomalous_probability(cosine_logits(p, text, self.config.temperature)) for p in patches])
 
     # the text side
 
@@ -142,8 +142,8 @@ class AnomalyCLIP(Method):
         start of text | learnt tokens | "object." or "damaged object." | end of text | padding
         """
         words = self.backbone.embed(self._words.to(self.device))
-        start, rest = words[:, :1], words[:, 1 : words.shape[1] - self.recipe.n_ctx]
-        end = self.backbone.end_of_text(self._words) + self.recipe.n_ctx
+        start, rest = words[:, :1], words[:, 1 : words.shape[1] - self.config.n_ctx]
+        end = self.backbone.end_of_text(self._words) + self.config.n_ctx
         return torch.cat([start, self.context.to(words.dtype), rest], dim=1), end.to(words.device)
 
     def deep_tokens(self) -> list[Tensor]:
@@ -153,25 +153,25 @@ class AnomalyCLIP(Method):
         backward each prompt's gradient is rounded to float16 before the two are added: so copied first, then cast.
         """
         copies = [tokens.expand(2, -1, -1) for tokens in self.deep]
-        return [c.half().to(self.deep.dtype) for c in copies] if self.recipe.half_deep_tokens else copies
+        return [c.half().to(self.deep.dtype) for c in copies] if self.config.half_deep_tokens else copies
 
-    def text_features(self, objects: Sequence[str]) -> Tensor:
+    def text_features(self, object_names: Sequence[str]) -> Tensor:
         """The same two prompts for every object: (C, 2, E)."""
         embeddings, end = self.prompts()
         raw = self.backbone.encode_text(
-            embeddings=embeddings, end=end, deep=self.deep_tokens(), activation=self.recipe.activation
+            embeddings=embeddings, end=end, deep=self.deep_tokens(), activation=self.config.activation
         )
-        return normalise(raw).expand(len(objects), -1, -1)
+        return normalise(raw).expand(len(object_names), -1, -1)
 
     # scores and losses
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
         patches = self.patch_probability(features, text).sum(dim=0)
-        maps = upsample_smoothly(as_grid(patches, features.grid), self.recipe.size, self.recipe.sigma)
+        maps = upsample_smoothly(as_grid(patches, features.grid), self.config.size, self.config.sigma)
         return self.prediction(anomalous_probability(self.image_logits(features, text)), maps)
 
     def loss(
-        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Cross-entropy on the picture, focal and two Dice losses on every map layer.
 
@@ -183,18 +183,18 @@ class AnomalyCLIP(Method):
         grids = patches.reshape(*patches.shape[:2], *features.grid)
         found = grid_losses(grids, masks, kind="probabilities", align_corners=False)
         losses = {"focal": found.focal, "dice_anomalous": found.dice, "dice_normal": found.dice_normal}
-        pixel = self.recipe.pixel_weight * torch.stack([part.sum() for part in losses.values()]).sum()
+        pixel = self.config.pixel_weight * torch.stack([part.sum() for part in losses.values()]).sum()
         image = F.cross_entropy(self.image_logits(features, text), labels.long())
         return {**losses, "pixel": pixel, "image": image, "total": pixel + image}
 
     # the authors' files
 
     @classmethod
-    def official_recipe(cls, state: Mapping[str, Any], recipe: AnomalyClipRecipe) -> AnomalyClipRecipe:
-        return recipes.change(recipe, anomalyclip_official.sizes(state))
+    def official_config(cls, state: Mapping[str, Any], config: AnomalyClipConfig) -> AnomalyClipConfig:
+        return configs.change(config, anomalyclip_official.sizes(state))
 
     def load_official(self, state: Mapping[str, Any]) -> None:
-        r, words = self.recipe, self._words.to(self.device)
+        r, words = self.config, self._words.to(self.device)
         context, deep = anomalyclip_official.read(
             state, words.cpu(), self.backbone.embed(words).cpu(), n_ctx=r.n_ctx, depth=r.depth, t_n_ctx=r.t_n_ctx
         )

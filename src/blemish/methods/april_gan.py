@@ -27,10 +27,11 @@ from torch import Tensor
 
 from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
-from blemish.methods import published, recipes
+from blemish.methods import configs, published
 from blemish.methods.adapters import KnownTexts, LinearAdapters, Start
-from blemish.methods.base import FewShotMethod, Memory, Prediction, Training, class_token
+from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.configs import Config, require
 from blemish.methods.ensemble import mean_texts
 from blemish.methods.losses import adapter_losses
 from blemish.methods.maps import (
@@ -43,7 +44,6 @@ from blemish.methods.maps import (
     smooth,
     upsample,
 )
-from blemish.methods.recipes import Recipe, require
 from blemish.prompts import PromptSet
 from blemish.prompts.clip_ac import ENSEMBLE
 
@@ -51,7 +51,7 @@ LAYOUT = "trainable_linearlayer"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AprilGanRecipe(Recipe):
+class AprilGanConfig(Config):
     """What APRIL-GAN leaves open; the defaults are its scripts' for ViT-L/14@336.
 
     `image_score="text"` is the paper's: the class token's score, with references its mean with the map's maximum.
@@ -78,8 +78,8 @@ class AprilGAN(FewShotMethod):
     """One learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
 
     info = CATALOGUE["april-gan"]
-    Recipe: ClassVar[type[AprilGanRecipe]] = AprilGanRecipe
-    EMBEDDED: ClassVar[AprilGanRecipe] = AprilGanRecipe(
+    Config: ClassVar[type[AprilGanConfig]] = AprilGanConfig
+    BUILTIN: ClassVar[AprilGanConfig] = AprilGanConfig(
         size=336,
         activation="checkpoint",
         layers=(6, 8),
@@ -90,22 +90,22 @@ class AprilGAN(FewShotMethod):
     )
     # 15 epochs on VisA; on MVTec AD the scripts train for 3, with mosaics
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
-    EMBEDDED_TRAINING = Training(epochs=6, batch_size=8, lr=1e-4, betas=(0.5, 0.999))
+    BUILTIN_TRAINING = Training(epochs=6, batch_size=8, lr=1e-4, betas=(0.5, 0.999))
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
-    recipe: AprilGanRecipe
+    config: AprilGanConfig
 
-    def __init__(self, backbone: Backbone, recipe: AprilGanRecipe | None = None) -> None:
-        super().__init__(backbone, recipe)
-        self.layers = recipes.resolve_layers(self.recipe.layers, backbone.layers)
-        self.few_shot_layers = recipes.resolve_layers(self.recipe.few_shot_layers, backbone.layers)
+    def __init__(self, backbone: Backbone, config: AprilGanConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        self.layers = configs.resolve_layers(self.config.layers, backbone.layers)
+        self.few_shot_layers = configs.resolve_layers(self.config.few_shot_layers, backbone.layers)
         self.adapters = LinearAdapters(len(self.layers), backbone.width, backbone.embed_dim)
         self._known_texts = KnownTexts(self)
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Sets the adapters to the recipe's start; random ones are drawn as PyTorch draws linear layers."""
-        self.adapters.start(self.recipe.start, self.backbone, seed)
+        """Sets the adapters to the config's start; random ones are drawn as PyTorch draws linear layers."""
+        self.adapters.start(self.config.start, self.backbone, seed)
 
     @property
     def request(self) -> Request:
@@ -127,16 +127,16 @@ class AprilGAN(FewShotMethod):
     def few_shot_map_range(self) -> tuple[float, float]:
         return 0.0, len(self.layers) + 2.0 * len(self.few_shot_layers)
 
-    def text_features(self, objects: Sequence[str]) -> Tensor:
+    def text_features(self, object_names: Sequence[str]) -> Tensor:
         """Every sentence embedding normalised, their mean per state, normalised again: (C, 2, E), float32."""
-        return mean_texts(self, self.PROMPTS, objects)
+        return mean_texts(self, self.PROMPTS, object_names)
 
     # zero-shot
 
     def text_score(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The whole picture against the texts: (B,) in [0, 1]."""
         picture = self.backbone.project(class_token(features))
-        return anomalous_probability(cosine_logits(picture, text, self.recipe.temperature))
+        return anomalous_probability(cosine_logits(picture, text, self.config.temperature))
 
     def adapted(self, features: ImageFeatures) -> list[Tensor]:
         """The patches of each layer through its adapter: (B, N, E) each, not normalised."""
@@ -145,8 +145,8 @@ class AprilGAN(FewShotMethod):
 
     def layer_maps(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
         """The anomalous probability of each layer: (B, S, S) each."""
-        logits = (cosine_logits(patches, text, self.recipe.temperature) for patches in self.adapted(features))
-        return [probability_map(layer, features.grid, self.recipe.size) for layer in logits]
+        logits = (cosine_logits(patches, text, self.config.temperature) for patches in self.adapted(features))
+        return [probability_map(layer, features.grid, self.config.size) for layer in logits]
 
     # few-shot
 
@@ -156,16 +156,16 @@ class AprilGAN(FewShotMethod):
             raise UsageError("with references APRIL-GAN needs its few-shot layers: encode with its few_shot_request")
         return features.taps[Tap(layer)][:, 1:]
 
-    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
+    def build_memory_bank(self, features: ImageFeatures, *turned: ImageFeatures) -> MemoryBank:
         kept = {Tap(k): self.patches(features, k).flatten(0, 1).float() for k in self.few_shot_layers}
-        return Memory(len(features.taps[Tap(self.few_shot_layers[0])]), kept)
+        return MemoryBank(len(features.taps[Tap(self.few_shot_layers[0])]), kept)
 
-    def distance_maps(self, features: ImageFeatures, memory: Memory) -> list[Tensor]:
+    def distance_maps(self, features: ImageFeatures, memory: MemoryBank) -> list[Tensor]:
         """The cosine distance to the nearest remembered patch, for each few-shot layer: (B, S, S) in [0, 2] each."""
         distances = (nearest_distance(self.patches(features, k), memory.taps[Tap(k)]) for k in self.few_shot_layers)
-        return [upsample(as_grid(d, features.grid), self.recipe.size, align_corners=True) for d in distances]
+        return [upsample(as_grid(d, features.grid), self.config.size, align_corners=True) for d in distances]
 
-    def score(self, features: ImageFeatures, text: Tensor, memory: Memory | None = None) -> Prediction:
+    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Scores a batch; with a memory the picture's score is the mean of its class token's and the map's maximum.
 
         The paper stretches the maxima over a whole test set, which `set_scores` does; here they are divided by the
@@ -173,8 +173,8 @@ class AprilGAN(FewShotMethod):
         """
         picture, maps = self.text_score(features, text), reduce(torch.add, self.layer_maps(features, text))
         if memory is None:
-            return self.prediction(picture, smooth(maps, self.recipe.sigma))
-        maps = smooth(reduce(torch.add, self.distance_maps(features, memory), maps), self.recipe.sigma)
+            return self.prediction(picture, smooth(maps, self.config.sigma))
+        maps = smooth(reduce(torch.add, self.distance_maps(features, memory), maps), self.config.sigma)
         peak = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
         return self.prediction((picture + peak) / 2, maps, self.few_shot_map_range)
 
@@ -195,17 +195,17 @@ class AprilGAN(FewShotMethod):
     # training and the authors' files
 
     def loss(
-        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Focal and Dice loss of every layer's map: "focal" and "dice" are (layers,), "total" is their sum."""
         tokens = [features.taps[Tap(layer)] for layer in self.layers]
-        cosines = self.adapters.differences(tokens, self._known_texts(objects))
-        return adapter_losses([as_grid(c / self.recipe.temperature, features.grid) for c in cosines], masks)
+        cosines = self.adapters.differences(tokens, self._known_texts(object_names))
+        return adapter_losses([as_grid(c / self.config.temperature, features.grid) for c in cosines], masks)
 
     @classmethod
-    def official_recipe(cls, state: Mapping[str, Any], recipe: AprilGanRecipe) -> AprilGanRecipe:
+    def official_config(cls, state: Mapping[str, Any], config: AprilGanConfig) -> AprilGanConfig:
         published.require_method(state, "april-gan")
-        return recipe
+        return config
 
     def load_official(self, state: Mapping[str, Any]) -> None:
         published.require_method(state, "april-gan")

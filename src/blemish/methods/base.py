@@ -1,4 +1,4 @@
-"""What every method is: a recipe, learnt parts (or none), a way to score what the backbone hands out."""
+"""What every method is: a config, learnt parts (or none), a way to score what the backbone hands out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from blemish.clip import Backbone, Computation, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods.catalogue import MethodInfo
-from blemish.methods.recipes import Recipe
+from blemish.methods.configs import Config
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryBank:
     """What a few-shot method keeps of k normal reference pictures, flattened over pictures and places, float32."""
 
     pictures: int
@@ -37,7 +37,7 @@ class Memory:
     """Windows of each side length: (k * n_windows, E), not normalised."""
 
     @classmethod
-    def joined(cls, parts: Sequence[Memory]) -> Memory:
+    def joined(cls, parts: Sequence[MemoryBank]) -> MemoryBank:
         """One memory of what was remembered batch by batch; at least one part, all of one method."""
         return cls(
             sum(part.pictures for part in parts),
@@ -72,9 +72,9 @@ class Training:
 class Method(nn.Module):
     """Base of all methods.
 
-    A subclass sets `info`, `Recipe` (a frozen dataclass, defaults of the paper) and `EMBEDDED` (the recipe for the
-    embedded backbone), and writes `request`, `map_range`, `text_features` and `score`; a trainable one also `TRAINING`
-    (the paper's; where the small embedded backbone wants another, `EMBEDDED_TRAINING`), `reset` and `loss`.
+    A subclass sets `info`, `Config` (a frozen dataclass, defaults of the paper) and `BUILTIN` (the config for the
+    built-in backbone), and writes `request`, `map_range`, `text_features` and `score`; a trainable one also `TRAINING`
+    (the paper's; where the small built-in backbone wants another, `BUILTIN_TRAINING`), `reset` and `loss`.
 
     The backbone belongs to the caller: it is neither a submodule nor saved, `method.parameters()` are the learnt ones
     only, and `method.to(device)` moves only these. Learnt parts start from `reset(0)`, which leaves PyTorch's global
@@ -82,29 +82,29 @@ class Method(nn.Module):
 
     Args:
         backbone: a frozen CLIP.
-        recipe: an instance of `Recipe`; default: the paper's.
+        config: an instance of `Config`; default: the paper's.
 
     Raises:
-        UsageError: the recipe is of another method, or does not fit the backbone.
+        UsageError: the config is of another method, or does not fit the backbone.
     """
 
     info: ClassVar[MethodInfo]
-    Recipe: ClassVar[Any]
-    EMBEDDED: ClassVar[Any]
+    Config: ClassVar[Any]
+    BUILTIN: ClassVar[Any]
     TRAINING: ClassVar[Training | None] = None
-    EMBEDDED_TRAINING: ClassVar[Training | None] = None
+    BUILTIN_TRAINING: ClassVar[Training | None] = None
 
     backbone: Backbone
-    recipe: Any
+    config: Any
 
-    def __init__(self, backbone: Backbone, recipe: Any = None) -> None:
+    def __init__(self, backbone: Backbone, config: Any = None) -> None:
         super().__init__()
-        if recipe is None:
-            recipe = self.Recipe()
-        if type(recipe) is not self.Recipe:
-            raise UsageError(f"{self.info.name} takes a {self.Recipe.__name__}, not a {type(recipe).__name__}")
+        if config is None:
+            config = self.Config()
+        if type(config) is not self.Config:
+            raise UsageError(f"{self.info.name} takes a {self.Config.__name__}, not a {type(config).__name__}")
         self.__dict__["backbone"] = backbone  # past nn.Module, which would make it a submodule
-        self.recipe = recipe
+        self.config = config
 
     @property
     def device(self) -> torch.device:
@@ -114,7 +114,7 @@ class Method(nn.Module):
     @property
     def computation(self) -> Computation:
         """How pixels become features; methods share a backbone pass only if these agree."""
-        r: Recipe = self.recipe
+        r: Config = self.config
         return Computation(size=r.size, activation=r.activation, position=r.position)
 
     @property
@@ -130,7 +130,7 @@ class Method(nn.Module):
     @property
     def schedule(self) -> Training | None:
         """How it is trained on this backbone, if nothing else is said; None if it has nothing to train."""
-        embedded = self.EMBEDDED_TRAINING if self.backbone.name == "embedded" else None
+        embedded = self.BUILTIN_TRAINING if self.backbone.name == "builtin" else None
         return embedded or self.TRAINING
 
     @property
@@ -152,7 +152,7 @@ class Method(nn.Module):
         """Whether its sentences are made anew for each picture, so that `score` runs the text tower."""
         return False
 
-    def text_features(self, objects: Sequence[str]) -> Tensor:
+    def text_features(self, object_names: Sequence[str]) -> Tensor:
         """Texts for each object: (C, 2, E), normalised, row 0 normal, row 1 anomalous."""
         raise NotImplementedError
 
@@ -165,11 +165,11 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def check_objects(self, objects: Sequence[str]) -> None:
+    def check_objects(self, object_names: Sequence[str]) -> None:
         """Raises UsageError for the name of an object that the method does not know; most know any."""
 
     def loss(
-        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Losses of a batch; "total" is the one to differentiate.
 
@@ -177,7 +177,7 @@ class Method(nn.Module):
             features: as in `score`, without gradient.
             masks: (B, S, S) in {0, 1}, 1 = anomalous.
             labels: (B,) in {0, 1}, 1 = anomalous.
-            objects: the name of each picture's object; methods that are told nothing do without.
+            object_names: the name of each picture's object; methods that are told nothing do without.
         """
         raise UsageError(f"{self.info.name} has nothing to train")
 
@@ -197,8 +197,8 @@ class Method(nn.Module):
         return initial
 
     @classmethod
-    def official_recipe(cls, state: Mapping[str, Any], recipe: Any) -> Any:
-        """The recipe changed so that the authors' published weights fit it. Raises UsageError where there are none."""
+    def official_config(cls, state: Mapping[str, Any], config: Any) -> Any:
+        """The config changed so that the authors' published weights fit it. Raises UsageError where there are none."""
         raise UsageError(f"{cls.info.name} has no published weights to read; give a blemish safetensors file")
 
     def load_official(self, state: Mapping[str, Any]) -> None:
@@ -208,22 +208,22 @@ class Method(nn.Module):
     def prediction(
         self, text_score: Tensor | None, maps: Tensor, map_range: tuple[float, float] | None = None
     ) -> Prediction:
-        """A prediction whose image score is what the recipe's `image_score` says.
+        """A prediction whose image score is what the config's `image_score` says.
 
         Args:
-            text_score: (B,) in [0, 1]; may be None where the recipe says "map".
+            text_score: (B,) in [0, 1]; may be None where the config says "map".
             maps: (B, S, S), the final maps.
             map_range: between what these maps lie, if not the method's `map_range`.
         """
         maps = maps.float()
         low, high = map_range or self.map_range
         peak = ((maps.amax(dim=(1, 2)) - low) / (high - low)).clamp(0, 1)
-        if self.recipe.image_score == "map":
+        if self.config.image_score == "map":
             return Prediction(peak, maps)
         if text_score is None:
-            raise UsageError(f"the image score {self.recipe.image_score!r} needs a text score")
+            raise UsageError(f"the image score {self.config.image_score!r} needs a text score")
         text_score = text_score.float()
-        return Prediction(text_score if self.recipe.image_score == "text" else (text_score + peak) / 2, maps)
+        return Prediction(text_score if self.config.image_score == "text" else (text_score + peak) / 2, maps)
 
 
 def class_token(features: ImageFeatures) -> Tensor:
@@ -236,12 +236,12 @@ def class_token(features: ImageFeatures) -> Tensor:
 class FewShotMethod(Method):
     """A method that can be shown normal reference pictures of the object. Without a memory it is a zero-shot method.
 
-        memory = method.remember(backbone.encode_image(references, method.few_shot_request, method.computation))
+        memory = method.build_memory_bank(backbone.encode_image(references, method.few_shot_request, method.computation))
         features = backbone.encode_image(pixels, method.few_shot_request, method.computation)
         method.score(features, text, memory)
 
     The memory belongs to the caller: one method serves many objects, each with its own, also at the same time.
-    A subclass writes `remember`, a `score` with `memory`, and the two properties where they differ from the zero-shot
+    A subclass writes `build_memory_bank`, a `score` with `memory`, and the two properties where they differ from the zero-shot
     ones.
     """
 
@@ -269,7 +269,7 @@ class FewShotMethod(Method):
         """Whether references like these, at least two, lie in any pose; given as its `turned_views` show them."""
         return False
 
-    def remember(self, features: ImageFeatures, *others: ImageFeatures) -> Memory:
+    def build_memory_bank(self, features: ImageFeatures, *others: ImageFeatures) -> MemoryBank:
         """Keeps what is matched of k normal reference pictures.
 
         Args:
@@ -278,7 +278,7 @@ class FewShotMethod(Method):
         """
         raise NotImplementedError
 
-    def score(self, features: ImageFeatures, text: Tensor, memory: Memory | None = None) -> Prediction:
+    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Scores a batch.
 
         Args:

@@ -28,7 +28,7 @@ class MethodInfo:
     """Takes reference pictures: normal ones, or with `mutual` unlabelled ones."""
     default_backbone: str
     """The backbone of the paper, by its name on the Hugging Face hub."""
-    mutual: bool = False
+    transductive: bool = False
     """Compares the pictures of a set with each other: where no references are named, the set takes their place."""
 
 
@@ -154,7 +154,7 @@ CATALOGUE: dict[str, MethodInfo] = {
             trainable=False,
             few_shot=True,
             default_backbone=_VIT_L_336,
-            mutual=True,
+            transductive=True,
         ),
         MethodInfo(
             name="vcp-clip",

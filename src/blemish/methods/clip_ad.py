@@ -17,14 +17,14 @@ from typing import ClassVar
 
 from blemish.clip import PositionMode
 from blemish.methods.catalogue import CATALOGUE
-from blemish.methods.clip import Clip, ClipRecipe
-from blemish.methods.representatives import RepresentativeRecipe, RepresentativeTexts
+from blemish.methods.clip import Clip, ClipConfig
+from blemish.methods.representatives import RepresentativeConfig, RepresentativeTexts
 from blemish.prompts import PromptSet
 from blemish.prompts.clip_ad import ENSEMBLE
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipAdRecipe(ClipRecipe, RepresentativeRecipe):
+class ClipAdConfig(ClipConfig, RepresentativeConfig):
     """The baseline's image side and CLIP-AD's text side, for ViT-B/16+ at 240 pixels."""
 
     size: int = 240
@@ -37,8 +37,8 @@ class ClipAD(RepresentativeTexts, Clip):
     """Plain CLIP with representative vectors of 198 normal and 220 anomalous sentences."""
 
     info = CATALOGUE["clip-ad"]
-    Recipe: ClassVar[type[ClipAdRecipe]] = ClipAdRecipe
-    EMBEDDED: ClassVar[ClipAdRecipe] = ClipAdRecipe(size=336, sigma=4.0)
+    Config: ClassVar[type[ClipAdConfig]] = ClipAdConfig
+    BUILTIN: ClassVar[ClipAdConfig] = ClipAdConfig(size=336, sigma=4.0)
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
-    recipe: ClipAdRecipe
+    config: ClipAdConfig

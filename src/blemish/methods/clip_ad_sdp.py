@@ -20,18 +20,18 @@ import torch
 from torch import Tensor
 
 from blemish.clip import Backbone, ImageFeatures, Request, Tap
-from blemish.methods import recipes
+from blemish.methods import configs
 from blemish.methods.base import Prediction
 from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.configs import ImageScore, require
 from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, min_max, smooth, upsample
-from blemish.methods.recipes import ImageScore, require
-from blemish.methods.representatives import RepresentativeRecipe, RepresentativeTexts
+from blemish.methods.representatives import RepresentativeConfig, RepresentativeTexts
 from blemish.prompts import PromptSet
 from blemish.prompts.clip_ad import ENSEMBLE
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipAdSdpRecipe(RepresentativeRecipe):
+class ClipAdSdpConfig(RepresentativeConfig):
     """What the staged dual path leaves open; the defaults are its scripts' for ViT-B/16+ at 240 pixels.
 
     `image_score="text+map"` stands for the paper's sum of both, which `set_scores` computes over a test set.
@@ -60,16 +60,16 @@ class ClipAdSDP(RepresentativeTexts):
     """Two paths through a frozen tower, and feature surgery."""
 
     info = CATALOGUE["clip-ad-sdp"]
-    Recipe: ClassVar[type[ClipAdSdpRecipe]] = ClipAdSdpRecipe
-    #: The embedded backbone learnt to read the value path of its last quarter alone.
-    EMBEDDED: ClassVar[ClipAdSdpRecipe] = ClipAdSdpRecipe(size=336, layers=(8,), sigma=4.0)
+    Config: ClassVar[type[ClipAdSdpConfig]] = ClipAdSdpConfig
+    #: The built-in backbone learnt to read the value path of its last quarter alone.
+    BUILTIN: ClassVar[ClipAdSdpConfig] = ClipAdSdpConfig(size=336, layers=(8,), sigma=4.0)
     PROMPTS: ClassVar[PromptSet] = ENSEMBLE
 
-    recipe: ClipAdSdpRecipe
+    config: ClipAdSdpConfig
 
-    def __init__(self, backbone: Backbone, recipe: ClipAdSdpRecipe | None = None) -> None:
-        super().__init__(backbone, recipe)
-        self.layers = recipes.resolve_layers(self.recipe.layers, backbone.layers)
+    def __init__(self, backbone: Backbone, config: ClipAdSdpConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        self.layers = configs.resolve_layers(self.config.layers, backbone.layers)
 
     # the two paths
 
@@ -102,7 +102,7 @@ class ClipAdSDP(RepresentativeTexts):
     def text_score(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The class token of the last tapped layer against the texts: (B,) in [0, 1]."""
         picture = self.surgery(features, self.layers[-1])[:, 0]
-        return anomalous_probability(cosine_logits(picture, text, self.recipe.temperature))
+        return anomalous_probability(cosine_logits(picture, text, self.config.temperature))
 
     def similarity(self, features: ImageFeatures, text: Tensor, layer: int) -> Tensor:
         """Feature surgery at a layer, positive where it is anomalous: (B, 1 + N) in [-1, 1]."""
@@ -113,14 +113,14 @@ class ClipAdSDP(RepresentativeTexts):
     def raw_map(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The layers' similarities, summed and upsampled, before smoothing: (B, S, S)."""
         total = torch.stack([self.similarity(features, text, layer) for layer in self.layers]).sum(dim=0)
-        return upsample(as_grid(total[:, 1:], features.grid), self.recipe.size)
+        return upsample(as_grid(total[:, 1:], features.grid), self.config.size)
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
         """Scores a batch; the picture's score is the mean of its text score and the map's maximum over its range.
 
         The paper stretches both over a whole test set first: `set_scores`.
         """
-        maps = smooth(self.raw_map(features, text), self.recipe.sigma)
+        maps = smooth(self.raw_map(features, text), self.config.sigma)
         return self.prediction(self.text_score(features, text), maps)
 
     def set_scores(self, text_scores: Tensor, peaks: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from blemish.methods import published
 from blemish.methods.adapters import KnownTexts, LinearAdapters, Start
 from blemish.methods.base import Training
 from blemish.methods.catalogue import CATALOGUE
-from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpRecipe
+from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig
 from blemish.methods.losses import adapter_losses
 from blemish.methods.maps import as_grid, cosine_logits, probability_map
 
@@ -37,7 +37,7 @@ LAYOUT = "linear_layers"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipAdSdpPlusRecipe(ClipAdSdpRecipe):
+class ClipAdSdpPlusConfig(ClipAdSdpConfig):
     """What SDP+ leaves open: what SDP does, and where training starts."""
 
     start: Start = "random"
@@ -48,23 +48,23 @@ class ClipAdSDPPlus(ClipAdSDP):
     """SDP and one learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
 
     info = CATALOGUE["clip-ad-sdp-plus"]
-    Recipe: ClassVar[type[ClipAdSdpPlusRecipe]] = ClipAdSdpPlusRecipe
-    EMBEDDED: ClassVar[ClipAdSdpPlusRecipe] = ClipAdSdpPlusRecipe(
+    Config: ClassVar[type[ClipAdSdpPlusConfig]] = ClipAdSdpPlusConfig
+    BUILTIN: ClassVar[ClipAdSdpPlusConfig] = ClipAdSdpPlusConfig(
         size=336, layers=(8,), temperature=0.07, sigma=4.0, start="projection"
     )
     TRAINING = Training(epochs=5, batch_size=8, lr=1e-4, betas=(0.9, 0.999))
 
-    recipe: ClipAdSdpPlusRecipe
+    config: ClipAdSdpPlusConfig
 
-    def __init__(self, backbone: Backbone, recipe: ClipAdSdpPlusRecipe | None = None) -> None:
-        super().__init__(backbone, recipe)
+    def __init__(self, backbone: Backbone, config: ClipAdSdpPlusConfig | None = None) -> None:
+        super().__init__(backbone, config)
         self.adapters = LinearAdapters(len(self.layers), backbone.width, backbone.embed_dim)
         self._known_texts = KnownTexts(self)
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Sets the adapters to the recipe's start; random ones are drawn as PyTorch draws linear layers."""
-        self.adapters.start(self.recipe.start, self.backbone, seed)
+        """Sets the adapters to the config's start; random ones are drawn as PyTorch draws linear layers."""
+        self.adapters.start(self.config.start, self.backbone, seed)
 
     @property
     def training_request(self) -> Request:
@@ -81,27 +81,27 @@ class ClipAdSDPPlus(ClipAdSDP):
 
     def layer_maps(self, features: ImageFeatures, text: Tensor) -> list[Tensor]:
         """The anomalous probability of each layer's adapted patches: (B, S, S) each."""
-        logits = (cosine_logits(patches, text, self.recipe.temperature) for patches in self.adapted(features))
-        return [probability_map(layer, features.grid, self.recipe.size) for layer in logits]
+        logits = (cosine_logits(patches, text, self.config.temperature) for patches in self.adapted(features))
+        return [probability_map(layer, features.grid, self.config.size) for layer in logits]
 
     def raw_map(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The map of SDP and those of all adapters, summed, before smoothing: (B, S, S)."""
         return reduce(torch.add, self.layer_maps(features, text), super().raw_map(features, text))
 
     def loss(
-        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Focal and Dice loss of every adapter's map: "focal" and "dice" are (layers,), "total" is their sum."""
         tokens = [self.original(features, layer) for layer in self.layers]
-        cosines = self.adapters.differences(tokens, self._known_texts(objects))
-        return adapter_losses([as_grid(c / self.recipe.temperature, features.grid) for c in cosines], masks)
+        cosines = self.adapters.differences(tokens, self._known_texts(object_names))
+        return adapter_losses([as_grid(c / self.config.temperature, features.grid) for c in cosines], masks)
 
     # the authors' files
 
     @classmethod
-    def official_recipe(cls, state: Mapping[str, Any], recipe: ClipAdSdpPlusRecipe) -> ClipAdSdpPlusRecipe:
+    def official_config(cls, state: Mapping[str, Any], config: ClipAdSdpPlusConfig) -> ClipAdSdpPlusConfig:
         published.require_method(state, "clip-ad-sdp-plus")
-        return recipe
+        return config
 
     def load_official(self, state: Mapping[str, Any]) -> None:
         published.require_method(state, "clip-ad-sdp-plus")

@@ -33,16 +33,16 @@ from torch import Tensor, nn
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.errors import WeightsError
-from blemish.methods import recipes, weights
+from blemish.methods import configs, weights
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.configs import Config, require
 from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
-from blemish.methods.recipes import Recipe, require
 from blemish.prompts.coop import PHRASES
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoOpRecipe(Recipe):
+class CoOpConfig(Config):
     """What CoOp leaves open; the defaults are its own and AnomalyCLIP's."""
 
     position: PositionMode = "bilinear"
@@ -96,23 +96,23 @@ class CoOp(Method):
     """
 
     info = CATALOGUE["coop"]
-    Recipe: ClassVar[type[CoOpRecipe]] = CoOpRecipe
-    EMBEDDED: ClassVar[CoOpRecipe] = CoOpRecipe(size=336, ctx_init="a photo of a", per_state=True, sigma=4.0)
+    Config: ClassVar[type[CoOpConfig]] = CoOpConfig
+    BUILTIN: ClassVar[CoOpConfig] = CoOpConfig(size=336, ctx_init="a photo of a", per_state=True, sigma=4.0)
     TRAINING = Training(epochs=50, batch_size=32, lr=2e-3, masks=False)
-    EMBEDDED_TRAINING = Training(epochs=12, batch_size=32, lr=0.5, masks=False)
+    BUILTIN_TRAINING = Training(epochs=12, batch_size=32, lr=0.5, masks=False)
     WARM_UP: ClassVar[float] = 1e-5
     """The learning rate of the first epoch."""
 
-    recipe: CoOpRecipe
+    config: CoOpConfig
 
-    def __init__(self, backbone: Backbone, recipe: CoOpRecipe | None = None) -> None:
-        super().__init__(backbone, recipe)
-        r = self.recipe
+    def __init__(self, backbone: Backbone, config: CoOpConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        r = self.config
         # CoOp takes underscores for spaces here too
         self._start = self._tokens([r.ctx_init.replace("_", " ")])[0] if r.ctx_init else None
         n_ctx = r.n_ctx if self._start is None else len(self._start)
         contexts = (max(1, len(r.classes)) * self._states,) if r.per_state or r.classes else ()
-        recipes.at_most(n_ctx + 3, backbone.context, f"n_ctx {n_ctx}: a prompt of", "text positions")
+        configs.at_most(n_ctx + 3, backbone.context, f"n_ctx {n_ctx}: a prompt of", "text positions")
         self.context = nn.Parameter(torch.empty(*contexts, n_ctx, backbone.text_width))
         self._phrases: dict[str, _Phrase] = {}
         self.reset()
@@ -129,7 +129,7 @@ class CoOp(Method):
     def optimizer(self, *, lr: float | None = None, betas: tuple[float, float] | None = None) -> torch.optim.Optimizer:
         """Stochastic gradient descent with momentum and weight decay. Raises UsageError if betas are given."""
         require(betas is None, "coop is trained by gradient descent with momentum, which has no betas")
-        r, schedule = self.recipe, self.schedule
+        r, schedule = self.config, self.schedule
         assert schedule is not None
         return torch.optim.SGD(
             self.parameters(), lr=lr or schedule.lr, momentum=r.momentum, weight_decay=r.weight_decay
@@ -144,7 +144,7 @@ class CoOp(Method):
     @property
     def _states(self) -> int:
         """Contexts of an object: one, or one for each phrase."""
-        return 2 if self.recipe.per_state else 1
+        return 2 if self.config.per_state else 1
 
     def _tokens(self, texts: Sequence[str]) -> list[Tensor]:
         """The tokens of each text between start and end, (n,)."""
@@ -156,7 +156,7 @@ class CoOp(Method):
         if phrase not in self._phrases:
             n_ctx = self.context.shape[-2]
             ids = self.backbone.tokenize([f"{phrase}."])
-            first = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[self.recipe.name_position]
+            first = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[self.config.name_position]
             after = 1 + n_ctx + len(self._tokens([phrase])[0])
             # places among the context followed by the words: start, context, the phrase, context, the rest
             parts = ((n_ctx, n_ctx + 1), (0, first), (n_ctx + 1, after), (first, n_ctx), (after, self.backbone.context))
@@ -165,25 +165,25 @@ class CoOp(Method):
             self._phrases[phrase] = _Phrase(words, order, int(self.backbone.end_of_text(ids)) + n_ctx)
         return self._phrases[phrase]
 
-    def check_objects(self, objects: Sequence[str]) -> None:
+    def check_objects(self, object_names: Sequence[str]) -> None:
         """Raises UsageError for an object that is none of `classes`, if there are any."""
-        known = [_plain(name) for name in self.recipe.classes]
-        for name in objects:
+        known = [_plain(name) for name in self.config.classes]
+        for name in object_names:
             require(
                 not known or _plain(name) in known,
                 f"coop has a context for each of {', '.join(known)}, and none for {name!r}: name one of these "
                 "as the object, or use contexts that all objects share",
             )
 
-    def contexts(self, objects: Sequence[str]) -> Tensor:
+    def contexts(self, object_names: Sequence[str]) -> Tensor:
         """The context of each object's two phrases: (2 C, n_ctx, Wt). Raises UsageError as `check_objects` does."""
-        self.check_objects(objects)
-        known = [_plain(name) for name in self.recipe.classes]
-        rows = [known.index(_plain(name)) if known else 0 for name in objects]
+        self.check_objects(object_names)
+        known = [_plain(name) for name in self.config.classes]
+        rows = [known.index(_plain(name)) if known else 0 for name in object_names]
         pairs = self.context.view(-1, self._states, *self.context.shape[-2:]).expand(-1, 2, -1, -1)
         return pairs[rows].flatten(0, 1)
 
-    def prompts(self, objects: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def prompts(self, object_names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The prompts as token embeddings without positions (2 C, context, Wt), and where each ends (2 C,).
 
         start | context, first part | "normal X" | context, second part | "." | end of text | padding;
@@ -192,16 +192,16 @@ class CoOp(Method):
         Raises:
             UsageError: a name is too long, or none that the contexts are for.
         """
-        contexts = self.contexts(objects)
+        contexts = self.contexts(object_names)
         phrases = [
             self._phrase(phrase.replace("{}", name.replace("_", " ")))
-            for name in objects
-            for phrase in self.recipe.phrases
+            for name in object_names
+            for phrase in self.config.phrases
         ]
         for number, phrase in enumerate(phrases):
             require(
                 phrase.end < self.backbone.context,
-                f"the name {objects[number // 2]!r} is too long for a prompt with {contexts.shape[1]} learnt tokens: "
+                f"the name {object_names[number // 2]!r} is too long for a prompt with {contexts.shape[1]} learnt tokens: "
                 "shorten it",
             )
         words = torch.stack([phrase.words for phrase in phrases]).to(self.device)
@@ -210,10 +210,10 @@ class CoOp(Method):
         end = torch.tensor([phrase.end for phrase in phrases], device=self.device)
         return parts[torch.arange(len(parts), device=self.device).unsqueeze(1), order], end
 
-    def text_features(self, objects: Sequence[str]) -> Tensor:
-        embeddings, end = self.prompts(objects)
-        raw = self.backbone.encode_text(embeddings=embeddings, end=end, activation=self.recipe.activation)
-        return normalise(raw).reshape(len(objects), 2, -1)
+    def text_features(self, object_names: Sequence[str]) -> Tensor:
+        embeddings, end = self.prompts(object_names)
+        raw = self.backbone.encode_text(embeddings=embeddings, end=end, activation=self.config.activation)
+        return normalise(raw).reshape(len(object_names), 2, -1)
 
     # the image side
 
@@ -236,8 +236,8 @@ class CoOp(Method):
 
     @property
     def temperature(self) -> float:
-        """The recipe's, or else the checkpoint's."""
-        return self.recipe.temperature or math.exp(-float(self.backbone.towers.logit_scale))
+        """The config's, or else the checkpoint's."""
+        return self.config.temperature or math.exp(-float(self.backbone.towers.logit_scale))
 
     def image_embedding(self, features: ImageFeatures) -> Tensor:
         """The picture in CLIP's joint space: (B, E), not normalised."""
@@ -250,17 +250,17 @@ class CoOp(Method):
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
         patches = self.backbone.project(features.taps[self.tap][:, 1:])
         probability = anomalous_probability(cosine_logits(patches, text, self.temperature))
-        maps = upsample_smoothly(as_grid(probability, features.grid), self.recipe.size, self.recipe.sigma)
+        maps = upsample_smoothly(as_grid(probability, features.grid), self.config.size, self.config.sigma)
         return self.prediction(anomalous_probability(self.image_logits(features, text)), maps)
 
     def loss(
-        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Cross-entropy of each picture against the two prompts of its own object: "image" and "total" are the same ().
 
         Masks are not used. Pictures without names are called "object".
         """
-        names = list(objects or ["object"] * len(labels))
+        names = list(object_names or ["object"] * len(labels))
         distinct = list(dict.fromkeys(names))
         text = self.text_features(distinct)[[distinct.index(name) for name in names]]
         image = F.cross_entropy(self.image_logits(features, text), labels.long())
@@ -269,9 +269,9 @@ class CoOp(Method):
     # the authors' files
 
     @classmethod
-    def official_recipe(cls, state: Mapping[str, Any], recipe: CoOpRecipe) -> CoOpRecipe:
+    def official_config(cls, state: Mapping[str, Any], config: CoOpConfig) -> CoOpConfig:
         shape = _learnt(state)["ctx"].shape
-        return recipes.change(recipe, {"n_ctx": shape[-2], "per_state": len(shape) == 3, "ctx_init": ""})
+        return configs.change(config, {"n_ctx": shape[-2], "per_state": len(shape) == 3, "ctx_init": ""})
 
     def load_official(self, state: Mapping[str, Any]) -> None:
         """Takes `ctx` over; the tokens around it belong to the training's class names and are left out."""
@@ -279,7 +279,7 @@ class CoOp(Method):
         found, wanted = learnt["ctx"], self.context
         if found.dim() == wanted.dim() == 3 and len(found) != len(wanted):
             raise WeightsError(
-                f"the weights have contexts for {len(found)} phrases where the recipe has {len(wanted)}: name the "
+                f"the weights have contexts for {len(found)} phrases where the config has {len(wanted)}: name the "
                 f"objects that they were trained on as classes, in that order"
             )
         weights.fit({"ctx": learnt["ctx"]}, {"ctx": tuple(self.context.shape)})

@@ -20,11 +20,11 @@ def sentence_units(method: Method, prompts: PromptSet, name: str) -> tuple[Tenso
     """
     normal, anomalous = prompts.sentences(name)
     ids = method.backbone.tokenize([*normal, *anomalous]).to(method.device)
-    units = normalise(method.backbone.encode_text(ids, activation=method.recipe.activation))
+    units = normalise(method.backbone.encode_text(ids, activation=method.config.activation))
     return units[: len(normal)], units[len(normal) :]
 
 
-def mean_texts(method: Method, prompts: PromptSet, objects: Sequence[str]) -> Tensor:
+def mean_texts(method: Method, prompts: PromptSet, object_names: Sequence[str]) -> Tensor:
     """The mean of each state's unit vectors, normalised again: (C, 2, E), float32."""
-    pairs = (sentence_units(method, prompts, name) for name in objects)
+    pairs = (sentence_units(method, prompts, name) for name in object_names)
     return normalise(torch.stack([torch.stack([units.mean(dim=0) for units in pair]) for pair in pairs]))

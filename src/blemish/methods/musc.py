@@ -18,7 +18,7 @@ remembered ones are looked at in as many poses as `turns` says (as AnomalyDINO t
 of such things (docs/embedded-model.md).
 
 Without a memory there is nobody to ask: then it is `clip`, and its map is that of the words alone. `words` adds that
-map to the mutual one, which the paper does not do; the embedded model is asked both.
+map to the mutual one, which the paper does not do; the built-in model is asked both.
 
 Deviations: image scores are not smoothed over pictures with similar class tokens (RsCIN), since the score
 of one picture would have to wait for all others; of fewer than four pictures the nearest one counts, where 30 % would
@@ -37,14 +37,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
-from blemish.clip.parallel import side_by_side, sides
+from blemish.clip.parallel import num_workers, parallel_map
 from blemish.errors import UsageError
-from blemish.methods import recipes
-from blemish.methods.base import FewShotMethod, Memory, Prediction, View
+from blemish.methods import configs
+from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, View
 from blemish.methods.catalogue import CATALOGUE
-from blemish.methods.clip import Clip, ClipRecipe
+from blemish.methods.clip import Clip, ClipConfig
+from blemish.methods.configs import ImageScore, require
 from blemish.methods.maps import as_grid, normalise, smooth, upsample
-from blemish.methods.recipes import ImageScore, require
 
 #: Remembered pictures that are compared at once (or turned views): their cosines stay near the processor.
 TOGETHER = 16
@@ -63,7 +63,7 @@ SAME = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class MuScRecipe(ClipRecipe):
+class MuScConfig(ClipConfig):
     """What MuSc leaves open; the defaults are its scripts' for ViT-L/14@336."""
 
     position: PositionMode = "bicubic-antialias"
@@ -95,20 +95,20 @@ class MuScRecipe(ClipRecipe):
 
 
 class MuSc(Clip, FewShotMethod):
-    """Mutual scoring; `remember` is shown unlabelled pictures."""
+    """Mutual scoring; `build_memory_bank` is shown unlabelled pictures."""
 
     info = CATALOGUE["musc"]
-    Recipe: ClassVar[type[MuScRecipe]] = MuScRecipe
+    Config: ClassVar[type[MuScConfig]] = MuScConfig
     # chosen on synthetic products (pretraining/train_methods.py, judged stream) and far ones (pretraining/far.py)
-    EMBEDDED: ClassVar[MuScRecipe] = MuScRecipe(
+    BUILTIN: ClassVar[MuScConfig] = MuScConfig(
         size=336, mutual_layers=(7, 8), degrees=(1,), words=0.25, sigma=4.0, grids=2, turns=8
     )
 
-    recipe: MuScRecipe
+    config: MuScConfig
 
-    def __init__(self, backbone: Backbone, recipe: MuScRecipe | None = None) -> None:
-        super().__init__(backbone, recipe)
-        self.mutual_layers = recipes.resolve_layers(self.recipe.mutual_layers, backbone.layers)
+    def __init__(self, backbone: Backbone, config: MuScConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        self.mutual_layers = configs.resolve_layers(self.config.mutual_layers, backbone.layers)
 
     @property
     def request(self) -> Request:
@@ -117,7 +117,7 @@ class MuSc(Clip, FewShotMethod):
 
     @property
     def few_shot_map_range(self) -> tuple[float, float]:
-        return 0.0, 2.0 + self.recipe.words * len(self.layers)
+        return 0.0, 2.0 + self.config.words * len(self.layers)
 
     def patches(self, features: ImageFeatures, layer: int) -> Tensor:
         """What is compared at a layer, all degrees one after the other: (B, N, degrees, D), each of length 1."""
@@ -126,16 +126,16 @@ class MuSc(Clip, FewShotMethod):
         x = features.taps[Tap(layer)][:, 1:].float()
         x = functional.layer_norm(x, x.shape[1:])  # over all patches of the picture together, as the code has it
         x = x.mT.reshape(*x.mT.shape[:2], *features.grid)  # (B, D, rows, columns)
-        around = [functional.avg_pool2d(x, r, stride=1, padding=r // 2).flatten(2).mT for r in self.recipe.degrees]
+        around = [functional.avg_pool2d(x, r, stride=1, padding=r // 2).flatten(2).mT for r in self.config.degrees]
         return normalise(torch.stack(around, dim=2))
 
     @property
     def views(self) -> tuple[View, ...]:
-        return tuple(View(shift=shift) for shift in GRIDS[self.recipe.grids])
+        return tuple(View(shift=shift) for shift in GRIDS[self.config.grids])
 
     @property
     def turned_views(self) -> tuple[View, ...]:
-        turns = self.recipe.turns
+        turns = self.config.turns
         return tuple(View(360 * k / turns) for k in range(turns)) if turns > 1 else ()
 
     def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
@@ -148,23 +148,23 @@ class MuSc(Clip, FewShotMethod):
         gain = ((apart[0] - apart.amin(0)) / apart[0].clamp_min(SAME))[others]
         return float(gain.mean()) > WORTH
 
-    def remember(self, features: ImageFeatures, *others: ImageFeatures) -> Memory:
+    def build_memory_bank(self, features: ImageFeatures, *others: ImageFeatures) -> MemoryBank:
         views = (features, *others)
         kept = {  # of a picture all views, one after the other
             Tap(k): torch.cat([self.patches(view, k).flatten(2) for view in views], dim=1).flatten(0, 1)
             for k in self.mutual_layers
         }
-        return Memory(len(features.taps[Tap(self.mutual_layers[0])]), kept)
+        return MemoryBank(len(features.taps[Tap(self.mutual_layers[0])]), kept)
 
-    def _turned(self, features: ImageFeatures, memory: Memory) -> bool:
+    def _turned(self, features: ImageFeatures, memory: MemoryBank) -> bool:
         """Whether pictures are remembered in more than the usual views."""
         rows, columns = features.grid
         usual = memory.pictures * rows * columns * len(self.views)
         return len(memory.taps[Tap(self.mutual_layers[0])]) > usual
 
-    def mutual_map(self, features: ImageFeatures, memory: Memory) -> Tensor:
+    def mutual_map(self, features: ImageFeatures, memory: MemoryBank) -> Tensor:
         """Mean distance to the nearest of the other pictures: (B, rows, columns) in [0, 2], 0 where there is none."""
-        degrees, scores = len(self.recipe.degrees), []
+        degrees, scores = len(self.config.degrees), []
         for layer in self.mutual_layers:
             own, rows = self.patches(features, layer), memory.taps[Tap(layer)]
             others = rows.reshape(memory.pictures, -1, degrees, rows.shape[1] // degrees)
@@ -172,7 +172,7 @@ class MuSc(Clip, FewShotMethod):
             # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
             parts = torch.split(own, 1) if isinstance(own.shape[0], int) else (own,)
             compare = partial(self._compared, others=others, rounded=rounded)
-            scores.append(torch.cat(side_by_side(compare, parts, sides(len(parts), own.device))))
+            scores.append(torch.cat(parallel_map(compare, parts, num_workers(len(parts), own.device))))
         return as_grid(torch.stack(scores).mean(0), features.grid)
 
     def _compared(self, own: Tensor, others: Tensor, rounded: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class MuSc(Clip, FewShotMethod):
         known, upright = len(others), others[:, : own.shape[1]]
         here, there = (tokens.flatten(1, 2).transpose(0, 1) for tokens in (own, upright))  # (N * degrees, B or K, D)
         same = (here @ there.mT).amin(0) > 1 - SAME  # (B, K)
-        counts = [max(1, int(self.recipe.nearest * n)) for n in range(known + 1)]
+        counts = [max(1, int(self.config.nearest * n)) for n in range(known + 1)]
         count = torch.tensor(counts, device=own.device)[(~same).sum(1)]  # (B,) of the pictures that are others
         among = torch.arange(known, device=own.device) < count[:, None, None]  # (B, 1, K)
         minus, scores = rounded.new_full((rounded.shape[1],), -1.0), []
@@ -201,12 +201,12 @@ class MuSc(Clip, FewShotMethod):
             scores.append(torch.where(among & ranked.isfinite(), ranked, 0).sum(2) / count[:, None])
         return torch.stack(scores).mean(0)
 
-    def score(self, features: ImageFeatures, text: Tensor, memory: Memory | None = None) -> Prediction:
+    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Scores a batch; without a memory as `clip`, by the words alone."""
         if memory is None:
             return super().score(features, text)
         grid = self.mutual_map(features, memory)
-        if self.recipe.words and not self._turned(features, memory):
-            grid = grid + self.recipe.words * self.patch_map(features, text)
-        maps = smooth(upsample(grid, self.recipe.size, align_corners=True), self.recipe.sigma)
+        if self.config.words and not self._turned(features, memory):
+            grid = grid + self.config.words * self.patch_map(features, text)
+        maps = smooth(upsample(grid, self.config.size, align_corners=True), self.config.sigma)
         return self.judged(features, text, maps, self.few_shot_map_range)

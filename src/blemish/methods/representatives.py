@@ -18,8 +18,8 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from blemish.methods.base import Method
+from blemish.methods.configs import Config, require
 from blemish.methods.ensemble import sentence_units
-from blemish.methods.recipes import Recipe, require
 from blemish.prompts import PromptSet
 
 Selection: TypeAlias = Literal["mean", "pca", "kde", "dbscan", "mean-shift"]
@@ -30,7 +30,7 @@ BANDWIDTH = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepresentativeRecipe(Recipe):
+class RepresentativeConfig(Config):
     """The text side that all of CLIP-AD shares; the defaults are its scripts'."""
 
     rep_vec: Selection = "dbscan"
@@ -49,33 +49,33 @@ class RepresentativeRecipe(Recipe):
         require(self.dbscan_min_samples >= 1, f"dbscan_min_samples has to be at least 1, not {self.dbscan_min_samples}")
 
 
-#: What it adds to other recipes.
-_OWN = frozenset(RepresentativeRecipe.__annotations__)
+#: What it adds to other configs.
+_OWN = frozenset(RepresentativeConfig.__annotations__)
 
 
 class RepresentativeTexts(Method):
-    """The text side that all of CLIP-AD shares, for a recipe that is a `RepresentativeRecipe`."""
+    """The text side that all of CLIP-AD shares, for a config that is a `RepresentativeConfig`."""
 
     PROMPTS: ClassVar[PromptSet]
 
     @property
     def text_key(self) -> Hashable:
-        chosen = (getattr(self.recipe, field.name) for field in fields(RepresentativeRecipe) if field.name in _OWN)
-        return self.PROMPTS, self.recipe.activation, *chosen
+        chosen = (getattr(self.config, field.name) for field in fields(RepresentativeConfig) if field.name in _OWN)
+        return self.PROMPTS, self.config.activation, *chosen
 
-    def text_features(self, objects: Sequence[str]) -> Tensor:
+    def text_features(self, object_names: Sequence[str]) -> Tensor:
         """The representative of each state's sentences, normalised: (C, 2, E), float32, without gradient."""
         with torch.no_grad():
-            pairs = [[u.cpu().numpy() for u in sentence_units(self, self.PROMPTS, name)] for name in objects]
-        vectors = [[represent(units, self.recipe) for units in pair] for pair in pairs]
-        shape = (len(objects), 2, self.backbone.embed_dim)
+            pairs = [[u.cpu().numpy() for u in sentence_units(self, self.PROMPTS, name)] for name in object_names]
+        vectors = [[represent(units, self.config) for units in pair] for pair in pairs]
+        shape = (len(object_names), 2, self.backbone.embed_dim)
         return torch.from_numpy(np.array(vectors, np.float32).reshape(shape)).to(self.device)
 
 
-def represent(units: Array, recipe: RepresentativeRecipe) -> NDArray[np.float32]:
-    """The unit vector (E,) that the recipe selects for (n, E) unit vectors."""
-    vector = select(units, recipe)
-    if recipe.rep_vec == "mean" or not recipe.half_text:
+def represent(units: Array, config: RepresentativeConfig) -> NDArray[np.float32]:
+    """The unit vector (E,) that the config selects for (n, E) unit vectors."""
+    vector = select(units, config)
+    if config.rep_vec == "mean" or not config.half_text:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
     # the code's dtypes: half vector, norm summed in float32 and rounded to half, quotient rounded to half
     half = vector.astype(np.float16).astype(np.float32)
@@ -83,16 +83,16 @@ def represent(units: Array, recipe: RepresentativeRecipe) -> NDArray[np.float32]
     return (half / norm).astype(np.float16).astype(np.float32)
 
 
-def select(units: Array, recipe: RepresentativeRecipe) -> Array:
+def select(units: Array, config: RepresentativeConfig) -> Array:
     """The vector before rounding and normalisation."""
     selections: dict[str, Callable[[Array], Array]] = {
         "mean": mean,
         "pca": pca,
         "kde": kde,
-        "dbscan": lambda e: dbscan(e, recipe.dbscan_eps, recipe.dbscan_min_samples),
+        "dbscan": lambda e: dbscan(e, config.dbscan_eps, config.dbscan_min_samples),
         "mean-shift": mean_shift,
     }
-    return selections[recipe.rep_vec](units)
+    return selections[config.rep_vec](units)
 
 
 def mean(rows: Array) -> Array:

@@ -24,20 +24,20 @@ import torch
 from torch import Tensor, nn
 
 from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
-from blemish.methods import recipes, vcp_clip_official
+from blemish.methods import configs, vcp_clip_official
 from blemish.methods.adapters import LinearAdapters, Start, linear_projection
 from blemish.methods.base import Method, Prediction, Training, class_token
 from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.configs import Config, ImageScore, require
 from blemish.methods.losses import adapter_losses
 from blemish.methods.maps import as_grid, cosine_logits, min_max, normalise, probability_map, smooth
-from blemish.methods.recipes import ImageScore, Recipe, require
 from blemish.methods.vcp_clip_parts import HEADS, DeepPrompts, PostContext, PreContext
 from blemish.prompts import PromptSet
 from blemish.prompts.vcp_clip import GOOD_DAMAGED
 
 
 @dataclass(frozen=True, kw_only=True)
-class VcpClipRecipe(Recipe):
+class VcpClipConfig(Config):
     """What VCP-CLIP leaves open; the defaults are its scripts' for ViT-L/14@336, the names the authors'."""
 
     activation: Activation = "gelu"
@@ -81,8 +81,8 @@ class VCPCLIP(Method):
     """Two sentences that have seen their picture, and two maps."""
 
     info = CATALOGUE["vcp-clip"]
-    Recipe: ClassVar[type[VcpClipRecipe]] = VcpClipRecipe
-    EMBEDDED: ClassVar[VcpClipRecipe] = VcpClipRecipe(
+    Config: ClassVar[type[VcpClipConfig]] = VcpClipConfig
+    BUILTIN: ClassVar[VcpClipConfig] = VcpClipConfig(
         size=336,
         activation="checkpoint",
         layers=(8,),
@@ -95,16 +95,16 @@ class VCPCLIP(Method):
     )
     # for the weights trained on VisA; those on MVTec AD were trained with half of this learning rate
     TRAINING = Training(epochs=10, batch_size=32, lr=4e-5, betas=(0.5, 0.999))
-    EMBEDDED_TRAINING = Training(epochs=5, batch_size=16, lr=2e-6, betas=(0.5, 0.999))
+    BUILTIN_TRAINING = Training(epochs=5, batch_size=16, lr=2e-6, betas=(0.5, 0.999))
     TEMPERATURE_LR: ClassVar[float] = 0.01
     PAPER_SIZE: ClassVar[int] = 518
     PROMPTS: ClassVar[PromptSet] = GOOD_DAMAGED
 
-    recipe: VcpClipRecipe
+    config: VcpClipConfig
 
-    def __init__(self, backbone: Backbone, recipe: VcpClipRecipe | None = None) -> None:
-        super().__init__(backbone, recipe)
-        r, blocks, width = self.recipe, backbone.text_layers, backbone.text_width
+    def __init__(self, backbone: Backbone, config: VcpClipConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        r, blocks, width = self.config, backbone.text_layers, backbone.text_width
         require(
             width == backbone.embed_dim,
             f"vcp-clip needs a backbone whose text tower is as wide as its joint space, not {width} and "
@@ -117,7 +117,7 @@ class VCPCLIP(Method):
             r.total_d_layer_len in (0, blocks - 1),
             f"total_d_layer_len has to be 0 or {blocks - 1} on this backbone, not {r.total_d_layer_len}",
         )
-        self.layers = recipes.resolve_layers(r.layers, backbone.layers)
+        self.layers = configs.resolve_layers(r.layers, backbone.layers)
         self._normal = len(self.PROMPTS.sentences("{}")[0])
         self._ids, self._places, self._end = self._sentences()
         # the numbers of the sentences in which the name stands at the same place, and that end together
@@ -127,7 +127,7 @@ class VCPCLIP(Method):
         grouped = [number for numbers in self._alike.values() for number in numbers]
         self._order = sorted(range(len(grouped)), key=grouped.__getitem__)
         longest = self._ids.shape[1] + (r.deep_prompt_len if r.total_d_layer_len else 0)
-        recipes.at_most(longest, backbone.context, "prompt_len and deep_prompt_len: a sentence of", "text positions")
+        configs.at_most(longest, backbone.context, "prompt_len and deep_prompt_len: a sentence of", "text positions")
         self.pre = PreContext(r.prompt_len, width, r.use_global)
         self.deep = DeepPrompts(blocks, r.deep_prompt_len, width, r.dropout) if r.total_d_layer_len else None
         self.linear = LinearAdapters(len(self.layers), backbone.width, width)
@@ -136,12 +136,12 @@ class VCPCLIP(Method):
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Sets the learnt parts to the recipe's start, drawn as the code does; both scales start at ln(1 / 0.07)."""
+        """Sets the learnt parts to the config's start, drawn as the code does; both scales start at ln(1 / 0.07)."""
         generator = torch.Generator().manual_seed(seed)
         for part in (self.pre, self.deep, self.linear, self.post):
             if part is not None:
                 part.reset(generator)
-        if self.recipe.start == "projection":
+        if self.config.start == "projection":
             ids = self.backbone.tokenize(["object"])
             self.pre.stand_for(self.backbone.embed(ids[0, 1 : int(self.backbone.end_of_text(ids))]))
             self.linear.follow(self.backbone)
@@ -169,7 +169,7 @@ class VCPCLIP(Method):
 
     @property
     def reads_pictures(self) -> bool:
-        return self.recipe.use_global
+        return self.config.use_global
 
     # the text side
 
@@ -181,10 +181,10 @@ class VCPCLIP(Method):
             sides = self.backbone.tokenize([side.strip() for side in sentence.split("{}")])
             ends = self.backbone.end_of_text(sides).tolist()
             start, rest = sides[0, : ends[0]], sides[1, 1 : ends[1] + 1]
-            rows.append(torch.cat([start, start.new_zeros(self.recipe.prompt_len), rest]))
+            rows.append(torch.cat([start, start.new_zeros(self.config.prompt_len), rest]))
             starts.append(len(start))
         end = torch.tensor([len(row) - 1 for row in rows])
-        places = torch.tensor(starts).unsqueeze(1) + torch.arange(self.recipe.prompt_len)
+        places = torch.tensor(starts).unsqueeze(1) + torch.arange(self.config.prompt_len)
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), places, end
 
     def names(self, features: ImageFeatures) -> Tensor:
@@ -208,7 +208,7 @@ class VCPCLIP(Method):
         `learning`: with the dropout of training, if the method is in training mode. Without it, what comes before the
         names is the same for all pictures, and goes through the text tower once.
         """
-        if learning and self.training and self.recipe.dropout > 0:
+        if learning and self.training and self.config.dropout > 0:
             embeddings, ends = self.prompts(names)
             raw = self.backbone.encode_text(embeddings=embeddings, end=ends, **self._options(len(embeddings), learning))
             raw = raw.view(-1, len(names), raw.shape[-1])
@@ -225,15 +225,15 @@ class VCPCLIP(Method):
 
     def _options(self, sentences: int, learning: bool) -> dict[str, Any]:
         """What the text tower is told besides so many sentences."""
-        options: dict[str, Any] = {"activation": self.recipe.activation}
+        options: dict[str, Any] = {"activation": self.config.activation}
         if self.deep is None:
             return options
         inserted, *deep = self.deep(sentences, learning=learning)
         return {**options, "inserted": inserted, "deep": deep, "before_norm": self.deep.norm}
 
-    def text_features(self, objects: Sequence[str]) -> Tensor:
+    def text_features(self, object_names: Sequence[str]) -> Tensor:
         """The sentences as they are before a picture adds to them, the same for every object: (C, 2, E)."""
-        return self.sentence_features(self.pre.query.unsqueeze(0)).expand(len(objects), -1, -1)
+        return self.sentence_features(self.pre.query.unsqueeze(0)).expand(len(object_names), -1, -1)
 
     # the maps
 
@@ -258,7 +258,7 @@ class VCPCLIP(Method):
     def layer_maps(self, features: ImageFeatures, text: Tensor) -> tuple[Tensor, Tensor]:
         """The raw and the new map of every layer, for texts (B, 2, E): (layers, B, S, S) in [0, 1] each."""
         raw, new = (
-            torch.stack([probability_map(layer, features.grid, self.recipe.size) for layer in logits])
+            torch.stack([probability_map(layer, features.grid, self.config.size) for layer in logits])
             for logits in (self.raw_logits(features, text), self.new_logits(features, text))
         )
         return raw, new
@@ -268,8 +268,8 @@ class VCPCLIP(Method):
     @property
     def top_pixels(self) -> int:
         """How many pixels of each map make the score: `top_k`, scaled from the paper's area to this one."""
-        area = self.recipe.size**2
-        return min(area, max(1, round(self.recipe.top_k * area / self.PAPER_SIZE**2)))
+        area = self.config.size**2
+        return min(area, max(1, round(self.config.top_k * area / self.PAPER_SIZE**2)))
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
         """Scores a batch: the mean of the most anomalous pixels of the raw and of the new map, before smoothing.
@@ -280,12 +280,12 @@ class VCPCLIP(Method):
         """
         pictures = features.taps[Tap(self.layers[0])]
         with torch.autocast(pictures.device.type, enabled=False):
-            if self.recipe.use_global:
+            if self.config.use_global:
                 text = self.sentence_features(self.names(features))
             both = self.layer_maps(features, text.float().expand(pictures.shape[0], -1, -1))
         raw, new = (maps.mean(dim=0) for maps in both)
-        maps = smooth(self.recipe.alpha * raw + (1 - self.recipe.alpha) * new, self.recipe.sigma)
-        if self.recipe.image_score == "map":
+        maps = smooth(self.config.alpha * raw + (1 - self.config.alpha) * new, self.config.sigma)
+        if self.config.image_score == "map":
             return self.prediction(None, maps)
         return Prediction((top_mean(raw, self.top_pixels) + top_mean(new, self.top_pixels)) / 2, maps)
 
@@ -301,7 +301,7 @@ class VCPCLIP(Method):
         return min_max(scores)
 
     def loss(
-        self, features: ImageFeatures, masks: Tensor, labels: Tensor, objects: Sequence[str] | None = None
+        self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Focal and Dice loss on the raw and on the new map of every layer, all of the same weight.
 
@@ -319,8 +319,8 @@ class VCPCLIP(Method):
     # the authors' files
 
     @classmethod
-    def official_recipe(cls, state: Mapping[str, Any], recipe: VcpClipRecipe) -> VcpClipRecipe:
-        return recipes.change(recipe, vcp_clip_official.sizes(state))
+    def official_config(cls, state: Mapping[str, Any], config: VcpClipConfig) -> VcpClipConfig:
+        return configs.change(config, vcp_clip_official.sizes(state))
 
     def load_official(self, state: Mapping[str, Any]) -> None:
         self.load_state_dict(vcp_clip_official.read(state, self.state_dict()))

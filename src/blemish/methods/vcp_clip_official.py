@@ -126,7 +126,7 @@ def _read_pre(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[st
 def _read_prompts(found: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if (tokens := own.get("deep.tokens")) is None:
         if _DEEP in found:
-            raise WeightsError("the weights have deep prompts and the recipe has none: change total_d_layer_len")
+            raise WeightsError("the weights have deep prompts and the config has none: change total_d_layer_len")
         return {}
     blocks, length, width = tokens.shape
     shapes: dict[str, Any] = {theirs: own[ours].shape for theirs, ours in _PROMPTS.items()}

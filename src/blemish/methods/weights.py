@@ -1,6 +1,6 @@
 """Files of learnt weights: one safetensors file per trained method, with a header that says what it is.
 
-The header's entries (all text): `format` "blemish", `method`, `recipe` (JSON), `backbone`, `backbone_fingerprint`,
+The header's entries (all text): `format` "blemish", `method`, `config` (JSON), `backbone`, `backbone_fingerprint`,
 `trained_on`, `source`. Files that the authors published (`.pth`) hold tensors only or are refused.
 """
 
@@ -20,7 +20,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from blemish.errors import OutputError, WeightsError
-from blemish.methods import recipes
+from blemish.methods import configs
 
 if TYPE_CHECKING:
     from blemish.methods.base import Method
@@ -33,7 +33,7 @@ class Header:
     """What a weights file says about itself."""
 
     method: str
-    recipe: dict[str, Any]
+    config: dict[str, Any]
     backbone: str
     backbone_fingerprint: str
     trained_on: str
@@ -53,7 +53,7 @@ def save(method: Method, path: str | os.PathLike[str], *, trained_on: str = "", 
     metadata = {
         "format": FORMAT,
         "method": method.info.name,
-        "recipe": json.dumps(recipes.to_json(method.recipe)),
+        "config": json.dumps(configs.to_json(method.config)),
         "backbone": method.backbone.name,
         "backbone_fingerprint": method.backbone.fingerprint,
         "trained_on": trained_on,
@@ -140,7 +140,7 @@ def fit(
     """Raises WeightsError unless the tensors have exactly these names and shapes and are finite."""
     what = "the weights" if path is None else str(path)
     if missing := sorted(shapes.keys() - tensors.keys()):
-        raise WeightsError(f"{what} has no tensor {missing[0]!r}: it is incomplete or of another recipe", path)
+        raise WeightsError(f"{what} has no tensor {missing[0]!r}: it is incomplete or of another config", path)
     if extra := sorted(tensors.keys() - shapes.keys()):
         raise WeightsError(f"{what} has a tensor {extra[0]!r} that the method does not know", path)
     for name, shape in shapes.items():
@@ -148,8 +148,8 @@ def fit(
         if tuple(found.shape) != tuple(shape):
             origin = f" (it was learnt on the backbone {learnt_on})" if learnt_on else ""
             raise WeightsError(
-                f"{name!r} in {what} has the shape {tuple(found.shape)} where recipe and backbone ask for "
-                f"{tuple(shape)}{origin}: use the backbone and recipe it was learnt with",
+                f"{name!r} in {what} has the shape {tuple(found.shape)} where config and backbone ask for "
+                f"{tuple(shape)}{origin}: use the backbone and config it was learnt with",
                 path,
             )
         if not (found.is_floating_point() and bool(found.isfinite().all())):
@@ -184,12 +184,12 @@ def _header(metadata: Mapping[str, str], path: Path, method: str | None) -> Head
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path} was not written by blemish: its header has no format {FORMAT!r}", path)
     try:
-        recipe = json.loads(metadata["recipe"])
+        config = json.loads(metadata["config"])
         named = {key: metadata[key] for key in ("method", "backbone", "backbone_fingerprint", "trained_on", "source")}
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{path} has a damaged header ({error}): get it again", path) from error
-    if not isinstance(recipe, dict):
-        raise WeightsError(f"{path} has a damaged header (the recipe is no object): get it again", path)
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} has a damaged header (the config is no object): get it again", path)
     if method is not None and named["method"] != method:
         raise WeightsError(f"{path} holds weights of {named['method']}, not of {method}", path)
-    return Header(recipe=recipe, **named)
+    return Header(config=config, **named)

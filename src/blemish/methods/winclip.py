@@ -32,8 +32,9 @@ from torch import Tensor
 
 from blemish.clip import ImageFeatures, Request, Tap
 from blemish.errors import UsageError
-from blemish.methods.base import FewShotMethod, Memory, Prediction, class_token
+from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, class_token
 from blemish.methods.catalogue import CATALOGUE
+from blemish.methods.configs import Config, require
 from blemish.methods.maps import (
     anomalous_probability,
     as_grid,
@@ -42,13 +43,12 @@ from blemish.methods.maps import (
     normalise,
     upsample,
 )
-from blemish.methods.recipes import Recipe, require
 from blemish.prompts import PromptSet
 from blemish.prompts.winclip import COMPOSITIONAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class WinClipRecipe(Recipe):
+class WinClipConfig(Config):
     """What WinCLIP leaves open; the defaults are for ViT-B/16+ at 240 pixels.
 
     `image_score="text"` is the paper's: the class token's score, with references its mean with the greatest distance.
@@ -78,16 +78,16 @@ class WinCLIP(FewShotMethod):
     """Windows against a prompt ensemble, and against normal references where there are some."""
 
     info = CATALOGUE["winclip"]
-    Recipe: ClassVar[type[WinClipRecipe]] = WinClipRecipe
-    EMBEDDED: ClassVar[WinClipRecipe] = WinClipRecipe(size=280)
+    Config: ClassVar[type[WinClipConfig]] = WinClipConfig
+    BUILTIN: ClassVar[WinClipConfig] = WinClipConfig(size=280)
     PROMPTS: ClassVar[PromptSet] = COMPOSITIONAL
 
-    recipe: WinClipRecipe
+    config: WinClipConfig
 
     @property
     def scales(self) -> tuple[int, ...]:
         """The side lengths of the windows that fit into the grid, in patches."""
-        return tuple(side for side in self.recipe.scales if side <= self.recipe.size // self.backbone.patch)
+        return tuple(side for side in self.config.scales if side <= self.config.size // self.backbone.patch)
 
     @property
     def request(self) -> Request:
@@ -108,7 +108,7 @@ class WinCLIP(FewShotMethod):
 
     @property
     def few_shot_map_range(self) -> tuple[float, float]:
-        return 0.0, 2.0 if self.recipe.few_shot_map == "sum" else 1.0
+        return 0.0, 2.0 if self.config.few_shot_map == "sum" else 1.0
 
     # the text side
 
@@ -116,17 +116,17 @@ class WinCLIP(FewShotMethod):
         """The mean of the normal and of the anomalous sentence embeddings, neither normalised: (2, E)."""
         groups = self.PROMPTS.sentences(name)
         ids = self.backbone.tokenize([sentence for group in groups for sentence in group]).to(self.device)
-        raw = self.backbone.encode_text(ids, activation=self.recipe.activation).float()
+        raw = self.backbone.encode_text(ids, activation=self.config.activation).float()
         return torch.stack([part.mean(dim=0) for part in torch.split(raw, [len(group) for group in groups])])
 
-    def text_features(self, objects: Sequence[str]) -> Tensor:
-        return normalise(torch.stack([self.mean_features(name) for name in objects]))
+    def text_features(self, object_names: Sequence[str]) -> Tensor:
+        return normalise(torch.stack([self.mean_features(name) for name in object_names]))
 
     # zero-shot
 
     def probability(self, embeddings: Tensor, text: Tensor) -> Tensor:
         """The anomalous probability of windows (B, n, E) or pictures (B, E): (B, n) or (B,)."""
-        return anomalous_probability(cosine_logits(embeddings, text, self.recipe.temperature))
+        return anomalous_probability(cosine_logits(embeddings, text, self.config.temperature))
 
     def text_score(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """The whole picture: (B,) in (0, 1)."""
@@ -155,36 +155,36 @@ class WinCLIP(FewShotMethod):
         if self.tap not in features.taps:
             raise UsageError("the features lack the patches to match: encode with the method's few_shot_request")
         patches = features.taps[self.tap][:, 1:]
-        return self.backbone.towers.vision_model.post_layernorm(patches) if self.recipe.patch_norm else patches
+        return self.backbone.towers.vision_model.post_layernorm(patches) if self.config.patch_norm else patches
 
-    def remember(self, features: ImageFeatures, *turned: ImageFeatures) -> Memory:
+    def build_memory_bank(self, features: ImageFeatures, *turned: ImageFeatures) -> MemoryBank:
         patches = self.patch_features(features)
         windows = {side: self.window_features(features, side).flatten(0, 1).float() for side in self.scales}
-        return Memory(len(patches), {self.tap: patches.flatten(0, 1).float()}, windows)
+        return MemoryBank(len(patches), {self.tap: patches.flatten(0, 1).float()}, windows)
 
-    def window_distance(self, features: ImageFeatures, memory: Memory, side: int) -> Tensor:
+    def window_distance(self, features: ImageFeatures, memory: MemoryBank, side: int) -> Tensor:
         """Half the cosine distance of each window to the nearest remembered one: (B, n_windows) in [0, 1]."""
         return nearest_distance(self.window_features(features, side), memory.windows[side]) / 2
 
-    def patch_distance(self, features: ImageFeatures, memory: Memory) -> Tensor:
+    def patch_distance(self, features: ImageFeatures, memory: MemoryBank) -> Tensor:
         """The same for patches, on their grid: (B, rows, columns) in [0, 1]."""
         return as_grid(nearest_distance(self.patch_features(features), memory.taps[self.tap]) / 2, features.grid)
 
-    def association_map(self, features: ImageFeatures, memory: Memory) -> Tensor:
+    def association_map(self, features: ImageFeatures, memory: MemoryBank) -> Tensor:
         """The mean of the distances of patches and of windows, the latter spread harmonically: (B, rows, columns)."""
         maps = [harmonic(self.window_distance(features, memory, side), features.grid, side) for side in self.scales]
         return torch.stack([self.patch_distance(features, memory), *maps]).mean(dim=0)
 
-    def score(self, features: ImageFeatures, text: Tensor, memory: Memory | None = None) -> Prediction:
+    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         patches, picture = self.zero_shot_map(features, text), self.text_score(features, text)
         if memory is None:
-            return self.prediction(picture, upsample(patches, self.recipe.size))
+            return self.prediction(picture, upsample(patches, self.config.size))
         if self.tap not in memory.taps or set(self.scales) - set(memory.windows):
-            raise UsageError("the memory is of another recipe: let this method remember the references")
+            raise UsageError("the memory is of another config: let this method remember the references")
         association = self.association_map(features, memory)
         picture = (picture + association.amax(dim=(1, 2))) / 2
-        patches = patches + association if self.recipe.few_shot_map == "sum" else (patches + association) / 2
-        return self.prediction(picture, upsample(patches, self.recipe.size), self.few_shot_map_range)
+        patches = patches + association if self.config.few_shot_map == "sum" else (patches + association) / 2
+        return self.prediction(picture, upsample(patches, self.config.size), self.few_shot_map_range)
 
 
 def harmonic(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:

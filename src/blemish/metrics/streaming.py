@@ -53,7 +53,7 @@ class StreamingPixelMetrics:
 
     Args:
         bits: leading bits of a float32 score that tell bins apart, 10 to 24. Scores whose relative difference exceeds
-            2**(9 - bits) are never confused: 0.012 % at the default of 22. Memory is at most 24 bytes x 2**bits
+            2**(9 - bits) are never confused: 0.012 % at the default of 22. MemoryBank is at most 24 bytes x 2**bits
             (100 MB), less where scores span few powers of two.
 
     Raises:

@@ -34,7 +34,7 @@ from blemish.outputs import png
 from blemish.outputs.rle import encode_polygon
 
 if TYPE_CHECKING:
-    from blemish.pictures import Picture
+    from blemish.image_io import LoadedImage
 
 Kind = Literal["heatmap", "overlay", "mask", "map", "regions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -178,7 +178,7 @@ class Writer:
         self._unnamed = 0
 
     def write(
-        self, detection: Detection, picture: Picture | Image.Image | None = None, *, name: str | None = None
+        self, detection: Detection, picture: LoadedImage | Image.Image | None = None, *, name: str | None = None
     ) -> dict[str, Path]:
         """Write one detection's files.
 

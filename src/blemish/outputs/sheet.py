@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from blemish.detection import Detection
 from blemish.errors import UsageError
-from blemish.outputs.colour import font
+from blemish.outputs.draw import font
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

@@ -71,7 +71,7 @@ PAPERS: dict[tuple[str, str], Augmentation] = {
 class Source(NamedTuple):
     """What a mosaic has to know of a sample before it is opened."""
 
-    object: str
+    object_name: str
     label: int
     kind: str = ""
     """Of its defect, or "good"; where it is empty, the label tells kinds apart."""
@@ -106,7 +106,7 @@ class Augmented(Sequence[Sample]):
         if augmentation.mosaic == 0:
             sources = [Source("", 0)] * len(samples)
         elif sources is None:
-            sources = [Source(sample.object, sample.label) for sample in samples]
+            sources = [Source(sample.object_name, sample.label) for sample in samples]
         if len(sources) != len(samples):
             raise UsageError(f"{len(samples)} samples have as many sources, not {len(sources)}")
         self._sources = sources
@@ -116,7 +116,7 @@ class Augmented(Sequence[Sample]):
         for row, source in enumerate(sources):
             if by_kind or source.label:
                 kind = (source.kind or str(source.label)) if by_kind else ""
-                self._pools.setdefault(source.object, {}).setdefault(kind, []).append(row)
+                self._pools.setdefault(source.object_name, {}).setdefault(kind, []).append(row)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -130,7 +130,7 @@ class Augmented(Sequence[Sample]):
             return [self[row] for row in range(len(self))[index]]
         row = range(len(self))[index]
         rng = np.random.default_rng([self._seed, self.epoch, row])
-        pool = list(self._pools.get(self._sources[row].object, {}).values())
+        pool = list(self._pools.get(self._sources[row].object_name, {}).values())
         whole = not pool or rng.random() >= self.augmentation.mosaic
         sample = self._samples[row] if whole else self._mosaic(pool, rng)
         return vary(sample, rng) if self.augmentation.vary else sample
@@ -139,7 +139,7 @@ class Augmented(Sequence[Sample]):
         kinds = [pool[int(rng.integers(len(pool)))] for _ in range(4)]
         four = [self._samples[rows[int(rng.integers(len(rows)))]] for rows in kinds]
         picture, mask = mosaic([(sample.image, sample.mask) for sample in four])
-        return Sample(picture, mask, int(mask.getbbox() is not None), four[0].object)
+        return Sample(picture, mask, int(mask.getbbox() is not None), four[0].object_name)
 
 
 def vary(sample: Sample, rng: Rng) -> Sample:

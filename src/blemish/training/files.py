@@ -22,7 +22,7 @@ class FileSamples(Sequence[Sample]):
 
     Raises:
         UsageError: there are none, or masks are needed and some are missing. (Pictures that cannot be read raise
-            PictureError when it is their turn.)
+            ImageError when it is their turn.)
     """
 
     def __init__(self, samples: Sequence[datasets.Sample], *, masks: bool = True) -> None:
@@ -69,4 +69,4 @@ class FileSamples(Sequence[Sample]):
 
 
 def _object(sample: datasets.Sample) -> str:
-    return sample.object or sample.category or "object"
+    return sample.object_name or sample.category or "object"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import BlemishError, OutputError, UsageError
-from blemish.methods import recipes, weights
+from blemish.methods import configs, weights
 from blemish.methods.base import Method
 from blemish.training import checkpoint
 from blemish.training.augment import Augmented
@@ -113,7 +113,7 @@ def train(
     initial = [float(group["lr"]) for group in optimizer.param_groups]
     settings = {
         "method": method.info.name,
-        "recipe": recipes.to_json(method.recipe),
+        "config": configs.to_json(method.config),
         "backbone": method.backbone.fingerprint,
         "samples": len(features),
         "batch_size": batch,

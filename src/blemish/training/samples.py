@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     """Above 0 = anomalous; None: nothing is."""
     label: int
     """1 = anomalous."""
-    object: str = "object"
+    object_name: str = "object"
 
 
 class Features:
@@ -121,7 +121,7 @@ class Features:
         if not self._kept:
             chosen = [self._samples[row] for row in rows]
             features, masks = self._encode(chosen)
-            return features, masks, self._labels(chosen), [sample.object for sample in chosen]
+            return features, masks, self._labels(chosen), [sample.object_name for sample in chosen]
         index, asked = np.asarray(rows), self.request if request is None else request
 
         def kept(name: str) -> Tensor:
@@ -168,7 +168,7 @@ class Features:
     def _fill(self, rows: range) -> None:
         """Computes the rows that are not there yet: a row is there if it was made from the same pixels and mask."""
         samples = [self._samples[row] for row in rows]
-        self._notes += [(int(sample.label), sample.object) for sample in samples]
+        self._notes += [(int(sample.label), sample.object_name) for sample in samples]
         pixels, masks = self._pixels(samples)
         digests = np.stack([_digest(p.numpy(), m.numpy()) for p, m in zip(pixels, masks, strict=True)])
         if np.array_equal(self._kept["digest"][rows.start : rows.stop], digests):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blemish.clip import Request, Tap
 from blemish.clip.position import resize_positions
-from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipRecipe
+from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 from blemish.methods.maps import as_grid, cosine_logits, normalise, upsample
 from blemish.training.masks import mask_tensor
 
@@ -24,7 +24,7 @@ def outputs(case: Case) -> dict[str, Array]:
 
 def make_method(case: Case) -> AnomalyCLIP:
     d = case.data
-    recipe = AnomalyClipRecipe(
+    config = AnomalyClipConfig(
         size=d["image_size"],
         layers=tuple(d["features_list"]),
         feature_map_layer=d["feature_map_layer"][0],
@@ -37,8 +37,8 @@ def make_method(case: Case) -> AnomalyCLIP:
         pixel_weight=float(d.get("lam", 4)),
     )
     state = {"prompt_learner": case.weights}
-    assert AnomalyCLIP.official_recipe(state, recipe) == recipe
-    method = AnomalyCLIP(case.backbone, recipe)
+    assert AnomalyCLIP.official_config(state, config) == config
+    method = AnomalyCLIP(case.backbone, config)
     method.load_official(state)
     return method
 
@@ -55,7 +55,7 @@ def _inference(case: Case) -> dict[str, Array]:
     unrounded = _replaced(method, half_deep_tokens=False).text_features(["object"])[0]
     taps = [features.taps[method.tap(k)] for k in method.layers]
     position = backbone.model.vision_model.embeddings.position_embedding.weight
-    temperature, size = method.recipe.temperature, method.recipe.size
+    temperature, size = method.config.temperature, method.config.size
     probability = method.patch_probability(features, text)
     prediction = method.score(features, text)
     return {
@@ -195,6 +195,6 @@ def _under_their_names(method: AnomalyCLIP, *, grad: bool = False) -> dict[str, 
 
 
 def _replaced(method: AnomalyCLIP, **changes: object) -> AnomalyCLIP:
-    other = AnomalyCLIP(method.backbone, replace(method.recipe, **changes))  # type: ignore[arg-type]
+    other = AnomalyCLIP(method.backbone, replace(method.config, **changes))  # type: ignore[arg-type]
     other.load_state_dict(method.state_dict())
     return other

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from blemish.clip import ImageFeatures, Tap
 from blemish.clip.position import resize_positions
-from blemish.methods.april_gan import AprilGAN, AprilGanRecipe
-from blemish.methods.base import Memory, Method
+from blemish.methods.april_gan import AprilGAN, AprilGanConfig
+from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ensemble import sentence_units
 from blemish.methods.maps import cosine_logits, normalise
 from blemish.training.masks import mask_tensor
@@ -37,15 +37,15 @@ def exceptions(case: Case) -> dict[str, Array]:
 
 def make_method(case: Case) -> AprilGAN:
     p = case.data["params"]
-    recipe = AprilGanRecipe(
+    config = AprilGanConfig(
         size=p["image_size"],
         activation=case.data["activation"],
         layers=tuple(p["features_list"]),
         few_shot_layers=tuple(p.get("few_shot_features", p["features_list"])),
     )
     state = {"trainable_linearlayer": case.weights}
-    assert AprilGAN.official_recipe(state, recipe) == recipe
-    method = AprilGAN(case.backbone, recipe)
+    assert AprilGAN.official_config(state, config) == config
+    method = AprilGAN(case.backbone, config)
     method.load_official(state)
     return method
 
@@ -64,7 +64,7 @@ def inference(case: Case, method: AprilGAN) -> dict[str, Array]:
     ):
         out[f"patch_tokens.{layer}"] = array(features.taps[Tap(layer)])
         out[f"proj.{layer}"] = array(normalise(patches))
-        out[f"logits.{layer}"] = array(cosine_logits(patches, text, method.recipe.temperature))
+        out[f"logits.{layer}"] = array(cosine_logits(patches, text, method.config.temperature))
         out[f"layer_map.{layer}"] = array(one)
     out["map_zero_shot"] = array(method.score(features, text).map)
     text_scores = method.text_score(features, text)
@@ -86,18 +86,20 @@ def inference(case: Case, method: AprilGAN) -> dict[str, Array]:
     return in_shape(case, out)
 
 
-def _memories(case: Case, method: AprilGAN) -> dict[str, Memory]:
+def _memories(case: Case, method: AprilGAN) -> dict[str, MemoryBank]:
     d, memories = case.data, {}
     for name in d["class_names"]:
         shown = [file for file, of in zip(d["reference_files"], d["reference_class"], strict=True) if of == name]
         pixels = case.backbone.preprocess([case.open(file) for file in shown], d["image_size"])
-        memories[name] = method.remember(
+        memories[name] = method.build_memory_bank(
             case.backbone.encode_image(pixels, method.few_shot_request, method.computation)
         )
     return memories
 
 
-def _few_shot(case: Case, method: AprilGAN, features: ImageFeatures, memories: dict[str, Memory]) -> dict[str, Array]:
+def _few_shot(
+    case: Case, method: AprilGAN, features: ImageFeatures, memories: dict[str, MemoryBank]
+) -> dict[str, Array]:
     out = {
         f"memory.{name}.{tap.layer}": array(rows)
         for name, memory in memories.items()

@@ -10,7 +10,7 @@ from cases import Array, Case, array
 
 from blemish.clip import Tap
 from blemish.clip.position import resize_positions
-from blemish.methods.clip import Clip, ClipRecipe
+from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.maps import cosine_logits, normalise
 from blemish.prompts import PromptSet
 
@@ -29,8 +29,8 @@ def outputs(case: Case) -> dict[str, Array]:
 def image_side(case: Case, method: type[Clip]) -> dict[str, Array]:
     """What `clip` and `clip-ac` have in common."""
     d, backbone = case.data, case.backbone
-    recipe = ClipRecipe(size=d["image_size"], layers=tuple(d["features_list"]), sigma=float(d["sigma"]))
-    plain = method(backbone, recipe)
+    config = ClipConfig(size=d["image_size"], layers=tuple(d["features_list"]), sigma=float(d["sigma"]))
+    plain = method(backbone, config)
     pixels = case.pixels()
     features = backbone.encode_image(pixels, plain.request, plain.computation)
     text = plain.text_features(d["class_names"])
@@ -59,4 +59,4 @@ def image_side(case: Case, method: type[Clip]) -> dict[str, Array]:
 
 
 def replaced(method: Clip, **changes: object) -> Clip:
-    return type(method)(method.backbone, replace(method.recipe, **changes))  # type: ignore[arg-type]
+    return type(method)(method.backbone, replace(method.config, **changes))  # type: ignore[arg-type]

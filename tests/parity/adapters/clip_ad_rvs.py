@@ -9,7 +9,7 @@ from cases import Array, Case, array
 
 from adapters.clip_ad_sdp import text_side
 from blemish.methods import representatives as rvs
-from blemish.methods.clip_ad import ClipAD, ClipAdRecipe
+from blemish.methods.clip_ad import ClipAD, ClipAdConfig
 from blemish.methods.maps import normalise
 
 STATES = ("normal", "abnormal")
@@ -23,12 +23,12 @@ def outputs(case: Case) -> dict[str, Array]:
         for state in STATES:
             out[f"class_embeddings.{variant}.{state}"] = rows[state][: d.get("store_rows")]
         for rep_vec, dataset in d["runs"]:
-            recipe = ClipAdRecipe(**text_side(rep_vec, dataset))
+            config = ClipAdConfig(**text_side(rep_vec, dataset))
             key = f"{variant}.{rep_vec}.{dataset}"
-            texts = [rvs.represent(rows[state], recipe) for state in STATES]
+            texts = [rvs.represent(rows[state], config) for state in STATES]
             out[f"text_features.{key}"] = np.stack(texts, axis=1)
             for state in STATES:
-                out |= _parts(case, rows[state], recipe, f"{key}.{state}")
+                out |= _parts(case, rows[state], config, f"{key}.{state}")
     if d["source"] == "clip" and "f32" in d["variants"]:
         _check_the_method(case, out)
     return out
@@ -40,16 +40,16 @@ def exceptions(case: Case) -> dict[str, Array]:
     return {name: np.abs(value) * 2.0**-9 for name, value in halves.items()}
 
 
-def _parts(case: Case, rows: Array, recipe: ClipAdRecipe, key: str) -> dict[str, Array]:
-    raw = rvs.select(rows, recipe)
-    if recipe.rep_vec == "pca" and f"raw.{key}" in case.expected and raw @ case.expected[f"raw.{key}"] < 0:
+def _parts(case: Case, rows: Array, config: ClipAdConfig, key: str) -> dict[str, Array]:
+    raw = rvs.select(rows, config)
+    if config.rep_vec == "pca" and f"raw.{key}" in case.expected and raw @ case.expected[f"raw.{key}"] < 0:
         raw = -raw  # the stored sign is arbitrary
     out = {f"raw.{key}": raw}
-    if recipe.rep_vec == "dbscan":
-        out[f"labels.{key}"] = rvs.clusters(rows, recipe.dbscan_eps, recipe.dbscan_min_samples)
-    elif recipe.rep_vec == "mean-shift":
+    if config.rep_vec == "dbscan":
+        out[f"labels.{key}"] = rvs.clusters(rows, config.dbscan_eps, config.dbscan_min_samples)
+    elif config.rep_vec == "mean-shift":
         out[f"labels.{key}"] = np.zeros(len(rows))
-    elif recipe.rep_vec == "kde":
+    elif config.rep_vec == "kde":
         h = rvs.BANDWIDTH
         density = rvs.kernel_sums(rows) / len(rows)
         out[f"log_density.{key}"] = np.log(density) - rows.shape[1] * np.log(h * np.sqrt(2 * np.pi))
@@ -59,8 +59,8 @@ def _parts(case: Case, rows: Array, recipe: ClipAdRecipe, key: str) -> dict[str,
 def _check_the_method(case: Case, out: dict[str, Array]) -> None:
     """The same through the method."""
     for rep_vec, dataset in case.data["runs"]:
-        recipe = ClipAdRecipe(activation=case.data.get("activation", "checkpoint"), **text_side(rep_vec, dataset))
-        found = array(ClipAD(case.backbone, recipe).text_features(case.data["class_names"])[0].T)
+        config = ClipAdConfig(activation=case.data.get("activation", "checkpoint"), **text_side(rep_vec, dataset))
+        found = array(ClipAD(case.backbone, config).text_features(case.data["class_names"])[0].T)
         assert np.allclose(found, out[f"text_features.f32.{rep_vec}.{dataset}"], atol=1e-6)
 
 
@@ -78,7 +78,7 @@ def _synthetic(case: Case) -> dict[str, Array]:
 
 def _sentences(case: Case) -> dict[str, Array]:
     """Not normalised."""
-    method = ClipAD(case.backbone, ClipAdRecipe(activation=case.data.get("activation", "checkpoint")))
+    method = ClipAD(case.backbone, ClipAdConfig(activation=case.data.get("activation", "checkpoint")))
     sentences = method.PROMPTS.sentences(case.data["class_names"][0])
     with torch.no_grad():
         found = [case.backbone.encode_text(case.backbone.tokenize(group)) for group in sentences]

@@ -7,7 +7,7 @@ from cases import Array, Case, array
 
 from adapters.april_gan import exceptions, in_shape, training
 from adapters.clip_ad_sdp import inference, make_recipe
-from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusRecipe
+from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusConfig
 from blemish.methods.maps import normalise
 
 __all__ = ["exceptions", "outputs"]
@@ -27,8 +27,8 @@ def outputs(case: Case) -> dict[str, Array]:
 
 
 def make_method(case: Case) -> ClipAdSDPPlus:
-    recipe, state = make_recipe(case, ClipAdSdpPlusRecipe), {"linear_layers": case.weights}
-    assert ClipAdSDPPlus.official_recipe(state, recipe) == recipe
-    method = ClipAdSDPPlus(case.backbone, recipe)
+    config, state = make_recipe(case, ClipAdSdpPlusConfig), {"linear_layers": case.weights}
+    assert ClipAdSDPPlus.official_config(state, config) == config
+    method = ClipAdSDPPlus(case.backbone, config)
     method.load_official(state)
     return method

@@ -8,7 +8,7 @@ from cases import Array, Case, array
 from torch import Tensor
 
 from blemish.clip import ImageFeatures
-from blemish.methods.coop import CoOp, CoOpRecipe
+from blemish.methods.coop import CoOp, CoOpConfig
 from blemish.methods.maps import anomalous_probability, normalise
 
 
@@ -73,7 +73,7 @@ def _training(case: Case, method: CoOp, names: list[str], features: ImageFeature
 def _method(case: Case) -> CoOp:
     """With CSC every phrase has its own context, unless there are words to start from: then CoOp leaves it out."""
     d, apart = case.data, case.data["CSC"] and not case.data["CTX_INIT"]
-    recipe = CoOpRecipe(
+    config = CoOpConfig(
         size=d["image_size"],
         phrases=_phrases(case),
         n_ctx=d["N_CTX"],
@@ -85,9 +85,9 @@ def _method(case: Case) -> CoOp:
         weight_decay=d.get("train", {}).get("WEIGHT_DECAY", 5e-4),
     )
     if not case.weights:
-        return CoOp(case.backbone, recipe)
+        return CoOp(case.backbone, config)
     state = {"state_dict": case.weights}
-    method = CoOp(case.backbone, CoOp.official_recipe(state, recipe))
+    method = CoOp(case.backbone, CoOp.official_config(state, config))
     method.load_official(state)
     return method
 

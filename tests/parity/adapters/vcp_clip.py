@@ -15,7 +15,7 @@ from blemish.clip import ImageFeatures
 from blemish.clip.forward import embed_image
 from blemish.clip.position import resize_positions
 from blemish.methods.maps import as_grid
-from blemish.methods.vcp_clip import VCPCLIP, VcpClipRecipe, top_mean
+from blemish.methods.vcp_clip import VCPCLIP, VcpClipConfig, top_mean
 from blemish.prompts import PromptSet
 from blemish.training.masks import mask_tensor
 
@@ -37,7 +37,7 @@ def exceptions(case: Case) -> dict[str, Array]:
 
 def make_method(case: Case) -> VCPCLIP:
     d = case.data
-    recipe = VcpClipRecipe(
+    config = VcpClipConfig(
         size=d["image_size"],
         layers=tuple(d["features_list"]),
         prompt_len=d["prompt_len"],
@@ -53,8 +53,8 @@ def make_method(case: Case) -> VCPCLIP:
         normal, abnormal = (tuple(s.replace("<|class|>", "{}") for s in group) for group in groups)
         cls = type("CaseVCPCLIP", (VCPCLIP,), {"PROMPTS": PromptSet(normal, abnormal)})
     state = official_state(case)
-    assert VCPCLIP.official_recipe(state, recipe) == recipe
-    method = cls(case.backbone, recipe)
+    assert VCPCLIP.official_config(state, config) == config
+    method = cls(case.backbone, config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the file always has four adapters
         method.load_official(state)
@@ -133,7 +133,7 @@ def _training(case: Case) -> dict[str, Array]:
     for step in range(d["steps"]):
         if method.deep is not None:
             kept = torch.from_numpy(case.expected["dropout_keep"][step]) if d["dropout"] == "on" else None
-            method.deep.dropout = Given(kept, method.recipe.dropout)
+            method.deep.dropout = Given(kept, method.config.dropout)
         names = method.names(features)
         losses = method.loss(features, masks, masks.amax(dim=(1, 2)))
         row = {
@@ -188,11 +188,11 @@ def _text_tower(method: VCPCLIP, names: Tensor) -> dict[str, Array]:
     blocks = list(text.encoder.layers)
     normal = len(method.PROMPTS.sentences("{}")[0])
     embeddings = method.prompts(names)[0][:normal]
-    added = 0 if deep is None else method.recipe.deep_prompt_len
+    added = 0 if deep is None else method.config.deep_prompt_len
     zeros = torch.zeros(normal, backbone.context - added - embeddings.shape[1], dtype=torch.int64)
     whole = torch.cat([embeddings, backbone.embed(zeros)], dim=1)
     length = whole.shape[1]
-    options: dict[str, Any] = {"activation": method.recipe.activation}
+    options: dict[str, Any] = {"activation": method.config.activation}
     if deep is not None:
         inserted, *rest = method.deep.projection(deep.tokens)
         options |= {"inserted": inserted, "deep": rest, "before_norm": deep.norm}
@@ -290,6 +290,6 @@ def _under_their_names(method: VCPCLIP, *, grad: bool = False) -> dict[str, Tens
 
 
 def _replaced(method: VCPCLIP, **changes: object) -> VCPCLIP:
-    other = type(method)(method.backbone, replace(method.recipe, **changes))  # type: ignore[arg-type]
+    other = type(method)(method.backbone, replace(method.config, **changes))  # type: ignore[arg-type]
     other.load_state_dict(method.state_dict())
     return other.eval()

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from blemish.clip import forward
 from blemish.clip.forward import window_indices
-from blemish.methods.base import Memory
-from blemish.methods.winclip import WinCLIP, WinClipRecipe, harmonic
+from blemish.methods.base import MemoryBank
+from blemish.methods.winclip import WinCLIP, WinClipConfig, harmonic
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def outputs(case: Case) -> dict[str, Array]:
     if d["reference_files"]:
         reference_pixels = _pixels(case, "reference_image", d["reference_files"])
         references = backbone.encode_image(reference_pixels, method.few_shot_request, method.computation)
-        memory = method.remember(references)
+        memory = method.build_memory_bank(references)
     request = method.request if memory is None else method.few_shot_request
     features = backbone.encode_image(pixels, request, method.computation)
     prediction = method.score(features, text, memory)
@@ -56,7 +56,7 @@ def outputs(case: Case) -> dict[str, Array]:
             "patch_features": method.patch_features(features),
             "association_patch": method.patch_distance(features, memory),
             "association_map": association,
-            "map": patches + association if method.recipe.few_shot_map == "sum" else (patches + association) / 2,
+            "map": patches + association if method.config.few_shot_map == "sum" else (patches + association) / 2,
             "reference_patch_features": _apart(memory, memory.taps[method.tap]),
         }
         for side in method.scales:
@@ -71,14 +71,14 @@ def outputs(case: Case) -> dict[str, Array]:
 
 def _method(case: Case) -> WinCLIP:
     d = case.data
-    recipe = WinClipRecipe(
+    config = WinClipConfig(
         size=d["image_size"],
         scales=tuple(d["scales"]),
         temperature=d["temperature"],
         patch_norm=d["options"]["patch_feature_layer_norm"],
         few_shot_map="mean" if d["options"]["few_shot_map"].endswith("/ 2") else "sum",
     )
-    return WinCLIP(case.backbone, recipe)
+    return WinCLIP(case.backbone, config)
 
 
 def _pixels(case: Case, name: str, files: list[str]) -> Tensor:
@@ -88,5 +88,5 @@ def _pixels(case: Case, name: str, files: list[str]) -> Tensor:
     return case.backbone.preprocess([case.open(file) for file in files], case.data["image_size"])
 
 
-def _apart(memory: Memory, rows: Tensor) -> Tensor:
+def _apart(memory: MemoryBank, rows: Tensor) -> Tensor:
     return rows.unflatten(0, (memory.pictures, -1))

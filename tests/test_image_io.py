@@ -1,4 +1,4 @@
-"""Reading pictures: every kind in, "L" or "RGB" out, and nothing but PictureError on the way."""
+"""Reading pictures: every kind in, "L" or "RGB" out, and nothing but ImageError on the way."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from blemish import _quiet
-from blemish.errors import PictureError, UsageError
-from blemish.pictures import Picture, read_picture
+from blemish.errors import ImageError, UsageError
+from blemish.image_io import LoadedImage, read_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -56,7 +56,7 @@ def of_mode(mode, size=(13, 9)):
 def test_every_mode_becomes_grey_or_colour(mode):
     image = of_mode(mode)
     assert image.mode == mode
-    picture = read_picture(image)
+    picture = read_image(image)
     assert picture.image.mode == ("L" if mode in GREY else "RGB")
     assert picture.size == (13, 9)
     assert type(picture.image) is Image.Image
@@ -69,7 +69,7 @@ def test_every_format_is_read_the_same_from_path_bytes_and_file(kind, tmp_path):
     path = tmp_path / "picture.dat"
     path.write_bytes(data)
     with path.open("rb") as stream:
-        read = [read_picture(path), read_picture(str(path)), read_picture(data), read_picture(stream)]
+        read = [read_image(path), read_image(str(path)), read_image(data), read_image(stream)]
     assert [picture.path for picture in read] == [str(path), str(path), None, str(path)]
     for picture in read:
         assert picture.image.mode == "RGB"
@@ -84,7 +84,7 @@ def test_exif_orientation_is_applied_once(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_lzw"}}.get(kind, {})
-    picture = read_picture(encode(colour(), kind, exif=exif, **options))
+    picture = read_image(encode(colour(), kind, exif=exif, **options))
     turned = {
         1: COLOUR,
         2: COLOUR[:, ::-1],
@@ -99,13 +99,13 @@ def test_exif_orientation_is_applied_once(kind, orientation):
     assert picture.notes == (() if orientation == 1 else ("turned by EXIF",))
     if kind != "JPEG":
         np.testing.assert_array_equal(picture.image, turned)
-    assert read_picture(picture.image).notes == ()
+    assert read_image(picture.image).notes == ()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_is_scaled_by_its_true_range(kind):
     values = np.linspace(102, 3890, 117).astype(np.uint16).reshape(9, 13)
-    picture = read_picture(encode(Image.fromarray(values), kind))
+    picture = read_image(encode(Image.fromarray(values), kind))
     assert picture.image.mode == "L"
     assert picture.notes == ("16-bit scaled by its range 102..3890",)
     np.testing.assert_array_equal(picture.image, np.rint((values - 102.0) / (3890 - 102) * 255))
@@ -114,13 +114,13 @@ def test_16_bit_is_scaled_by_its_true_range(kind):
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_32_bit_and_float_tiff_keep_their_range(dtype):
     values = np.linspace(-100000, 70000, 117).astype(dtype).reshape(9, 13)
-    pixels = np.asarray(read_picture(encode(Image.fromarray(values), "TIFF")).image)
+    pixels = np.asarray(read_image(encode(Image.fromarray(values), "TIFF")).image)
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert len(np.unique(pixels)) == 117
 
 
 def test_a_constant_16_bit_picture_is_mid_grey():
-    picture = read_picture(encode(Image.fromarray(np.full((4, 5), 900, np.uint16))))
+    picture = read_image(encode(Image.fromarray(np.full((4, 5), 900, np.uint16))))
     assert (np.asarray(picture.image) == 128).all()
     assert picture.notes == ("16-bit with one value only (900), taken as mid-grey",)
 
@@ -129,17 +129,17 @@ def test_16_bit_tiff_with_white_zero_is_inverted():
     values = np.linspace(0, 1000, 12).astype(np.uint16).reshape(3, 4)
     data = encode(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
     assert Image.open(io.BytesIO(data)).tag_v2[262] == 0
-    pixels = np.asarray(read_picture(data).image)
+    pixels = np.asarray(read_image(data).image)
     assert (pixels[0, 0], pixels[-1, -1]) == (255, 0)
 
 
 def test_transparency_is_laid_on_white():
     rgba = np.dstack([COLOUR, np.zeros((9, 13), np.uint8)])
-    picture = read_picture(rgba)
+    picture = read_image(rgba)
     assert (np.asarray(picture.image) == 255).all()
     assert picture.notes == ("transparent parts laid on white",)
     rgba[..., 3] = 255
-    solid = read_picture(encode(Image.fromarray(rgba)))
+    solid = read_image(encode(Image.fromarray(rgba)))
     np.testing.assert_array_equal(solid.image, COLOUR)
     assert solid.notes == ()
 
@@ -155,7 +155,7 @@ def test_transparency_is_laid_on_white():
     ],
 )
 def test_a_transparent_colour_is_laid_on_white(image, transparency, mode):
-    picture = read_picture(encode(image, transparency=transparency))
+    picture = read_image(encode(image, transparency=transparency))
     assert picture.image.mode == mode
     assert (np.asarray(picture.image) == 255).all()
 
@@ -163,7 +163,7 @@ def test_a_transparent_colour_is_laid_on_white(image, transparency, mode):
 def test_the_first_of_several_frames_is_taken_and_said():
     frames = [Image.new("L", (5, 4), value) for value in (10, 20, 30)]
     for kind in ("TIFF", "GIF", "PNG"):
-        picture = read_picture(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
+        picture = read_image(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
         assert picture.notes == ("first of 3 frames",)
         assert (np.asarray(picture.image) == 10).all()
 
@@ -176,7 +176,7 @@ def test_16_bit_colour_says_what_is_lost():
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert read_picture(data).notes == ("16 bits a channel read by their upper 8",)
+    assert read_image(data).notes == ("16 bits a channel read by their upper 8",)
 
 
 ARRAYS = [
@@ -200,7 +200,7 @@ ARRAYS = [
 
 @pytest.mark.parametrize(("array", "mode", "note"), ARRAYS)
 def test_arrays_and_tensors(array, mode, note):
-    picture = read_picture(array)
+    picture = read_image(array)
     assert picture.image.mode == mode
     assert picture.size in ((13, 9), (7, 9))
     assert picture.path is None
@@ -208,18 +208,18 @@ def test_arrays_and_tensors(array, mode, note):
 
 
 def test_array_values():
-    np.testing.assert_array_equal(read_picture(COLOUR / 255).image, COLOUR)
-    np.testing.assert_array_equal(read_picture(COLOUR.astype(np.int64)).image, COLOUR)
-    np.testing.assert_array_equal(read_picture(torch.from_numpy(COLOUR).permute(2, 0, 1) / 255).image, COLOUR)
-    pixels = np.asarray(read_picture(np.array([[0.0, 5e-324]])).image)
+    np.testing.assert_array_equal(read_image(COLOUR / 255).image, COLOUR)
+    np.testing.assert_array_equal(read_image(COLOUR.astype(np.int64)).image, COLOUR)
+    np.testing.assert_array_equal(read_image(torch.from_numpy(COLOUR).permute(2, 0, 1) / 255).image, COLOUR)
+    pixels = np.asarray(read_image(np.array([[0.0, 5e-324]])).image)
     np.testing.assert_array_equal(pixels, [[0, 0]])
-    pixels = np.asarray(read_picture(np.array([[-1.7e308, 0.0, 1.7e308]])).image)
+    pixels = np.asarray(read_image(np.array([[-1.7e308, 0.0, 1.7e308]])).image)
     np.testing.assert_array_equal(pixels, [[0, 128, 255]])
-    pixels = np.asarray(read_picture(np.array([[np.iinfo(np.int64).min, np.iinfo(np.int64).max]])).image)
+    pixels = np.asarray(read_image(np.array([[np.iinfo(np.int64).min, np.iinfo(np.int64).max]])).image)
     np.testing.assert_array_equal(pixels, [[0, 255]])
     opaque = np.full((2, 2, 4), 65535, np.uint16)
     opaque[0, 0, :3] = 0
-    np.testing.assert_array_equal(np.asarray(read_picture(opaque).image)[..., 0], [[0, 255], [255, 255]])
+    np.testing.assert_array_equal(np.asarray(read_image(opaque).image)[..., 0], [[0, 255], [255, 255]])
 
 
 @pytest.mark.parametrize(
@@ -250,8 +250,8 @@ def test_array_values():
     ],
 )
 def test_what_is_no_picture_is_said_in_one_sentence(source, message):
-    with pytest.raises(PictureError, match=message) as caught:
-        read_picture(source)
+    with pytest.raises(ImageError, match=message) as caught:
+        read_image(source)
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith(".")
 
@@ -264,8 +264,8 @@ def test_permission_denied(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)
-    with pytest.raises(PictureError, match="may not be read") as caught:
-        read_picture(path)
+    with pytest.raises(ImageError, match="may not be read") as caught:
+        read_image(path)
     monkeypatch.undo()
     assert caught.value.path == str(path)
 
@@ -273,32 +273,32 @@ def test_permission_denied(tmp_path, monkeypatch):
 def test_cut_short(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(encode(colour().resize((200, 200)), "JPEG")[:-600])
-    with pytest.raises(PictureError, match=r"a\.jpg' is cut short; save it again"):
-        read_picture(path)
+    with pytest.raises(ImageError, match=r"a\.jpg' is cut short; save it again"):
+        read_image(path)
 
 
 def test_one_pixel_is_a_picture():
-    assert read_picture(encode(Image.new("L", (1, 1)))).size == (1, 1)
+    assert read_image(encode(Image.new("L", (1, 1)))).size == (1, 1)
 
 
 def test_too_many_pixels_are_refused_before_decoding(monkeypatch):
     header = b"P5 30000 30000 255\n"  # nothing behind it to decode
-    with pytest.raises(PictureError, match="30000 x 30000 = 900,000,000 pixels, more than max_pixels = 178,956,970"):
-        read_picture(header)
+    with pytest.raises(ImageError, match="30000 x 30000 = 900,000,000 pixels, more than max_pixels = 178,956,970"):
+        read_image(header)
     for source in (COLOUR, colour(), encode(colour())):
-        with pytest.raises(PictureError, match="117 pixels, more than max_pixels = 116"):
-            read_picture(source, max_pixels=116)
-        assert read_picture(source, max_pixels=117).size == (13, 9)
+        with pytest.raises(ImageError, match="117 pixels, more than max_pixels = 116"):
+            read_image(source, max_pixels=116)
+        assert read_image(source, max_pixels=117).size == (13, 9)
     # A limit above Pillow's own is obeyed without touching Pillow's.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert read_picture(encode(colour()), max_pixels=None).size == (13, 9)
+    assert read_image(encode(colour()), max_pixels=None).size == (13, 9)
     with pytest.raises(UsageError, match="positive number"):
-        read_picture(COLOUR, max_pixels=0)
+        read_image(COLOUR, max_pixels=0)
 
 
 def test_a_picture_is_handed_back():
-    picture = Picture(colour())
-    assert read_picture(picture) is picture
+    picture = LoadedImage(colour())
+    assert read_image(picture) is picture
 
 
 def test_threads_and_warnings():
@@ -314,7 +314,7 @@ def test_threads_and_warnings():
         def work():
             for _ in range(20):
                 try:
-                    assert read_picture(sound).size == read_picture(odd).size == (13, 9)
+                    assert read_image(sound).size == read_image(odd).size == (13, 9)
                 except BaseException as error:
                     failed.append(error)
 
@@ -334,8 +334,8 @@ def test_threads_and_warnings():
     st.sampled_from([b"", *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"GIF89a", b"BM", b"P6")]),
 )
 def test_random_bytes_raise_nothing_else(data, start):
-    with contextlib.suppress(PictureError):
-        assert read_picture(start + data, max_pixels=10**6).image.mode in ("L", "RGB")
+    with contextlib.suppress(ImageError):
+        assert read_image(start + data, max_pixels=10**6).image.mode in ("L", "RGB")
 
 
 ENCODED = {kind: encode(colour(), kind) for kind in ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")} | {
@@ -350,8 +350,8 @@ def test_truncated_and_damaged_files_raise_nothing_else(kind, where, damage):
     data = ENCODED[kind]
     at = int(where * len(data))
     for broken in (data[:at], data[:at] + damage + data[at + len(damage) :]):
-        with contextlib.suppress(PictureError):
-            assert read_picture(broken, max_pixels=10**6).image.mode in ("L", "RGB")
+        with contextlib.suppress(ImageError):
+            assert read_image(broken, max_pixels=10**6).image.mode in ("L", "RGB")
 
 
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64, np.float16, np.float32, np.float64, bool])
@@ -366,8 +366,8 @@ def test_any_array_of_the_right_shape_is_read(data):
     array = data.draw(hnp.arrays(data.draw(DTYPES), shape))
     finite = np.isfinite(array).all()
     try:
-        picture = read_picture(array)
-    except PictureError:
+        picture = read_image(array)
+    except ImageError:
         assert not finite
     else:
         assert finite

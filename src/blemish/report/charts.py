@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import count
 
-from blemish.evaluation.report.curves import Curve, Floats
+from blemish.report.curves import Curve, Floats
 
 #: Lines and bars that look different; the page's style has as many colours.
 STYLES = 12

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from blemish.datasets import Dataset
 from blemish.evaluation.record import Record
-from blemish.evaluation.report.page import page
 from blemish.evaluation.result import Evaluation
 from blemish.outputs.files import write_atomically
+from blemish.report.page import page
 
 NAME = "report.html"
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
-    from blemish.pictures import Picture
+    from blemish.image_io import LoadedImage
 
 # The colours are "Turbo" (Anton Mikhailov, Google, Apache-2.0): blue is low, green is middle, red is high. These are
 # the published degree-5 polynomials (Ruofei Du), one row per channel, powers ascending.
@@ -62,7 +62,7 @@ def heatmap(values: npt.NDArray[np.float32], map_range: tuple[float, float], *, 
 
 
 def overlay(
-    picture: Picture | Image.Image,
+    picture: LoadedImage | Image.Image,
     values: npt.NDArray[np.float32],
     map_range: tuple[float, float],
     *,
@@ -75,7 +75,7 @@ def overlay(
     stays visible as it is.
 
     Args:
-        picture: `Picture` or PIL image of the map's size.
+        picture: `LoadedImage` or PIL image of the map's size.
         values: anomaly map (H, W).
         map_range: (lo, hi), the ends of the scale.
         alpha: cover at the upper end, in [0, 1].

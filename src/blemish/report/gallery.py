@@ -13,10 +13,10 @@ from PIL import Image
 from scipy import ndimage
 
 from blemish.datasets.samples import Sample
-from blemish.errors import PictureError
+from blemish.errors import ImageError
 from blemish.evaluation.examples import EACH, KINDS, Kind, load, order, wrongness
 from blemish.evaluation.record import Record
-from blemish.outputs.colour import overlay
+from blemish.outputs.draw import overlay
 
 #: Longer side of a picture on the page, in pixels.
 SIDE = 288
@@ -79,7 +79,7 @@ def pictures(tile: Tile, scale: tuple[float, float], name: str) -> tuple[tuple[s
     try:
         picture = sample.picture().image.convert("RGB")
         mask = sample.mask(picture.size) if sample.masks else None
-    except PictureError:
+    except ImageError:
         return None
     factor = SIDE / max(picture.size)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))

@@ -1,4 +1,4 @@
-"""Recipes from JSON: what is refused, and with which words."""
+"""Configs from JSON: what is refused, and with which words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from blemish.errors import UsageError
-from blemish.methods.anomalyclip import AnomalyClipRecipe
-from blemish.methods.clip import ClipRecipe
-from blemish.methods.recipes import from_json, resolve_layers
+from blemish.methods.anomalyclip import AnomalyClipConfig
+from blemish.methods.clip import ClipConfig
+from blemish.methods.configs import from_json, resolve_layers
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,10 @@ from blemish.methods.recipes import from_json, resolve_layers
     [
         ({"sgima": 4}, "no field 'sgima'; did you mean 'sigma'"),
         ({"zzzz": 4}, "no field 'zzzz'; it has size, "),
-        ({"size": "big"}, "size in a recipe has to be a whole number, not 'big'"),
+        ({"size": "big"}, "size in a config has to be a whole number, not 'big'"),
         ({"size": True}, "a whole number, not True"),
         ({"size": 0}, "at least 1, not 0"),
-        ({"layers": [6, "12"]}, "layers in a recipe has to be a list of whole numbers"),
+        ({"layers": [6, "12"]}, "layers in a config has to be a list of whole numbers"),
         ({"layers": 6}, "list of whole numbers, not 6"),
         ({"layers": []}, "at least one layer"),
         ({"position": "nearest"}, "'bilinear' or 'bicubic' or 'bicubic-antialias', not 'nearest'"),
@@ -31,19 +31,19 @@ from blemish.methods.recipes import from_json, resolve_layers
 )
 def test_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        from_json(ClipRecipe, values)
+        from_json(ClipConfig, values)
 
 
 @pytest.mark.parametrize("name", ["n_ctx", "t_n_ctx", "depth"])
 def test_anomalyclip_needs_its_parts(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} has to be at least 1, not 0"):
-        from_json(AnomalyClipRecipe, {name: 0})
+        from_json(AnomalyClipConfig, {name: 0})
     with pytest.raises(UsageError, match="feature_map_layer 2 is not among the 2 tapped layers"):
-        AnomalyClipRecipe(layers=(1, 2, 2), feature_map_layer=2)
+        AnomalyClipConfig(layers=(1, 2, 2), feature_map_layer=2)
 
 
 def test_numbers_and_lists_as_json_writes_them() -> None:
-    assert from_json(ClipRecipe, {"sigma": 2, "layers": [6, 12]}) == ClipRecipe(sigma=2.0, layers=(6, 12))
+    assert from_json(ClipConfig, {"sigma": 2, "layers": [6, 12]}) == ClipConfig(sigma=2.0, layers=(6, 12))
 
 
 def test_layers() -> None:

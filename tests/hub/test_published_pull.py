@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.published import TABLE, base_address, blob_id, entry, find, home, kept_at, pull
-from blemish.published.download import Patience, fetch
-from blemish.published.store import locate
+from blemish.hub import TABLE, base_address, blob_id, entry, find, home, kept_at, pull
+from blemish.hub.download import Patience, fetch
+from blemish.hub.store import locate
 
 CONTENT = bytes(range(256)) * 1000
 FAST = Patience(attempts=3, timeout=5, pause=0.01)
@@ -257,10 +257,10 @@ def test_names_for_detect(publish, tmp_path: Path) -> None:
     path = pull("plates", patience=FAST)
     assert locate("plates", "anomalyclip", one.backbone) == path
     (tmp_path / "file").write_text("")
-    assert locate(tmp_path / "file", "clip", "embedded") == tmp_path / "file"
+    assert locate(tmp_path / "file", "clip", "builtin") == tmp_path / "file"
     for words, message in (
         (("plates", "april-gan", one.backbone), "weights of anomalyclip, not of april-gan"),
-        (("plates", "anomalyclip", "embedded"), "learnt on openai/.*, not on the embedded"),
+        (("plates", "anomalyclip", "builtin"), "learnt on openai/.*, not on the embedded"),
         (("plate", "anomalyclip", "x/y"), "no weights file plate, and .* did you mean plates"),
         ((tmp_path / "none.pth", "anomalyclip", "x/y"), "there is no weights file .*none.pth$"),
     ):

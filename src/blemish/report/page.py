@@ -13,8 +13,10 @@ from blemish.datasets.samples import Dataset, Sample
 from blemish.evaluation import tables
 from blemish.evaluation.examples import Kind
 from blemish.evaluation.record import Record
-from blemish.evaluation.report import charts
-from blemish.evaluation.report.curves import (
+from blemish.evaluation.result import METRICS, TITLES, Evaluation, Row
+from blemish.outputs.draw import COLOURS
+from blemish.report import charts
+from blemish.report.curves import (
     Curve,
     Floats,
     Labels,
@@ -25,9 +27,7 @@ from blemish.evaluation.report.curves import (
     roc,
     shares,
 )
-from blemish.evaluation.report.gallery import Gallery, Tile, gallery, pictures
-from blemish.evaluation.result import METRICS, TITLES, Evaluation, Row
-from blemish.outputs.colour import COLOURS
+from blemish.report.gallery import Gallery, Tile, gallery, pictures
 
 BINS = 24
 _WIDE = '<div class="wide" tabindex="0" role="region" aria-label="table"><table>'  # scrolls where it must, also by key

@@ -1,6 +1,6 @@
 """Weights that authors published: which there are, fetching and checking them, and turning them into blemish's own.
 
-    from blemish import published
+    from blemish import hub
 
     path = published.pull("anomalyclip-trained-on-visa")      # once, over the network
     blemish.load("anomalyclip", weights="anomalyclip-trained-on-visa", backbone="openai/clip-vit-large-patch14-336")
@@ -11,9 +11,9 @@ checked before anything reads it, when it is fetched and whenever it is found by
 
 from __future__ import annotations
 
-from blemish.published.download import blob_id
-from blemish.published.store import BASE, base_address, entry, find, home, kept_at, locate, pull
-from blemish.published.table import TABLE, Published
+from blemish.hub.download import blob_id
+from blemish.hub.store import BASE, base_address, entry, find, home, kept_at, locate, pull
+from blemish.hub.table import TABLE, Published
 
 __all__ = [
     "BASE",

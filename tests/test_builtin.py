@@ -24,17 +24,17 @@ PRETRAINING = Path(__file__).resolve().parents[1] / "pretraining"
 
 @pytest.fixture(scope="module")
 def embedded() -> Backbone:
-    return load_backbone("embedded")
+    return load_backbone("builtin")
 
 
 def test_is_small() -> None:
-    size = sum(f.stat().st_size for f in (WEIGHTS / "embedded").iterdir())
+    size = sum(f.stat().st_size for f in (WEIGHTS / "builtin").iterdir())
     assert size <= 25e6
     assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) <= 40e6
 
 
 def test_has_a_card() -> None:
-    card = (WEIGHTS / "embedded" / "README.md").read_text(encoding="utf-8")
+    card = (WEIGHTS / "builtin" / "README.md").read_text(encoding="utf-8")
     for word in ("trained on", "cannot", "AUROC", "licence"):
         assert word in card.lower() or word in card
 
@@ -57,7 +57,7 @@ def test_equals_transformers(embedded: Backbone) -> None:
 def test_is_what_transformers_reads(embedded: Backbone, tmp_path: Path) -> None:
     """It is loaded without transformers; a copy of its folder, with."""
     folder = tmp_path / "copy"
-    shutil.copytree(WEIGHTS / "embedded", folder)
+    shutil.copytree(WEIGHTS / "builtin", folder)
     theirs = load_backbone(str(folder))
     assert type(theirs.model) is type(embedded.model)
     assert theirs.fingerprint == embedded.fingerprint
@@ -73,15 +73,15 @@ def test_is_what_transformers_reads(embedded: Backbone, tmp_path: Path) -> None:
 
 
 def test_a_damaged_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = tmp_path / "embedded"
-    shutil.copytree(WEIGHTS / "embedded", folder)
-    monkeypatch.setattr(load, "EMBEDDED", folder)
+    folder = tmp_path / "builtin"
+    shutil.copytree(WEIGHTS / "builtin", folder)
+    monkeypatch.setattr(load, "BUILTIN", folder)
     (folder / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(WeightsError, match="the weights in embedded cannot be loaded"):
-        load_backbone("embedded")
+        load_backbone("builtin")
     save_file({"logit_scale": torch.zeros(())}, folder / "model.safetensors")
     with pytest.raises(WeightsError, match="the weights in embedded cannot be loaded"):
-        load_backbone("embedded")
+        load_backbone("builtin")
 
 
 @pytest.mark.parametrize("noun", ["object", "metal_nut", "solar cell", "zyzzogeton", "old wooden spoon"])
@@ -125,7 +125,7 @@ def test_words_find_defects_they_were_not_shown(embedded: Backbone, monkeypatch:
 
 @pytest.mark.parametrize("name", names())
 def test_every_methods_map_finds_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the recipe and the weights that ship for this backbone, pixels of defects have the higher scores."""
+    """With the config and the weights that ship for this backbone, pixels of defects have the higher scores."""
     monkeypatch.syspath_prepend(str(PRETRAINING))
     from pool import make_product
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from blemish.errors import UsageError, WeightsError
-from blemish.published.download import Patience, Told, blob_id, fetch
-from blemish.published.table import TABLE, Published
+from blemish.hub.download import Patience, Told, blob_id, fetch
+from blemish.hub.table import TABLE, Published
 
 #: Raw files of public repositories: <base>/<owner>/<name>/<commit>/<path>. A mirror answers to the same paths.
 BASE = "https://raw.githubusercontent.com"
@@ -91,7 +91,7 @@ def locate(weights: str | os.PathLike[str], method: str, backbone: str) -> Path:
 
     Args:
         method: what it is to be loaded into; a name of another method's weights is refused.
-        backbone: on which; a name is refused with the embedded one, on which nobody published anything.
+        backbone: on which; a name is refused with the built-in one, on which nobody published anything.
 
     Raises:
         UsageError: there is neither such a file nor such a name, or it does not belong to method and backbone.
@@ -108,8 +108,8 @@ def locate(weights: str | os.PathLike[str], method: str, backbone: str) -> Path:
         raise UsageError(f"there is no weights file {name}, and {error}") from None
     if one.method != method:
         raise UsageError(f"{name} are weights of {one.method}, not of {method}: choose the method {one.method}")
-    if backbone == "embedded":
-        raise UsageError(f"{name} were learnt on {one.backbone}, not on the embedded backbone: choose that backbone")
+    if backbone == "builtin":
+        raise UsageError(f"{name} were learnt on {one.backbone}, not on the built-in backbone: choose that backbone")
     return find(name)
 
 

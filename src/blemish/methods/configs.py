@@ -1,4 +1,4 @@
-"""Recipes: what a method leaves open, as a frozen dataclass that can be written as JSON and is checked when made."""
+"""Configs: what a method leaves open, as a frozen dataclass that can be written as JSON and is checked when made."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from blemish.errors import UsageError
 
 ImageScore: TypeAlias = Literal["text", "map", "text+map", "top"]
 
-R = TypeVar("R", bound="Recipe")
+R = TypeVar("R", bound="Config")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What every method leaves open. A method's recipe inherits it and adds its fields; defaults are the paper's."""
+class Config:
+    """What every method leaves open. A method's config inherits it and adds its fields; defaults are the paper's."""
 
     size: int = 518
     """Side of the square input in pixels."""
@@ -40,12 +40,12 @@ class Recipe:
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if not _fits(value, hint):
-                raise UsageError(f"{name} in a recipe has to be {_words(hint)}, not {value!r}")
+                raise UsageError(f"{name} in a config has to be {_words(hint)}, not {value!r}")
         self.check()
 
     def check(self) -> None:
-        """Checks values against each other; called when a recipe is made. Raises UsageError."""
-        require(self.size >= 1, f"size in a recipe has to be at least 1, not {self.size}")
+        """Checks values against each other; called when a config is made. Raises UsageError."""
+        require(self.size >= 1, f"size in a config has to be at least 1, not {self.size}")
         require(
             self.image_score in self.image_scores,
             f"image_score {self.image_score!r} is not one of this method's: {', '.join(self.image_scores)}",
@@ -59,29 +59,29 @@ def require(condition: bool, message: str) -> None:
 
 
 def at_most(value: int, limit: int, name: str, what: str) -> None:
-    """Raises UsageError if the recipe asks for more than the backbone has."""
+    """Raises UsageError if the config asks for more than the backbone has."""
     require(value <= limit, f"{name} {value} is more than the {limit} {what} of the backbone: make it smaller")
 
 
-def to_json(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain JSON values: tuples become lists."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(recipe).items()}
+def to_json(config: Config) -> dict[str, Any]:
+    """A config as plain JSON values: tuples become lists."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(config).items()}
 
 
 def from_json(cls: type[R], values: Mapping[str, Any]) -> R:
-    """A recipe from JSON values; missing fields keep their defaults. Raises UsageError for unknown or unfit ones."""
+    """A config from JSON values; missing fields keep their defaults. Raises UsageError for unknown or unfit ones."""
     return change(cls(), values)
 
 
-def change(recipe: R, values: Mapping[str, Any]) -> R:
-    """The recipe with some fields changed. Raises UsageError for unknown fields and values of the wrong kind."""
-    hints = get_type_hints(type(recipe))
+def change(config: R, values: Mapping[str, Any]) -> R:
+    """The config with some fields changed. Raises UsageError for unknown fields and values of the wrong kind."""
+    hints = get_type_hints(type(config))
     for name in values:
         if name not in hints:
             close = difflib.get_close_matches(name, hints, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(hints)}"
-            raise UsageError(f"the recipe has no field {name!r}; {hint}")
-    return dataclasses.replace(recipe, **{name: _from_json(value, hints[name]) for name, value in values.items()})
+            raise UsageError(f"the config has no field {name!r}; {hint}")
+    return dataclasses.replace(config, **{name: _from_json(value, hints[name]) for name, value in values.items()})
 
 
 def resolve_layers(layers: tuple[int, ...], total: int) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def resolve_layers(layers: tuple[int, ...], total: int) -> tuple[int, ...]:
         if not 1 <= absolute <= total:
             raise UsageError(f"layer {layer} does not exist: the backbone has layers 1 to {total} (-1 is the last one)")
         found.add(absolute)
-    require(bool(found), "a recipe needs at least one layer")
+    require(bool(found), "a config needs at least one layer")
     return tuple(sorted(found))
 
 

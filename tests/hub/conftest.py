@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blemish.published import TABLE, Published
+from blemish.hub import TABLE, Published
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Pictures in: files, bytes, arrays and tensors become an upright grey or RGB `Picture`.
+"""Pictures in: files, bytes, arrays and tensors become an upright grey or RGB `LoadedImage`.
 
 What is done to a picture on the way is said in its notes. Embedded colour profiles (ICC) are ignored: the numbers in
 the file are taken as sRGB, as CLIP was trained.
@@ -28,11 +28,11 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from blemish._found import SUFFIXES, find_pictures
+from blemish._found import SUFFIXES, find_images
 from blemish._quiet import quiet_pillow
-from blemish.errors import PictureError, UsageError
+from blemish.errors import ImageError, UsageError
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "Picture", "PictureSource", "find_pictures", "read_picture"]
+__all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "LoadedImage", "find_images", "read_image"]
 
 MAX_PIXELS = 178_956_970
 """Largest picture read unless told otherwise, in pixels: Pillow's own limit."""
@@ -63,7 +63,7 @@ _UPRIGHT = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class LoadedImage:
     """A picture as the methods take it.
 
     Attributes:
@@ -88,11 +88,13 @@ class ArrayLike(Protocol):
     def __array__(self) -> npt.NDArray[Any]: ...
 
 
-PictureSource = Picture | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | ArrayLike
-"""What `read_picture` takes."""
+ImageSource = (
+    LoadedImage | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | ArrayLike
+)
+"""What `read_image` takes."""
 
 
-def read_picture(source: PictureSource, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
+def read_image(source: ImageSource, *, max_pixels: int | None = MAX_PIXELS) -> LoadedImage:
     """Read one picture.
 
     Rules: EXIF orientation is applied. Grey stays grey ("L"), everything else becomes "RGB". Transparent parts are
@@ -101,19 +103,19 @@ def read_picture(source: PictureSource, *, max_pixels: int | None = MAX_PIXELS) 
     files of 16 bits a channel are read by their upper 8 bits.
 
     Args:
-        source: a path, bytes, a binary file object, a PIL image, a NumPy array or a torch tensor (or a `Picture`,
+        source: a path, bytes, a binary file object, a PIL image, a NumPy array or a torch tensor (or a `LoadedImage`,
             handed back). Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor whose first axis is
             1, 3 or 4 long is taken as (C, H, W). uint8 and integers within 0..255 are taken as they are, bool as
             black and white, floats within [0, 1] times 255; uint16 and all others are scaled by their true range.
         max_pixels: a larger picture is refused before it is decoded; None = no limit.
 
     Raises:
-        PictureError: missing, unreadable, damaged, cut short, not a picture, or too large.
+        ImageError: missing, unreadable, damaged, cut short, not a picture, or too large.
         UsageError: `max_pixels` is not a positive number.
     """
     if max_pixels is not None and (isinstance(max_pixels, bool) or max_pixels < 1):
         raise UsageError(f"max_pixels must be a positive number of pixels or None, not {max_pixels}.")
-    if isinstance(source, Picture):
+    if isinstance(source, LoadedImage):
         return source
     path: str | None = None
     name = "the picture"
@@ -127,15 +129,15 @@ def read_picture(source: PictureSource, *, max_pixels: int | None = MAX_PIXELS) 
     try:
         with quiet_pillow():
             image, notes = _read(source, path, name, max_pixels)
-    except PictureError:
+    except ImageError:
         raise
     except (MemoryError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{name} is too large to decode; make it smaller.", path) from error
+        raise ImageError(f"{name} is too large to decode; make it smaller.", path) from error
     except Exception as error:
         # Decoders meet broken bytes with whatever they stumble over; the cause stays attached.
         state = "cut short" if "truncated" in str(error).lower() else "damaged or not supported"
-        raise PictureError(f"{name} is {state}; save it again or leave it out.", path) from error
-    return Picture(image, path, tuple(notes))
+        raise ImageError(f"{name} is {state}; save it again or leave it out.", path) from error
+    return LoadedImage(image, path, tuple(notes))
 
 
 def _read(source: Any, path: str | None, name: str, max_pixels: int | None) -> tuple[Image.Image, list[str]]:
@@ -149,13 +151,13 @@ def _read(source: Any, path: str | None, name: str, max_pixels: int | None) -> t
     if hasattr(source, "read"):
         data = source.read()
         if not isinstance(data, bytes):
-            raise PictureError(f"{name} gives text, not bytes; open the file in binary mode.", path)
+            raise ImageError(f"{name} gives text, not bytes; open the file in binary mode.", path)
         return _finish(identify(io.BytesIO(data), name, path), name, path, max_pixels)
     if hasattr(source, "__array__") or hasattr(source, "detach"):
         image, notes = _from_array(source, max_pixels)
         flat, more = _finish(image, name, path, max_pixels)
         return flat, notes + more
-    raise PictureError(
+    raise ImageError(
         f"cannot read a picture from {type(source).__name__}; "
         "give a path, bytes, a file object, a PIL image, an array or a tensor."
     )
@@ -167,18 +169,18 @@ def open_file(source: str | os.PathLike[str], name: str, path: str | None) -> IO
         # A pipe would block on open and a device may never end, so look before opening.
         status = os.stat(source)  # noqa: PTH116
         if stat.S_ISDIR(status.st_mode):
-            raise PictureError(f"{name} is a folder; give the pictures in it (find_pictures lists them).", path)
+            raise ImageError(f"{name} is a folder; give the pictures in it (find_images lists them).", path)
         if not stat.S_ISREG(status.st_mode):
-            raise PictureError(f"{name} is not a regular file; pass its bytes instead.", path)
+            raise ImageError(f"{name} is not a regular file; pass its bytes instead.", path)
         return open(source, "rb")  # noqa: PTH123 - the caller closes it
     except FileNotFoundError as error:
-        raise PictureError(f"{name} does not exist; check the path.", path) from error
+        raise ImageError(f"{name} does not exist; check the path.", path) from error
     except PermissionError as error:
-        raise PictureError(f"{name} may not be read; check its permissions.", path) from error
+        raise ImageError(f"{name} may not be read; check its permissions.", path) from error
     except ValueError as error:
-        raise PictureError(f"{name} is not a possible path; check it.", path) from error
+        raise ImageError(f"{name} is not a possible path; check it.", path) from error
     except OSError as error:
-        raise PictureError(f"{name} cannot be opened ({error.strerror}); check the path.", path) from error
+        raise ImageError(f"{name} cannot be opened ({error.strerror}); check the path.", path) from error
 
 
 def identify(stream: IO[bytes], name: str, path: str | None) -> Image.Image:
@@ -188,24 +190,24 @@ def identify(stream: IO[bytes], name: str, path: str | None) -> Image.Image:
     """
     prefix = stream.read(16)
     if not prefix:
-        raise PictureError(f"{name} is empty; copy or save it again.", path)
+        raise ImageError(f"{name} is empty; copy or save it again.", path)
     for kind in _FORMATS:
         factory, accept = Image.OPEN[kind]
         accepted = accept is None or accept(prefix)
         if isinstance(accepted, str):
-            raise PictureError(f"{name} is {kind}, which this Pillow was built without; convert it to PNG.", path)
+            raise ImageError(f"{name} is {kind}, which this Pillow was built without; convert it to PNG.", path)
         if accepted:
             stream.seek(0)
             return factory(stream, path or "")
-    raise PictureError(f"{name} is in no format that blemish reads ({_READS}); convert it to one of them.", path)
+    raise ImageError(f"{name} is in no format that blemish reads ({_READS}); convert it to one of them.", path)
 
 
 def _check_size(size: tuple[int, int], name: str, path: str | None, max_pixels: int | None) -> None:
     width, height = size
     if width < 1 or height < 1:
-        raise PictureError(f"{name} has no pixels ({width} x {height}); leave it out.", path)
+        raise ImageError(f"{name} has no pixels ({width} x {height}); leave it out.", path)
     if max_pixels is not None and width * height > max_pixels:
-        raise PictureError(
+        raise ImageError(
             f"{name} has {width} x {height} = {width * height:,} pixels, more than max_pixels = {max_pixels:,}; "
             "make it smaller or raise max_pixels.",
             path,
@@ -313,7 +315,7 @@ def _stretch(
         values = values.astype(np.float64)
     low, high = (values.min().item(), values.max().item()) if ends is None else ends
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise PictureError(f"the {kind} picture holds NaN or infinity; replace them before reading it.")
+        raise ImageError(f"the {kind} picture holds NaN or infinity; replace them before reading it.")
     written = (f"{low:.6g}", f"{high:.6g}") if isinstance(low, float) else (str(low), str(high))
     shrink = 0.5 if math.isinf(float(high) - float(low)) else 1.0
     start, span = float(low) * shrink, float(high) * shrink - float(low) * shrink
@@ -346,18 +348,18 @@ def _from_array(source: Any, max_pixels: int | None) -> tuple[Image.Image, list[
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise PictureError(f"{given} is not one picture; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).")
+        raise ImageError(f"{given} is not one picture; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).")
     if array.dtype.kind not in "buif":
-        raise PictureError(f"{given} does not hold numbers of pixels; give uint8, uint16, or floats in [0, 1].")
+        raise ImageError(f"{given} does not hold numbers of pixels; give uint8, uint16, or floats in [0, 1].")
     _check_size((array.shape[1], array.shape[0]), given, None, max_pixels)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise PictureError(f"{given} holds NaN or infinity; replace them before reading it.")
+        raise ImageError(f"{given} holds NaN or infinity; replace them before reading it.")
     notes: list[str] = []
     return Image.fromarray(np.ascontiguousarray(_to_bytes(array, notes))), notes
 
 
 def _to_bytes(array: npt.NDArray[Any], notes: list[str]) -> npt.NDArray[np.uint8]:
-    """Pixels of any type to uint8, by the rules of `read_picture`."""
+    """Pixels of any type to uint8, by the rules of `read_image`."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from blemish.errors import BlemishError, OutputError, WeightsError
+from blemish.hub.store import known
+from blemish.hub.table import Published
 from blemish.methods import create, info, load_class, weights
 from blemish.methods.published import LAYOUTS, method_of
-from blemish.published.store import known
-from blemish.published.table import Published
 
 if TYPE_CHECKING:
     from blemish.clip import Backbone
@@ -66,7 +66,7 @@ def recognise(path: str | os.PathLike[str], method: str | None = None) -> Offici
     if method is not None:
         try:
             cls = load_class(method)
-            cls.official_recipe(state, cls.Recipe())
+            cls.official_config(state, cls.Config())
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}", path) from error
     return Official(path, chosen, dict(_shapes(state)), known(path))
@@ -75,10 +75,10 @@ def recognise(path: str | os.PathLike[str], method: str | None = None) -> Offici
 def convert(
     official: Official, backbone: Backbone, changes: Mapping[str, Any] | None = None
 ) -> tuple[Method, list[str]]:
-    """The method with the file's weights, each tensor checked against recipe and backbone.
+    """The method with the file's weights, each tensor checked against config and backbone.
 
     Args:
-        changes: fields of the recipe that the file does not tell.
+        changes: fields of the config that the file does not tell.
 
     Returns:
         the method, and what its reader remarked ("... lacks ...: untrained values stand in").
