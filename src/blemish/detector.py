@@ -14,34 +14,28 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
-from blemish.ahead import READERS, read_ahead
 from blemish.clip import Backbone, load_backbone
+from blemish.concurrency import READER_THREADS, prefetch
 from blemish.detection import Detection, Provenance, Timing
-from blemish.engine import Engine, Kind, TorchEngine
+from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError
+from blemish.few_shot import References, build_memory_bank, require_reference_method, sample_memory_bank
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.methods import create, load_class
 from blemish.methods import weights as weight_files
-from blemish.methods.base import Method
+from blemish.methods.base import MemoryBank, Method
 from blemish.methods.catalogue import WEIGHTS
-from blemish.references import References, check_method, show
 from blemish.tiles import OVERLAP, Canvas, Tiling, batched, cut
-
-ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | Tensor | LoadedImage"
-)
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
-OnError: TypeAlias = Callable[[str | None, ImageError], object]
+from blemish.types import ComputePrecision, ImageSource, OnError, Precision, resolve_device
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from PIL import Image
+    pass
 
 #: A vision tower of at least this many parameters is large: half the time matters more than the last digits. The
 #: built-in one has 14.6 million.
@@ -120,11 +114,11 @@ def load(
     """
     cls = load_class(method)  # before the backbone: a misspelt name should not cost a download
     if references is not None:
-        check_method(cls.info)
+        require_reference_method(cls.info)
     tiling = None if tile is None else Tiling(tile, overlap)
     if precision not in get_args(Precision):
         raise UsageError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
-    place = choose_device(device)
+    place = resolve_device(device)
     told = backbone.name if isinstance(backbone, Backbone) else os.fspath(backbone)
     named = None if weights is None else locate(weights, method, told)  # before the backbone, too
     tower = backbone if isinstance(backbone, Backbone) else load_backbone(told)
@@ -143,10 +137,12 @@ def load(
         precision=kind,
         windows=windows,
     )
+    memory = None
     if references is not None:
-        show(engine, references, max_pixels=max_pixels, tiling=tiling)
+        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
     return Detector(
         engine,
+        memory=memory,
         object_name=object_name,
         threshold=threshold,
         mask_threshold=mask_threshold,
@@ -160,6 +156,7 @@ class Detector:
 
     Args:
         engine: What computes.
+        memory: References to compare with; None scores zero-shot.
         object_name: As in `load`, and so are the others.
         threshold: See `load`.
         mask_threshold: See `load`.
@@ -171,13 +168,14 @@ class Detector:
         self,
         engine: Engine,
         *,
+        memory: MemoryBank | None = None,
         object_name: str = "object",
         threshold: float | None = None,
         mask_threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
         tiling: Tiling | None = None,
     ) -> None:
-        self.engine = engine
+        self.engine, self.memory = engine, memory
         self.object_name = object_name
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
@@ -186,8 +184,47 @@ class Detector:
     @property
     def provenance(self) -> Provenance:
         """What makes the numbers."""
-        made, cut = self.engine.provenance, self.tiling
-        return made if cut is None else replace(made, tile=cut.side, overlap=cut.overlap)
+        provenance = self.engine.provenance
+        if self.memory is not None:
+            provenance = replace(
+                provenance, references=self.memory.references, references_fingerprint=self.memory.fingerprint
+            )
+        if self.tiling is not None:
+            provenance = replace(provenance, tile=self.tiling.side, overlap=self.tiling.overlap)
+        return provenance
+
+    def with_memory(self, memory: MemoryBank | None) -> Detector:
+        """Return a detector that compares with this memory bank; None scores zero-shot."""
+        return Detector(
+            self.engine,
+            memory=memory,
+            object_name=self.object_name,
+            threshold=self.threshold,
+            mask_threshold=self.mask_threshold,
+            max_pixels=self.max_pixels,
+            tiling=self.tiling,
+        )
+
+    def with_references(self, references: References) -> Detector:
+        """Return a detector that compares with these pictures: normal ones, or unlabelled ones for a transductive method.
+
+        Raises:
+            UsageError: The method takes no references, there are none, or a path does not exist.
+            ImageError: A reference cannot be read.
+        """
+        bank = build_memory_bank(self.torch_engine, references, max_pixels=self.max_pixels, tiling=self.tiling)
+        return self.with_memory(bank)
+
+    def with_set(self, images: Sequence[ImageSource]) -> Detector:
+        """Return a detector for the set that it is going to score, for transductive methods (`musc`).
+
+        Pictures of the set are drawn as references, always the same ones. With fewer than two readable pictures there
+        is nothing to compare with, and the detector scores zero-shot.
+
+        Raises:
+            UsageError: The method is not transductive.
+        """
+        return self.with_memory(sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels))
 
     @property
     def method(self) -> Method:
@@ -284,8 +321,8 @@ class Detector:
             raise UsageError(f"batch_size is at least 1, not {batch_size}")
         batch: list[_Ready] = []
         # Tiles are handed over one by one: all of a large picture's would not fit into the memory.
-        readers = READERS if self.tiling is None else 1
-        with contextlib.closing(read_ahead(pictures, self._prepare, batch_size, readers=readers)) as items:
+        readers = READER_THREADS if self.tiling is None else 1
+        with contextlib.closing(prefetch(pictures, self._prepare, batch_size, threads=readers)) as items:
             for item in items:
                 if isinstance(item, _Ready):
                     batch.append(item)
@@ -313,7 +350,9 @@ class Detector:
         if not batch:
             return
         run = self.engine.run(
-            torch.cat([ready.pixels for ready in batch]), self.object_name if object_name is None else object_name
+            torch.cat([ready.pixels for ready in batch]),
+            self.object_name if object_name is None else object_name,
+            self.memory,
         )
         share = Timing(encode=run.encode / len(batch), score=run.score / len(batch))
         scores, maps = run.prediction.score.tolist(), run.prediction.map
@@ -327,7 +366,7 @@ class Detector:
         found = Detection(
             score=canvas.score,
             anomaly_map=canvas.take().numpy(),
-            map_range=self.engine.map_range,
+            map_range=self.engine.map_range(self.memory),
             size=canvas.size,
             path=canvas.path,
             threshold=self.threshold,
@@ -349,19 +388,9 @@ def shipped(method: str, fingerprint: str) -> Path | None:
     return None
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name, "auto" being a GPU if there is one. Raises UsageError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.empty(0, device=place)
-    except Exception as error:  # torch has no common base for "no such device", "not built in" and "no driver"
-        raise UsageError(f"there is no device {name!r} here; try auto or cpu") from error
-    return place
-
-
-def _precisions(asked: Precision, backbone: Backbone, device: torch.device) -> tuple[Kind, Kind]:
+def _precisions(
+    asked: Precision, backbone: Backbone, device: torch.device
+) -> tuple[ComputePrecision, ComputePrecision]:
     """Of the vision tower, and of windows, which are a dozen times the work of the picture that they are cut from."""
     if asked != "auto":
         return asked, asked

@@ -6,31 +6,26 @@ reading, tiling, thresholds and outputs are the detector's alone.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 import blemish
-from blemish.clip import ImageFeatures
+from blemish.clip import ImageFeatures, Request
 from blemish.clip.backbone import fingerprint_of
 from blemish.detection import Provenance
 from blemish.errors import UsageError
 from blemish.methods import configs
-from blemish.methods.base import FewShotMethod, MemoryBank, Method, Prediction, View
+from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
+from blemish.types import ComputePrecision
 
 if TYPE_CHECKING:
     from PIL import Image
-
-
-#: A precision of matrix products, by its name in PyTorch.
-Kind: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,8 @@ class Engine(Protocol):
     def size(self) -> int:
         """S, the side of its input in pixels."""
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """The fixed scale of its maps."""
+    def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the lowest and the highest value of its maps, made with or without a memory bank."""
 
     @property
     def needs_object(self) -> bool:
@@ -67,15 +61,16 @@ class Engine(Protocol):
     def preprocess(self, picture: Image.Image) -> Tensor:
         """One picture as it takes it: (1, 3, S, S) on the CPU."""
 
-    def run(self, pixels: Tensor, object_name: str) -> Run:
+    def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         """Score a batch.
 
         Args:
             pixels: (B, 3, S, S), from `preprocess`.
-            object_name: What all of them show.
+            object_name: What all images show.
+            memory: References to compare with; None scores zero-shot.
 
         Raises:
-            UsageError: It knows another object only.
+            UsageError: The engine was made for another object only, or takes no references.
         """
 
 
@@ -100,8 +95,8 @@ class TorchEngine:
         *,
         weights: str | None = None,
         device: torch.device | str = "cpu",
-        precision: Kind = "float32",
-        windows: Kind | None = None,
+        precision: ComputePrecision = "float32",
+        windows: ComputePrecision | None = None,
     ) -> None:
         self.method = method.to(device).eval()
         self.backbone = method.backbone.to(device).eval()
@@ -120,7 +115,6 @@ class TorchEngine:
             precision=f"{precision}, windows {windows}" if mixed else precision,
             device=str(self.device),
         )
-        self._memory: MemoryBank | None = None
         self._text = lru_cache(maxsize=256)(self._encode_text)
 
     @property
@@ -128,10 +122,9 @@ class TorchEngine:
         """S, the side of its input in pixels."""
         return self.method.computation.size
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """The fixed scale of its maps."""
-        return self.method.map_range if self._memory is None else self._few_shot.few_shot_map_range
+    def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the lowest and the highest value of its maps, made with or without a memory bank."""
+        return self.method.map_range if memory is None else self._reference_method.memory_map_range
 
     @property
     def needs_object(self) -> bool:
@@ -142,79 +135,54 @@ class TorchEngine:
         """One picture as it takes it: (1, 3, S, S) float32 on the CPU."""
         return self.backbone.preprocess([picture], self.size)
 
-    def run(self, pixels: Tensor, object_name: str) -> Run:
+    def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         """Score a batch: see `Engine`."""
         text = self._text(object_name)
         start = time.perf_counter()
         with torch.inference_mode():
-            features = self._encode(pixels, few_shot=self._memory is not None)
+            request = self.method.request if memory is None else self._reference_method.memory_request
+            features = self._encode(pixels, request)
             self._settle()
             encoded = time.perf_counter()
-            prediction = self.score(features, text)
+            prediction = self.score(features, text, memory)
         return Run(prediction, encoded - start, time.perf_counter() - encoded)
 
-    def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
-        """What the method says, with its memory if it has one; on the CPU, float32. Arguments as in `Method.score`."""
-        memory = self._memory
-        found = self.method.score(features, text) if memory is None else self._few_shot.score(features, text, memory)
-        return Prediction(found.score.float().cpu(), found.map.float().cpu())
+    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
+        """Return the method's prediction on the CPU in float32. Arguments as in `ReferenceMethod.score`."""
+        if memory is None:
+            prediction = self.method.score(features, text)
+        else:
+            prediction = self._reference_method.score(features, text, memory)
+        return Prediction(prediction.score.float().cpu(), prediction.map.float().cpu())
 
-    def views(self, pixels: Tensor) -> tuple[View, ...]:
-        """In which ways references like these (B, 3, S, S) are to be looked at; some of them are enough."""
-        method = self._few_shot
-        if len(method.turned_views) == 0 or len(pixels) < 2:
-            return method.views
-        with torch.inference_mode():
-            turned = method.are_turned([self._seen(pixels, view) for view in method.turned_views])
-        return method.turned_views if turned else method.views
-
-    def build_memory_bank(self, batches: Iterable[Tensor], views: Sequence[View] = (View(),)) -> MemoryBank:
-        """What the method keeps of normal pictures, on its device.
+    def build_memory_bank(self, batches: Iterable[Tensor], *, num_images: int, sampled: bool = False) -> MemoryBank:
+        """Return the memory bank of reference images, on the engine's device.
 
         Args:
-            batches: (B, 3, S, S) each, from `preprocess`; at least one.
-            views: In which ways each is looked at.
+            batches: (B, 3, S, S) each, from `preprocess`; at least one, read lazily.
+            num_images: Number of reference images at most.
+            sampled: The references are a random sample of the set that is going to be scored.
+
+        Raises:
+            UsageError: The method takes no references.
         """
+        method = self._reference_method
+
+        def encode(pixels: Tensor) -> ImageFeatures:
+            return self._encode(pixels, method.memory_request)
+
         with torch.inference_mode():
-            return MemoryBank.joined(
-                [self._few_shot.build_memory_bank(*(self._seen(one, v) for v in views)) for one in batches]
-            )
-
-    def show(self, memory: MemoryBank, references: int, fingerprint: str) -> None:
-        """Score with this memory from now on; not while another thread scores.
-
-        Args:
-            memory: From `build_memory_bank`.
-            references: How many pictures it was made of.
-            fingerprint: Of these pictures.
-        """
-        self._memory = memory
-        self.provenance = replace(self.provenance, references=references, references_fingerprint=fingerprint)
-
-    def forget(self) -> None:
-        """Score zero-shot from now on; not while another thread scores."""
-        self._memory = None
-        self.provenance = replace(self.provenance, references=0, references_fingerprint=None)
+            return method.build_memory_bank(batches, encode, num_images=num_images, sampled=sampled)
 
     @property
-    def memory(self) -> MemoryBank | None:
-        """What is kept of reference pictures; None scores zero-shot."""
-        return self._memory
-
-    @property
-    def _few_shot(self) -> FewShotMethod:
-        if not isinstance(self.method, FewShotMethod):
-            raise UsageError(f"{self.method.info.name} has no memory to keep reference pictures in")
+    def _reference_method(self) -> ReferenceMethod:
+        if not isinstance(self.method, ReferenceMethod):
+            raise UsageError(f"{self.method.info.name} has no memory bank for reference images")
         return self.method
 
-    def _encode(self, pixels: Tensor, *, few_shot: bool) -> ImageFeatures:
-        request = self._few_shot.few_shot_request if few_shot else self.method.request
+    def _encode(self, pixels: Tensor, request: Request) -> ImageFeatures:
         pixels, computation = pixels.to(self.device), self.method.computation
         return self.backbone.encode_image(pixels, request, computation, precision=self.precision, windows=self.windows)
-
-    def _seen(self, pixels: Tensor, view: View) -> ImageFeatures:
-        down, right = (round(part * self.backbone.patch) for part in view.shift)
-        return self._encode(moved(turned(pixels, view.degrees), down, right), few_shot=True)
 
     def _encode_text(self, object_name: str) -> Tensor:
         """Text features (2, E) of one object name; kept, since they cost more than a picture."""
@@ -225,19 +193,3 @@ class TorchEngine:
         """Wait for the GPU, so that the timing says what it means."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def turned(pixels: Tensor, degrees: float) -> Tensor:
-    """Pictures (B, 3, S, S) turned about their middle, counterclockwise; what comes in at the corners is mirrored."""
-    if degrees % 90 == 0:
-        return pixels.rot90(int(degrees // 90), (2, 3))
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turn = pixels.new_tensor([[c, -s, 0], [s, c, 0]]).expand(len(pixels), 2, 3)
-    at = functional.affine_grid(turn, list(pixels.shape), align_corners=False)
-    return functional.grid_sample(pixels, at, mode="bicubic", padding_mode="reflection", align_corners=False)
-
-
-def moved(pixels: Tensor, down: int, right: int) -> Tensor:
-    """Pictures (B, 3, S, S) moved by pixels, at least 0; what comes in at the edges is mirrored."""
-    height, width = pixels.shape[2:]
-    return functional.pad(pixels, (right, 0, down, 0), mode="reflect")[:, :, :height, :width]

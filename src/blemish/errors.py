@@ -2,7 +2,7 @@
 
     BlemishError
     ├── UsageError       unknown names, bad options, missing paths (exit code 2 on the command line)
-    ├── ImageError     a picture that cannot be read
+    ├── ImageError       a picture that cannot be read
     ├── WeightsError     a checkpoint that cannot be used
     └── OutputError      a result that cannot be written
 
@@ -11,7 +11,9 @@ Each message is one sentence that says what is wrong and what to do about it.
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 
 
 class BlemishError(Exception):
@@ -40,3 +42,9 @@ class WeightsError(_FileError):
 
 class OutputError(_FileError):
     """A result that cannot be written."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return the hint " (did you mean X or Y?)" for a misspelt word, or "" if no known word is close."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

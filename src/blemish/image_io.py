@@ -12,7 +12,7 @@ import math
 import os
 import stat
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from PIL import (
 from blemish._found import SUFFIXES, find_images
 from blemish._quiet import quiet_pillow
 from blemish.errors import ImageError, UsageError
+from blemish.types import ImageSource
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "LoadedImage", "find_images", "read_image"]
 
@@ -80,18 +81,6 @@ class LoadedImage:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.image.size
-
-
-class ArrayLike(Protocol):
-    """A NumPy array, a torch tensor, or anything else that NumPy can take over."""
-
-    def __array__(self) -> npt.NDArray[Any]: ...
-
-
-ImageSource = (
-    LoadedImage | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | ArrayLike
-)
-"""What `read_image` takes."""
 
 
 def read_image(source: ImageSource, *, max_pixels: int | None = MAX_PIXELS) -> LoadedImage:

@@ -45,7 +45,7 @@ def test_the_set_takes_the_references_place(musc, folder: Path) -> None:
 
 
 def test_of_a_large_set_some_are_drawn(musc, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blemish.references.PEERS", 3)
+    monkeypatch.setattr("blemish.methods.base.TransductiveMethod.max_sampled_images", 3)
     outcome = musc(folder, "--json")
     assert "with 3 pictures drawn from these 5" in outcome.err
     assert json.loads(outcome.out.splitlines()[0])["provenance"]["references"] == 3

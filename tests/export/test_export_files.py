@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from blemish.references import show
 from exporting import PACKAGES, make, run
 
 import blemish
@@ -23,7 +24,6 @@ from blemish.export.backends import BACKENDS, choose
 from blemish.export.header import KEY, LABEL, MAP, MASK, SCORE
 from blemish.export.parity import compare, textures
 from blemish.image_io import LoadedImage
-from blemish.references import show
 
 CLOSE = 1e-5
 

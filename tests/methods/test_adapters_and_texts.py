@@ -72,15 +72,15 @@ def test_references(backbone: Backbone) -> None:
     method = AprilGAN(backbone, APRIL)
     images = [Image.fromarray(np.random.default_rng(k).integers(0, 256, (90, 80, 3)).astype(np.uint8)) for k in (1, 2)]
     pixels = backbone.preprocess(images, 148)
-    features = backbone.encode_image(pixels, method.few_shot_request, method.computation)
-    memory, text = method.build_memory_bank(features), method.text_features(["a"])[0]
+    features = backbone.encode_image(pixels, method.memory_request, method.computation)
+    memory, text = method.extract_memory(features), method.text_features(["a"])[0]
     assert memory.pictures == 2
     assert memory.taps[Tap(18)].shape == (2 * features.grid[0] * features.grid[1], backbone.width)
     plain, shown = method.score(features, text), method.score(features, text, memory)
     torch.testing.assert_close(shown.map, plain.map, rtol=0, atol=1e-5)  # nothing is far from itself
-    assert method.few_shot_map_range == (0.0, 4.0)
+    assert method.memory_map_range == (0.0, 4.0)
     torch.testing.assert_close(shown.score, (plain.score + shown.map.amax((1, 2)) / 4) / 2)
-    with pytest.raises(UsageError, match="encode with its few_shot_request"):
+    with pytest.raises(UsageError, match="encode with its memory_request"):
         method.score(backbone.encode_image(pixels, method.request, method.computation), text, memory)
 
 

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip import Backbone, ImageFeatures, Tap, load_backbone
-from blemish.engine import TorchEngine, moved, turned
+from blemish.engine import TorchEngine
 from blemish.errors import UsageError
 from blemish.methods import create
-from blemish.methods.base import MemoryBank
-from blemish.methods.musc import MuSc, MuScConfig
+from blemish.methods.musc import MuSc, MuScConfig, MuScMemoryBank, rotate, shift
 
 SIZE = 222  # a grid of 3
 
@@ -76,7 +75,7 @@ def mutual(method: MuSc, features: ImageFeatures, which: int, others: list[int])
 
 def test_the_formulas(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures)
-    found = musc.mutual_map(features, musc.build_memory_bank(features)).flatten(1)
+    found = musc.mutual_map(features, musc.extract_memory(features)).flatten(1)
     for which in range(6):
         expected = mutual(musc, features, which, [k for k in range(6) if k != which])
         torch.testing.assert_close(found[which], expected, rtol=0, atol=2e-5)
@@ -84,24 +83,24 @@ def test_the_formulas(musc: MuSc, pictures: list[Image.Image]) -> None:
 
 def test_a_stranger_is_compared_with_all(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures)
-    memory = musc.build_memory_bank(features_of(musc, pictures[:5]))
+    memory = musc.extract_memory(features_of(musc, pictures[:5]))
     found = musc.mutual_map(features, memory).flatten(1)[5]
     torch.testing.assert_close(found, mutual(musc, features, 5, [0, 1, 2, 3, 4]), rtol=0, atol=2e-5)
 
 
 def test_memory_in_parts_is_the_whole(musc: MuSc, pictures: list[Image.Image]) -> None:
-    whole = musc.build_memory_bank(features_of(musc, pictures))
-    parts = MemoryBank.joined(
-        [musc.build_memory_bank(features_of(musc, part)) for part in (pictures[:4], pictures[4:])]
+    whole = musc.extract_memory(features_of(musc, pictures))
+    parts = MuScMemoryBank.concat(
+        [musc.extract_memory(features_of(musc, part)) for part in (pictures[:4], pictures[4:])]
     )
-    assert whole.pictures == parts.pictures == 6
+    assert whole.images == parts.images == 6
     for tap, rows in whole.taps.items():
         torch.testing.assert_close(rows, parts.taps[tap], rtol=0, atol=1e-5)
 
 
 def test_a_copy_tells_nothing(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures)
-    once, twice = musc.build_memory_bank(features), musc.build_memory_bank(features_of(musc, [*pictures, pictures[0]]))
+    once, twice = musc.extract_memory(features), musc.extract_memory(features_of(musc, [*pictures, pictures[0]]))
     expected = musc.mutual_map(features, once)[0]
     torch.testing.assert_close(musc.mutual_map(features, twice)[0], expected, rtol=0, atol=1e-5)
 
@@ -110,7 +109,7 @@ def test_half_precision_compares_as_well(musc: MuSc, pictures: list[Image.Image]
     """What was made of bfloat16 products is compared in bfloat16; copies are still found."""
     exact = features_of(musc, [*pictures, pictures[0]])
     half = replace(exact, precision=torch.bfloat16)
-    memory = musc.build_memory_bank(exact)
+    memory = musc.extract_memory(exact)
     found, expected = musc.mutual_map(half, memory), musc.mutual_map(exact, memory)
     assert float(expected.min()) > 0.02
     torch.testing.assert_close(found, expected, rtol=0.004, atol=0)
@@ -125,14 +124,14 @@ def test_a_small_defect_is_no_copy(backbone: Backbone) -> None:
     bad = good.copy()
     bad.paste((130, 120, 120), (250, 250, 256, 256))  # in the patch in the middle of 7 x 7
     features = musc.backbone.encode_image(backbone.preprocess([good, good, good, bad], 518), musc.request)
-    found = musc.mutual_map(features, musc.build_memory_bank(features))
+    found = musc.mutual_map(features, musc.extract_memory(features))
     assert found[3].argmax() == 24
     assert float(found[3].max()) > 0.03
 
 
 def test_alone(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures[:1])
-    memory = musc.build_memory_bank(features)
+    memory = musc.extract_memory(features)
     assert torch.equal(musc.mutual_map(features, memory), torch.zeros(1, 3, 3))
 
 
@@ -143,15 +142,15 @@ def test_words_are_added(backbone: Backbone, pictures: list[Image.Image]) -> Non
     assert isinstance(plain, MuSc)
     assert isinstance(told, MuSc)
     features, text = features_of(plain, pictures), plain.text_features(["thing"])[0]
-    memory = plain.build_memory_bank(features)
+    memory = plain.extract_memory(features)
     without, with_words = plain.score(features, text, memory), told.score(features, text, memory)
     grid = clip.patch_map(features, text)  # type: ignore[operator]
     added = functional.interpolate(0.5 * grid[:, None], (SIZE, SIZE), mode="bilinear", align_corners=True)[:, 0]
     torch.testing.assert_close(with_words.map, without.map + added, rtol=0, atol=1e-5)
-    assert told.few_shot_map_range == (0.0, 2.5)
+    assert told.memory_map_range == (0.0, 2.5)
     torch.testing.assert_close(with_words.score, with_words.map.amax((1, 2)) / 2.5)
     assert torch.equal(told.score(features, text).map, clip_like(told, features, text))
-    turned_too = told.build_memory_bank(features, features_of(plain, [one.rotate(90) for one in pictures]))
+    turned_too = told.extract_memory(features, features_of(plain, [one.rotate(90) for one in pictures]))
     assert torch.equal(told.score(features, text, turned_too).map, plain.score(features, text, turned_too).map)
 
 
@@ -184,11 +183,11 @@ def test_turned_views_are_looked_at_too(musc: MuSc, pictures: list[Image.Image])
     """The nearest patch of any view of a picture counts; a copy is known by its first view alone."""
     features = features_of(musc, pictures)
     others = [features_of(musc, [one.rotate(angle) for one in pictures]) for angle in (90, 180, 270)]
-    memory = musc.build_memory_bank(features, *others)
-    assert memory.pictures == 6
+    memory = musc.extract_memory(features, *others)
+    assert memory.images == 6
     found = musc.mutual_map(features, memory).flatten(1)
     views = [{tap: kept.reshape(6, 4, 9, -1)[:, k] for tap, kept in memory.taps.items()} for k in range(4)]
-    for tap, kept in musc.build_memory_bank(features).taps.items():
+    for tap, kept in musc.extract_memory(features).taps.items():
         torch.testing.assert_close(views[0][tap].flatten(0, 1), kept)
     scores = []
     for layer in musc.mutual_layers:
@@ -201,7 +200,7 @@ def test_turned_views_are_looked_at_too(musc: MuSc, pictures: list[Image.Image])
             nearest[torch.arange(6), :, torch.arange(6)] = torch.inf
             scores.append(nearest.sort(dim=2).values[..., :2].mean(2))
     torch.testing.assert_close(found, torch.stack(scores).mean(0), rtol=0, atol=2e-5)
-    assert not torch.allclose(found, musc.mutual_map(features, musc.build_memory_bank(features)).flatten(1), atol=1e-3)
+    assert not torch.allclose(found, musc.mutual_map(features, musc.extract_memory(features)).flatten(1), atol=1e-3)
 
 
 def things(in_any_pose: bool, size: int = 336) -> list[Image.Image]:
@@ -222,10 +221,20 @@ def things(in_any_pose: bool, size: int = 336) -> list[Image.Image]:
 @pytest.mark.parametrize(("in_any_pose", "views"), [(True, 8), (False, 2)])
 def test_what_lies_in_any_pose_is_turned(in_any_pose: bool, views: int) -> None:
     engine = TorchEngine(create("musc", load_backbone("builtin")))
+    method = engine.method
+    assert isinstance(method, MuSc)
     pixels = torch.cat([engine.preprocess(one) for one in things(in_any_pose)])
-    assert len(engine.views(pixels)) == views
-    assert len(engine.views(pixels[:1])) == 2
-    assert len(engine.views(pixels[:1].expand(3, -1, -1, -1))) == 2  # copies
+
+    @torch.inference_mode()
+    def number(images: Tensor) -> int:
+        def encode(batch: Tensor) -> ImageFeatures:
+            return method.backbone.encode_image(batch, method.memory_request, method.computation)
+
+        return len(method.augmentations(images, encode))
+
+    assert number(pixels) == views
+    assert number(pixels[:1]) == 2
+    assert number(pixels[:1].expand(3, -1, -1, -1)) == 2  # copies
 
 
 @torch.no_grad()
@@ -237,9 +246,8 @@ def test_a_move_by_half_a_patch_is_no_anomaly_on_two_grids() -> None:
     found = {}
     for grids in (1, 2):
         engine = TorchEngine(create("musc", load_backbone("builtin"), {"grids": grids, "words": 0.0}))
-        memory = engine.build_memory_bank([engine.preprocess(here)], engine.method.views)
-        engine.show(memory, 1, "")
-        map = engine.run(engine.preprocess(there), "object").prediction.map[0]
+        memory = engine.build_memory_bank([engine.preprocess(here)], num_images=1)
+        map = engine.run(engine.preprocess(there), "object", memory).prediction.map[0]
         found[grids] = float(map[84:252, 84:252].mean())  # the middle: at the edges another part is seen
     assert found[2] < 0.8 * found[1]
     alone = create("musc", load_backbone("builtin"), {"grids": 1})
@@ -248,14 +256,14 @@ def test_a_move_by_half_a_patch_is_no_anomaly_on_two_grids() -> None:
     pixels = alone.backbone.preprocess(things(False), 336)
     features = alone.backbone.encode_image(pixels, alone.request, alone.computation)
     text = alone.text_features(["object"])[0]
-    once, twice = alone.build_memory_bank(features), both.build_memory_bank(features, features)
+    once, twice = alone.extract_memory(features), both.extract_memory(features, features)
     torch.testing.assert_close(both.score(features, text, twice).map, alone.score(features, text, once).map)
 
 
 def test_moved_goes_down_and_to_the_right() -> None:
     pixels = torch.arange(2 * 3 * 25.0).reshape(2, 3, 5, 5)
-    assert torch.equal(moved(pixels, 0, 0), pixels)
-    found = moved(pixels, 1, 2)
+    assert torch.equal(shift(pixels, 0, 0), pixels)
+    found = shift(pixels, 1, 2)
     assert torch.equal(found[:, :, 1:, 2:], pixels[:, :, :-1, :-2])
     assert torch.equal(found[:, :, 1:, :2], pixels[:, :, :-1, [2, 1]])
     assert torch.equal(found[:, :, 0], found[:, :, 2])
@@ -264,8 +272,8 @@ def test_moved_goes_down_and_to_the_right() -> None:
 def test_turned_is_about_the_middle() -> None:
     pixels = torch.rand(2, 3, 34, 34, generator=torch.Generator().manual_seed(0))
     for angle in (0, 90, 180, 270):
-        torch.testing.assert_close(turned(pixels, angle), turned(pixels, angle + 1e-4), rtol=0, atol=1e-3)
-    assert torch.equal(turned(pixels, 0), pixels)
+        torch.testing.assert_close(rotate(pixels, angle), rotate(pixels, angle + 1e-4), rtol=0, atol=1e-3)
+    assert torch.equal(rotate(pixels, 0), pixels)
     spot = torch.zeros(1, 3, 65, 65)
     spot[..., 30:35, 58:63] = 1  # to the right of the middle
-    assert divmod(int(turned(spot, 45)[0, 0].argmax()), 65)[0] < 20  # goes up
+    assert divmod(int(rotate(spot, 45)[0, 0].argmax()), 65)[0] < 20  # goes up

@@ -34,7 +34,7 @@ def encode(method: WinCLIP, *seeds: int) -> ImageFeatures:
     ]
     pixels = method.backbone.preprocess(images, method.computation.size)
     with torch.no_grad():
-        return method.backbone.encode_image(pixels, method.few_shot_request, method.computation)
+        return method.backbone.encode_image(pixels, method.memory_request, method.computation)
 
 
 @pytest.mark.parametrize(("grid", "side"), [((4, 4), 1), ((5, 7), 2), ((6, 4), 3), ((3, 3), 3)])
@@ -61,20 +61,20 @@ def test_the_nearest_row() -> None:
 @pytest.mark.parametrize(("joined", "high"), [("sum", 2.0), ("mean", 1.0)])
 def test_memory(method: WinCLIP, joined: str, high: float) -> None:
     method = WinCLIP(method.backbone, replace(method.config, few_shot_map=joined))
-    memory = method.build_memory_bank(encode(method, 0, 1))
+    memory = method.extract_memory(encode(method, 0, 1))
     features, text = encode(method, 2, 3), method.text_features(["bolt"])[0]
     plain, found = method.score(features, text), method.score(features, text, memory)
     assert memory.pictures == 2
     assert memory.taps[method.tap].shape == (2 * 16, method.backbone.width)
     assert {side: len(rows) for side, rows in memory.windows.items()} == {2: 2 * 9, 3: 2 * 4}
-    assert method.few_shot_map_range == (0.0, high)
+    assert method.memory_map_range == (0.0, high)
     assert 0 <= float(found.map.min()) <= float(found.map.max()) <= high
     assert not torch.allclose(found.map, plain.map)
     assert not torch.allclose(found.score, plain.score)
 
 
 def test_a_reference_is_at_no_distance_from_itself(method: WinCLIP) -> None:
-    memory = method.build_memory_bank(encode(method, 0, 1, 2))
+    memory = method.extract_memory(encode(method, 0, 1, 2))
     association = method.association_map(encode(method, 1, 5), memory)
     assert bool(association.isfinite().all())
     assert float(association[0].max()) < 1e-6 < float(association[1].min())
@@ -86,14 +86,14 @@ def test_a_reference_is_at_no_distance_from_itself(method: WinCLIP) -> None:
 def test_order_of_references_does_not_matter(method: WinCLIP) -> None:
     features, text = encode(method, 7), method.text_features(["bolt"])[0]
     forth, back = (
-        method.score(features, text, method.build_memory_bank(encode(method, *seeds))) for seeds in ((0, 1), (1, 0))
+        method.score(features, text, method.extract_memory(encode(method, *seeds))) for seeds in ((0, 1), (1, 0))
     )
     torch.testing.assert_close(forth.map, back.map)
 
 
 def test_image_score_by_the_map_with_references(method: WinCLIP) -> None:
     method = WinCLIP(method.backbone, replace(method.config, image_score="map"))
-    memory = method.build_memory_bank(encode(method, 0))
+    memory = method.extract_memory(encode(method, 0))
     found = method.score(encode(method, 2, 3), method.text_features(["bolt"])[0], memory)
     torch.testing.assert_close(found.score, found.map.amax(dim=(1, 2)) / 2)
 
@@ -108,8 +108,8 @@ def test_windows_wider_than_the_grid_are_left_out(backbone: Backbone) -> None:
 
 def test_missing_features_are_named(method: WinCLIP) -> None:
     full, text = encode(method, 1), method.text_features(["bolt"])[0]
-    memory = method.build_memory_bank(full)
-    with pytest.raises(UsageError, match="few_shot_request"):
+    memory = method.extract_memory(full)
+    with pytest.raises(UsageError, match="memory_request"):
         method.score(ImageFeatures({}, full.class_token, full.windows, full.grid), text, memory)
     with pytest.raises(UsageError, match="windows of 2 patches"):
         method.score(ImageFeatures({}, full.class_token, {}, full.grid), text)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from blemish.errors import UsageError
+from blemish.errors import UsageError, suggest
 
 
 def note(sentence: str) -> None:
@@ -48,9 +47,9 @@ def choices(option: str, given: str, known: Sequence[str]) -> list[str]:
     words = list(dict.fromkeys(word.strip() for word in given.split(",") if word.strip()))
     for word in words:
         if word not in known:
-            close = difflib.get_close_matches(word, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"{option} does not know {word!r}{hint} It takes a comma list of {', '.join(known)}.")
+            raise UsageError(
+                f"{option} does not know {word!r}{suggest(word, known)}. It takes a comma-separated list of {', '.join(known)}."
+            )
     return words
 
 

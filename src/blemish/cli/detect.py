@@ -139,7 +139,6 @@ def detect(
 
     from blemish.cli.job import Job, Order
     from blemish.detector import load
-    from blemish.references import meet
 
     detector = exported or load(
         method,
@@ -156,8 +155,8 @@ def detect(
         overlap=overlap,
     )
     if mutual and references is None:
-        known = meet(detector.torch_engine, sources, max_pixels=limit)
-        note(_met(method, known, len(sources)))
+        detector = detector.with_set(sources)
+        note(_met(method, detector.provenance.references, len(sources)))
     order = Order(
         kinds=kinds,
         formats=formats,

@@ -129,7 +129,7 @@ def _exported(path: Path) -> dict[str, Any]:
         "references": made.references,
         "precision": made.precision,
         "input_size": detector.engine.size,
-        "map_range": list(detector.engine.map_range),
+        "map_range": list(detector.engine.map_range()),
         "threshold": detector.threshold,
         "mask_threshold": detector.mask_threshold,
     }

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from blemish.behind import Behind, Rest
 from blemish.cli import EXIT_FAILED, EXIT_OK
 from blemish.cli.console import columns, count, note, print_json, progress, shown
 from blemish.cli.keep import Keeper, Name
 from blemish.cli.record import Record, State
 from blemish.cli.sources import absolute
+from blemish.concurrency import BackgroundWriter, Commit
 from blemish.detection import Detection
 from blemish.detector import Detector, Scored
 from blemish.errors import BlemishError, ImageError
@@ -95,7 +95,7 @@ class Job:
 
     def _do(self, pictures: Sequence[Path], keeper: Keeper | None) -> None:
         """Score pictures; what is made of one is drawn in a thread while the model is busy with the next ones."""
-        with progress(len(pictures), "scoring") as advance, Behind() as behind:
+        with progress(len(pictures), "scoring") as advance, BackgroundWriter() as writer:
 
             def fail(path: str, error: ImageError) -> None:
                 self._fail(path, str(error), keeper)
@@ -107,7 +107,7 @@ class Job:
                 self._tell(detection, line)
                 advance()
 
-            def draw(one: Scored, name: Name | None) -> Rest:
+            def draw(one: Scored, name: Name | None) -> Commit:
                 picture, detection = one.finish()
                 files = {} if keeper is None or name is None else keeper.draw(picture, detection, name)
                 return partial(done, detection, {**detection.to_dict(), "error": None}, name, files)
@@ -115,12 +115,12 @@ class Job:
             scored = self.detector.scored(
                 map(str, pictures),
                 batch_size=self.order.batch_size,
-                on_error=lambda path, error: behind.put(lambda: partial(fail, str(path), error)),
+                on_error=lambda path, error: writer.submit(lambda: partial(fail, str(path), error)),
             )
             with contextlib.closing(scored):
                 for one in scored:
                     name = None if keeper is None else keeper.name(str(one.canvas.path))
-                    behind.put(partial(draw, one, name), one.pixels)
+                    writer.submit(partial(draw, one, name), one.pixels)
 
     def _fail(self, path: str, reason: str, keeper: Keeper | None) -> None:
         self.failed.append((path, reason))

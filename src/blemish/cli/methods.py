@@ -27,7 +27,7 @@ def methods(*, json: bool = False) -> int:
             for word, holds in (
                 ("object name", one.needs_object),
                 ("weights", one.trainable),
-                ("examples", one.few_shot and not one.transductive),
+                ("examples", one.few_shot),
                 ("a set", one.transductive),
             )
             if holds

@@ -189,10 +189,10 @@ def _varied(samples: FileSamples, augmentation: Augmentation, seed: int, cache: 
 
 def _learner(name: str, backbone: str, changes: dict[str, Any], seed: int, device: str) -> Method:
     from blemish.clip import load_backbone
-    from blemish.detector import choose_device
     from blemish.methods import create
+    from blemish.types import resolve_device
 
-    place = choose_device(device)
+    place = resolve_device(device)
     method = create(name, load_backbone(backbone).to(place), changes or None)
     method.reset(seed)
     return method.to(place)

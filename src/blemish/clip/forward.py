@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blemish.clip import parallel
+from blemish import concurrency
 from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, run
 from blemish.clip.position import resize_positions
 from blemish.clip.request import PositionMode, Tap
@@ -77,10 +77,10 @@ def run_image_blocks(
     if x.device.type != "cpu" or not isinstance(x.shape[0], int):
         # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
         return _run_together(blocks, x, taps, class_token)
-    together = parallel.num_workers(x.shape[0], x.device)
+    together = concurrency.num_workers(x.shape[0], x.device)
     count = together * max(1, round(x.shape[0] * x.shape[1] / PICTURE_TOKENS / together))
     run_part = partial(_run_together, blocks, taps=taps, class_token=class_token)
-    parts = parallel.parallel_map(run_part, x.tensor_split(min(count, x.shape[0])), together)
+    parts = concurrency.parallel_map(run_part, x.tensor_split(min(count, x.shape[0])), together)
     if len(parts) == 1:
         return parts[0]
     tokens = [token for _, token in parts if token is not None]
@@ -181,7 +181,7 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
             window = run(block, window, rows=wanted)
         return window[:, 0]
 
-    done = parallel.parallel_map(run_part, parts, parallel.num_workers(len(parts), x.device))
+    done = concurrency.parallel_map(run_part, parts, concurrency.num_workers(len(parts), x.device))
     return torch.cat(done).reshape(batch, count, -1)
 
 

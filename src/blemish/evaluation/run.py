@@ -20,10 +20,10 @@ from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.rows import rows_of
 from blemish.evaluation.scoring import Scored, Scorer
-from blemish.methods.base import FewShotMethod
+from blemish.few_shot import sample_memory_bank
+from blemish.methods.base import MemoryBank, TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.tables import settings_fingerprint
-from blemish.references import meet
 
 
 class Run:
@@ -159,9 +159,10 @@ class Run:
                 fail_one(one, sample, error)
 
         todo = [sample for sample in samples if self._names(sample)]
+        memories: dict[str, MemoryBank | None] = {}
         for name in self._mutual.intersection(frozenset().union(*map(self._names, todo))):
-            meet(self.detectors[name].torch_engine, [sample.path for sample in samples])
-        self._scorer.run(todo, self._names, keep, fail)
+            memories[name] = sample_memory_bank(self.detectors[name].torch_engine, [sample.path for sample in samples])
+        self._scorer.run(todo, self._names, keep, fail, memories)
         self._measure(category, samples, masks, histograms)
         self.record.let_go()
 
@@ -292,8 +293,8 @@ def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
 
 def _range(detector: Detector) -> list[float]:
     method = detector.method
-    if isinstance(method, FewShotMethod) and method.info.transductive:
-        return [float(end) for end in method.few_shot_map_range]
+    if isinstance(method, TransductiveMethod):
+        return [float(end) for end in method.memory_map_range]
     return [float(end) for end in method.map_range]
 
 

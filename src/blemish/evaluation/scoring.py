@@ -18,7 +18,7 @@ from blemish.datasets.samples import Sample
 from blemish.detector import Detector
 from blemish.errors import BlemishError, ImageError
 from blemish.evaluation.plan import Pass, Texts, set_rule
-from blemish.methods.base import Prediction
+from blemish.methods.base import MemoryBank, Prediction
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,14 @@ class Scorer:
         self._max_pixels = one.max_pixels
         self.clock = Clock()
 
-    def run(self, samples: Sequence[Sample], wanted: Wanted, keep: Keep, fail: Fail) -> None:
+    def run(
+        self,
+        samples: Sequence[Sample],
+        wanted: Wanted,
+        keep: Keep,
+        fail: Fail,
+        memories: Mapping[str, MemoryBank | None] | None = None,
+    ) -> None:
         """Score pictures; each is read once.
 
         Args:
@@ -85,6 +92,7 @@ class Scorer:
             wanted: The methods that have yet to score a picture.
             keep: Called for each of them, batch by batch.
             fail: Called for a picture that cannot be read, or whose scores are no numbers; the others go on.
+            memories: Memory banks of methods that compare with references.
         """
         for batch in self._read(samples, wanted):
             for sample, error in batch.failed:
@@ -97,7 +105,7 @@ class Scorer:
             for one in self._passes:
                 riders = [name for name in one.methods if any(name in names for names in todo)]
                 if riders:
-                    self._ride(one, riders, batch, todo, keep, fail)
+                    self._ride(one, riders, batch, todo, keep, fail, memories or {})
 
     def _read(self, samples: Sequence[Sample], wanted: Wanted) -> Iterator[_Batch]:
         """Batches; the next one is read in a thread while the model computes."""
@@ -133,6 +141,7 @@ class Scorer:
         todo: Sequence[frozenset[str]],
         keep: Keep,
         fail: Fail,
+        memories: Mapping[str, MemoryBank | None],
     ) -> None:
         """One pass over a batch, and every method on it that has something to do."""
         objects = [sample.object_name for sample in batch.samples]
@@ -145,7 +154,7 @@ class Scorer:
             )
             start = self._lap(self.clock.passes, one.number, start)
             for name in riders:
-                found = self._score(name, features, texts[name])
+                found = self._score(name, features, texts[name], memories.get(name))
                 start = self._lap(self.clock.methods, name, start)
                 for row, sample in enumerate(batch.samples):
                     if name not in todo[row]:
@@ -161,9 +170,11 @@ class Scorer:
                         )
                 start = time.perf_counter()
 
-    def _score(self, name: str, features: ImageFeatures, text: Tensor) -> tuple[Prediction, Tensor | None]:
+    def _score(
+        self, name: str, features: ImageFeatures, text: Tensor, memory: MemoryBank | None
+    ) -> tuple[Prediction, Tensor | None]:
         method: Any = self._detectors[name].method
-        prediction = self._detectors[name].torch_engine.score(features, text)
+        prediction = self._detectors[name].torch_engine.score(features, text, memory)
         text_score: Tensor | None = None
         if name in self._needs_text_score:
             text_score = method.text_score(features, text).float().cpu()

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.detector import Detector, ImageSource
+from blemish.detector import Detector
 from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError
 from blemish.export.backends import BACKENDS, choose
@@ -28,6 +28,7 @@ from blemish.export.header import Header
 from blemish.export.parity import TOLERANCE, Parity, compare
 from blemish.image_io import MAX_PIXELS, read_image
 from blemish.tiles import OVERLAP, Tiling
+from blemish.types import ImageSource
 
 __all__ = ["BACKENDS", "Exported", "Header", "Parity", "load_exported", "save"]
 
@@ -75,10 +76,10 @@ def save(
     if not isinstance(engine, TorchEngine) or str(engine.device) != "cpu" or engine.provenance.precision != "float32":
         raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
     header = Header(
-        provenance=engine.provenance,
+        provenance=replace(detector.provenance, tile=None, overlap=None),
         object_name=detector.object_name if engine.needs_object else None,
         size=engine.size,
-        map_range=engine.map_range,
+        map_range=engine.map_range(detector.memory),
         threshold=detector.threshold,
         mask_threshold=detector.mask_threshold,
         calibration=len(calibrate),
@@ -89,10 +90,10 @@ def save(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         pictures = _Pictures(engine, calibrate, detector.max_pixels)
-        chosen.load().write(engine, header, partial, pictures if calibrate else None)
+        chosen.load().write(engine, detector.memory, header, partial, pictures if calibrate else None)
         written = ExportedEngine(chosen.load().read(partial, "cpu", "float32"), chosen, partial)
         shown = (read_image(one, max_pixels=detector.max_pixels) for one in check) if check else None
-        parity = compare(engine, written, shown, detector.object_name)
+        parity = compare(engine, written, shown, detector.object_name, detector.memory)
         if not header.calibration and not max(parity.score, parity.map) <= TOLERANCE:
             raise OutputError(
                 f"{path} is not written: its scores differ by {parity.score:.2g} and its maps by {parity.map:.2g} from "

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from blemish.engine import TorchEngine
     from blemish.export.header import Header
+    from blemish.methods.base import MemoryBank
 
 #: (B, 3, S, S) float32 in [0, 1] to the score (B,) and the map (B, S, S), as the file gives them.
 Infer: TypeAlias = "Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]"
@@ -45,7 +46,14 @@ class Opened:
 class Module(Protocol):
     """What the module of a backend holds."""
 
-    def write(self, engine: TorchEngine, header: Header, path: Path, calibration: Calibration | None) -> None:
+    def write(
+        self,
+        engine: TorchEngine,
+        memory: MemoryBank | None,
+        header: Header,
+        path: Path,
+        calibration: Calibration | None,
+    ) -> None:
         """Write a detector to a file; int8 with pictures to calibrate on."""
 
     def read(self, path: Path, device: str, precision: str) -> Opened:

@@ -16,7 +16,7 @@ from blemish.clip.backbone import resized
 from blemish.engine import Run
 from blemish.errors import UsageError, WeightsError
 from blemish.export.backends import Backend, Opened
-from blemish.methods.base import Prediction
+from blemish.methods.base import MemoryBank, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,9 +47,8 @@ class ExportedEngine:
         """S, the side of its input in pixels."""
         return self.header.size
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """The fixed scale of its maps."""
+    def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the range of its maps; references are part of the file."""
         return self.header.map_range
 
     @property
@@ -61,14 +60,16 @@ class ExportedEngine:
         """One picture as it takes it: see `as_input`."""
         return as_input(picture, self.size)
 
-    def run(self, pixels: Tensor, object_name: str) -> Run:
+    def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         """Score a batch: see `Engine`."""
+        if memory is not None:
+            raise UsageError("an exported file has its references in it: export another for other ones")
         known = self.header.object_name
         if known is not None and object_name != known:
             raise UsageError(f"the exported file knows {known!r} only, not {object_name!r}: export another for it")
         start = time.perf_counter()
         score, maps = self._infer(pixels.numpy())
-        low, high = self.map_range
+        low, high = self.header.map_range
         raw = torch.from_numpy(maps) * (high - low) + low
         return Run(Prediction(torch.from_numpy(score), raw), time.perf_counter() - start, 0.0)
 

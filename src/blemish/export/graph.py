@@ -23,7 +23,7 @@ from blemish.clip.position import resize_positions
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
 from blemish.export.header import IMAGE, Header
-from blemish.methods.base import FewShotMethod, MemoryBank, Method, Prediction
+from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
 
 
 class Whole(nn.Module):
@@ -31,6 +31,7 @@ class Whole(nn.Module):
 
     Args:
         engine: float32, on the CPU; it is copied where it has to be changed, and shares its weights.
+        memory: References that are folded in; None for zero-shot.
         header: Of the file it is to be.
         resize: Take pictures of any size; without, they are S x S.
     """
@@ -39,7 +40,7 @@ class Whole(nn.Module):
     std: Tensor
     text: Tensor
 
-    def __init__(self, engine: TorchEngine, header: Header, *, resize: bool) -> None:
+    def __init__(self, engine: TorchEngine, memory: MemoryBank | None, header: Header, *, resize: bool) -> None:
         super().__init__()
         self.header, self.resize = header, resize
         self.method = _fixed(engine.method)
@@ -48,7 +49,7 @@ class Whole(nn.Module):
         self.vision, self.projection = model.vision_model, model.visual_projection
         if self.method.reads_pictures:
             self.sentences, self.text_projection = model.text_model, model.text_projection
-        self.memory = _plain(engine.memory)
+        self.memory = _plain(memory)
         backbone = self.method.backbone
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
@@ -77,8 +78,8 @@ class Whole(nn.Module):
 
     def _predict(self, pixels: Tensor) -> Prediction:
         method = self.method
-        if self.memory is not None and isinstance(method, FewShotMethod):
-            features = method.backbone.encode_image(pixels, method.few_shot_request, method.computation)
+        if self.memory is not None and isinstance(method, ReferenceMethod):
+            features = method.backbone.encode_image(pixels, method.memory_request, method.computation)
             return method.score(features, self.text, self.memory)
         return method.score(method.backbone.encode_image(pixels, method.request, method.computation), self.text)
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from blemish.engine import Engine
 from blemish.image_io import LoadedImage
+from blemish.methods.base import MemoryBank
 
 #: Pictures that are made where none are given.
 MADE = 4
@@ -36,7 +37,13 @@ class Parity:
     """The mean over all pixels."""
 
 
-def compare(ours: Engine, theirs: Engine, pictures: Iterable[LoadedImage] | None, object_name: str) -> Parity:
+def compare(
+    ours: Engine,
+    theirs: Engine,
+    pictures: Iterable[LoadedImage] | None,
+    object_name: str,
+    memory: MemoryBank | None = None,
+) -> Parity:
     """Run two engines over the same pictures, one alone and then two at a time: a file takes any batch.
 
     Args:
@@ -44,18 +51,19 @@ def compare(ours: Engine, theirs: Engine, pictures: Iterable[LoadedImage] | None
         theirs: The exported file.
         pictures: None makes textures.
         object_name: What they show.
+        memory: References of the engine that is right; in the file they are folded in.
 
     Raises:
         ImageError: A picture cannot be read.
     """
-    low, high = ours.map_range
+    low, high = ours.map_range(memory)
     sizes = chain([1], repeat(2))
     shown = iter(textures() if pictures is None else pictures)
     count, scores, maps, means = 0, 0.0, 0.0, 0.0
     while batch := list(islice(shown, next(sizes))):
         expected, found = (
-            engine.run(torch.cat([engine.preprocess(picture.image) for picture in batch]), object_name).prediction
-            for engine in (ours, theirs)
+            engine.run(torch.cat([engine.preprocess(picture.image) for picture in batch]), object_name, bank).prediction
+            for engine, bank in ((ours, memory), (theirs, None))
         )
         count += len(batch)
         if found.map.shape != expected.map.shape:  # runtimes have been seen to give nothing, and no error either

@@ -16,16 +16,19 @@ from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.export.backends import Calibration, Opened
 from blemish.export.graph import Whole, digest, linear_weights, quiet, trace
 from blemish.export.header import IMAGE, KEY, MAP, SCORE, Header, from_json
+from blemish.methods.base import MemoryBank
 
 #: A protobuf message, and so an ONNX file in one piece, is smaller than this, in bytes.
 LIMIT = 2**31
 
 
-def write(engine: TorchEngine, header: Header, path: Path, calibration: Calibration | None) -> None:
+def write(
+    engine: TorchEngine, memory: MemoryBank | None, header: Header, path: Path, calibration: Calibration | None
+) -> None:
     """See `blemish.export.backends.Module`. The graph resizes pictures of any size as Pillow does."""
     import onnx
 
-    whole = Whole(engine, header, resize=True)
+    whole = Whole(engine, memory, header, resize=True)
     weights = sum(one.numel() * one.element_size() for one in whole.parameters())
     if weights >= LIMIT:
         raise OutputError(f"the detector is too large for an ONNX file ({weights / 1e9:.1f} GB): use OpenVINO", path)

@@ -22,6 +22,7 @@ from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.export.backends import Calibration, Opened
 from blemish.export.graph import Whole, digest, linear_weights, quiet, trace
 from blemish.export.header import IMAGE, KEY, MAP, SCORE, Header, from_json
+from blemish.methods.base import MemoryBank
 
 #: What can be asked for, in OpenVINO's words.
 HINTS = {"auto": "f32", "float32": "f32", "bfloat16": "bf16"}
@@ -33,9 +34,11 @@ SMALL = 200_000_000
 TOGETHER = 4
 
 
-def write(engine: TorchEngine, header: Header, path: Path, calibration: Calibration | None) -> None:
+def write(
+    engine: TorchEngine, memory: MemoryBank | None, header: Header, path: Path, calibration: Calibration | None
+) -> None:
     """See `blemish.export.backends.Module`. OpenVINO's own Pillow filter is put before the graph."""
-    whole = Whole(engine, header, resize=False)
+    whole = Whole(engine, memory, header, resize=False)
     program = trace(whole)
     try:
         with quiet(), torch.no_grad():

@@ -7,14 +7,13 @@ A package of your own adds methods through the entry point group `blemish.method
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
 from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from blemish.errors import UsageError
+from blemish.errors import UsageError, suggest
 from blemish.methods.catalogue import CATALOGUE, MethodInfo
 
 if TYPE_CHECKING:
@@ -116,6 +115,4 @@ def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
 
 def _unknown(name: str) -> str:
     known = names()
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-    return f"there is no method called {name!r}{hint}; the methods are {', '.join(known)}"
+    return f"there is no method called {name!r}{suggest(name, known)}; the methods are {', '.join(known)}"

@@ -116,7 +116,7 @@ class AprilGAN(FewShotMethod):
         return Request(self.request.taps, class_token=False)
 
     @property
-    def few_shot_request(self) -> Request:
+    def memory_request(self) -> Request:
         return self.request | Request(frozenset(Tap(layer) for layer in self.few_shot_layers))
 
     @property
@@ -124,7 +124,7 @@ class AprilGAN(FewShotMethod):
         return 0.0, float(len(self.layers))
 
     @property
-    def few_shot_map_range(self) -> tuple[float, float]:
+    def memory_map_range(self) -> tuple[float, float]:
         return 0.0, len(self.layers) + 2.0 * len(self.few_shot_layers)
 
     def text_features(self, object_names: Sequence[str]) -> Tensor:
@@ -153,10 +153,10 @@ class AprilGAN(FewShotMethod):
     def patches(self, features: ImageFeatures, layer: int) -> Tensor:
         """What is matched with references at a layer: (B, N, D), raw."""
         if Tap(layer) not in features.taps:
-            raise UsageError("with references APRIL-GAN needs its few-shot layers: encode with its few_shot_request")
+            raise UsageError("with references APRIL-GAN needs its few-shot layers: encode with its memory_request")
         return features.taps[Tap(layer)][:, 1:]
 
-    def build_memory_bank(self, features: ImageFeatures, *turned: ImageFeatures) -> MemoryBank:
+    def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         kept = {Tap(k): self.patches(features, k).flatten(0, 1).float() for k in self.few_shot_layers}
         return MemoryBank(len(features.taps[Tap(self.few_shot_layers[0])]), kept)
 
@@ -175,8 +175,8 @@ class AprilGAN(FewShotMethod):
         if memory is None:
             return self.prediction(picture, smooth(maps, self.config.sigma))
         maps = smooth(reduce(torch.add, self.distance_maps(features, memory), maps), self.config.sigma)
-        peak = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
-        return self.prediction((picture + peak) / 2, maps, self.few_shot_map_range)
+        peak = maps.amax(dim=(1, 2)) / self.memory_map_range[1]
+        return self.prediction((picture + peak) / 2, maps, self.memory_map_range)
 
     def set_scores(self, text_scores: Tensor, peaks: Tensor, *, few_shot: bool = False) -> Tensor:
         """The paper's image scores for all test pictures of one object.

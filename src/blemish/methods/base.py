@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,33 +27,35 @@ class Prediction:
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """What a few-shot method keeps of k normal reference pictures, flattened over pictures and places, float32."""
+    """Reference images as a method keeps them: an immutable value that is passed to `score`.
 
-    pictures: int
-    """k."""
+    Rows are flattened over images and positions; they are float32 and on the method's device.
+    """
+
+    images: int
+    """Number of encoded images k: the references, or the tiles that they are cut into."""
     taps: Mapping[Tap, Tensor] = field(default_factory=dict)
-    """Patches of each tap: (k * N, D), not normalised."""
+    """Patch tokens of each tap: (k * N, D), not normalised."""
     windows: Mapping[int, Tensor] = field(default_factory=dict)
-    """Windows of each side length: (k * n_windows, E), not normalised."""
+    """Window embeddings of each side length: (k * n_windows, E), not normalised."""
+    references: int = 0
+    """Number of reference pictures; 0 if unknown."""
+    fingerprint: str = ""
+    """Hash of the pixels of the reference images, 16 hex digits; empty if unknown."""
 
     @classmethod
-    def joined(cls, parts: Sequence[MemoryBank]) -> MemoryBank:
-        """One memory of what was remembered batch by batch; at least one part, all of one method."""
-        return cls(
-            sum(part.pictures for part in parts),
-            {tap: torch.cat([part.taps[tap] for part in parts]) for tap in parts[0].taps},
-            {side: torch.cat([part.windows[side] for part in parts]) for side in parts[0].windows},
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """Return one bank of several; at least one part, all built by the same method."""
+        return replace(
+            parts[0],
+            images=sum(part.images for part in parts),
+            taps={tap: torch.cat([part.taps[tap] for part in parts]) for tap in parts[0].taps},
+            windows={side: torch.cat([part.windows[side] for part in parts]) for side in parts[0].windows},
         )
 
 
-@dataclass(frozen=True)
-class View:
-    """A way to look at a reference picture: turned about its middle, then moved."""
-
-    degrees: float = 0.0
-    """Counterclockwise."""
-    shift: tuple[float, float] = (0.0, 0.0)
-    """Down and to the right, in sides of a patch."""
+Encode: TypeAlias = Callable[[Tensor], ImageFeatures]
+"""Runs the backbone on prepared pixels (B, 3, S, S) and returns what `memory_request` asks for."""
 
 
 @dataclass(frozen=True)
@@ -233,57 +235,61 @@ def class_token(features: ImageFeatures) -> Tensor:
     return features.class_token
 
 
-class FewShotMethod(Method):
-    """A method that can be shown normal reference pictures of the object. Without a memory it is a zero-shot method.
+class ReferenceMethod(Method):
+    """A method that compares images with a memory bank of reference images. Without a bank it scores zero-shot.
 
-        memory = method.build_memory_bank(backbone.encode_image(references, method.few_shot_request, method.computation))
-        features = backbone.encode_image(pixels, method.few_shot_request, method.computation)
-        method.score(features, text, memory)
+        bank = method.build_memory_bank(batches, encode, num_images=k)
+        method.score(features, text, bank)
 
-    The memory belongs to the caller: one method serves many objects, each with its own, also at the same time.
-    A subclass writes `build_memory_bank`, a `score` with `memory`, and the two properties where they differ from the zero-shot
-    ones.
+    The bank belongs to the caller, so one method serves many objects, each with its own bank, also at the same time. A
+    subclass of `FewShotMethod` or `TransductiveMethod` writes `extract_memory`, a `score` with `memory`, and the two
+    properties where they differ from the zero-shot ones.
     """
 
     @property
-    def few_shot_request(self) -> Request:
-        """What is needed of reference pictures, and of pictures that are scored with a memory."""
+    def memory_request(self) -> Request:
+        """What is needed of reference images, and of images that are scored with a memory bank."""
         return self.request
 
     @property
-    def few_shot_map_range(self) -> tuple[float, float]:
-        """As `map_range`, for maps made with a memory."""
+    def memory_map_range(self) -> tuple[float, float]:
+        """The range of maps that are made with a memory bank, as `map_range`."""
         return self.map_range
 
-    @property
-    def views(self) -> tuple[View, ...]:
-        """In which ways it looks at a reference; the first is as it is."""
-        return (View(),)
+    def extract_memory(self, features: ImageFeatures) -> MemoryBank:
+        """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
+        raise NotImplementedError
 
-    @property
-    def turned_views(self) -> tuple[View, ...]:
-        """The same for references that lie in any pose (`are_turned`); none if it does not tell them apart."""
-        return ()
-
-    def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
-        """Whether references like these, at least two, lie in any pose; given as its `turned_views` show them."""
-        return False
-
-    def build_memory_bank(self, features: ImageFeatures, *others: ImageFeatures) -> MemoryBank:
-        """Keeps what is matched of k normal reference pictures.
+    def build_memory_bank(
+        self, batches: Iterable[Tensor], encode: Encode, *, num_images: int, sampled: bool = False
+    ) -> MemoryBank:
+        """Return the memory bank of all reference images.
 
         Args:
-            features: of the references, from `encode_image(pixels, few_shot_request, computation)`.
-            others: of other views of the same ones, if it wants them.
+            batches: Prepared pixels (B, 3, S, S), at least one batch; read lazily.
+            encode: Runs the backbone.
+            num_images: Number of reference images that `batches` has at most.
+            sampled: The references are a random sample of the set that is going to be scored.
         """
-        raise NotImplementedError
+        return MemoryBank.concat([self.extract_memory(encode(batch)) for batch in batches])
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
-        """Scores a batch.
+        """Score a batch.
 
         Args:
-            features: as for every method; with a memory, of `few_shot_request`.
-            text: (2, E) for all pictures, or (B, 2, E).
-            memory: of normal pictures of the object that the whole batch shows; None scores zero-shot.
+            features: From `backbone.encode_image`; with a memory bank, of `memory_request`.
+            text: (2, E) for all images, or (B, 2, E).
+            memory: References of the object that the whole batch shows; None scores zero-shot.
         """
         raise NotImplementedError
+
+
+class FewShotMethod(ReferenceMethod):
+    """A method whose references are a few normal images of the object."""
+
+
+class TransductiveMethod(ReferenceMethod):
+    """A method whose references are unlabelled images, usually the very set that is scored."""
+
+    max_sampled_images: ClassVar[int] = 32
+    """Images that are drawn from the set; time and memory grow with them."""

@@ -25,11 +25,16 @@ class MethodInfo:
     trainable: bool
     """Has learnt parts: needs weights to be of use."""
     few_shot: bool
-    """Takes reference pictures: normal ones, or with `mutual` unlabelled ones."""
+    """Takes a few normal reference pictures of the object."""
     default_backbone: str
     """The backbone of the paper, by its name on the Hugging Face hub."""
     transductive: bool = False
-    """Compares the pictures of a set with each other: where no references are named, the set takes their place."""
+    """Compares the pictures of a set with each other: its references are unlabelled, usually the set itself."""
+
+    @property
+    def takes_references(self) -> bool:
+        """Whether reference pictures can be given."""
+        return self.few_shot or self.transductive
 
 
 _VIT_L_336 = "openai/clip-vit-large-patch14-336"
@@ -152,7 +157,7 @@ CATALOGUE: dict[str, MethodInfo] = {
             url="https://arxiv.org/abs/2401.16753",
             needs_object=True,
             trainable=False,
-            few_shot=True,
+            few_shot=False,
             default_backbone=_VIT_L_336,
             transductive=True,
         ),

@@ -27,7 +27,9 @@ be none. Written from the paper; it has not been compared with numbers of the au
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -37,20 +39,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
-from blemish.clip.parallel import num_workers, parallel_map
+from blemish.concurrency import num_workers, parallel_map
 from blemish.errors import UsageError
 from blemish.methods import configs
-from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, View
+from blemish.methods.base import Encode, MemoryBank, Prediction, TransductiveMethod
 from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.configs import ImageScore, require
 from blemish.methods.maps import as_grid, normalise, smooth, upsample
 
-#: Remembered pictures that are compared at once (or turned views): their cosines stay near the processor.
-TOGETHER = 16
+#: Images of the memory bank that are compared at once (or turned views): their cosines stay near the processor.
+CHUNK = 16
 #: Pictures are turned against each other if, by turning, they come nearer to each other by this part of their distance.
 #: Far products (pretraining/far.py): things in one pose 0, pieces of surfaces 0 to 0.11, things in any pose 0.04 on.
-WORTH = 0.05
+ROTATION_GAIN_THRESHOLD = 0.05
+#: Images that decide whether the set is rotated.
+ROTATION_PROBE_IMAGES = 4
+#: Images that are drawn from a set whose references are augmented.
+MAX_AUGMENTED_IMAGES = 16
 #: Where grids of patches lie, by how many there are: down and to the right, in sides of a patch.
 GRIDS = {
     1: ((0.0, 0.0),),
@@ -59,7 +65,30 @@ GRIDS = {
 }
 #: Two pictures of which the patches at all the same places are closer (1 - cosine) are one. On average would not do: of
 #: two pictures by a fixed camera, or drawn, a small defect may be all that differs.
-SAME = 1e-3
+DUPLICATE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A rotation about the middle and a shift of reference images."""
+
+    degrees: float = 0.0
+    """Counterclockwise."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Down and to the right, in sides of a patch."""
+
+    def __call__(self, pixels: Tensor, patch: int) -> Tensor:
+        """Return the augmented images (B, 3, S, S), given the side of a patch in pixels."""
+        down, right = (round(part * patch) for part in self.shift)
+        return shift(rotate(pixels, self.degrees), down, right)
+
+
+@dataclass(frozen=True)
+class MuScMemoryBank(MemoryBank):
+    """Patches of the set; of each image all augmented copies, one after the other."""
+
+    rotated: bool = False
+    """The copies are rotations of the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +123,8 @@ class MuScConfig(ClipConfig):
         require(bool(self.degrees) and odd, f"degrees are odd numbers, at least one, not {self.degrees}")
 
 
-class MuSc(Clip, FewShotMethod):
-    """Mutual scoring; `build_memory_bank` is shown unlabelled pictures."""
+class MuSc(Clip, TransductiveMethod):
+    """Mutual scoring; its references are unlabelled images."""
 
     info = CATALOGUE["musc"]
     Config: ClassVar[type[MuScConfig]] = MuScConfig
@@ -116,7 +145,7 @@ class MuSc(Clip, FewShotMethod):
         return super().request | Request(frozenset(Tap(k) for k in self.mutual_layers), class_token=False)
 
     @property
-    def few_shot_map_range(self) -> tuple[float, float]:
+    def memory_map_range(self) -> tuple[float, float]:
         return 0.0, 2.0 + self.config.words * len(self.layers)
 
     def patches(self, features: ImageFeatures, layer: int) -> Tensor:
@@ -130,44 +159,72 @@ class MuSc(Clip, FewShotMethod):
         return normalise(torch.stack(around, dim=2))
 
     @property
-    def views(self) -> tuple[View, ...]:
-        return tuple(View(shift=shift) for shift in GRIDS[self.config.grids])
+    def grid_augmentations(self) -> tuple[Augmentation, ...]:
+        """The shifted grids that reference images are seen on; the first is the image as it is."""
+        return tuple(Augmentation(shift=shift) for shift in GRIDS[self.config.grids])
 
     @property
-    def turned_views(self) -> tuple[View, ...]:
+    def rotation_augmentations(self) -> tuple[Augmentation, ...]:
+        """The rotations of reference images of a rotated set; empty if the config turns none."""
         turns = self.config.turns
-        return tuple(View(360 * k / turns) for k in range(turns)) if turns > 1 else ()
+        return tuple(Augmentation(360 * k / turns) for k in range(turns)) if turns > 1 else ()
 
-    def are_turned(self, views: Sequence[ImageFeatures]) -> bool:
-        """Whether turning brings the pictures, at least two, nearer to each other: see `WORTH`."""
-        own, *turned = (self.patches(view, self.mutual_layers[-1])[:, :, 0] for view in views)
-        some = own.reshape(len(own), *views[0].grid, -1)[:, ::3, ::3].flatten(1, 2)
+    def is_rotated_set(self, rotations: Sequence[ImageFeatures]) -> bool:
+        """Return whether rotation brings the images, at least two, closer to each other: see `ROTATION_GAIN_THRESHOLD`."""
+        own, *turned = (self.patches(view, self.mutual_layers[-1])[:, :, 0] for view in rotations)
+        some = own.reshape(len(own), *rotations[0].grid, -1)[:, ::3, ::3].flatten(1, 2)
         cosines = [torch.einsum("and,bmd->abnm", some, other).amax(3) for other in (own, *turned)]
         apart = torch.stack(cosines).mul(-2).add(2).clamp_min(0).sqrt().mean(3)  # (views, pictures, pictures)
         others = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
-        gain = ((apart[0] - apart.amin(0)) / apart[0].clamp_min(SAME))[others]
-        return float(gain.mean()) > WORTH
+        gain = ((apart[0] - apart.amin(0)) / apart[0].clamp_min(DUPLICATE_TOLERANCE))[others]
+        return float(gain.mean()) > ROTATION_GAIN_THRESHOLD
 
-    def build_memory_bank(self, features: ImageFeatures, *others: ImageFeatures) -> MemoryBank:
-        views = (features, *others)
-        kept = {  # of a picture all views, one after the other
-            Tap(k): torch.cat([self.patches(view, k).flatten(2) for view in views], dim=1).flatten(0, 1)
+    def extract_memory(self, features: ImageFeatures, *augmented: ImageFeatures) -> MuScMemoryBank:
+        """Return the patches of reference images, with those of their augmented copies beside them."""
+        copies = (features, *augmented)
+        taps = {
+            Tap(k): torch.cat([self.patches(copy, k).flatten(2) for copy in copies], dim=1).flatten(0, 1)
             for k in self.mutual_layers
         }
-        return MemoryBank(len(features.taps[Tap(self.mutual_layers[0])]), kept)
+        images = len(features.taps[Tap(self.mutual_layers[0])])
+        return MuScMemoryBank(images, taps, rotated=len(copies) > len(self.grid_augmentations))
 
-    def _turned(self, features: ImageFeatures, memory: MemoryBank) -> bool:
-        """Whether pictures are remembered in more than the usual views."""
-        rows, columns = features.grid
-        usual = memory.pictures * rows * columns * len(self.views)
-        return len(memory.taps[Tap(self.mutual_layers[0])]) > usual
+    def build_memory_bank(
+        self, batches: Iterable[Tensor], encode: Encode, *, num_images: int, sampled: bool = False
+    ) -> MemoryBank:
+        """Return the memory bank of the set, on several grids or in several rotations.
 
-    def mutual_map(self, features: ImageFeatures, memory: MemoryBank) -> Tensor:
+        More than `max_sampled_images` named references show the object in many poses already, so they are taken as they
+        are. Of a sampled set with augmentations, the first `MAX_AUGMENTED_IMAGES` images are enough.
+        """
+        iterator = iter(batches)
+        first = next(iterator)
+        augmentations: tuple[Augmentation, ...] = (Augmentation(),)
+        if sampled or num_images <= self.max_sampled_images:
+            augmentations = self.augmentations(first[:ROTATION_PROBE_IMAGES], encode)
+        limit = MAX_AUGMENTED_IMAGES if sampled and len(augmentations) > 1 else math.inf
+        parts: list[MuScMemoryBank] = []
+        patch = self.backbone.patch
+        for batch in itertools.chain([first], iterator):
+            parts.append(self.extract_memory(*(encode(augmentation(batch, patch)) for augmentation in augmentations)))
+            if sum(part.images for part in parts) >= limit:
+                break
+        return MuScMemoryBank.concat(parts)
+
+    def augmentations(self, pixels: Tensor, encode: Encode) -> tuple[Augmentation, ...]:
+        """Return the augmentations for a set, of which a few images (B, 3, S, S) are given."""
+        rotations = self.rotation_augmentations
+        if len(rotations) == 0 or len(pixels) < 2:
+            return self.grid_augmentations
+        rotated = [encode(rotation(pixels, self.backbone.patch)) for rotation in rotations]
+        return rotations if self.is_rotated_set(rotated) else self.grid_augmentations
+
+    def mutual_map(self, features: ImageFeatures, memory: MuScMemoryBank) -> Tensor:
         """Mean distance to the nearest of the other pictures: (B, rows, columns) in [0, 2], 0 where there is none."""
         degrees, scores = len(self.config.degrees), []
         for layer in self.mutual_layers:
             own, rows = self.patches(features, layer), memory.taps[Tap(layer)]
-            others = rows.reshape(memory.pictures, -1, degrees, rows.shape[1] // degrees)
+            others = rows.reshape(memory.images, -1, degrees, rows.shape[1] // degrees)
             rounded = others.to(features.precision)
             # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
             parts = torch.split(own, 1) if isinstance(own.shape[0], int) else (own,)
@@ -183,12 +240,12 @@ class MuSc(Clip, FewShotMethod):
         """
         known, upright = len(others), others[:, : own.shape[1]]
         here, there = (tokens.flatten(1, 2).transpose(0, 1) for tokens in (own, upright))  # (N * degrees, B or K, D)
-        same = (here @ there.mT).amin(0) > 1 - SAME  # (B, K)
+        same = (here @ there.mT).amin(0) > 1 - DUPLICATE_TOLERANCE  # (B, K)
         counts = [max(1, int(self.config.nearest * n)) for n in range(known + 1)]
         count = torch.tensor(counts, device=own.device)[(~same).sum(1)]  # (B,) of the pictures that are others
         among = torch.arange(known, device=own.device) < count[:, None, None]  # (B, 1, K)
         minus, scores = rounded.new_full((rounded.shape[1],), -1.0), []
-        together = max(1, TOGETHER * own.shape[1] // others.shape[1])
+        together = max(1, CHUNK * own.shape[1] // others.shape[1])
         for mine, theirs in zip(own.to(rounded.dtype).unbind(2), rounded.unbind(2), strict=True):
             nearest = [
                 functional.linear(mine, part.flatten(0, 1), minus.repeat(len(part)))
@@ -205,8 +262,26 @@ class MuSc(Clip, FewShotMethod):
         """Scores a batch; without a memory as `clip`, by the words alone."""
         if memory is None:
             return super().score(features, text)
+        if not isinstance(memory, MuScMemoryBank):
+            raise UsageError("the memory bank is of another method: build it with this one")
         grid = self.mutual_map(features, memory)
-        if self.config.words and not self._turned(features, memory):
+        if self.config.words and not memory.rotated:
             grid = grid + self.config.words * self.patch_map(features, text)
         maps = smooth(upsample(grid, self.config.size, align_corners=True), self.config.sigma)
-        return self.judged(features, text, maps, self.few_shot_map_range)
+        return self.judged(features, text, maps, self.memory_map_range)
+
+
+def rotate(pixels: Tensor, degrees: float) -> Tensor:
+    """Return images (B, 3, S, S) rotated counterclockwise about their middle; corners are filled by reflection."""
+    if degrees % 90 == 0:
+        return pixels.rot90(int(degrees // 90), (2, 3))
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    matrix = pixels.new_tensor([[c, -s, 0], [s, c, 0]]).expand(len(pixels), 2, 3)
+    grid = functional.affine_grid(matrix, list(pixels.shape), align_corners=False)
+    return functional.grid_sample(pixels, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+
+
+def shift(pixels: Tensor, down: int, right: int) -> Tensor:
+    """Return images (B, 3, S, S) shifted by pixels, at least 0; edges are filled by reflection."""
+    height, width = pixels.shape[2:]
+    return functional.pad(pixels, (right, 0, down, 0), mode="reflect")[:, :, :height, :width]

@@ -94,7 +94,7 @@ class WinCLIP(FewShotMethod):
         return Request(windows=self.scales)
 
     @property
-    def few_shot_request(self) -> Request:
+    def memory_request(self) -> Request:
         return self.request | Request(frozenset({self.tap}))
 
     @property
@@ -107,7 +107,7 @@ class WinCLIP(FewShotMethod):
         return 0.0, 1.0
 
     @property
-    def few_shot_map_range(self) -> tuple[float, float]:
+    def memory_map_range(self) -> tuple[float, float]:
         return 0.0, 2.0 if self.config.few_shot_map == "sum" else 1.0
 
     # the text side
@@ -153,11 +153,11 @@ class WinCLIP(FewShotMethod):
     def patch_features(self, features: ImageFeatures) -> Tensor:
         """The patches that are matched with references: (B, N, D), raw or after the final layer norm."""
         if self.tap not in features.taps:
-            raise UsageError("the features lack the patches to match: encode with the method's few_shot_request")
+            raise UsageError("the features lack the patches to match: encode with the method's memory_request")
         patches = features.taps[self.tap][:, 1:]
         return self.backbone.towers.vision_model.post_layernorm(patches) if self.config.patch_norm else patches
 
-    def build_memory_bank(self, features: ImageFeatures, *turned: ImageFeatures) -> MemoryBank:
+    def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         patches = self.patch_features(features)
         windows = {side: self.window_features(features, side).flatten(0, 1).float() for side in self.scales}
         return MemoryBank(len(patches), {self.tap: patches.flatten(0, 1).float()}, windows)
@@ -180,11 +180,11 @@ class WinCLIP(FewShotMethod):
         if memory is None:
             return self.prediction(picture, upsample(patches, self.config.size))
         if self.tap not in memory.taps or set(self.scales) - set(memory.windows):
-            raise UsageError("the memory is of another config: let this method remember the references")
+            raise UsageError("the memory is of another config: build it with this method")
         association = self.association_map(features, memory)
         picture = (picture + association.amax(dim=(1, 2))) / 2
         patches = patches + association if self.config.few_shot_map == "sum" else (patches + association) / 2
-        return self.prediction(picture, upsample(patches, self.config.size), self.few_shot_map_range)
+        return self.prediction(picture, upsample(patches, self.config.size), self.memory_map_range)
 
 
 def harmonic(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:

@@ -54,7 +54,7 @@ def make_method(case: Case) -> AprilGAN:
 def inference(case: Case, method: AprilGAN) -> dict[str, Array]:
     d = case.data
     pixels = case.pixels()
-    features = case.backbone.encode_image(pixels, method.few_shot_request, method.computation)
+    features = case.backbone.encode_image(pixels, method.memory_request, method.computation)
     texts = dict(zip(d["class_names"], method.text_features(d["class_names"]), strict=True))
     text = torch.stack([texts[name] for name in d["image_class"]])
     out = common(case, method, pixels, features, texts)
@@ -91,8 +91,8 @@ def _memories(case: Case, method: AprilGAN) -> dict[str, MemoryBank]:
     for name in d["class_names"]:
         shown = [file for file, of in zip(d["reference_files"], d["reference_class"], strict=True) if of == name]
         pixels = case.backbone.preprocess([case.open(file) for file in shown], d["image_size"])
-        memories[name] = method.build_memory_bank(
-            case.backbone.encode_image(pixels, method.few_shot_request, method.computation)
+        memories[name] = method.extract_memory(
+            case.backbone.encode_image(pixels, method.memory_request, method.computation)
         )
     return memories
 

@@ -21,9 +21,9 @@ def outputs(case: Case) -> dict[str, Array]:
     memory = references = None
     if d["reference_files"]:
         reference_pixels = _pixels(case, "reference_image", d["reference_files"])
-        references = backbone.encode_image(reference_pixels, method.few_shot_request, method.computation)
-        memory = method.build_memory_bank(references)
-    request = method.request if memory is None else method.few_shot_request
+        references = backbone.encode_image(reference_pixels, method.memory_request, method.computation)
+        memory = method.extract_memory(references)
+    request = method.request if memory is None else method.memory_request
     features = backbone.encode_image(pixels, request, method.computation)
     prediction = method.score(features, text, memory)
     patches = method.zero_shot_map(features, text)

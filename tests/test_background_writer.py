@@ -1,4 +1,4 @@
-"""Keeping behind: in threads, in order, bounded, and nothing that was begun is lost."""
+"""Keeping writer: in threads, in order, bounded, and nothing that was begun is lost."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import partial
 
 import pytest
 
-from blemish.behind import Behind
+from blemish.concurrency import BackgroundWriter
 from blemish.errors import OutputError
 
 
 def put_all(works: Iterable[Callable[[], Callable[[], object]]], threads: int) -> None:
-    with Behind(threads=threads) as behind:
+    with BackgroundWriter(threads=threads) as writer:
         for work in works:
-            behind.put(work)
+            writer.submit(work)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -38,9 +38,9 @@ def test_work_runs_at_once_and_rests_do_not_wait_for_more_of_it() -> None:
         together.wait(timeout=10)
         return noted.set
 
-    with Behind(threads=2) as behind:
-        behind.put(work)
-        behind.put(work)
+    with BackgroundWriter(threads=2) as writer:
+        writer.submit(work)
+        writer.submit(work)
         assert noted.wait(timeout=10)
 
 
@@ -52,16 +52,16 @@ def test_is_bounded_by_number_and_by_size() -> None:
         assert go_on.wait(timeout=10)
         return lambda: None
 
-    def put_six(behind: Behind, size: int, put: list[int]) -> None:
+    def put_six(writer: BackgroundWriter, size: int, put: list[int]) -> None:
         for number in range(6):
-            behind.put(work, size)
+            writer.submit(work, size)
             put.append(number)
 
     for size, most in ((0, 4), (60, 1)):
         go_on.clear()
         put: list[int] = []
-        with Behind(threads=2, count=4, limit=100) as behind:
-            caller = threading.Thread(target=put_six, args=(behind, size, put))
+        with BackgroundWriter(threads=2, max_pending=4, max_pixels=100) as writer:
+            caller = threading.Thread(target=put_six, args=(writer, size, put))
             caller.start()
             time.sleep(0.05)
             assert len(put) == most
@@ -72,9 +72,9 @@ def test_is_bounded_by_number_and_by_size() -> None:
 
 def test_a_size_beyond_the_limit_goes_alone() -> None:
     done: list[int] = []
-    with Behind(threads=2, limit=10) as behind:
+    with BackgroundWriter(threads=2, max_pixels=10) as writer:
         for number in range(3):
-            behind.put(lambda number=number: partial(done.append, number), 1000)
+            writer.submit(lambda number=number: partial(done.append, number), 1000)
     assert done == [0, 1, 2]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from blemish.ahead import read_ahead
+from blemish.concurrency import prefetch
 
 
 def plainly(source: int) -> Iterator[int]:
@@ -23,7 +23,7 @@ def test_keeps_the_order_however_long_each_takes(readers: int, ahead: int) -> No
         time.sleep(0.01 * (source % 3 == 0))
         yield source
 
-    assert list(read_ahead(range(12), slowly, ahead, readers=readers)) == list(range(12))
+    assert list(prefetch(range(12), slowly, ahead, threads=readers)) == list(range(12))
 
 
 def test_prepares_several_at_once() -> None:
@@ -33,7 +33,7 @@ def test_prepares_several_at_once() -> None:
         together.wait(timeout=10)
         yield source
 
-    assert list(read_ahead(range(6), wait, 4, readers=3)) == list(range(6))
+    assert list(prefetch(range(6), wait, 4, threads=3)) == list(range(6))
 
 
 def test_one_reader_hands_over_piece_by_piece() -> None:
@@ -44,7 +44,7 @@ def test_one_reader_hands_over_piece_by_piece() -> None:
         assert going_on.wait(timeout=10)
         yield f"{source} second"
 
-    made = read_ahead([1], pieces, 1, readers=1)
+    made = prefetch([1], pieces, 1, threads=1)
     assert next(made) == "1 first"
     going_on.set()
     assert list(made) == ["1 second"]
@@ -59,7 +59,7 @@ def test_errors_stand_where_their_piece_would(readers: int) -> None:
             raise broken
         yield source
 
-    assert list(read_ahead(range(4), prepare, 2, readers=readers)) == [0, 1, broken, 3]
+    assert list(prefetch(range(4), prepare, 2, threads=readers)) == [0, 1, broken, 3]
 
 
 @pytest.mark.parametrize("readers", [1, 3])
@@ -70,7 +70,7 @@ def test_an_error_of_the_iterable_comes_last(readers: int) -> None:
         yield 0
         raise lost
 
-    assert list(read_ahead(camera(), plainly, 2, readers=readers)) == [0, lost]
+    assert list(prefetch(camera(), plainly, 2, threads=readers)) == [0, lost]
 
 
 @pytest.mark.parametrize("readers", [1, 3])
@@ -83,7 +83,7 @@ def test_is_bounded_and_ends_with_its_reader(readers: int) -> None:
             yield len(taken)
 
     before = threading.active_count()
-    with contextlib.closing(read_ahead(endless(), plainly, 2, readers=readers)) as made:
+    with contextlib.closing(prefetch(endless(), plainly, 2, threads=readers)) as made:
         for number in range(1, 6):
             next(made)
             assert len(taken) <= number + 2 + 1

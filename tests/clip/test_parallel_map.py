@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from blemish.clip import Backbone, Request, Tap, parallel
+from blemish import concurrency
+from blemish.clip import Backbone, Request, Tap
 
 CPU = torch.device("cpu")
 
@@ -26,15 +27,15 @@ def four_threads() -> Iterator[None]:
 @pytest.mark.parametrize(("parts", "at_once"), [(0, 1), (1, 1), (2, 2), (3, 2), (4, 4), (9, 4)])
 def test_divides_the_threads(parts: int, at_once: int) -> None:
     with torch.inference_mode():
-        assert parallel.num_workers(parts, CPU) == at_once
+        assert concurrency.num_workers(parts, CPU) == at_once
 
 
 def test_leaves_gradients_autocast_and_gpus_alone() -> None:
-    assert parallel.num_workers(8, CPU) == 1
+    assert concurrency.num_workers(8, CPU) == 1
     with torch.inference_mode():
-        assert parallel.num_workers(8, torch.device("cuda")) == 1
+        assert concurrency.num_workers(8, torch.device("cuda")) == 1
         with torch.autocast("cpu", torch.bfloat16):
-            assert parallel.num_workers(8, CPU) == 1
+            assert concurrency.num_workers(8, CPU) == 1
 
 
 def test_parts_meet_and_come_back_in_order() -> None:
@@ -46,7 +47,7 @@ def test_parts_meet_and_come_back_in_order() -> None:
         return part, torch.get_num_threads()
 
     with torch.inference_mode():
-        assert parallel.parallel_map(slow_first, range(4), 2) == [(part, 2) for part in range(4)]
+        assert concurrency.parallel_map(slow_first, range(4), 2) == [(part, 2) for part in range(4)]
     assert torch.get_num_threads() == 4
     later: list[int] = []
     thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
@@ -57,15 +58,15 @@ def test_parts_meet_and_come_back_in_order() -> None:
 
 def test_an_error_comes_through() -> None:
     with torch.inference_mode(), pytest.raises(ZeroDivisionError):
-        parallel.parallel_map(lambda part: 1 // part, (1, 0), 2)
+        concurrency.parallel_map(lambda part: 1 // part, (1, 0), 2)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
 def test_a_fork_has_threads_of_its_own() -> None:
     with torch.inference_mode():
-        parallel.parallel_map(abs, (1, 2), 2)
-        child = multiprocessing.get_context("fork").Process(target=parallel.parallel_map, args=(abs, (1, 2), 2))
+        concurrency.parallel_map(abs, (1, 2), 2)
+        child = multiprocessing.get_context("fork").Process(target=concurrency.parallel_map, args=(abs, (1, 2), 2))
         child.start()
     child.join(20)
     code = child.exitcode
@@ -78,12 +79,12 @@ def test_the_tower_says_the_same(backbone: Backbone, monkeypatch: pytest.MonkeyP
     request = Request(frozenset({Tap(2), Tap(5, "value", 2)}), windows=(2,))
     pixels = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     seen: list[int] = []
-    in_threads = parallel.parallel_map
-    monkeypatch.setattr(parallel, "parallel_map", lambda f, parts, n: seen.append(n) or in_threads(f, parts, n))
+    in_threads = concurrency.parallel_map
+    monkeypatch.setattr(concurrency, "parallel_map", lambda f, parts, n: seen.append(n) or in_threads(f, parts, n))
     with torch.inference_mode():
         found = backbone.encode_image(pixels, request, precision=precision)
         assert max(seen) == 4
-        monkeypatch.setattr(parallel, "sides", lambda parts, device: 1)
+        monkeypatch.setattr(concurrency, "num_workers", lambda parts, device: 1)
         expected = backbone.encode_image(pixels, request, precision=precision)
     close = {"atol": 1e-5, "rtol": 1e-5} if precision == torch.float32 else {"atol": 0.02, "rtol": 0.02}
     for tap in request.taps:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from blemish import references as room
+from blemish import few_shot
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import load
+from blemish.detector import Detector, load
 from blemish.engine import TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import read_image
-from blemish.methods import create, weights
-from blemish.methods.base import FewShotMethod
+from blemish.methods import create, musc, weights
+from blemish.methods.base import FewShotMethod, MemoryBank
 from helpers import save_picture
 
 
@@ -47,12 +47,12 @@ def test_is_what_the_method_says_of_the_same_memory(backbone: Backbone, good: Pa
 
         def encode(*paths: Path):
             pixels = backbone.preprocess([read_image(path).image for path in paths], method.computation.size)
-            return backbone.encode_image(pixels, method.few_shot_request, method.computation)
+            return backbone.encode_image(pixels, method.memory_request, method.computation)
 
-        memory = method.build_memory_bank(encode(*sorted(good.iterdir())))
+        memory = method.extract_memory(encode(*sorted(good.iterdir())))
         expected = method.score(encode(part), method.text_features(["object"])[0], memory)
     assert detection.score == pytest.approx(expected.score.item(), abs=1e-6)
-    assert detection.map_range == method.few_shot_map_range
+    assert detection.map_range == method.memory_map_range
 
 
 @pytest.mark.parametrize("method", ["winclip", "april-gan"])
@@ -74,7 +74,7 @@ def test_a_reference_itself_is_closer_than_any_other(
 def test_batches_and_order_make_no_difference(backbone: Backbone, good: Path, part: Path, monkeypatch) -> None:
     paths = sorted(good.iterdir())
     whole = load("winclip", backbone=backbone, references=paths, device="cpu")
-    monkeypatch.setattr(room, "BATCH", 2)
+    monkeypatch.setattr(few_shot, "BATCH", 2)
     parts = load("winclip", backbone=backbone, references=paths[::-1], device="cpu")
     assert parts.detect(part).score == pytest.approx(whole.detect(part).score, abs=1e-6)
     assert parts.provenance == whole.provenance
@@ -100,7 +100,7 @@ def test_a_method_without_memory(backbone: Backbone, good: Path) -> None:
     with pytest.raises(UsageError, match=r"clip takes no reference pictures; .* april-gan, musc, winclip$"):
         load("clip", backbone="this would be a download", references=str(good))
     with pytest.raises(UsageError, match="clip has no memory"):
-        TorchEngine(create("clip", backbone)).build_memory_bank([torch.zeros(1, 3, 518, 518)])
+        TorchEngine(create("clip", backbone)).build_memory_bank([torch.zeros(1, 3, 518, 518)], num_images=1)
 
 
 def test_no_references(backbone: Backbone, tmp_path: Path) -> None:
@@ -117,55 +117,62 @@ def test_a_broken_reference_fails_all(backbone: Backbone, good: Path) -> None:
     assert raised.value.path == str(good / "1.png")
 
 
-def test_fewer_are_looked_at_in_more_ways(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_set_is_augmented(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [save_picture(tmp_path / f"{number}.png", number) for number in range(6)]
-    for name, value in (("BATCH", 2), ("ASKED", 2), ("VIEWED_PEERS", 3)):
-        monkeypatch.setattr(room, name, value)
+    monkeypatch.setattr(few_shot, "BATCH", 1)
+    for name, value in (("ROTATION_PROBE_IMAGES", 1), ("MAX_AUGMENTED_IMAGES", 3)):
+        monkeypatch.setattr(musc, name, value)
     method = create("musc", backbone, {"turns": 4, "grids": 2})
-    engine = TorchEngine(method)
-    asked = []
-    answers = iter([False, True, True])
-    monkeypatch.setattr(method, "are_turned", lambda views: asked.append(len(views)) or next(answers))
-    kept = []
-    for meet in (room.meet, room.meet, room.show):
-        meet(engine, paths)
-        memory = engine.memory
-        assert memory is not None
-        assert memory.pictures == engine.provenance.references
-        kept.append((memory.pictures, len(next(iter(memory.taps.values()))) // memory.pictures))
-    assert asked == [4, 4, 4]
-    alone = len(next(iter(engine.build_memory_bank([engine.preprocess(Image.open(paths[0]))]).taps.values())))
-    assert kept == [(3, 2 * alone), (3, 4 * alone), (6, 4 * alone)]  # what is named is all remembered
-    monkeypatch.setattr(room, "PEERS", 5)
-    room.show(engine, paths)
-    assert engine.memory is not None
-    assert len(next(iter(engine.memory.taps.values()))) == 6 * alone
-    assert len(asked) == 3
+    assert isinstance(method, musc.MuSc)
+    detector = Detector(TorchEngine(method))
+    rotated = iter([False, True, True])
+    monkeypatch.setattr(
+        method,
+        "augmentations",
+        lambda pixels, encode: method.rotation_augmentations if next(rotated) else method.grid_augmentations,
+    )
+    banks = [
+        detector.with_set(paths).memory,
+        detector.with_set(paths).memory,
+        detector.with_references(paths).memory,
+    ]
+    monkeypatch.setattr(musc.MuSc, "max_sampled_images", 5)
+    banks.append(detector.with_references(paths).memory)
+
+    def rows(bank: MemoryBank | None) -> tuple[int, int, int]:
+        assert bank is not None
+        return bank.references, bank.images, len(next(iter(bank.taps.values()))) // bank.images
+
+    alone = rows(banks[-1])[2]
+    assert list(map(rows, banks)) == [(3, 3, 2 * alone), (3, 3, 4 * alone), (6, 6, 4 * alone), (6, 6, alone)]
+    assert detector.memory is None  # no detector is changed
 
 
-def test_those_that_are_looked_at_are_of_the_whole_set(
-    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_is_of_the_whole_set(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder's first pictures are often of one kind: all the good ones."""
     paths = []
     for number in range(12):
         paths.append(tmp_path / f"{number:02}.png")
         Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(paths[-1])
-    for name, value in (("BATCH", 2), ("VIEWED_PEERS", 4)):
-        monkeypatch.setattr(room, name, value)
-    engine = TorchEngine(create("musc", backbone, {"grids": 2}))
-    seen: list[int] = []
-    prepare = engine.preprocess
+    monkeypatch.setattr(few_shot, "BATCH", 2)
+    monkeypatch.setattr(musc, "MAX_AUGMENTED_IMAGES", 4)
+    detector = Detector(TorchEngine(create("musc", backbone, {"grids": 2})))
+    reds: list[int] = []
+    prepare = detector.engine.preprocess
 
-    def preprocess(picture: Image.Image) -> torch.Tensor:
-        red = np.asarray(picture)[0, 0, 0]
-        seen.append(int(red) // 20)
-        return prepare(picture)
+    def preprocess(image: Image.Image) -> torch.Tensor:
+        reds.append(int(np.asarray(image)[0, 0, 0]) // 20)
+        return prepare(image)
 
-    monkeypatch.setattr(engine, "preprocess", preprocess)
-    assert room.meet(engine, paths) == 4
-    assert len(set(seen)) == 4
-    assert min(seen) < 6 <= max(seen)
-    first = engine.provenance.references_fingerprint
-    room.meet(engine, paths)
-    assert engine.provenance.references_fingerprint == first
+    monkeypatch.setattr(detector.engine, "preprocess", preprocess)
+    first = detector.with_set(paths).provenance
+    assert first.references == 4
+    assert len(set(reds)) == 4
+    assert min(reds) < 6 <= max(reds)
+    assert detector.with_set(paths).provenance == first
+
+
+def test_only_transductive_methods_sample_a_set(backbone: Backbone, good: Path) -> None:
+    detector = load("winclip", backbone=backbone, device="cpu")
+    with pytest.raises(UsageError, match="winclip does not compare the pictures of a set"):
+        detector.with_set(sorted(good.iterdir()))
