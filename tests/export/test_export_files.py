@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from blemish.references import show
 from exporting import PACKAGES, make, run
 
 import blemish
@@ -91,7 +90,7 @@ def test_a_file_that_is_wrong_in_batches_only_is_found_out(judge: Detector, pict
         def __getattr__(self, name: str) -> object:
             return getattr(judge.engine, name)
 
-        def run(self, pixels: torch.Tensor, object_name: str) -> Run:
+        def run(self, pixels: torch.Tensor, object_name: str, memory: object = None) -> Run:
             found = judge.engine.run(pixels, object)
             score = found.prediction.score.clone()
             score[1:] += 0.5

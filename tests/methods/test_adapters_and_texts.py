@@ -74,7 +74,7 @@ def test_references(backbone: Backbone) -> None:
     pixels = backbone.preprocess(images, 148)
     features = backbone.encode_image(pixels, method.memory_request, method.computation)
     memory, text = method.extract_memory(features), method.text_features(["a"])[0]
-    assert memory.pictures == 2
+    assert memory.images == 2
     assert memory.taps[Tap(18)].shape == (2 * features.grid[0] * features.grid[1], backbone.width)
     plain, shown = method.score(features, text), method.score(features, text, memory)
     torch.testing.assert_close(shown.map, plain.map, rtol=0, atol=1e-5)  # nothing is far from itself

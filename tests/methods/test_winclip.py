@@ -64,7 +64,7 @@ def test_memory(method: WinCLIP, joined: str, high: float) -> None:
     memory = method.extract_memory(encode(method, 0, 1))
     features, text = encode(method, 2, 3), method.text_features(["bolt"])[0]
     plain, found = method.score(features, text), method.score(features, text, memory)
-    assert memory.pictures == 2
+    assert memory.images == 2
     assert memory.taps[method.tap].shape == (2 * 16, method.backbone.width)
     assert {side: len(rows) for side, rows in memory.windows.items()} == {2: 2 * 9, 3: 2 * 4}
     assert method.memory_map_range == (0.0, high)
