@@ -31,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blemish.references import ASKED
 from PIL import Image
 from pool import Made, bundled_photos, load_photos, make_product, make_sample
 
@@ -40,7 +41,6 @@ from blemish.evaluation.plan import effective
 from blemish.methods import create, info, names, weights
 from blemish.methods.base import FewShotMethod, MemoryBank, Method
 from blemish.metrics import auroc, pixel_metrics
-from blemish.references import ASKED
 from blemish.training import Features, Progress, Sample, mask_tensor, train
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src/blemish/weights"

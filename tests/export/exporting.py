@@ -11,8 +11,8 @@ from blemish import methods
 from blemish.clip import Backbone
 from blemish.detector import Detector
 from blemish.engine import TorchEngine
-from blemish.export.backends import BACKENDS
-from blemish.export.header import IMAGE
+from blemish.exporting.backends import BACKENDS
+from blemish.exporting.header import IMAGE
 
 #: Configs for two image and two text blocks, and a grid of 4 x 4.
 SIZE = 296

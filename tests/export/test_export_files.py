@@ -14,14 +14,15 @@ import torch
 from exporting import PACKAGES, make, run
 
 import blemish
-from blemish import export, methods
+from blemish import exporting as export
+from blemish import methods
 from blemish.clip import Backbone
 from blemish.detector import Detector
 from blemish.engine import Run
 from blemish.errors import ImageError, OutputError, UsageError, WeightsError
-from blemish.export.backends import BACKENDS, choose
-from blemish.export.header import KEY, LABEL, MAP, MASK, SCORE
-from blemish.export.parity import compare, textures
+from blemish.exporting.backends import BACKENDS, choose
+from blemish.exporting.header import KEY, LABEL, MAP, MASK, SCORE
+from blemish.exporting.parity import compare, textures
 from blemish.image_io import LoadedImage
 
 CLOSE = 1e-5
@@ -224,8 +225,8 @@ def test_a_wrong_file_is_not_kept(
         for source, copy in zip(made.files, files(partial), strict=True):
             shutil.copy(source, copy)
 
-    monkeypatch.setattr(f"blemish.export.to_{backend}.write", another)
-    monkeypatch.setattr("blemish.export.TOLERANCE", 0)
+    monkeypatch.setattr(f"blemish.exporting.to_{backend}.write", another)
+    monkeypatch.setattr("blemish.exporting.TOLERANCE", 0)
     with pytest.raises(OutputError, match="not written: its scores differ by"):
         export.save(make("clip-ac", backbone), path)
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"earlier"]
