@@ -220,7 +220,7 @@ def test_a_wrong_file_is_not_kept(
     path.write_bytes(b"earlier")
     files = BACKENDS[backend].files
 
-    def another(engine, header, partial, calibration) -> None:
+    def another(engine, memory, header, partial, calibration) -> None:
         for source, copy in zip(made.files, files(partial), strict=True):
             shutil.copy(source, copy)
 
