@@ -147,9 +147,7 @@ def line_chart(
     if legend:
         for row, line in enumerate(lines):
             down = top + 10 + 18 * row
-            parts.append(
-                path(f"M{left + width + 12:g} {down}h16", f"line c{line.style % COLOURS}", _dash(line.style))
-            )
+            parts.append(path(f"M{left + width + 12:g} {down}h16", f"line c{line.style % COLOURS}", _dash(line.style)))
             parts.append(text(left + width + 34, down + 4, line.name, "axis"))
     return chart(right, top + height + 44, "".join(parts), title, description)
 
