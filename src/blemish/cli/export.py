@@ -72,7 +72,7 @@ def export(
 
     from blemish.exporting.backends import choose
 
-    choose(out, to, write=True).need_to_write(int8=int8)
+    choose(out, to, write=True).require_to_write(int8=int8)
 
     weights = checked_weights(method, backbone, weights, object_name)
 
@@ -86,7 +86,7 @@ def export(
         note(f"{count(len(calibration), 'picture')} to calibrate on are few; a hundred are better.")
 
     from blemish.detector import load
-    from blemish.exporting import save
+    from blemish.exporting import export as export_detector
 
     detector = load(
         method,
@@ -99,7 +99,7 @@ def export(
         precision="float32",
         references=references or None,
     )
-    made = save(detector, out, backend=to, calibrate=calibration, check=checked)
+    made = export_detector(detector, out, backend=to, calibrate=calibration, check=checked)
     if json:
         print_json(_facts(made))
     else:
