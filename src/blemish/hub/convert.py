@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from blemish.errors import BlemishError, OutputError, WeightsError
-from blemish.hub.store import known
+from blemish.hub.store import identify
 from blemish.hub.table import Published
 from blemish.methods import create, info, load_class, weights
 from blemish.methods.published import LAYOUTS, method_of
@@ -69,7 +69,7 @@ def recognise(path: str | os.PathLike[str], method: str | None = None) -> Offici
             cls.official_config(state, cls.Config())
         except WeightsError as error:
             raise WeightsError(f"{path}: {error}", path) from error
-    return Official(path, chosen, dict(_shapes(state)), known(path))
+    return Official(path, chosen, dict(_shapes(state)), identify(path))
 
 
 def convert(
