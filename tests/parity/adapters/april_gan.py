@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from blemish.clip import ImageFeatures, Tap
-from blemish.clip.position import resize_positions
+from blemish.clip import resize_positions
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ensemble import sentence_units
