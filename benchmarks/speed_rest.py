@@ -24,7 +24,7 @@ from towers import random_vit_l
 
 import metrics
 from blemish.clip import Backbone, ImageFeatures, load_backbone
-from blemish.clip.backbone import CLIP_MEAN, CLIP_STD
+from blemish.clip import CLIP_MEAN, CLIP_STD
 from blemish.methods import create
 from blemish.methods.anomalyclip import AnomalyCLIP
 from blemish.methods.losses import dice, focal

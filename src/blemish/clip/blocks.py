@@ -19,7 +19,7 @@ class Block(Protocol):
     """The parts of a pre-norm transformer block of width D; x is the stream that enters it, (B, n, D)."""
 
     def inputs(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return query, key and value after the first layer norm, (B, n, D) each; only the first `rows` of the query."""
+        """Return query, key and value after the first layer norm, (B, n, D) each; of the query only `rows` rows."""
 
     def value(self, x: Tensor) -> Tensor:
         """Return the value only, (B, n, D)."""

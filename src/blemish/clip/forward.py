@@ -83,7 +83,7 @@ def resize_positions(weight: Tensor, grid: tuple[int, int], mode: PositionMode) 
         raise UsageError(f"there is no positional interpolation {mode!r}: choose one of {', '.join(_INTERPOLATIONS)}")
     side = math.isqrt(weight.shape[0] - 1)
     if side * side != weight.shape[0] - 1:
-        raise WeightsError(f"the {weight.shape[0] - 1} patch positions of the checkpoint are not those of a square grid")
+        raise WeightsError(f"the {weight.shape[0] - 1} patch positions of the model are not those of a square grid")
     if grid == (side, side):
         return weight
     name, antialias = _INTERPOLATIONS[mode]

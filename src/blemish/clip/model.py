@@ -249,7 +249,8 @@ class Towers(nn.Module):
         given = {name: value for name, value in state.items() if not name.endswith("position_ids")}
         _require_same_shapes(expected, {name: tuple(value.shape) for name, value in given.items()})
         # Memory of their own: views and memory-mapped files may be aligned so that products are summed differently.
-        towers.load_state_dict({name: torch.empty(value.shape).copy_(value) for name, value in given.items()}, assign=True)
+        copies = {name: torch.empty(value.shape).copy_(value) for name, value in given.items()}
+        towers.load_state_dict(copies, assign=True)
         return towers
 
     @classmethod

@@ -174,4 +174,3 @@ def _rename_in_block(key: str, value: Tensor) -> dict[str, Tensor]:
             if rest.startswith(old):
                 return {prefix + new + rest[len(old) :]: value}
     raise WeightsError(f"the checkpoint has {key!r}, which a CLIP with a vision transformer does not have")
-

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from blemish.errors import WeightsError
 
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file.
 
@@ -199,7 +200,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch.jit._pickle", "restore_type_tag"): _first_argument,
     ("collections", "OrderedDict"): OrderedDict,
 }
-_ALLOWED |= {("torch.jit._pickle", f"build_{kind}list"): _first_argument for kind in ("int", "double", "bool", "tensor")}
+_ALLOWED |= {
+    ("torch.jit._pickle", f"build_{kind}list"): _first_argument for kind in ("int", "double", "bool", "tensor")
+}
 _ALLOWED |= {("torch", name): dtype for name, dtype in _STORAGES.items()}
 
 

@@ -10,8 +10,7 @@ import torch
 from cases import Array, Case, array
 from torch import Tensor
 
-from blemish.clip import Request, Tap
-from blemish.clip import resize_positions
+from blemish.clip import Request, Tap, resize_positions
 from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 from blemish.methods.maps import as_grid, cosine_logits, normalise, upsample
 from blemish.training.masks import mask_tensor

@@ -10,8 +10,7 @@ from cases import Array, Case, array
 from PIL import Image
 from torch import Tensor
 
-from blemish.clip import ImageFeatures, Tap
-from blemish.clip import resize_positions
+from blemish.clip import ImageFeatures, Tap, resize_positions
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ensemble import sentence_units

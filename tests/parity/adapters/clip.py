@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from cases import Array, Case, array
 
-from blemish.clip import Tap
-from blemish.clip import resize_positions
+from blemish.clip import Tap, resize_positions
 from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.maps import cosine_logits, normalise
 from blemish.prompts import PromptSet

@@ -11,9 +11,8 @@ import torch
 from cases import Array, Case, array
 from torch import Tensor, nn
 
-from blemish.clip import ImageFeatures
+from blemish.clip import ImageFeatures, resize_positions
 from blemish.clip.forward import embed_image
-from blemish.clip import resize_positions
 from blemish.methods.maps import as_grid
 from blemish.methods.vcp_clip import VCPCLIP, VcpClipConfig, top_mean
 from blemish.prompts import PromptSet
