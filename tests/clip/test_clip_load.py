@@ -58,6 +58,21 @@ def test_weights_of_torch_save_in_a_folder(own, backbone):
     assert same(load_backbone(str(own)), backbone)
 
 
+def test_weights_of_torch_save_in_several_files(own, backbone):
+    (own / "model.safetensors").unlink()
+    state = backbone.towers.state_dict()
+    files = {name: f"pytorch_model-{number % 2}.bin" for number, name in enumerate(state)}
+    for file in set(files.values()):
+        torch.save({name: value for name, value in state.items() if files[name] == file}, own / file)
+    index = own / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    assert same(load_backbone(str(own)), backbone)
+    (own / "pytorch_model-1.bin").unlink()
+    refused(own, "cannot be opened")
+    index.write_text("{}")
+    refused(own, "does not list")
+
+
 def test_the_home_folder_is_understood(own, backbone, monkeypatch):
     monkeypatch.setenv("HOME", str(own.parent))
     assert load_backbone("~/tiny").fingerprint == backbone.fingerprint
