@@ -45,8 +45,8 @@ class Tower:
     """
 
     def __init__(self, backbone: Backbone, method: Method) -> None:
-        self.vision = backbone.model.vision_model
-        self.projection = backbone.model.visual_projection
+        self.vision = backbone.towers.vision_model
+        self.projection = backbone.towers.visual_projection
         self.config: Any = method.config
         self.blocks = []
         for module in self.vision.encoder.layers:

@@ -244,7 +244,7 @@ def _mosaic(case: Case) -> dict[str, Array]:
 
 
 def _positions(case: Case, features: ImageFeatures) -> Array:
-    weight = case.backbone.model.vision_model.embeddings.position_embedding.weight
+    weight = case.backbone.towers.vision_model.embeddings.position_embedding.weight
     return array(resize_positions(weight, features.grid, "bicubic-antialias"))
 
 

@@ -33,7 +33,7 @@ def image_side(case: Case, method: type[Clip]) -> dict[str, Array]:
     pixels = case.pixels()
     features = backbone.encode_image(pixels, plain.request, plain.computation)
     text = plain.text_features(d["class_names"])
-    position = backbone.model.vision_model.embeddings.position_embedding.weight
+    position = backbone.towers.vision_model.embeddings.position_embedding.weight
     out = {
         "image_tensor": array(pixels),
         "positional_embedding": array(resize_positions(position, features.grid, "bilinear")),
