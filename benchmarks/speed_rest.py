@@ -23,8 +23,7 @@ from rows import Row
 from towers import random_vit_l
 
 import metrics
-from blemish.clip import Backbone, ImageFeatures, load_backbone
-from blemish.clip import CLIP_MEAN, CLIP_STD
+from blemish.clip import CLIP_MEAN, CLIP_STD, Backbone, ImageFeatures, load_backbone
 from blemish.methods import create
 from blemish.methods.anomalyclip import AnomalyCLIP
 from blemish.methods.losses import dice, focal
