@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blemish.clip.backbone import resized
+from blemish.clip import resize_image
 from blemish.engine import Run
 from blemish.errors import UsageError, WeightsError
 from blemish.exporting.backends import Backend, Opened
@@ -81,7 +81,7 @@ def as_input(image: Image.Image, size: int) -> Tensor:
 
     Pillow resizes it, so that the graph's own resizing changes nothing.
     """
-    return resized(image, size).unsqueeze(0).float().div_(255)
+    return resize_image(image, size).unsqueeze(0).float().div_(255)
 
 
 def fingerprint(files: Iterable[Path]) -> str:

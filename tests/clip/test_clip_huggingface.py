@@ -51,7 +51,7 @@ def test_a_revision_in_the_cache(hub, folder, backbone):
 
 def test_a_model_of_open_clip_in_the_cache(hub, state, tmp_path):
     hub(open_clip_folder(tmp_path / "oc", state))
-    assert load_backbone("owner/tiny").model.config.vision_config.num_attention_heads == 4
+    assert load_backbone("owner/tiny").towers.config.vision_config.num_attention_heads == 4
 
 
 def test_sharded_weights_in_the_cache(hub, backbone, tmp_path):

@@ -1,4 +1,4 @@
-"""From OpenAI's key names to a CLIPModel."""
+"""From OpenAI's key names to the towers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from blemish.clip import Backbone, from_openai_state_dict
-from blemish.clip.convert import default_heads
+from blemish.clip.openai import default_heads
 from blemish.clip.tokenizer import clip_tokenizer
 from blemish.errors import WeightsError
 

@@ -10,7 +10,7 @@ import zipfile
 import pytest
 import torch
 
-from blemish.clip.archive import is_torchscript, read_torchscript
+from blemish.clip.state_dict import is_torchscript, read_torchscript
 from blemish.errors import WeightsError
 
 

@@ -1,20 +1,18 @@
-"""Weights under OpenAI's key names (also open_clip's) to a `transformers.CLIPModel`."""
+"""Weights under the key names of OpenAI and open_clip to `Towers`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from blemish.clip.model import ClipConfig, TextConfig, Towers, VisionConfig
 from blemish.errors import WeightsError
 
-if TYPE_CHECKING:
-    from transformers import CLIPModel
-
-#: Entries of OpenAI's and open_clip's files that are no weights.
+#: Last parts of the keys that are not weights.
 _NOT_WEIGHTS = frozenset({"input_resolution", "context_length", "vocab_size", "attn_mask"})
 
 _BLOCK = {
@@ -40,11 +38,14 @@ _OUTER = {
     "logit_scale": "logit_scale",
 }
 
+#: `logit_scale` at the start of CLIP's training, ln(1 / 0.07) as transformers rounds it.
+_INITIAL_LOGIT_SCALE = 2.6592
+
 _TOWERS = {"visual.transformer.resblocks.": "vision_model", "transformer.resblocks.": "text_model"}
 
 
 def default_heads(vision_width: int, text_width: int) -> tuple[int, int]:
-    """Attention heads of the two towers, which no weight's shape tells.
+    """Return the usual numbers of attention heads of both towers, since no weight's shape depends on them.
 
     OpenAI's convention is width // 64. open_clip's larger vision towers (ViT-H, g, bigG, e: widths from 1280) have 16
     heads instead; its text towers follow the convention.
@@ -57,24 +58,23 @@ def from_openai_state_dict(
     *,
     heads: tuple[int, int] | None = None,
     activation: Literal["quick_gelu", "gelu"] | None = None,
-) -> CLIPModel:
-    """Build a CLIPModel from weights under OpenAI's key names. Sizes follow from the shapes.
+) -> Towers:
+    """Build frozen float32 towers from weights under OpenAI's key names. The sizes follow from the shapes.
 
     Args:
-        state: key -> tensor or NumPy array, of any floating type; `visual.conv1.weight`, `transformer.resblocks.0...`.
-        heads: attention heads of the vision and the text tower; `default_heads` if not given.
-        activation: of the MLPs. The weights do not tell, so it has to be given: OpenAI's models and those that DFN,
-            MetaCLIP and open_clip's `-quickgelu` configurations name use `quick_gelu`, other open_clip models `gelu`.
-
-    Returns:
-        a model in float32 and in evaluation mode, frozen.
+        state: Tensors or NumPy arrays of any floating type, by key (`visual.conv1.weight`,
+            `transformer.resblocks.0...`). They are copied.
+        heads: Attention heads of the vision and the text tower; `default_heads` if not given.
+        activation: Activation of the MLPs, which is required because the weights do not show it: `quick_gelu` for
+            OpenAI's models and for those of DFN, MetaCLIP and open_clip's `-quickgelu` configurations, `gelu` for other
+            open_clip models.
 
     Raises:
-        WeightsError: if the activation is missing, or the keys or shapes are not those of a CLIP with a vision
+        WeightsError: The activation is missing, or the keys or shapes are not those of a CLIP with a vision
             transformer.
     """
     if activation not in ("quick_gelu", "gelu"):
-        raise WeightsError("these weights do not say which activation they were trained with: give quick_gelu or gelu")
+        raise WeightsError("weights do not show which activation they were trained with: give quick_gelu or gelu")
     tensors = {
         key: (value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))).detach()
         for key, value in state.items()
@@ -82,8 +82,8 @@ def from_openai_state_dict(
     }
     _refuse_other_models(tensors)
     config = _infer_config(tensors, heads, activation)
-    renamed = _rename(tensors)
-    return _fill(config, renamed)
+    # No method uses the scale of the logits; files without it are accepted.
+    return Towers.from_state_dict(config, {"logit_scale": torch.tensor(_INITIAL_LOGIT_SCALE), **_rename(tensors)})
 
 
 def _refuse_other_models(tensors: Mapping[str, Tensor]) -> None:
@@ -93,7 +93,6 @@ def _refuse_other_models(tensors: Mapping[str, Tensor]) -> None:
     needed += [f"{tower}0.attn.in_proj_weight" for tower in _TOWERS] + [
         f"{tower}0.mlp.c_fc.weight" for tower in _TOWERS
     ]
-    # The scale of the logits is not used by any method; files without it are welcome.
     missing = [key for key in needed if key not in tensors and key != "logit_scale"]
     if missing:
         raise WeightsError(
@@ -102,14 +101,14 @@ def _refuse_other_models(tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def _blocks(tensors: Mapping[str, Tensor], tower: str) -> int:
+def _count_blocks(tensors: Mapping[str, Tensor], tower: str) -> int:
     numbers = {key[len(tower) :].split(".")[0] for key in tensors if key.startswith(tower)}
     if numbers != {str(number) for number in range(len(numbers))}:
         raise WeightsError(f"the blocks of the checkpoint's {tower.rstrip('.')!r} are not numbered 0, 1, 2 ...")
     return len(numbers)
 
 
-def _infer_config(tensors: Mapping[str, Tensor], heads: tuple[int, int] | None, activation: str) -> dict[str, Any]:
+def _infer_config(tensors: Mapping[str, Tensor], heads: tuple[int, int] | None, activation: str) -> ClipConfig:
     conv, position = tensors["visual.conv1.weight"], tensors["visual.positional_embedding"]
     words, context = tensors["token_embedding.weight"], tensors["positional_embedding"]
     matrices = [position, words, context, tensors["visual.proj"], tensors["text_projection"]]
@@ -120,36 +119,31 @@ def _infer_config(tensors: Mapping[str, Tensor], heads: tuple[int, int] | None, 
     if side * side != position.shape[0] - 1:
         raise WeightsError(f"the checkpoint's {position.shape[0] - 1} patch positions are not those of a square grid")
     vision_heads, text_heads = heads or default_heads(conv.shape[0], words.shape[1])
-    for tower, width, count in (("vision", conv.shape[0], vision_heads), ("text", words.shape[1], text_heads)):
-        if count < 1 or width % count:
-            raise WeightsError(f"a {tower} tower of width {width} cannot have {count} attention heads: give heads")
     vision_tower, text_tower = _TOWERS
-    embed_dim = tensors["visual.proj"].shape[-1]
-    shared = {"hidden_act": activation, "layer_norm_eps": 1e-5, "projection_dim": embed_dim}
-    return {
-        "projection_dim": embed_dim,
-        "vision_config": shared
-        | {
-            "hidden_size": conv.shape[0],
-            "patch_size": conv.shape[-1],
-            "image_size": side * conv.shape[-1],
-            "num_hidden_layers": _blocks(tensors, vision_tower),
-            "num_attention_heads": vision_heads,
-            "intermediate_size": tensors[f"{vision_tower}0.mlp.c_fc.weight"].shape[0],
-        },
-        "text_config": shared
-        | {
-            "hidden_size": words.shape[1],
-            "vocab_size": words.shape[0],
-            "max_position_embeddings": context.shape[0],
-            "num_hidden_layers": _blocks(tensors, text_tower),
-            "num_attention_heads": text_heads,
-            "intermediate_size": tensors[f"{text_tower}0.mlp.c_fc.weight"].shape[0],
+    return ClipConfig(
+        projection_dim=tensors["visual.proj"].shape[-1],
+        vision_config=VisionConfig(
+            hidden_size=conv.shape[0],
+            patch_size=conv.shape[-1],
+            image_size=side * conv.shape[-1],
+            num_hidden_layers=_count_blocks(tensors, vision_tower),
+            num_attention_heads=vision_heads,
+            intermediate_size=tensors[f"{vision_tower}0.mlp.c_fc.weight"].shape[0],
+            hidden_act=activation,
+        ),
+        text_config=TextConfig(
+            hidden_size=words.shape[1],
+            vocab_size=words.shape[0],
+            max_position_embeddings=context.shape[0],
+            num_hidden_layers=_count_blocks(tensors, text_tower),
+            num_attention_heads=text_heads,
+            intermediate_size=tensors[f"{text_tower}0.mlp.c_fc.weight"].shape[0],
+            hidden_act=activation,
             # OpenAI's vocabulary ends with the start and the end token.
-            "bos_token_id": words.shape[0] - 2,
-            "eos_token_id": words.shape[0] - 1,
-        },
-    }
+            bos_token_id=words.shape[0] - 2,
+            eos_token_id=words.shape[0] - 1,
+        ),
+    )
 
 
 def _rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,42 +168,9 @@ def _rename_in_block(key: str, value: Tensor) -> dict[str, Tensor]:
         prefix = f"{ours}.encoder.layers.{number}."
         if rest in ("attn.in_proj_weight", "attn.in_proj_bias"):
             kind = rest.rpartition("_")[2]
-            thirds = value.tensor_split(3) if value.ndim else (value,) * 3  # a wrong shape is found later, by name
+            thirds = value.tensor_split(3) if value.ndim else (value,) * 3  # a wrong shape is reported later, by name
             return {f"{prefix}self_attn.{part}_proj.{kind}": third for part, third in zip("qkv", thirds, strict=True)}
         for old, new in _BLOCK.items():
             if rest.startswith(old):
                 return {prefix + new + rest[len(old) :]: value}
     raise WeightsError(f"the checkpoint has {key!r}, which a CLIP with a vision transformer does not have")
-
-
-def _fill(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> CLIPModel:
-    from transformers import CLIPConfig, CLIPModel
-
-    # On the meta device nothing is allocated or drawn at random, and the caller's random state is not touched.
-    with torch.device("meta"):
-        model = CLIPModel(CLIPConfig(**config))
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = dict(tensors)
-    given.setdefault("logit_scale", torch.tensor(model.config.logit_scale_init_value))
-    for name in sorted(set(wanted) | set(given)):
-        if name not in given:
-            raise WeightsError(f"the checkpoint lacks the weights of {name!r}")
-        if name not in wanted:
-            raise WeightsError(f"the checkpoint has {name!r}, which a CLIP with a vision transformer does not have")
-        if tuple(given[name].shape) != wanted[name]:
-            raise WeightsError(
-                f"the checkpoint's {name!r} has shape {tuple(given[name].shape)}, but the other weights ask for "
-                f"{wanted[name]}"
-            )
-    # Copies: the model neither shares memory with the caller's weights nor its q, k and v with each other.
-    values = {name: torch.empty(value.shape).copy_(value) for name, value in given.items()}
-    model.load_state_dict(values, strict=True, assign=True)
-    restore_buffers(model)
-    return model.eval().requires_grad_(False)
-
-
-def restore_buffers(model: CLIPModel) -> None:
-    """Position numbers are no weights and are still on the meta device: transformers' own forward needs them."""
-    for tower in (model.vision_model, model.text_model):
-        count = tower.embeddings.position_embedding.weight.shape[0]
-        tower.embeddings.position_ids = torch.arange(count).expand(1, -1)
