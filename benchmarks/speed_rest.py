@@ -28,7 +28,7 @@ from blemish.methods import create
 from blemish.methods.anomalyclip import AnomalyCLIP
 from blemish.methods.losses import dice, focal
 from blemish.methods.maps import normalise
-from blemish.outputs import colour, png
+from blemish.outputs import draw, png
 
 #: What every start has to wait for.
 LIBRARIES = "import torch; from transformers import CLIPModel"
@@ -57,7 +57,7 @@ def preprocess(rounds: int) -> Iterator[Row]:
         ratio(seconds, "usual", "ours"), "times as fast as the usual transforms, with the same numbers",
     )  # fmt: skip
     heat = rng.random((1024, 1024)).astype(np.float32)
-    laid = colour.overlay(picture, heat, (0.0, 1.0))
+    laid = draw.overlay(picture, heat, (0.0, 1.0))
     packing: dict[str, Contender] = {
         "usual": lambda: laid.save(io.BytesIO(), "PNG", compress_level=1),
         "ours": lambda: png.write(laid, io.BytesIO()),

@@ -207,7 +207,7 @@ def test_threads(made: export.Exported, pictures: list[LoadedImage]) -> None:
 def test_another_object(made: export.Exported, pictures: list[LoadedImage]) -> None:
     again = export.load_exported(made.path)
     assert again.object_name == "metal nut"
-    with pytest.raises(UsageError, match="was exported for .metal nut."):
+    with pytest.raises(UsageError, match="was exported for 'metal nut'"):
         again.detect(pictures[0], object_name="solar cell")
     with pytest.raises(UsageError, match="exported detector has no method"):
         _ = again.method
