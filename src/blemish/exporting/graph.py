@@ -106,7 +106,7 @@ def trace(graph: DetectorGraph) -> ExportedProgram:
         except Exception as error:  # the tracer has no common base for what it cannot follow
             name = graph.header.provenance.method
             raise UsageError(
-                f"{name} cannot be exported: its steps depend on the content of the picture, which a graph cannot express"
+                f"{name} cannot be exported: its steps depend on the picture, which graphs cannot express"
             ) from error
 
 

@@ -15,8 +15,8 @@ from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ensemble import sentence_units
 from blemish.methods.maps import cosine_logits, normalise
-from blemish.training.masks import mask_tensor
 from blemish.training.augment import mosaic
+from blemish.training.masks import mask_tensor
 
 
 def outputs(case: Case) -> dict[str, Array]:
