@@ -1,4 +1,4 @@
-"""Every data set in every layout, found as it lies."""
+"""Every data set is read in every layout."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def test_one_category_of_a_known_set(tmp_path: Path) -> None:
     assert read("mvtec", tmp_path / "metal_nut").categories == ("metal_nut",)
 
 
-def test_sets_side_by_side_are_told_by_their_names(tmp_path: Path) -> None:
+def test_sets_side_by_side_are_distinguished_by_their_names(tmp_path: Path) -> None:
     for name in ("CVC-ColonDB", "Kvasir"):
         picture(tmp_path / name / "images" / "1.png")
     assert read("colondb", tmp_path).root == tmp_path / "CVC-ColonDB"
 
 
-def test_strangers_are_named(tmp_path: Path) -> None:
+def test_unknown_folders_are_named(tmp_path: Path) -> None:
     folders("bottle", "teapot")(tmp_path)
     found = read("mvtec", tmp_path)
     assert found.categories == ("bottle",)

@@ -104,7 +104,7 @@ def test_meta_errors(tmp_path: Path, text: str) -> None:
         read("meta", tmp_path)
 
 
-def test_unknown_names_and_places(tmp_path: Path) -> None:
+def test_unknown_names_and_paths(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean mvtec"):
         read("mvtek", tmp_path)
     with pytest.raises(UsageError, match="no file or folder"):
@@ -134,13 +134,13 @@ def test_the_room_needs_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     from blemish.datasets import check
 
     folders("cup")(tmp_path)
-    told: list[tuple[int, int]] = []
-    check("folder", tmp_path, progress=lambda done, total: told.append((done, total)))
-    assert told == [(number, 6) for number in range(1, 7)]
+    calls: list[tuple[int, int]] = []
+    check("folder", tmp_path, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(number, 6) for number in range(1, 7)]
 
 
 def test_a_known_set_by_its_list(tmp_path: Path) -> None:

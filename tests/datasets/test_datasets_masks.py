@@ -1,4 +1,4 @@
-"""Masks: any positive value, several parts, other sizes, polygons; and the parity case read through the room."""
+"""Masks: any positive value, several parts, other sizes, polygons; and the parity case."""
 
 from __future__ import annotations
 
