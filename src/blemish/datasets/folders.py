@@ -20,7 +20,7 @@ LabelRule: TypeAlias = Literal["anomalous", "masked", "content", "folder", "anno
 def split_folders(
     root: Path,
     split: str,
-    known: Sequence[str],
+    categories: Sequence[str],
     *,
     normal: Sequence[str] = ("good",),
     splits: Mapping[str, Sequence[str]] = SPLITS,
@@ -32,7 +32,7 @@ def split_folders(
     Args:
         root: See `Reader`.
         split: See `Reader`.
-        known: See `Reader`.
+        categories: See `Reader`.
         normal: Kinds that are no defects.
         splits: Folder names of each split.
         pictures: Folder of the pictures below a kind.
@@ -44,11 +44,11 @@ def split_folders(
         candidates = [root]
     if not candidates:
         return None
-    categories, unknown_folders = match_categories(candidates, known)
+    matched, unknown_folders = match_categories(candidates, categories)
     result = ReadResult(unknown_folders=unknown_folders)
-    for folder, category in categories.items():
-        places = [folder / name for name in splits.get(split, ()) if (folder / name).is_dir()]
-        kinds = [kind for place in places[:1] for kind in folders_in(place) if kind.name != "ground_truth"]
+    for folder, category in matched.items():
+        split_dirs = [folder / name for name in splits.get(split, ()) if (folder / name).is_dir()]
+        kinds = [kind for directory in split_dirs[:1] for kind in folders_in(directory) if kind.name != "ground_truth"]
         kinds.sort(key=lambda kind: kind.name not in normal)
         missing_masks = 0
         for kind in kinds:
@@ -56,9 +56,9 @@ def split_folders(
             if kind.name in normal:
                 result.samples += [Sample(path, 0, category, (), category, kind.name) for path in files]
                 continue
-            options = [folder / m.format(defect=kind.name, split=places[0].name) for m in masks]
-            place = next((option for option in options if option.is_dir()), None)
-            if place is None:
+            options = [folder / m.format(defect=kind.name, split=split_dirs[0].name) for m in masks]
+            mask_dir = next((option for option in options if option.is_dir()), None)
+            if mask_dir is None:
                 missing_masks += len(files)
                 result.samples += [Sample(path, 1, category, None, category, kind.name) for path in files]
                 if any(option.parent.is_dir() for option in options):
@@ -69,10 +69,10 @@ def split_folders(
                 path
                 for several in splits.values()
                 for name in several
-                if name != places[0].name
+                if name != split_dirs[0].name
                 for path in images_in(folder / name / kind.name / pictures)
             ]
-            _add_pairs(result, files, place, category, kind.name, others)
+            _add_pairs(result, files, mask_dir, category, kind.name, others)
         for template in masks:
             base = folder / template.removesuffix("{defect}")
             if template.endswith("{defect}") and "{split}" not in template:
@@ -87,9 +87,9 @@ def split_folders(
 def mask_folders(
     root: Path,
     split: str,
-    known: Sequence[str],
+    categories: Sequence[str],
     *,
-    places: Mapping[str, tuple[str, str]],
+    locations: Mapping[str, tuple[str, str]],
     label: LabelRule = "anomalous",
     mask_names: str = "",
     normal: Sequence[str] = (),
@@ -99,30 +99,30 @@ def mask_folders(
     Args:
         root: See `Reader`.
         split: See `Reader`.
-        known: See `Reader`. If there are several categories, the first folder below the root is the category.
-        places: By split: a pattern of the picture folders below the root, and the mask folder relative to them.
+        categories: See `Reader`. If there are several categories, the first folder below the root is the category.
+        locations: By split: a pattern of the picture folders below the root, and the mask folder relative to them.
         label: Rule by which a picture is anomalous. "anomalous": always; "masked": if it has a mask; "content": if
             its mask is not empty; "folder": if neither its folder nor the one above is in `normal`; "annotated": if it
             has a mask, and pictures without one are left out.
         mask_names: Regular expression of the names of masks that lie beside the pictures.
         normal: Folders of normal pictures for the rule "folder".
     """
-    if not any(_matching(root, pattern) for pattern, _ in places.values()):
+    if not any(_matching(root, pattern) for pattern, _ in locations.values()):
         return None
     result = ReadResult()
-    if split not in places:
+    if split not in locations:
         return result
-    pattern, relative = places[split]
+    pattern, relative = locations[split]
     folders = _matching(root, pattern)
     tops = {folder: (root / folder.relative_to(root).parts[0]) if folder != root else root for folder in folders}
-    names, result.unknown_folders = match_categories(list(dict.fromkeys(tops.values())), known)
+    names, result.unknown_folders = match_categories(list(dict.fromkeys(tops.values())), categories)
     left_out = 0
     for folder in sorted(folders, key=lambda f: list(names).index(tops[f]) if tops[f] in names else -1):
-        category = known[0] if len(known) == 1 else names.get(tops[folder])
+        category = categories[0] if len(categories) == 1 else names.get(tops[folder])
         if category is None:
             continue
-        place = Path(os.path.normpath(folder / relative))
-        files, masks = images_in(folder), masks_in(place)
+        mask_dir = Path(os.path.normpath(folder / relative))
+        files, masks = images_in(folder), masks_in(mask_dir)
         if mask_names:
             masks = [path for path in masks if re.search(mask_names, path.name) and not path.is_dir()]
             files = [path for path in files if path not in set(masks)]
@@ -161,7 +161,7 @@ def mask_folders(
 def label_folders(
     root: Path,
     split: str,
-    known: Sequence[str],
+    categories: Sequence[str],
     *,
     normal: Sequence[str],
     skip: Sequence[str] = (),
@@ -173,7 +173,7 @@ def label_folders(
     Args:
         root: See `Reader`.
         split: See `Reader`.
-        known: The only category; if empty, the root's name.
+        categories: The only category; if empty, the root's name.
         normal: Folders of normal pictures, in lower case; all other folders hold anomalous ones.
         skip: Folders to leave out, in lower case.
         inside: Subfolder of a label's folder that holds its pictures if the folder itself holds none.
@@ -185,7 +185,7 @@ def label_folders(
     result = ReadResult()
     if split != "test":
         return result
-    category = known[0] if known else root.name
+    category = categories[0] if categories else root.name
     for folder in sorted(folders, key=lambda folder: folder.name.lower() not in normal):
         anomalous = folder.name.lower() not in normal
         files = images_in(folder) or images_in(folder / inside)
@@ -215,9 +215,9 @@ def _matching(root: Path, pattern: str) -> list[Path]:
 
 
 def _add_pairs(
-    result: ReadResult, files: Sequence[Path], place: Path, category: str, defect: str, others: Sequence[Path]
+    result: ReadResult, files: Sequence[Path], mask_dir: Path, category: str, defect: str, others: Sequence[Path]
 ) -> None:
-    masks = masks_in(place)
+    masks = masks_in(mask_dir)
     pairs = pair(files, masks)
     if pairs.by_position:
         result.notes.append(by_position_note(files[0].parent))

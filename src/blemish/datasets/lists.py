@@ -26,7 +26,7 @@ _COLUMNS = {
 }
 
 
-def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[str] = ()) -> ReadResult | None:
+def csv_list(root: Path, split: str, categories: Sequence[str], *, files: Sequence[str] = ()) -> ReadResult | None:
     """Read a CSV table with the columns path and label, and optionally mask, object, category, split and defect.
 
     Paths are relative to the folder of the table or to the one above. Several masks are separated by "|". Without a
@@ -35,7 +35,7 @@ def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[st
     Args:
         root: The table, or a folder that holds one.
         split: See `Reader`.
-        known: See `Reader`; also gives the spelling of categories.
+        categories: See `Reader`; also gives the spelling of categories.
         files: Possible paths of the table below the root; empty for the only `*.csv` there.
     """
     table = _list_file(root, files, "*.csv")
@@ -60,7 +60,7 @@ def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[st
         if (cell["split"].lower() or "test") != split:
             continue
         given = cell["category"] or cell["object"] or table.stem
-        category = _catalogue_spelling(given, known)
+        category = _catalogue_spelling(given, categories)
         label = _label(cell["label"], table, line)
         masks = [part.strip() for part in cell["mask"].split("|") if part.strip()]
         sample = _sample(result, base, cell["path"], masks, label, category, cell["defect"])
@@ -69,7 +69,7 @@ def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[st
     return result
 
 
-def meta_json(root: Path, split: str, known: Sequence[str]) -> ReadResult | None:
+def meta_json(root: Path, split: str, categories: Sequence[str]) -> ReadResult | None:
     """Read the `meta.json` that the papers' scripts write, or VCP-CLIP's `meta_<name>.json`.
 
     The content is `{"test": {category: [{"img_path", "mask_path", "cls_name", "specie_name", "anomaly"}]}}`; "Test" is
@@ -81,11 +81,11 @@ def meta_json(root: Path, split: str, known: Sequence[str]) -> ReadResult | None
         return None
     content = _json(file)
     try:
-        splits = {str(name).lower(): categories for name, categories in content.items()}
+        splits = {str(name).lower(): items for name, items in content.items()}
         result = ReadResult()
         for given, items in splits.get(split, {}).items():
             for item in items:
-                category = _catalogue_spelling(str(item.get("cls_name") or given), known)
+                category = _catalogue_spelling(str(item.get("cls_name") or given), categories)
                 mask = str(item.get("mask_path") or "")
                 marked = [mask] if mask and not (file.parent / mask).is_dir() else []
                 sample = _sample(
@@ -104,15 +104,15 @@ def meta_json(root: Path, split: str, known: Sequence[str]) -> ReadResult | None
     return result
 
 
-def real_iad(root: Path, split: str, known: Sequence[str]) -> ReadResult | None:
+def real_iad(root: Path, split: str, categories: Sequence[str]) -> ReadResult | None:
     """Read `realiad_jsons/[realiad_jsons/]<category>.json` with `realiad_{1024,512,256}/<category>/...` beside it."""
-    places = [root / "realiad_jsons" / "realiad_jsons", root / "realiad_jsons"]
-    lists = next((files for files in ([*sorted(place.glob("*.json"))] for place in places) if files), [])
+    list_dirs = [root / "realiad_jsons" / "realiad_jsons", root / "realiad_jsons"]
+    lists = next((files for files in ([*sorted(list_dir.glob("*.json"))] for list_dir in list_dirs) if files), [])
     sizes = [root / f"realiad_{size}" for size in ("1024", "512", "256", "raw")]
     pictures = next((folder for folder in sizes if folder.is_dir()), None)
     if not lists or pictures is None:
         return None
-    stems, unknown_folders = match_categories([path.with_suffix("") for path in lists], known)
+    stems, unknown_folders = match_categories([path.with_suffix("") for path in lists], categories)
     result = ReadResult(
         unknown_folders=unknown_folders, notes=[f"pictures of {pictures.name}, splits of {lists[0].parent.name}"]
     )
@@ -133,7 +133,7 @@ def real_iad(root: Path, split: str, known: Sequence[str]) -> ReadResult | None:
     return result
 
 
-def numbered_list(root: Path, split: str, known: Sequence[str], *, file: str, folder: str) -> ReadResult | None:
+def numbered_list(root: Path, split: str, categories: Sequence[str], *, file: str, folder: str) -> ReadResult | None:
     """Read a table of (number, label) without paths; picture 7 is `<folder>/007.png`."""
     table = root / file
     pictures = images_in(root / folder) or images_in(root / folder / folder)
@@ -150,10 +150,10 @@ def numbered_list(root: Path, split: str, known: Sequence[str], *, file: str, fo
             number, label = int(row[0]), _label(row[-1].strip(), table, line)
             path = by_number.pop(number, None)
             if path is None:
-                result.issues.append(Issue("missing picture", root / folder / f"{number:03}.png", known[0]))
+                result.issues.append(Issue("missing picture", root / folder / f"{number:03}.png", categories[0]))
             else:
-                result.samples.append(Sample(path, label, known[0], None if label else (), known[0]))
-    result.issues += [Issue("picture without label", path, known[0]) for path in by_number.values()]
+                result.samples.append(Sample(path, label, categories[0], None if label else (), categories[0]))
+    result.issues += [Issue("picture without label", path, categories[0]) for path in by_number.values()]
     return result
 
 
@@ -182,9 +182,9 @@ def _resolve(base: Path, text: str) -> Path:
     return next((tail for tail in tails if tail.exists()), path)
 
 
-def _catalogue_spelling(given: str, known: Sequence[str]) -> str:
+def _catalogue_spelling(given: str, categories: Sequence[str]) -> str:
     """Return the category in the catalogue's spelling, or unchanged if the catalogue does not list it."""
-    return next((name for name in known if normalize_name(name) == normalize_name(given)), given)
+    return next((name for name in categories if normalize_name(name) == normalize_name(given)), given)
 
 
 def _list_file(root: Path, files: Sequence[str], pattern: str) -> Path | None:
