@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeAlias
@@ -142,12 +143,12 @@ class Method(nn.Module):
 
     @property
     def text_key(self) -> Hashable:
-        """What the text features depend on besides backbone and object.
+        """What the text features depend on besides the backbone and the object name.
 
-        Methods that inherit one `text_features` and have equal keys share what it gives (`evaluation` makes it once).
-        By default a method shares with itself only.
+        Methods that inherit the same `text_features` and have equal keys share one entry of a `TextFeatureCache`. By
+        default a method shares with nobody.
         """
-        return id(self)
+        return self
 
     @property
     def reads_pictures(self) -> bool:
@@ -233,6 +234,45 @@ def class_token(features: ImageFeatures) -> Tensor:
     if features.class_token is None:
         raise UsageError("the features lack the class token: encode the images with the method's own request")
     return features.class_token
+
+
+class TextFeatureCache:
+    """Text features by method and object name; methods that share their text side share an entry.
+
+    All methods have to be on one backbone. Features of learnt prompts are valid as long as the prompts do not change. The
+    cache can be used from several threads.
+
+    Args:
+        max_entries: Number of entries that are kept; the oldest one is dropped first.
+    """
+
+    def __init__(self, max_entries: int = 256) -> None:
+        self.max_entries = max_entries
+        self._entries: dict[Hashable, Tensor] = {}
+        self._lock = threading.Lock()
+
+    def get(self, method: Method, object_name: str) -> Tensor:
+        """Return the text features of one object name: (2, E), without gradient."""
+        # The function is part of the key, since a subclass may write its own.
+        key = (type(method).text_features, method.text_key, object_name)
+        with self._lock:
+            entry = self._entries.get(key)
+        if entry is None:
+            # A tensor that is made in inference mode cannot take part in training.
+            with torch.inference_mode(False), torch.no_grad():
+                entry = method.text_features([object_name])[0]
+            with self._lock:
+                if len(self._entries) >= self.max_entries:
+                    del self._entries[next(iter(self._entries))]
+                self._entries[key] = entry
+        return entry.to(method.device)
+
+    def batch(self, method: Method, object_names: Sequence[str]) -> Tensor:
+        """Return the text features of a batch: (2, E) if all its images show one object, else (B, 2, E)."""
+        entries = {name: self.get(method, name) for name in dict.fromkeys(object_names)}
+        if len(entries) == 1:
+            return next(iter(entries.values()))
+        return torch.stack([entries[name] for name in object_names])
 
 
 class ReferenceMethod(Method):
