@@ -21,7 +21,7 @@ from blemish.detector import Detector, load
 from blemish.engine import TorchEngine
 from blemish.methods import create
 from blemish.methods.base import Prediction
-from blemish.methods.maps import upsample, upsample_smoothly
+from blemish.methods.ops import upsample, upsample_smoothly
 from blemish.outputs import png
 from blemish.outputs.files import Writer
 from helpers import save_picture

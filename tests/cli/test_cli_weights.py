@@ -170,9 +170,9 @@ def test_truncated_missing_and_our_own(fit, publication, backbone: Backbone, tmp
     path.write_bytes(path.read_bytes()[:-200])
     refused(fit(path), "damaged or holds more than tensors")
     assert fit(tmp_path / "none.pth").code == 2
-    from blemish.methods import weights
+    from blemish.methods import checkpoints
 
-    weights.save(method, tmp_path / "own.safetensors")
+    checkpoints.save(method, tmp_path / "own.safetensors")
     refused(fit(tmp_path / "own.safetensors"), "blemish's own file already (of april-gan)")
 
 

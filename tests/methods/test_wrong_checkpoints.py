@@ -15,7 +15,7 @@ import torch
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import WeightsError
-from blemish.methods import weights
+from blemish.methods import checkpoints
 from blemish.methods.base import Method
 from helpers import save_tiny_backbone
 
@@ -43,7 +43,7 @@ def make(name: str, backbone: Backbone) -> Method:
 @pytest.fixture(params=LEARNERS)
 def written(request: pytest.FixtureRequest, backbone: Backbone, tmp_path: Path) -> tuple[str, Path]:
     path = tmp_path / "w.safetensors"
-    weights.save(make(request.param, backbone), path)
+    checkpoints.save(make(request.param, backbone), path)
     return request.param, path
 
 
@@ -56,9 +56,9 @@ def refused(name: str, backbone: Backbone, path: Path) -> str:
     text = str(caught.value)
     assert "\n" not in text
     assert path.name in text
-    if not weights.is_official(path):
+    if not checkpoints.is_official(path):
         with pytest.raises(WeightsError):
-            weights.load(method, path)
+            checkpoints.load(method, path)
         assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     return text
 
