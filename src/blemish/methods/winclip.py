@@ -166,7 +166,7 @@ class WinCLIP(FewShotMethod):
         return nearest_distance(self.window_features(features, side), memory.windows[side]) / 2
 
     def patch_distance(self, features: ImageFeatures, memory: MemoryBank) -> Tensor:
-        """Return half the cosine distance of each patch to the nearest one of references: (B, rows, columns) in [0, 1]."""
+        """Return half the cosine distance of each patch to the nearest reference: (B, rows, columns) in [0, 1]."""
         return as_grid(nearest_distance(self.patch_features(features), memory.taps[self.tap]) / 2, features.grid)
 
     def association_map(self, features: ImageFeatures, memory: MemoryBank) -> Tensor:
