@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from blemish.clip import Backbone, Request, Tap, load_backbone
 from blemish.engine import TorchEngine
 from blemish.methods import create
-from blemish.methods.maps import upsample, upsample_smoothly
+from blemish.methods.ops import upsample, upsample_smoothly
 
 
 @pytest.fixture(scope="module")

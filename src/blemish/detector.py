@@ -27,10 +27,9 @@ from blemish.errors import ImageError, UsageError
 from blemish.few_shot import References, build_memory_bank, require_reference_method, sample_memory_bank
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS, LoadedImage
-from blemish.methods import create, load_class
-from blemish.methods import weights as weight_files
+from blemish.methods import checkpoints, create, load_class
 from blemish.methods.base import MemoryBank, Method
-from blemish.methods.catalogue import WEIGHTS
+from blemish.methods.registry import WEIGHTS
 from blemish.tiles import OVERLAP, Canvas, Tiling, batched, cut
 from blemish.types import ComputePrecision, ImageSource, OnError, Precision, resolve_device
 
@@ -382,7 +381,7 @@ class Detector:
 def shipped(method: str, fingerprint: str) -> Path | None:
     """What comes with blemish for this method on the backbone with this fingerprint; None if nothing does."""
     for path in sorted(WEIGHTS.glob("*.safetensors")):
-        header = weight_files.read_header(path)
+        header = checkpoints.read_header(path)
         if (header.method, header.backbone_fingerprint) == (method, fingerprint):
             return path
     return None

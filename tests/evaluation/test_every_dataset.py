@@ -17,7 +17,7 @@ from blemish import datasets, methods
 from blemish.clip import Backbone, load_backbone
 from blemish.evaluation import METRICS, detectors_of
 from blemish.evaluation.plan import Texts
-from blemish.methods import weights
+from blemish.methods import checkpoints
 from dataset_trees import TREES, Tree
 
 _texts: dict[str, Tensor] = {}
@@ -34,7 +34,7 @@ def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Map
     folder = tmp_path_factory.mktemp("missing")
     found = {name: folder / f"{name}.safetensors" for name in detectors_of(["all"], embedded)[1]}
     for name, path in found.items():
-        weights.save(methods.create(name, embedded), path, trained_on="nothing", source="a test")
+        checkpoints.save(methods.create(name, embedded), path, trained_on="nothing", source="a test")
     return found
 
 

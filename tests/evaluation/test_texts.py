@@ -9,8 +9,7 @@ from torch import Tensor
 from blemish.clip import Backbone
 from blemish.evaluation.plan import Texts
 from blemish.methods.base import Method
-from blemish.methods.clip_ad import ClipAD, ClipAdConfig
-from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig
+from blemish.methods.clip_ad import ClipAD, ClipAdConfig, ClipAdSDP, ClipAdSdpConfig
 
 
 class Turned(ClipAdSDP):

@@ -6,7 +6,7 @@ import dataclasses
 
 from blemish.cli.console import columns, print_json
 from blemish.methods import info, names
-from blemish.methods.catalogue import WEIGHTS, MethodInfo
+from blemish.methods.registry import WEIGHTS, MethodInfo
 
 
 def methods(*, json: bool = False) -> int:
@@ -18,7 +18,9 @@ def methods(*, json: bool = False) -> int:
     infos = [info(name) for name in names()]
     if json:
         for method in infos:
-            print_json({**dataclasses.asdict(method), "builtin": _builtin(method)})
+            entry = dataclasses.asdict(method)
+            del entry["cls"]
+            print_json({**entry, "builtin": _builtin(method)})
         return 0
     rows = [("METHOD", "PUBLISHED", "NEEDS", "BUILTIN", "BACKBONE OF THE PAPER", "WHAT IT IS", "PAPER")]
     for method in infos:

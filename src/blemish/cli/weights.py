@@ -193,11 +193,11 @@ def _entry(name: str) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    from blemish.methods import weights
+    from blemish.methods import checkpoints
 
     facts: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size}
-    if not weights.is_official(path):
-        header = weights.read_header(path)
+    if not checkpoints.is_official(path):
+        header = checkpoints.read_header(path)
         return {"kind": "method weights", **facts, **dataclasses.asdict(header), "tensors": _shapes(path)}
 
     from blemish.hub.convert import recognise

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from blemish.clip import ImageFeatures, Request
 from blemish.concurrency import READER_THREADS, prefetch
+from blemish.datasets.masks import resize_mask
 from blemish.errors import OutputError, UsageError
 from blemish.methods.base import Method
-from blemish.training.masks import mask_tensor
 from blemish.training.samples import Sample
 
 Cache: TypeAlias = str | os.PathLike[str] | Literal[False] | None
@@ -153,7 +153,7 @@ class Features:
     def _prepare(self, samples: Sequence[Sample], rows: range = range(0)) -> _Batch:
         size = self._method.computation.size
         pixels = self._method.backbone.preprocess([sample.image for sample in samples], size)
-        masks = torch.stack([mask_tensor(sample.mask, size) for sample in samples])
+        masks = torch.from_numpy(np.stack([resize_mask(sample.mask, size) for sample in samples])).float()
         labels, names = [int(sample.label) for sample in samples], [sample.object_name for sample in samples]
         return _Batch(rows, pixels, masks, labels, names)
 

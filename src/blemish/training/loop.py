@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from blemish.errors import BlemishError, UsageError
-from blemish.methods import configs, weights
+from blemish.methods import checkpoints, configs
 from blemish.methods.base import Method
 from blemish.training.augment import Augmented
 from blemish.training.features import Cache, Features
@@ -156,7 +156,7 @@ def train(
                     raise
                 finally:
                     if save and paths is not None:
-                        weights.save(method, paths.weights, trained_on=trained_on, source="trained with blemish")
+                        checkpoints.save(method, paths.weights, trained_on=trained_on, source="trained with blemish")
                         save_checkpoint(paths.checkpoint, method, optimizer, step + 1, settings)
     finally:
         method.train(was_training)

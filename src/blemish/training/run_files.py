@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.methods import weights
+from blemish.methods import checkpoints
 from blemish.methods.base import Method
 from blemish.outputs import svg
 
@@ -80,7 +80,7 @@ def save_checkpoint(
             else:
                 numbers.setdefault(str(parameter), {})[key] = value
     header = {"step": step, "settings": settings, "optimizer": numbers}
-    weights.write_tensors(path, tensors, {"format": FORMAT, "state": json.dumps(header)})
+    checkpoints.write_tensors(path, tensors, {"format": FORMAT, "state": json.dumps(header)})
 
 
 def load_checkpoint(
@@ -92,7 +92,7 @@ def load_checkpoint(
         WeightsError: The file is damaged or not a checkpoint.
         UsageError: The run had other settings.
     """
-    tensors, metadata = weights.read_tensors(path)
+    tensors, metadata = checkpoints.read_tensors(path)
     try:
         header = json.loads(metadata["state"]) if metadata.get("format") == FORMAT else {}
         step, before, numbers = header["step"], header["settings"], header["optimizer"]
@@ -102,7 +102,7 @@ def load_checkpoint(
         if before.get(key) != value:
             raise UsageError(f"the run to resume had {key} {before.get(key)!r}, not {value!r}: give the same settings")
     learnt = {name.removeprefix("method/"): v for name, v in tensors.items() if name.startswith("method/")}
-    weights.fit(learnt, {k: tuple(v.shape) for k, v in method.state_dict().items()}, path)
+    checkpoints.fit(learnt, {k: tuple(v.shape) for k, v in method.state_dict().items()}, path)
     method.load_state_dict(learnt)
     state = {int(parameter): dict(values) for parameter, values in numbers.items()}
     for name, value in tensors.items():
