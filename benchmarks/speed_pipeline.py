@@ -51,9 +51,9 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, pixels: torch.Tensor, object_name: str) -> Run:
+    def run(self, pixels: torch.Tensor, object_name: str, memory: object = None) -> Run:
         start = time.perf_counter()
-        found = self._engine.run(pixels, object)
+        found = self._engine.run(pixels, object_name, memory)
         self.spans.append((start, time.perf_counter()))
         return found
 
