@@ -26,7 +26,8 @@ from towers import random_vit_l
 from blemish import exporting as export
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import Detector, shipped
+from blemish.detector import Detector
+from blemish.loading import shipped
 from blemish.engine import Engine, TorchEngine
 from blemish.exporting.parity import textures
 

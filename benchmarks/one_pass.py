@@ -28,7 +28,7 @@ from transformers import CLIPConfig, CLIPModel
 
 import blemish
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import load
+from blemish.loading import load
 from blemish.scoring import plan
 
 #: Those that run on the built-in model out of the box, and those that need no weights of their own.

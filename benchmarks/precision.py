@@ -25,7 +25,7 @@ from towers import random_vit_l
 from blemish.clip import Backbone, load_backbone
 from blemish.datasets import read
 from blemish.demo import picture_sets
-from blemish.detector import shipped
+from blemish.loading import shipped
 from blemish.engine import TorchEngine
 from blemish.image_io import read_image
 from blemish.methods import create

@@ -18,7 +18,8 @@ from PIL import Image
 from rows import Row
 
 from blemish.cli.job import Job, Order
-from blemish.detector import Detector, load
+from blemish.detector import Detector
+from blemish.loading import load
 from blemish.engine import Run
 from blemish.image_io import read_image
 from blemish.outputs.files import Writer

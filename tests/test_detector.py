@@ -13,7 +13,8 @@ from PIL import Image
 
 import blemish
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import Detector, load
+from blemish.detector import Detector
+from blemish.loading import load
 from blemish.errors import ImageError, UsageError, WeightsError
 from blemish.image_io import read_image
 from blemish.methods import create, weights
@@ -185,7 +186,7 @@ def test_learnt_weights(backbone: Backbone, paths: list[Path], tmp_path: Path) -
 
 def test_shipped_weights_are_found_by_the_backbone(backbone: Backbone, tmp_path: Path, monkeypatch) -> None:
     weights.save(create("anomalyclip", backbone), tmp_path / "any-name.safetensors")
-    monkeypatch.setattr("blemish.detector.WEIGHTS", tmp_path)
+    monkeypatch.setattr("blemish.loading.WEIGHTS", tmp_path)
     assert load("anomalyclip", backbone=backbone, device="cpu").provenance.weights == "any-name.safetensors"
     other = load_backbone(str(save_tiny_backbone(tmp_path / "other", seed=1)))
     with pytest.raises(UsageError, match="none are shipped"):
@@ -220,15 +221,15 @@ def test_auto_precision_is_float32_for_a_small_backbone(detector: Detector) -> N
 
 
 def test_auto_precision_for_a_large_backbone(backbone: Backbone, monkeypatch) -> None:
-    monkeypatch.setattr("blemish.detector._LARGE", 1)
+    monkeypatch.setattr("blemish.loading._LARGE", 1)
     for units, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("blemish.detector._has_bfloat16_units", lambda device, units=units: units)
+        monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device, units=units: units)
         assert load("clip", backbone=backbone, device="cpu").provenance.precision == expected
 
 
 @pytest.mark.parametrize("units", [True, False])
 def test_auto_precision_of_windows(backbone: Backbone, paths: list[Path], monkeypatch, units: bool) -> None:
-    monkeypatch.setattr("blemish.detector._has_bfloat16_units", lambda device: units)
+    monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device: units)
     auto = load("winclip", backbone=backbone, device="cpu")
     exact = load("winclip", backbone=backbone, device="cpu", precision="float32")
     found, expected = auto.detect(paths[0]), exact.detect(paths[0])

@@ -11,7 +11,8 @@ from PIL import Image
 
 from blemish import few_shot
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import Detector, load
+from blemish.detector import Detector
+from blemish.loading import load
 from blemish.engine import TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import read_image

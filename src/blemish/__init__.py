@@ -3,11 +3,12 @@
     import blemish
 
     detector = blemish.load("anomalyclip")
-    detection = detector.detect("part.jpg")
+    detection = detector("part.jpg")
     detection.score          # 0 .. 1, higher = more anomalous
-    detection.anomaly_map          # (height, width) float32, the picture's own size
+    detection.anomaly_map    # (height, width) float32, the picture's own size
+    detection.save("out")    # out/overlay/part.jpg.png
 
-Names are imported on first use: `import blemish` itself is quick and loads no torch.
+Names are imported on first use: `import blemish` itself is quick and does not load torch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from blemish.errors import BlemishError, ImageError, OutputError, UsageError, We
 
 if TYPE_CHECKING:
     from blemish.detection import Detection, Provenance, Region
-    from blemish.detector import Detector, load
+    from blemish.detector import Detector
+    from blemish.loading import load
     from blemish.evaluation import evaluate
     from blemish.exporting import load_exported
     from blemish.image_io import LoadedImage, find_images, read_image
@@ -33,9 +35,10 @@ _LAZY = {
     "Provenance": "blemish.detection",
     "Region": "blemish.detection",
     "evaluate": "blemish.evaluation",
+    "export": "blemish.exporting",
     "find_images": "blemish.image_io",
-    "load": "blemish.detector",
-    "load_exported": "blemish.exporting",
+    "list_methods": "blemish.methods",
+    "load": "blemish.loading",
     "read_image": "blemish.image_io",
 }
 
@@ -52,9 +55,10 @@ __all__ = [
     "WeightsError",
     "__version__",
     "evaluate",
+    "export",
     "find_images",
+    "list_methods",
     "load",
-    "load_exported",
     "read_image",
 ]
 

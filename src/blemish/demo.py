@@ -20,8 +20,7 @@ from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.files import write_atomically
 from blemish.metrics import auroc, bootstrap_interval
-from blemish.outputs.files import Writer
-from blemish.outputs.sheet import contact_sheet
+from blemish.draw import contact_sheet
 
 #: From each end of a set's ranking, on the contact sheet.
 ENDS = 4
@@ -134,12 +133,11 @@ def measure(
     """
     samples = pictures.samples
     scored = []
-    with Writer(folder, ["overlay"], root=_folder(pictures), picture_format="jpg") as writer:
-        stream = detector.stream((sample.path for sample in samples), object_name=pictures.object_name)
-        for sample, (picture, detection) in zip(samples, stream, strict=True):
-            written = writer.write(detection, picture)
-            scored.append(Scored(sample, detection.score, written["overlay"]))
-            advance()
+    results = detector.stream_with_images((sample.path for sample in samples), object_name=pictures.object_name)
+    for sample, (image, detection) in zip(samples, results, strict=True):
+        files = detection.save(folder, picture=image, root=_folder(pictures), image_format="jpg")
+        scored.append(Scored(sample, detection.score, files["overlay"]))
+        advance()
     labels, scores = [one.sample.label for one in scored], [one.score for one in scored]
     interval = bootstrap_interval(labels, scores)
     ranking = sorted(scored, key=lambda one: -one.score)

@@ -30,7 +30,7 @@ from blemish.errors import ImageError, UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.methods.base import MemoryBank, Prediction
 from blemish.methods.text_cache import TextCache
-from blemish.tiles import Piece, Tiling, cut
+from blemish.tiling import Tile, Tiling, cut
 from blemish.types import ImageSource
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Scored(Generic[T]):
 
     item: T
     method: str
-    tile: Piece
+    tile: Tile
     score: float
     """Image score in [0, 1]."""
     map: Tensor
@@ -182,7 +182,7 @@ class _Prepared(Generic[T]):
     """An image, or a tile of one, that is ready for the model."""
 
     task: Task[T]
-    tile: Piece
+    tile: Tile
     pixels: Mapping[_Input, Tensor]  # (1, 3, S, S)
     timing: Timing
 

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blemish.cli import job as jobs
 from blemish.clip import Backbone, Request, Tap, load_backbone
-from blemish.detector import Detector, load
+from blemish.detector import Detector
+from blemish.loading import load
 from blemish.engine import TorchEngine
 from blemish.methods import create
 from blemish.methods.base import Prediction

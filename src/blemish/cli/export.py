@@ -85,7 +85,7 @@ def export(
     if int8 and len(calibration) < FEW:
         note(f"{count(len(calibration), 'picture')} to calibrate on are few; a hundred are better.")
 
-    from blemish.detector import load
+    from blemish.loading import load
     from blemish.exporting import save
 
     detector = load(

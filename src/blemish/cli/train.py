@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from blemish.cli.console import count, note, recipe_changes
+from blemish.cli.console import count, note, config_changes
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _check(
         raise UsageError(f"--lr is more than 0, not {lr:g}")
     if tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("--tensorboard needs TensorBoard; run: pip install 'blemish[tensorboard]'")
-    return recipe_changes(config)
+    return config_changes(config)
 
 
 def _check_places(places: Places, resume: bool) -> None:

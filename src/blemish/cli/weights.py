@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blemish.cli.console import columns, count, note, print_json, recipe_changes
+from blemish.cli.console import columns, count, note, print_json, config_changes
 from blemish.errors import UsageError
 
 #: Tensors that `weights show` lists before it says how many more there are.
@@ -90,7 +90,7 @@ def weights_import(
         overwrite: Replace a file that is there.
         json: Print the header as one JSON object.
     """
-    changes = recipe_changes(config)
+    changes = config_changes(config)
     from blemish.hub import entry, find
 
     if method is not None:

@@ -26,7 +26,8 @@ import blemish
 from blemish import datasets
 from blemish.clip import Backbone, load_backbone
 from blemish.datasets import Dataset, Sample
-from blemish.detector import Detector, load
+from blemish.detector import Detector
+from blemish.loading import load
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.again import measured_again

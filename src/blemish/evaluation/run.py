@@ -61,7 +61,7 @@ class Run:
             batch_size=batch_size,
             max_pixels=min(detector.max_pixels for detector in detectors.values()),
             text_scores={
-                name for name, detector in detectors.items() if "text_scores" in (set_rule(detector.method) or ())
+                name for name, detector in detectors.items() if "text_scores" in (set_rule(detector.torch_engine.method) or ())
             },
         )
         self.passes: tuple[Pass, ...] = self._scorer.passes
@@ -70,7 +70,7 @@ class Run:
         }
         self._made = {name: detector.provenance.to_dict() for name, detector in detectors.items()}
         self._files = {sample: _file(sample.path) for sample in dataset}
-        self._mutual = {name for name, detector in detectors.items() if detector.method.info.transductive}
+        self._mutual = {name for name, detector in detectors.items() if detector.torch_engine.method.info.transductive}
         # Their scores depend on all pictures of the category.
         self._sets = {
             category: settings_fingerprint({"files": [self._files[sample] for sample in samples]})
@@ -203,7 +203,7 @@ class Run:
                 if not scored:
                     self.record.finished.pop((name, category), None)
                     continue
-                told = (self.record, name, detector.method, category, scored, self.options, masks, histograms.get(name))
+                told = (self.record, name, detector.torch_engine.method, category, scored, self.options, masks, histograms.get(name))
                 found[name] = len(scored), pool.submit(measured, *told)
             try:
                 for name, (count, future) in found.items():
@@ -225,7 +225,7 @@ class Run:
 
     def _at_once(self, samples: Sequence[Sample]) -> int:
         """How many methods are measured together: as many as threads, while the pixels of all of them can be held."""
-        side = max(detector.method.computation.size for detector in self.detectors.values())
+        side = max(detector.torch_engine.method.computation.size for detector in self.detectors.values())
         room = self.options.exact_pixels // max(len(samples) * side**2, 1)
         return max(1, min(torch.get_num_threads(), len(self.detectors), room))
 
@@ -236,7 +236,7 @@ class Run:
         large = {
             name
             for name, detector in self.detectors.items()
-            if len(samples) * detector.method.computation.size**2 > self.options.exact_pixels
+            if len(samples) * detector.torch_engine.method.computation.size**2 > self.options.exact_pixels
         }
         return {name: StreamingPixelMetrics() for name in large if judged(samples)}
 
@@ -273,7 +273,7 @@ class Run:
 
     def _key(self, name: str, sample: Sample) -> tuple[int, int, str, str] | None:
         file = self._files[sample]
-        told = prompt_name(self.detectors[name].method, sample.object_name)
+        told = prompt_name(self.detectors[name].torch_engine.method, sample.object_name)
         if name in self._mutual:
             told += f" in {self._sets[sample.category]}"
         return None if file is None else (*file, self._settings[name], told)
@@ -312,7 +312,7 @@ def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
 
 
 def _range(detector: Detector) -> list[float]:
-    method = detector.method
+    method = detector.torch_engine.method
     if isinstance(method, TransductiveMethod):
         return [float(end) for end in method.memory_map_range]
     return [float(end) for end in method.map_range]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from blemish import tiles
 from blemish.clip import Backbone, load_backbone
 from blemish.detection import Provenance, Timing
-from blemish.detector import Detector, load
+from blemish.detector import Detector
+from blemish.loading import load
 from blemish.engine import Run
 from blemish.errors import ImageError, UsageError
 from blemish.methods.base import Prediction
-from blemish.tiles import Canvas, Tiling, cut, resize
+from blemish.tiling import MAX_MAP_PIXELS, TileMerger, Tiling, cut, resize
 from helpers import save_picture
 
 
@@ -49,9 +49,9 @@ def backbone(tiny_backbone: Path) -> Backbone:
     return load_backbone(str(tiny_backbone))
 
 
-def blended(size: tuple[int, int], tiling: Tiling, field, side: int = 16, limit: int = tiles.MAP_PIXELS):
+def blended(size: tuple[int, int], tiling: Tiling, field, side: int = 16, limit: int = MAX_MAP_PIXELS):
     """The blend of maps that see `field(x, y)` at the centres of their cells."""
-    canvas = Canvas(size, tiling, limit=limit)
+    canvas = TileMerger(size, tiling, max_map_pixels=limit)
     for row, (top, bottom) in enumerate(canvas.down.spans):
         for column, (left, right) in enumerate(canvas.across.spans):
             x = left + (torch.arange(side) + 0.5) * (right - left) / side
@@ -90,7 +90,7 @@ def test_tilings_that_make_no_sense(side: int, overlap: float) -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 40), (57, 23), (16, 90), (101, 64)])
 @pytest.mark.parametrize("overlap", [0, 0.25, 0.6])
-@pytest.mark.parametrize("limit", [tiles.MAP_PIXELS, 300])
+@pytest.mark.parametrize("limit", [MAX_MAP_PIXELS, 300])
 def test_constant_maps_stay_constant(size: tuple[int, int], overlap: float, limit: int) -> None:
     canvas = blended(
         size, Tiling(16, overlap), lambda x, y: torch.full(torch.broadcast_shapes(x.shape, y.shape), 0.7), 5, limit
@@ -125,7 +125,7 @@ def test_a_reduced_map_is_the_mean_of_the_full_one(step: int) -> None:
 
 def test_one_tile_is_put_in_place_like_an_untiled_map() -> None:
     tile = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
-    canvas = Canvas((40, 30), Tiling(64))
+    canvas = TileMerger((40, 30), Tiling(64))
     canvas.add((0, 0), 0.3, tile, Timing())
     torch.testing.assert_close(canvas.map, resize(tile, 30, 40), rtol=0, atol=0)
     # And the matrices, which one tile does without, are that very interpolation.
@@ -211,7 +211,7 @@ def test_a_broken_picture_between_tiled_ones(tmp_path: Path) -> None:
 
 
 def test_large_pictures_have_a_map_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "MAP_PIXELS", 2_000)
+    monkeypatch.setattr("blemish.tiling.MAX_MAP_PIXELS", 2_000)
     picture = np.full((150, 203), 100, np.uint8)
     picture[60:90, 100:140] = 250
     detector = Detector(Brightness(64), tiling=Tiling(50, 0), threshold=0.8)  # rows of tiles begin within cells
