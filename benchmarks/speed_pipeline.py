@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from blemish.cli.job import Job, Order
+from blemish.outputs.files import Writer
 from interleaved import middle, ratio, turns
 from PIL import Image
 from rows import Row
 
-from blemish.cli.job import Job, Order
-from blemish.detector import Detector
-from blemish.loading import load
+from blemish.detector import Detector, load
 from blemish.engine import Run
 from blemish.image_io import read_image
-from blemish.outputs.files import Writer
 
 #: Of each side of the pictures, in pixels: about what a camera of a line gives of a small part.
 SIDE, BATCH = 400, 16
@@ -52,9 +51,9 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, pixels: torch.Tensor, object_name: str, memory: object = None) -> Run:
+    def run(self, pixels: torch.Tensor, object_name: str) -> Run:
         start = time.perf_counter()
-        found = self._engine.run(pixels, object_name, memory)
+        found = self._engine.run(pixels, object_name)
         self.spans.append((start, time.perf_counter()))
         return found
 

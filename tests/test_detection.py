@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from blemish.rle import decode_mask, encode_polygon
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,7 +17,6 @@ from PIL import Image
 
 from blemish.detection import Detection, Provenance, Timing, find_regions, trace
 from blemish.errors import UsageError
-from blemish.rle import decode_mask, encode_polygon
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 

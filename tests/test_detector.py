@@ -14,9 +14,9 @@ from PIL import Image
 import blemish
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector
-from blemish.loading import load
 from blemish.errors import ImageError, UsageError, WeightsError
 from blemish.image_io import read_image
+from blemish.loading import load
 from blemish.methods import create, weights
 from helpers import save_picture, save_tiny_backbone
 

@@ -12,10 +12,10 @@ from PIL import Image
 from blemish import few_shot
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector
-from blemish.loading import load
 from blemish.engine import TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import read_image
+from blemish.loading import load
 from blemish.methods import create, musc, weights
 from blemish.methods.base import FewShotMethod, MemoryBank
 from helpers import save_picture

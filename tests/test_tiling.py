@@ -13,9 +13,9 @@ from PIL import Image
 from blemish.clip import Backbone, load_backbone
 from blemish.detection import Provenance, Timing
 from blemish.detector import Detector
-from blemish.loading import load
 from blemish.engine import Run
 from blemish.errors import ImageError, UsageError
+from blemish.loading import load
 from blemish.methods.base import Prediction
 from blemish.tiling import MAX_MAP_PIXELS, TileMerger, Tiling, cut, resize
 from helpers import save_picture

@@ -21,10 +21,10 @@ from blemish.errors import BlemishError, ImageError, OutputError, UsageError, We
 if TYPE_CHECKING:
     from blemish.detection import Detection, Provenance, Region
     from blemish.detector import Detector
-    from blemish.loading import load
     from blemish.evaluation import evaluate
     from blemish.exporting import load_exported
     from blemish.image_io import LoadedImage, find_images, read_image
+    from blemish.loading import load
 
 __version__ = "0.1.0"
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from PIL import Image
 
 from blemish.detector import Detector
+from blemish.draw import contact_sheet
 from blemish.errors import UsageError
 from blemish.files import write_atomically
 from blemish.metrics import auroc, bootstrap_interval
-from blemish.draw import contact_sheet
 
 #: From each end of a set's ranking, on the contact sheet.
 ENDS = 4

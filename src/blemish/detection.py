@@ -20,7 +20,7 @@ from PIL import Image
 from blemish import draw
 from blemish.errors import OutputError, UsageError, suggest
 from blemish.files import output_name, safe_name, write_atomically
-from blemish.image_io import LoadedImage, read_image
+from blemish.image_io import read_image
 from blemish.regions import Region, encode_mask, find_regions
 from blemish.types import ImageSource, PathLike, check_threshold
 
@@ -262,9 +262,7 @@ class Detection:
         """Return the anomaly map in colours on the fixed scale `map_range`; RGB, the map's size (plus the legend)."""
         return draw.heatmap(self.anomaly_map, self.map_range, legend=legend)
 
-    def overlay(
-        self, picture: ImageSource | None = None, *, alpha: float = 0.6, legend: bool = False
-    ) -> Image.Image:
+    def overlay(self, picture: ImageSource | None = None, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
         """Return the picture with the anomaly map over it; the higher the value, the less of the picture is visible.
 
         Args:

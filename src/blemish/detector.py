@@ -1,9 +1,9 @@
 """`Detector`: pictures in, detections out.
 
-    detector = blemish.load("anomalyclip")
-    detection = detector("part.jpg")
-    detections = detector(["a.jpg", "b.jpg"])
-    for detection in detector.stream(camera): ...
+detector = blemish.load("anomalyclip")
+detection = detector("part.jpg")
+detections = detector(["a.jpg", "b.jpg"])
+for detection in detector.stream(camera): ...
 """
 
 from __future__ import annotations

@@ -321,9 +321,7 @@ def _stretch(
         notes.append(f"{kind} with one value only ({ends_text[0]}), taken as mid-grey")
         return result
     notes.append(f"{kind} scaled by its range {ends_text[0]}..{ends_text[1]}")
-    rows = max(
-        1, 1_000_000 // max(1, values[0].size)
-    )  # blocks, to save memory
+    rows = max(1, 1_000_000 // max(1, values[0].size))  # blocks, to save memory
     for top in range(0, values.shape[0], rows):
         block = values[top : top + rows].astype(np.float64)
         result[top : top + rows] = np.clip(np.rint((block * shrink - start) / span * 255.0), 0, 255)

@@ -1,7 +1,7 @@
-"""Regions: the connected patches of a mask, with outlines along pixel edges.
+"""Connected regions of a mask, with outlines along pixel edges.
 
-Coordinates are pixels of the picture, x to the right and y down. Points lie on pixel corners, so pixel (x, y) is the
-square from (x, y) to (x + 1, y + 1), a box is half-open, and polygons enclose exactly the pixels of their region.
+Coordinates are image pixels, x to the right and y down. Points are pixel corners, so pixel (x, y) is the square from
+(x, y) to (x + 1, y + 1), a box is half-open, and polygons enclose exactly the pixels of their region.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from scipy import ndimage
 from blemish.errors import UsageError
 
 Ring = tuple[tuple[int, int], ...]
-"""A closed outline: (x, y) corners, the last joined to the first, no three in a row on one line."""
+"""A closed outline: (x, y) corners. The last joins the first, and no three consecutive corners are on one line."""
 
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
 class Region:
-    """One 8-connected patch of the mask.
+    """One 8-connected region of a mask.
 
     Attributes:
-        box: (x0, y0, x1, y1), half-open: the patch lies in columns x0..x1-1 and rows y0..y1-1.
-        polygon: rings along pixel edges; the first is the outline (clockwise as seen), the others are holes
-            (counter-clockwise). Filled by the even-odd rule they give back exactly the patch.
-        area: pixels.
-        peak: highest value of the anomaly map inside.
-        mean: mean value of the anomaly map inside.
+        box: (x0, y0, x1, y1), half-open: the region covers columns x0..x1-1 and rows y0..y1-1.
+        polygon: Rings along pixel edges; the first is the outline (clockwise on screen), the others are holes
+            (counter-clockwise). Filling them by the even-odd rule reproduces the region.
+        area: Number of pixels.
+        peak: Highest value of the anomaly map inside.
+        mean: Mean value of the anomaly map inside.
         centroid: (x, y) mean of the pixel centres.
     """
 
@@ -44,7 +44,7 @@ class Region:
     centroid: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for JSON."""
+        """Return a plain dictionary for JSON."""
         return asdict(self)
 
 
@@ -59,14 +59,17 @@ def find_regions(
     """Split a mask into its 8-connected regions.
 
     Args:
-        mask: bool (H, W).
-        values: anomaly map (H, W), for the peak and the mean of each region.
-        min_area: smaller regions, in pixels of the picture, are left out.
-        step: one cell of the mask stands for `step` x `step` pixels of the picture, fewer at its right and lower edge.
-        size: (width, height) of the picture, for a `step` above 1; None = (W * step, H * step).
+        mask: (H, W) bool.
+        values: (H, W) anomaly map, for the peak and the mean of each region.
+        min_area: Minimum area in image pixels; smaller regions are left out.
+        step: Side in image pixels of the square that one mask cell covers; it is cut at the right and lower edge.
+        size: (width, height) of the image, for a `step` above 1; None is (W * step, H * step).
 
     Returns:
-        Regions in pixels of the picture, highest peak first; equal peaks by area, then from top to bottom.
+        Regions in image pixels, highest peak first; equal peaks by area, then from top to bottom.
+
+    Raises:
+        UsageError: The shapes differ or are not (H, W).
     """
     if mask.shape != values.shape or mask.ndim != 2:
         raise UsageError(f"mask and values must have the same shape (H, W), not {mask.shape} and {values.shape}.")
@@ -96,16 +99,16 @@ def find_regions(
     boxes = ndimage.find_objects(labels)
     regions = []
     for label in np.flatnonzero(kept).tolist():
-        low, right = boxes[label - 1]
+        row_range, column_range = boxes[label - 1]
         # The outline is the ring that reaches the left-most column of the region; a hole never does.
         outlines = sorted(rings[label], key=lambda ring: min(x for x, _ in ring))
         regions.append(
             Region(
                 box=(
-                    right.start * step,
-                    low.start * step,
-                    min(right.stop * step, width),
-                    min(low.stop * step, height),
+                    column_range.start * step,
+                    row_range.start * step,
+                    min(column_range.stop * step, width),
+                    min(row_range.stop * step, height),
                 ),
                 polygon=tuple(
                     tuple((min(x * step, width), min(y * step, height)) for x, y in ring) for ring in outlines
@@ -121,15 +124,15 @@ def find_regions(
 
 
 def trace(mask: npt.NDArray[np.bool_]) -> list[Ring]:
-    """Outlines of a mask along its pixel edges.
+    """Trace the outlines of a mask along its pixel edges.
 
-    Pixels that touch only at a corner belong together (8-connected), so a ring may touch itself there.
+    Pixels that touch only at a corner are connected (8-connectivity), so a ring may touch itself there.
 
     Args:
-        mask: bool (H, W).
+        mask: (H, W) bool.
 
     Returns:
-        Rings; outer outlines run clockwise as seen, holes counter-clockwise. Even-odd filling gives the mask back.
+        Rings; outer outlines run clockwise on screen, holes counter-clockwise. Even-odd filling reproduces the mask.
     """
     height, width = mask.shape
     padded = np.zeros((height + 2, width + 2), dtype=bool)
@@ -143,30 +146,30 @@ def trace(mask: npt.NDArray[np.bool_]) -> list[Ring]:
         return []
     heading, start = np.divmod(edges, corners)
     end = start + np.array([1, width + 1, -1, -width - 1])[heading]
-    # Where two edges leave a corner the mask touches itself diagonally: turning left keeps it in one piece.
+    # Two edges leave a corner where the mask touches itself diagonally; turning left keeps it connected.
     follow = np.empty_like(edges)
     todo = np.ones(edges.size, dtype=bool)
     for turn in (-1, 0, 1):
-        wanted = (heading + turn) % 4 * corners + end
-        place = np.minimum(np.searchsorted(edges, wanted), edges.size - 1)
-        found = todo & (edges[place] == wanted)
-        follow[found] = place[found]
-        todo &= ~found
+        candidate = (heading + turn) % 4 * corners + end
+        index = np.minimum(np.searchsorted(edges, candidate), edges.size - 1)
+        exists = todo & (edges[index] == candidate)
+        follow[exists] = index[exists]
+        todo &= ~exists
     bends = heading != heading[follow]
     return _rings(follow.tolist(), bends.tolist(), (end % (width + 1)).tolist(), (end // (width + 1)).tolist())
 
 
 def _rings(follow: list[int], bends: list[bool], x: list[int], y: list[int]) -> list[Ring]:
-    """Walk the cycles of `follow` and keep the corners where the outline bends."""
+    """Return the cycles of `follow`, reduced to the corners where the outline bends."""
     rings = []
-    seen = bytearray(len(follow))
+    visited = bytearray(len(follow))
     for first in range(len(follow)):
-        if seen[first]:
+        if visited[first]:
             continue
         ring = []
         edge = first
-        while not seen[edge]:
-            seen[edge] = 1
+        while not visited[edge]:
+            visited[edge] = 1
             if bends[edge]:
                 ring.append((x[edge], y[edge]))
             edge = follow[edge]
@@ -175,7 +178,7 @@ def _rings(follow: list[int], bends: list[bool], x: list[int], y: list[int]) -> 
 
 
 def _inner_pixel(ring: Ring) -> tuple[int, int]:
-    """(row, column) of the pixel on the right hand of a ring's first edge."""
+    """Return (row, column) of the pixel to the right of a ring's first edge."""
     (x0, y0), (x1, y1) = ring[:2]
     if y0 == y1:
         return (y0, x0) if x1 > x0 else (y0 - 1, x0 - 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from blemish.outputs.files import Writer
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,13 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from blemish.cli import job as jobs
 from blemish.clip import Backbone, Request, Tap, load_backbone
 from blemish.detector import Detector
-from blemish.loading import load
 from blemish.engine import TorchEngine
+from blemish.loading import load
 from blemish.methods import create
 from blemish.methods.base import Prediction
 from blemish.methods.maps import upsample, upsample_smoothly
 from blemish.outputs import png
-from blemish.outputs.files import Writer
 from helpers import save_picture
 
 

@@ -38,7 +38,7 @@ def test_check_names_what_is_wrong(run, tmp_path: Path) -> None:
         "002.png",
         "mask of 3 x 3 for a picture of 12 x 8 pixels: 1 file",
         "001_mask.png",
-        "not as it should be",
+        "the data set differs or is damaged",
     ):
         assert words in outcome.out, outcome.out
     facts = json.loads(run("datasets", "check", "mvtec", tmp_path, "--json").out)
@@ -51,16 +51,16 @@ def test_check_names_what_is_wrong(run, tmp_path: Path) -> None:
 def test_check_of_a_complete_set(run, tmp_path: Path, monkeypatch) -> None:
     from dataclasses import replace
 
-    from blemish.datasets import Counts, table
+    from blemish.datasets import Counts, catalog
 
     small = replace(info("kvasir"), counts={"test": Counts(0, 2)})
-    monkeypatch.setattr(table, "_ALIASES", {"kvasir": small})
+    monkeypatch.setattr(catalog, "_BY_ALIAS", {"kvasir": small})
     for number in range(2):
         picture(tmp_path / "images" / f"{number}.png")
         mask(tmp_path / "masks" / f"{number}.png")
     outcome = run("datasets", "check", "kvasir", tmp_path)
     assert outcome.code == 0, outcome.out
-    assert "everything is as published" in outcome.out
+    assert "all counts are as published" in outcome.out
     picture(tmp_path / "images" / "9.png")
     outcome = run("datasets", "check", "kvasir", tmp_path)
     assert outcome.code == 1

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from blemish.outputs.files import Writer
+
 from helpers import save_picture
 
 

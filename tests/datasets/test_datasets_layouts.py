@@ -1,4 +1,4 @@
-"""Every data set in every layout, found as it lies."""
+"""Every data set is read in every layout."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_layout(tree: Tree, tmp_path: Path) -> None:
     assert found.pixel_labels == any(masked for _, _, masked in expected.values())
     assert entry.pixel_labels or not found.pixel_labels
     for sample in found:
-        assert sample.object == entry.objects.get(sample.category, sample.category)
+        assert sample.object_name == entry.object_names.get(sample.category, sample.category)
         assert sample.picture().size == SIZE
         marked = sample.mask()
         if sample.label and sample.masks:
@@ -92,13 +92,13 @@ def test_one_category_of_a_known_set(tmp_path: Path) -> None:
     assert read("mvtec", tmp_path / "metal_nut").categories == ("metal_nut",)
 
 
-def test_sets_side_by_side_are_told_by_their_names(tmp_path: Path) -> None:
+def test_sets_side_by_side_are_distinguished_by_their_names(tmp_path: Path) -> None:
     for name in ("CVC-ColonDB", "Kvasir"):
         picture(tmp_path / name / "images" / "1.png")
     assert read("colondb", tmp_path).root == tmp_path / "CVC-ColonDB"
 
 
-def test_strangers_are_named(tmp_path: Path) -> None:
+def test_unknown_folders_are_named(tmp_path: Path) -> None:
     folders("bottle", "teapot")(tmp_path)
     found = read("mvtec", tmp_path)
     assert found.categories == ("bottle",)
@@ -122,7 +122,7 @@ def test_table_is_complete() -> None:
             continue
         assert entry.use
         assert entry.home_page or entry.assumed
-        assert set(entry.objects) <= set(entry.categories)
+        assert set(entry.object_names) <= set(entry.categories)
         assert not entry.test_counts or set(entry.test_counts) == set(entry.categories)
         if entry.test_counts:
             whole = entry.counts["test"]

@@ -1,4 +1,4 @@
-"""Pairs are made by name; what finds no partner is reported."""
+"""Masks are paired by name; files without a partner are reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blemish.datasets import read
-from blemish.datasets.files import pair
+from blemish.datasets.pairing import pair
 from dataset_trees import folders, mask, picture
 
 KINDS = ["_mask", "_label", "_GT", "_Segmentation", "-mask", "_masks", "_ground_truth", ""]
@@ -65,7 +65,7 @@ def test_a_kind_without_masks_among_kinds_with_masks(tmp_path: Path) -> None:
     assert [(issue.kind, issue.path.parent.name) for issue in found.issues] == [("picture without mask", "dent")]
 
 
-def test_no_masks_at_all_is_said_once(tmp_path: Path) -> None:
+def test_no_masks_at_all_is_noted_once(tmp_path: Path) -> None:
     for kind in ("good", "bad"):
         picture(tmp_path / "test" / kind / "0.png")
     found = read("folder", tmp_path)

@@ -78,7 +78,7 @@ def test_references_are_in_the_file(
 ) -> None:
     detector = make(name, backbone)
     zero_shot = detector.detect(pictures[0])
-    show(detector.engine, list(textures(3)))  # type: ignore[arg-type]
+    detector = detector.with_references(list(textures(3)))
     again = export.load_exported(written(backend, tmp_path, detector).path)
     same(detector.detect(pictures[0]), again.detect(pictures[0]))
     assert not np.allclose(zero_shot.anomaly_map, detector.detect(pictures[0]).anomaly_map, atol=1e-3)
@@ -92,7 +92,7 @@ def test_a_file_that_is_wrong_in_batches_only_is_found_out(judge: Detector, pict
             return getattr(judge.engine, name)
 
         def run(self, pixels: torch.Tensor, object_name: str, memory: object = None) -> Run:
-            found = judge.engine.run(pixels, object)
+            found = judge.engine.run(pixels, object_name)
             score = found.prediction.score.clone()
             score[1:] += 0.5
             return replace(found, prediction=replace(found.prediction, score=score))
@@ -221,7 +221,7 @@ def test_a_wrong_file_is_not_kept(
     path.write_bytes(b"earlier")
     files = BACKENDS[backend].files
 
-    def another(engine, header, partial, calibration) -> None:
+    def another(engine, memory, header, partial, calibration) -> None:
         for source, copy in zip(made.files, files(partial), strict=True):
             shutil.copy(source, copy)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blemish.outputs.files import KINDS, Writer
+from blemish.rle import decode_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,8 +18,6 @@ from blemish.detection import Detection
 from blemish.errors import OutputError, UsageError
 from blemish.files import common_root, output_name, write_atomically
 from blemish.outputs import files
-from blemish.outputs.files import KINDS, Writer
-from blemish.rle import decode_mask
 
 VALUES = np.zeros((6, 8), np.float32)
 VALUES[1:5, 1:5] = 0.9

@@ -1,9 +1,10 @@
-"""`blemish datasets` and `blemish datasets check`."""
+"""Commands `blemish datasets` and `blemish datasets check`."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,34 @@ from blemish.cli.console import columns, count, one_line, print_json, progress
 from blemish.datasets import Counts, DatasetInfo, Issue, Report, info, names
 from blemish.datasets import check as check_dataset
 
-#: Files named of each kind of trouble; --json names all.
-SHOWN = 10
+MAX_FILES = 10
+"""Files listed per kind of issue; --json lists all."""
 
 
 def datasets(*, json: bool = False) -> int:
-    """List the data sets that blemish reads as they are distributed.
+    """List the data sets that blemish can read as they are distributed.
 
     Args:
         json: Print one JSON object per data set instead of a table, with layouts, published counts and sources.
     """
-    found = [info(name) for name in names()]
+    entries = [info(name) for name in names()]
     if json:
-        for one in found:
-            print_json(_entry(one))
+        for entry in entries:
+            print_json(_entry(entry))
         return EXIT_OK
     rows = [("DATASET", "TITLE", "KIND", "LABELS", "CATEGORIES", "TEST", "LICENCE", "WHAT IT SHOWS")]
-    for one in found:
-        labels = [word for word, holds in (("image", one.image_labels), ("pixel", one.pixel_labels)) if holds]
+    for entry in entries:
+        labels = [word for word, holds in (("image", entry.image_labels), ("pixel", entry.pixel_labels)) if holds]
         rows.append(
             (
-                one.name,
-                one.title,
-                one.domain,
+                entry.name,
+                entry.title,
+                entry.domain,
                 ", ".join(labels),
-                str(len(one.categories)) if one.categories else "any",
-                "-" if one.domain == "any" else _published(one.counts.get("test")),
-                one.licence or ("-" if one.domain == "any" else "not known"),
-                one.modality,
+                str(len(entry.categories)) if entry.categories else "any",
+                "-" if entry.domain == "any" else _published(entry.counts.get("test")),
+                entry.licence or ("-" if entry.domain == "any" else "not known"),
+                entry.modality,
             )
         )
     print(columns(rows, right=(4,)))
@@ -47,24 +48,24 @@ def datasets(*, json: bool = False) -> int:
 
 
 def check(name: str, path: Path, *, json: bool = False) -> int:
-    """Count what is there, and name what is missing, too much, unpaired or damaged.
+    """Compare a data set on the disk with its published counts, and list missing, unpaired and damaged files.
 
-    The exit code is 1 where anything differs from what was published.
+    The exit code is 1 if anything differs or is damaged.
 
     Args:
-        name: A data set of `blemish datasets`.
-        path: The folder it was unpacked into, or its list.
+        name: A name that `blemish datasets` lists.
+        path: The folder that the data set was unpacked into, or its list.
         json: Print one JSON object instead of a table.
     """
     with contextlib.ExitStack() as stack:
         advance: list[Callable[[], None]] = []
 
-        def look(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             if not advance:
-                advance.append(stack.enter_context(progress(total, "looking at pictures")))
+                advance.append(stack.enter_context(progress(total, "checking pictures")))
             advance[0]()
 
-        report = check_dataset(name, path, progress=look)
+        report = check_dataset(name, path, on_progress=on_progress)
     if json:
         print_json(_report(report))
     else:
@@ -76,10 +77,10 @@ def _print(report: Report) -> None:
     print(f"{report.title} in {one_line(str(report.root))}")
     print(f"read as: {report.layout}\n")
     rows = [("SPLIT", "CATEGORY", "NORMAL", "ANOMALOUS", "WITH MASK", "PUBLISHED", "")]
-    for one in report.tallies:
-        verdict = "differs" if one.differs else "ok" if one.published is not None else ""
-        numbers = (f"{one.normal:,}", f"{one.anomalous:,}", f"{one.masked:,}")
-        rows.append((one.split, one.category or "all", *numbers, _published(one.published), verdict))
+    for tally in report.tallies:
+        verdict = "differs" if tally.differs else "ok" if tally.published is not None else ""
+        numbers = (f"{tally.normal:,}", f"{tally.anomalous:,}", f"{tally.masked:,}")
+        rows.append((tally.split, tally.category or "all", *numbers, _published(tally.published), verdict))
     print(columns(rows, right=(2, 3, 4, 5)))
     for sentence in report.differences:
         print(f"\n{sentence}" if sentence is report.differences[0] else sentence)
@@ -88,50 +89,46 @@ def _print(report: Report) -> None:
         kinds.setdefault(issue.kind, []).append(issue)
     for kind, issues in kinds.items():
         print(f"\n{kind}: {count(len(issues), 'file')}")
-        for issue in issues[:SHOWN]:
+        for issue in issues[:MAX_FILES]:
             print(f"  {one_line(str(issue.path))}")
-        if len(issues) > SHOWN:
-            print(f"  and {len(issues) - SHOWN:,} more (--json names all)")
+        if len(issues) > MAX_FILES:
+            print(f"  and {len(issues) - MAX_FILES:,} more (--json lists all)")
     for sentence in report.notes:
         print(f"\nnote: {sentence}")
     if not report.ok:
-        print("\nnot as it should be")
+        print("\nthe data set differs or is damaged")
     elif _compared(report):
-        print("\neverything is as published")
+        print("\nall counts are as published")
 
 
 def _compared(report: Report) -> bool:
-    return any(one.published is not None for one in report.tallies)
+    return any(tally.published is not None for tally in report.tallies)
 
 
 def _published(counts: Counts | None) -> str:
     if counts is None:
         return "not known"
-    return " + ".join("?" if number is None else f"{number:,}" for number in (counts.normal, counts.anomalous))
+    return f"{counts.normal:,} + {counts.anomalous:,}"
 
 
-def _counts(counts: Counts | None) -> dict[str, int | None] | None:
-    return None if counts is None else {"normal": counts.normal, "anomalous": counts.anomalous}
-
-
-def _entry(one: DatasetInfo) -> dict[str, Any]:
+def _entry(entry: DatasetInfo) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "title": one.title,
-        "aliases": list(one.aliases),
-        "domain": one.domain,
-        "modality": one.modality,
-        "licence": one.licence,
-        "home_page": one.home_page,
-        "labels": {"image": one.image_labels, "pixel": one.pixel_labels},
-        "categories": list(one.categories),
-        "objects": {name: one.object_names.get(name, name) for name in one.categories},
-        "layouts": [{"layout": layout.text, "assumed": layout.assumed} for layout in one.layouts],
-        "published": {split: _counts(counts) for split, counts in one.counts.items()},
-        "published_test": {name: _counts(counts) for name, counts in one.test_counts.items()},
-        "counts_source": one.counts_source,
-        "use": one.use,
-        "notes": one.notes,
+        "name": entry.name,
+        "title": entry.title,
+        "aliases": list(entry.aliases),
+        "domain": entry.domain,
+        "modality": entry.modality,
+        "licence": entry.licence,
+        "home_page": entry.home_page,
+        "labels": {"image": entry.image_labels, "pixel": entry.pixel_labels},
+        "categories": list(entry.categories),
+        "objects": {name: entry.object_names.get(name, name) for name in entry.categories},
+        "layouts": [{"layout": layout.text, "assumed": layout.assumed} for layout in entry.layouts],
+        "published": {split: asdict(counts) for split, counts in entry.counts.items()},
+        "published_test": {name: asdict(counts) for name, counts in entry.test_counts.items()},
+        "counts_source": entry.counts_source,
+        "use": entry.use,
+        "notes": entry.notes,
     }
 
 
@@ -143,18 +140,11 @@ def _report(report: Report) -> dict[str, Any]:
         "layout": report.layout,
         "ok": report.ok,
         "counts": [
-            {
-                "split": one.split,
-                "category": one.category or None,
-                "normal": one.normal,
-                "anomalous": one.anomalous,
-                "masked": one.masked,
-                "published": _counts(one.published),
-                "differs": one.differs,
-            }
-            for one in report.tallies
+            asdict(tally) | {"category": tally.category or None, "differs": tally.differs} for tally in report.tallies
         ],
         "differences": list(report.differences),
-        "issues": [{"kind": i.kind, "path": str(i.path), "category": i.category or None} for i in report.issues],
+        "issues": [
+            asdict(issue) | {"path": str(issue.path), "category": issue.category or None} for issue in report.issues
+        ],
         "notes": list(report.notes),
     }

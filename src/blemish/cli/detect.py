@@ -307,9 +307,7 @@ def _set_note(method: str, references: int, total: int) -> str:
         if references < total
         else f"these {count(references, 'picture')}"
     )
-    return (
-        f"{method} compares each picture with {sample}; scores hold within this set (--reference gives another set)."
-    )
+    return f"{method} compares each picture with {sample}; scores hold within this set (--reference gives another set)."
 
 
 def checked_weights(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:

@@ -85,8 +85,8 @@ def export(
     if int8 and len(calibration) < FEW:
         note(f"{count(len(calibration), 'picture')} to calibrate on are few; a hundred are better.")
 
-    from blemish.loading import load
     from blemish.exporting import save
+    from blemish.loading import load
 
     detector = load(
         method,

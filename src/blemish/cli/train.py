@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from blemish.cli.console import count, note, config_changes
+from blemish.cli.console import config_changes, count, note
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:

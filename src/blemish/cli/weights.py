@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blemish.cli.console import columns, count, note, print_json, config_changes
+from blemish.cli.console import columns, config_changes, count, note, print_json
 from blemish.errors import UsageError
 
 #: Tensors that `weights show` lists before it says how many more there are.

@@ -27,7 +27,6 @@ from blemish import datasets
 from blemish.clip import Backbone, load_backbone
 from blemish.datasets import Dataset, Sample
 from blemish.detector import Detector
-from blemish.loading import load
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.again import measured_again
@@ -35,6 +34,7 @@ from blemish.evaluation.measure import Aupro, Options
 from blemish.evaluation.record import Record, read_run
 from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
 from blemish.evaluation.run import Run
+from blemish.loading import load
 from blemish.methods import info, names
 from blemish.types import Precision
 

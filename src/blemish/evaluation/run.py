@@ -61,7 +61,9 @@ class Run:
             batch_size=batch_size,
             max_pixels=min(detector.max_pixels for detector in detectors.values()),
             text_scores={
-                name for name, detector in detectors.items() if "text_scores" in (set_rule(detector.torch_engine.method) or ())
+                name
+                for name, detector in detectors.items()
+                if "text_scores" in (set_rule(detector.torch_engine.method) or ())
             },
         )
         self.passes: tuple[Pass, ...] = self._scorer.passes
@@ -203,7 +205,16 @@ class Run:
                 if not scored:
                     self.record.finished.pop((name, category), None)
                     continue
-                told = (self.record, name, detector.torch_engine.method, category, scored, self.options, masks, histograms.get(name))
+                told = (
+                    self.record,
+                    name,
+                    detector.torch_engine.method,
+                    category,
+                    scored,
+                    self.options,
+                    masks,
+                    histograms.get(name),
+                )
                 found[name] = len(scored), pool.submit(measured, *told)
             try:
                 for name, (count, future) in found.items():

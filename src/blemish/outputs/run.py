@@ -317,5 +317,3 @@ def _result(line: Line) -> Result:
         key=FileKey(file, size, modified),
         settings=settings,
     )
-
-
