@@ -81,7 +81,7 @@ def one_after_the_other(detector: Detector, paths: Sequence[Path], kinds: Sequen
         writer = Writer(folder, kinds, root=paths[0].parent)
         for first in range(0, len(paths), BATCH):
             pictures = [read_image(path) for path in paths[first : first + BATCH]]
-            for picture, found in zip(pictures, detector.detect_many(pictures, batch_size=BATCH), strict=True):
+            for picture, found in zip(pictures, detector.stream(pictures, batch_size=BATCH), strict=True):
                 writer.write(found, picture)
 
 

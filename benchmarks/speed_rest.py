@@ -216,7 +216,7 @@ if {what!r} != "libraries":
             pixels = detector.engine.preprocess(picture)
             reference.run(detector.method, tower, pixels, detector.method.text_features(["object"])[0])
     else:
-        for _ in detector.detect_many((picture for _ in range({count})), batch_size=batch):
+        for _ in detector.stream((picture for _ in range({count})), batch_size=batch):
             pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """

@@ -38,7 +38,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def test_detection(detector: Detector, backbone: Backbone, paths: list[Path]) -> None:
-    detection = detector.detect(paths[3])
+    detection = detector(paths[3])
     assert 0 <= detection.score <= 1
     assert detection.anomaly_map.shape == (20, 33)
     assert detection.anomaly_map.dtype == np.float32
@@ -57,10 +57,10 @@ def test_detection(detector: Detector, backbone: Backbone, paths: list[Path]) ->
 def test_takes_all_kinds_of_pictures(detector: Detector, paths: list[Path]) -> None:
     image = Image.open(paths[0])
     array = np.asarray(image)
-    expected = detector.detect(paths[0])
+    expected = detector(paths[0])
     kinds = (str(paths[0]), paths[0].read_bytes(), image, array, torch.from_numpy(array.copy()), read_image(paths[0]))
     for picture in kinds:
-        detection = detector.detect(picture)
+        detection = detector(picture)
         assert detection.score == pytest.approx(expected.score, abs=1e-6)
         np.testing.assert_allclose(detection.anomaly_map, expected.anomaly_map, atol=1e-5)
 
@@ -72,28 +72,28 @@ def test_is_what_the_method_says(detector: Detector, paths: list[Path]) -> None:
         features = backbone.encode_image(pixels, method.request, method.computation)
         prediction = method.score(features, method.text_features(["object"])[0])
         resized = torch.nn.functional.interpolate(prediction.map[None], (20, 30), mode="bilinear", align_corners=False)
-    detection = detector.detect(paths[0])
+    detection = detector(paths[0])
     assert detection.score == pytest.approx(prediction.score.item(), abs=1e-6)
     np.testing.assert_allclose(detection.anomaly_map, resized[0, 0].numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 32])
 def test_many_are_as_one_by_one_and_in_order(detector: Detector, paths: list[Path], batch_size: int) -> None:
-    many = list(detector.detect_many(paths, batch_size=batch_size))
+    many = list(detector.stream(paths, batch_size=batch_size))
     assert [one.path for one in many] == [str(path) for path in paths]
     for one, path in zip(many, paths, strict=True):
-        single = detector.detect(path)
+        single = detector(path)
         assert one.score == pytest.approx(single.score, abs=1e-5)
         np.testing.assert_allclose(one.anomaly_map, single.anomaly_map, atol=1e-4)
 
 
 def test_no_pictures(detector: Detector) -> None:
-    assert list(detector.detect_many([])) == []
+    assert list(detector.stream([])) == []
 
 
 def test_batch_size_of_nothing(detector: Detector) -> None:
     with pytest.raises(UsageError, match="batch_size"):
-        list(detector.detect_many([], batch_size=0))
+        list(detector.stream([], batch_size=0))
 
 
 def test_streams_without_end(detector: Detector, paths: list[Path]) -> None:
@@ -105,7 +105,7 @@ def test_streams_without_end(detector: Detector, paths: list[Path]) -> None:
             taken.append(1)
             yield paths[0]
 
-    stream = detector.stream(endless(), batch_size=2)
+    stream = detector.stream_with_images(endless(), batch_size=2)
     for number in range(1, 7):
         next(stream)
         # What was handed out, the rest of its batch, a batch in the queue, and one in the reader's hands.
@@ -124,13 +124,13 @@ def test_broken_pictures_are_handed_over_in_order(detector: Detector, paths: lis
     broken.write_bytes(b"nothing")
     seen: list[str | None] = []
     mixed = [gone, *paths[:3], broken, *paths[3:], gone]
-    for detection in detector.detect_many(mixed, batch_size=4, on_error=lambda path, error: seen.append(path)):
+    for detection in detector.stream(mixed, batch_size=4, on_error=lambda path, error: seen.append(path)):
         seen.append(detection.path)
     assert seen == [str(path) for path in mixed]
 
 
 def test_broken_picture_raises_after_those_before_it(detector: Detector, paths: list[Path], tmp_path: Path) -> None:
-    stream = detector.detect_many([paths[0], paths[1], tmp_path / "gone.png", paths[2]], batch_size=8)
+    stream = detector.stream([paths[0], paths[1], tmp_path / "gone.png", paths[2]], batch_size=8)
     assert [next(stream).path, next(stream).path] == [str(paths[0]), str(paths[1])]
     with pytest.raises(ImageError, match="gone"):
         next(stream)
@@ -141,17 +141,17 @@ def test_error_of_the_stream_itself_is_raised(detector: Detector, paths: list[Pa
         yield paths[0]
         raise RuntimeError("the camera fell down")
 
-    stream = detector.detect_many(failing(), on_error=lambda path, error: None)
+    stream = detector.stream(failing(), on_error=lambda path, error: None)
     assert next(stream).path == str(paths[0])
     with pytest.raises(RuntimeError, match="camera"):
         next(stream)
 
 
 def test_threads(detector: Detector, paths: list[Path]) -> None:
-    expected = [detector.detect(path).score for path in paths]
+    expected = [detector(path).score for path in paths]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda path: detector.detect(path, object_name="metal nut").score, paths * 2))
-        same = list(pool.map(lambda path: detector.detect(path).score, paths))
+        found = list(pool.map(lambda path: detector(path, object_name="metal nut").score, paths * 2))
+        same = list(pool.map(lambda path: detector(path).score, paths))
     assert same == pytest.approx(expected, abs=1e-6)
     assert found[:11] == pytest.approx(found[11:], abs=1e-6)
 
@@ -161,14 +161,14 @@ def test_object_names_are_used_and_kept(backbone: Backbone, paths: list[Path], m
     calls = []
     encode = detector.method.text_features
     monkeypatch.setattr(detector.method, "text_features", lambda objects: calls.append(objects) or encode(objects))
-    nut, cell = detector.detect(paths[0]), detector.detect(paths[0], object_name="solar cell")
-    list(detector.detect_many(paths[:4], batch_size=2))
+    nut, cell = detector(paths[0]), detector(paths[0], object_name="solar cell")
+    list(detector.stream(paths[:4], batch_size=2))
     assert calls == [["metal nut"], ["solar cell"]]
     assert nut.score != cell.score
 
 
 def test_thresholds(backbone: Backbone, paths: list[Path]) -> None:
-    detection = load("clip", backbone=backbone, threshold=0.0, mask_threshold=0.5, device="cpu").detect(paths[0])
+    detection = load("clip", backbone=backbone, threshold=0.0, mask_threshold=0.5, device="cpu")(paths[0])
     assert detection.anomalous is True
     assert (detection.threshold, detection.mask_threshold) == (0.0, 0.5)
     assert detection.mask is not None
@@ -177,7 +177,7 @@ def test_thresholds(backbone: Backbone, paths: list[Path]) -> None:
 def test_learnt_weights(backbone: Backbone, paths: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "learnt.safetensors"
     weights.save(create("anomalyclip", backbone), path)
-    made = load("anomalyclip", backbone=backbone, weights=path, device="cpu").detect(paths[0]).provenance
+    made = load("anomalyclip", backbone=backbone, weights=path, device="cpu")(paths[0]).provenance
     assert made is not None
     assert made.weights == "learnt.safetensors"
     assert made.weights_fingerprint is not None
@@ -210,7 +210,7 @@ def test_unknown_words(backbone: Backbone) -> None:
 def test_half_precision(backbone: Backbone, detector: Detector, paths: list[Path], precision) -> None:
     half = load("clip", backbone=backbone, precision=precision, device="cpu")
     assert half.provenance.precision == precision
-    detection, expected = half.detect(paths[0]), detector.detect(paths[0])
+    detection, expected = half(paths[0]), detector(paths[0])
     assert detection.anomaly_map.dtype == np.float32
     assert detection.score != expected.score
     assert detection.score == pytest.approx(expected.score, abs=0.05)
@@ -232,7 +232,7 @@ def test_auto_precision_of_windows(backbone: Backbone, paths: list[Path], monkey
     monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device: units)
     auto = load("winclip", backbone=backbone, device="cpu")
     exact = load("winclip", backbone=backbone, device="cpu", precision="float32")
-    found, expected = auto.detect(paths[0]), exact.detect(paths[0])
+    found, expected = auto(paths[0]), exact(paths[0])
     assert auto.provenance.precision == ("float32, windows bfloat16" if units else "float32")
     assert exact.provenance.precision == "float32"
     assert found.score == expected.score  # of the whole picture
@@ -243,4 +243,4 @@ def test_auto_precision_of_windows(backbone: Backbone, paths: list[Path], monkey
 
 def test_a_picture_too_large_is_refused(backbone: Backbone, paths: list[Path]) -> None:
     with pytest.raises(ImageError, match="max_pixels"):
-        load("clip", backbone=backbone, max_pixels=100, device="cpu").detect(paths[0])
+        load("clip", backbone=backbone, max_pixels=100, device="cpu")(paths[0])

@@ -139,7 +139,7 @@ def test_one_tile_is_put_in_place_like_an_untiled_map() -> None:
 def test_a_picture_of_one_tile_is_scored_as_untiled(backbone: Backbone, tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", 3, (64, 50))
     whole, tiled = (load("clip", backbone=backbone, device="cpu", **words) for words in ({}, {"tile": 64}))
-    one, other = whole.detect(path), tiled.detect(path)
+    one, other = whole(path), tiled(path)
     assert one.score == other.score
     np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
     assert (other.map_step, other.notes) == (1, ())
@@ -153,8 +153,8 @@ def test_the_score_is_that_of_the_worst_tile_and_the_map_on_the_same_scale(backb
     assert [part.size for part in parts] == [(64, 64)] * 6
     np.testing.assert_array_equal(parts[-1], image.crop((86, 26, 150, 90)))
     whole = load("clip", backbone=backbone, device="cpu")
-    alone = list(whole.detect_many(parts))
-    found = tiled.detect(path)
+    alone = list(whole.stream(parts))
+    found = tiled(path)
     assert found.score == pytest.approx(max(one.score for one in alone), abs=1e-5)
     assert found.anomaly_map.shape == (90, 150)
     assert found.map_range == alone[0].map_range
@@ -168,7 +168,7 @@ def test_a_flaw_moves_with_the_picture() -> None:
     smooth = 120 + 60 * np.sin(x / 30) * np.cos(y / 25)
     picture = np.round(smooth + 60 * np.exp(-((x - 120) ** 2 + (y - 90) ** 2) / 200)).clip(0, 255).astype(np.uint8)
     detector = Detector(Brightness(32), tiling=Tiling(64, 0.5))
-    maps = [detector.detect(picture[:, shift : shift + 220]).anomaly_map for shift in (0, 9, 23, 40)]
+    maps = [detector(picture[:, shift : shift + 220]).anomaly_map for shift in (0, 9, 23, 40)]
     for shift, found in zip((9, 23, 40), maps[1:], strict=True):
         inner = slice(4, 216 - shift)
         np.testing.assert_allclose(maps[0][4:-4, shift:][:, inner], found[4:-4, inner], atol=0.02)
@@ -178,7 +178,7 @@ def test_a_flaw_moves_with_the_picture() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (333, 17), (64, 65), (65, 64), (200, 131)])
 def test_odd_sizes(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
-    found = Detector(Brightness(), tiling=Tiling(64)).detect(picture)
+    found = Detector(Brightness(), tiling=Tiling(64))(picture)
     assert found.size == size
     assert found.anomaly_map.shape == size[::-1]
 
@@ -188,12 +188,12 @@ def test_tiles_of_many_pictures_share_batches_and_keep_order(tmp_path: Path) -> 
     paths = [save_picture(tmp_path / f"{number}.png", number, size) for number, size in enumerate(sizes)]
     engine = Brightness()
     detector = Detector(engine, tiling=Tiling(64))
-    many = list(detector.detect_many(paths, batch_size=5))
+    many = list(detector.stream(paths, batch_size=5))
     assert [one.path for one in many] == [str(path) for path in paths]
     assert [one.size for one in many] == sizes
     assert set(engine.batches[:-1]) == {5}
     for one, path in zip(many, paths, strict=True):
-        single = detector.detect(path)
+        single = detector(path)
         assert one.score == single.score
         np.testing.assert_allclose(one.anomaly_map, single.anomaly_map, atol=1e-6)
         assert one.timing.read > 0
@@ -205,7 +205,7 @@ def test_a_broken_picture_between_tiled_ones(tmp_path: Path) -> None:
     paths[1].write_bytes(paths[1].read_bytes()[:200])
     seen: list[str | None] = []
     detector = Detector(Brightness(), tiling=Tiling(64))
-    for one in detector.detect_many(paths, batch_size=4, on_error=lambda path, error: seen.append(path)):
+    for one in detector.stream(paths, batch_size=4, on_error=lambda path, error: seen.append(path)):
         seen.append(one.path)
     assert seen == [str(path) for path in paths]
 
@@ -218,7 +218,7 @@ def test_large_pictures_have_a_map_of_bounded_size(tmp_path: Path, monkeypatch: 
     for source in (picture, tmp_path / "a.png", tmp_path / "a.tif"):
         if isinstance(source, Path):
             Image.fromarray(picture).save(source)
-        ((shown, found),) = detector.stream([source])
+        ((shown, found),) = detector.stream_with_images([source])
         assert (found.map_step, found.size) == (4, (203, 150))
         assert found.anomaly_map.shape == (38, 51)
         np.testing.assert_array_equal(shown.image, Image.fromarray(picture).reduce(4))
@@ -240,7 +240,7 @@ def test_references_are_cut_like_what_is_compared_with_them(backbone: Backbone, 
     """Every tile of a reference is remembered, so a picture that is its own reference adds no distance anywhere."""
     path = save_picture(tmp_path / "a.png", 1, (150, 90))
     alone, shown = (
-        load("winclip", backbone=backbone, device="cpu", tile=64, references=references).detect(path)
+        load("winclip", backbone=backbone, device="cpu", tile=64, references=references)(path)
         for references in (None, [path])
     )
     np.testing.assert_allclose(shown.anomaly_map, alone.anomaly_map, atol=1e-3)
@@ -251,4 +251,4 @@ def test_references_are_cut_like_what_is_compared_with_them(backbone: Backbone, 
 def test_a_picture_too_large_to_be_decoded_whole(tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", 1, (150, 90))
     with pytest.raises(ImageError, match="max_pixels"):
-        Detector(Brightness(), tiling=Tiling(64), max_pixels=10_000).detect(path)
+        Detector(Brightness(), tiling=Tiling(64), max_pixels=10_000)(path)

@@ -24,7 +24,7 @@ from PIL import Image
 
 import synthesis
 from blemish.clip import Backbone, Computation, load_backbone
-from blemish.methods import create, info, names, weights
+from blemish.methods import create, info, list_methods, weights
 from blemish.methods.base import Method
 from blemish.scoring import effective
 from blemish.training import Features, Progress, Sample, train
@@ -190,7 +190,7 @@ def run(
 
 def default_methods() -> list[str]:
     """Return the names of the methods that learn or are transductive."""
-    return [name for name in names() if info(name).trainable or info(name).transductive]
+    return [name for name in list_methods() if info(name).trainable or info(name).transductive]
 
 
 def main() -> None:

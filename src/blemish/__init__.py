@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 from blemish.errors import BlemishError, ImageError, OutputError, UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from blemish.detection import Detection, Provenance, Region
+    from blemish.detection import Detection, Provenance
     from blemish.detector import Detector
     from blemish.evaluation import evaluate
-    from blemish.exporting import load_exported
+    from blemish.exporting import export
     from blemish.image_io import LoadedImage, find_images, read_image
     from blemish.loading import load
+    from blemish.methods import list_methods
+    from blemish.regions import Region
 
 __version__ = "0.1.0"
 
@@ -33,7 +35,7 @@ _LAZY = {
     "Detector": "blemish.detector",
     "LoadedImage": "blemish.image_io",
     "Provenance": "blemish.detection",
-    "Region": "blemish.detection",
+    "Region": "blemish.regions",
     "evaluate": "blemish.evaluation",
     "export": "blemish.exporting",
     "find_images": "blemish.image_io",

@@ -29,7 +29,7 @@ from blemish.scoring import Scorer, effective
 @pytest.mark.slow
 def test_every_method(data: Path, backbone: Backbone, learnt: Mapping[str, Path], passes: list[int]) -> None:
     result = evaluate(data, backbone, methods=["all"], weights=learnt)
-    names = methods.names()
+    names = methods.list_methods()
     assert [row.method for row in result.rows if row.mean and row.scores == "picture"] == names
     for name in names:
         for category in (None, "grid", "metal_nut"):
@@ -95,7 +95,7 @@ def test_a_detector_gives_the_same_scores(data: Path, backbone: Backbone, tmp_pa
     detector = blemish.load("clip", backbone=backbone, device="cpu")
     for raw in (tmp_path / "out" / "scores.jsonl").read_text().splitlines():
         line = json.loads(raw)
-        found = detector.detect(data / line["path"], object_name=line["category"])
+        found = detector(data / line["path"], object_name=line["category"])
         assert found.score == pytest.approx(line["score"], abs=1e-5)
 
 

@@ -80,9 +80,9 @@ def test_every_method(
         device="cpu",
     )
     assert not result.failed
-    assert told == {name: {first.object_name} for name in methods.names()}
+    assert told == {name: {first.object_name} for name in methods.list_methods()}
     normal, anomalous, masked = tree.test.get("*" if category == root.name and "*" in tree.test else category)  # type: ignore[misc]
-    for name in methods.names():
+    for name in methods.list_methods():
         row = result.row(name, category)
         assert (row.pictures, row.anomalous) == (2, 1 if normal else 2)
         for metric in METRICS:

@@ -18,7 +18,7 @@ from blemish.errors import UsageError
 from blemish.methods import configs, weights
 from blemish.methods.base import Method, Prediction
 
-NAMES = methods.names()
+NAMES = methods.list_methods()
 OBJECTS = ["metal_nut", "Ünknown {thing} №5"]
 
 

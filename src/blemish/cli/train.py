@@ -80,10 +80,10 @@ def train(
     """
     changes = _check(config, epochs, steps, batch_size, lr, tensorboard)
 
-    from blemish.methods import info, load_class, names
+    from blemish.methods import info, list_methods, load_class
 
     if not info(method).trainable:
-        learners = ", ".join(name for name in names() if info(name).trainable)
+        learners = ", ".join(name for name in list_methods() if info(name).trainable)
         raise UsageError(f"{method} has nothing to train; these learn: {learners}")
 
     from blemish.datasets import read

@@ -3,7 +3,7 @@
     detector = blemish.load("anomalyclip", device="cpu", precision="float32")
     made = export.save(detector, "parts.onnx")
     made.parity.map                                   # the largest difference from PyTorch
-    export.load_exported("parts.onnx").detect("part.jpg")
+    export.load_exported("parts.onnx")("part.jpg")
 
 In a file lie the vision tower, the text features of one object and, few-shot, what was kept of the references. Picture
 in, score and map out; see `blemish.exporting.header` for the names.

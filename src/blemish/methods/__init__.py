@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from blemish.clip import Backbone
     from blemish.methods.base import Method
 
-__all__ = ["METHODS", "MethodInfo", "create", "info", "load_class", "names"]
+__all__ = ["METHODS", "MethodInfo", "create", "info", "list_methods", "load_class"]
 
 METHODS: dict[str, str] = {
     "anomalyclip": "blemish.methods.anomalyclip:AnomalyCLIP",
@@ -39,7 +39,7 @@ METHODS: dict[str, str] = {
 _GROUP = "blemish.methods"
 
 
-def names() -> list[str]:
+def list_methods() -> list[str]:
     """The names of all methods, plug-ins included, sorted."""
     return sorted({*METHODS, *_plugins()})
 
@@ -74,7 +74,7 @@ def create(
     """A method on a backbone, ready to score.
 
     Args:
-        name: one of `names()`.
+        name: one of `list_methods()`.
         backbone: the frozen CLIP; it is shared, never copied or changed.
         config: an instance of the method's `Config`, or a mapping of some of its fields. Without one: the config in the
             weights file, else `BUILTIN` on the built-in backbone, else the paper's. A mapping changes fields of that.
@@ -114,5 +114,5 @@ def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def _unknown(name: str) -> str:
-    known = names()
+    known = list_methods()
     return f"there is no method called {name!r}{suggest(name, known)}; the methods are {', '.join(known)}"
