@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from blemish.clip import Request
+from blemish.datasets.masks import resize_mask
 from blemish.engine import TorchEngine
 from blemish.few_shot import sample_memory_bank
 from blemish.methods.base import MemoryBank, Method, TransductiveMethod
 from blemish.metrics import auroc, pixel_metrics
-from blemish.training import Features, Sample, mask_tensor
+from blemish.training import Features, Sample
 
 #: Photographs of a product.
 PHOTOGRAPHS = 10
@@ -65,7 +66,7 @@ class Ranking:
     def make(cls, methods: Sequence[Method], products: Products) -> Ranking:
         """Compute the features for methods that share their computation."""
         size = methods[0].computation.size
-        masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in products.samples])
+        masks = np.stack([resize_mask(sample.mask, size) for sample in products.samples])
         return cls(products, shared_features(methods, products.samples, scoring=True), masks)
 
     def __call__(self, method: Method, *, coarse: bool = False) -> Scores:
