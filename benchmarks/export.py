@@ -58,7 +58,7 @@ def make(folder: Path, source: TorchEngine, wanted: list[str]) -> None:
         if name in wanted and not (folder / file).exists():
             start = time.perf_counter()
             fitted = list(textures(FITTED)) if "int8" in name else []
-            made = export.save(Detector(source), folder / file, calibrate=fitted)
+            made = export.export(Detector(source), folder / file, calibrate=fitted)
             size = sum(one.stat().st_size for one in made.files) / 1e6
             print(f"{file}: {size:.1f} MB in {time.perf_counter() - start:.0f} s, {made.parity}", flush=True)
 

@@ -46,4 +46,4 @@ def judge(backbone: Backbone, pictures: list[LoadedImage]) -> Detector:
 @pytest.fixture(scope="session")
 def made(backend: str, judge: Detector, tmp_path_factory: pytest.TempPathFactory) -> export.Exported:
     """The judge in a file; not to be changed."""
-    return export.save(judge, tmp_path_factory.mktemp(f"made-{backend}") / f"x{BACKENDS[backend].suffix}")
+    return export.export(judge, tmp_path_factory.mktemp(f"made-{backend}") / f"x{BACKENDS[backend].suffix}")

@@ -29,7 +29,7 @@ CLOSE = 1e-5
 
 
 def written(backend: str, folder: Path, detector: Detector, **options) -> export.Exported:
-    return export.save(detector, folder / f"x{BACKENDS[backend].suffix}", **options)
+    return export.export(detector, folder / f"x{BACKENDS[backend].suffix}", **options)
 
 
 def same(one: blemish.Detection, other: blemish.Detection) -> None:
@@ -228,7 +228,7 @@ def test_a_wrong_file_is_not_kept(
     monkeypatch.setattr(f"blemish.exporting.to_{backend}.write", another)
     monkeypatch.setattr("blemish.exporting.TOLERANCE", 0)
     with pytest.raises(OutputError, match="not written: its scores differ by"):
-        export.save(make("clip-ac", backbone), path)
+        export.export(make("clip-ac", backbone), path)
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"earlier"]
 
 

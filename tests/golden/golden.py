@@ -140,7 +140,7 @@ def exported(name: str, backbone: Backbone, folder: Path) -> dict[str, Array]:
     from blemish import exporting as export
 
     path = folder / f"{name}.onnx"
-    export.save(detector(name, backbone, folder), path)
+    export.export(detector(name, backbone, folder), path)
     one = export.load_exported(path)(pictures()[2])
     session = onnxruntime.InferenceSession(path)
     side = 96

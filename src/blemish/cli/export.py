@@ -85,7 +85,7 @@ def export(
     if int8 and len(calibration) < FEW:
         note(f"{count(len(calibration), 'picture')} to calibrate on are few; a hundred are better.")
 
-    from blemish.exporting import save
+    from blemish.exporting import export as export_detector
     from blemish.loading import load
 
     detector = load(
@@ -99,7 +99,7 @@ def export(
         precision="float32",
         references=references or None,
     )
-    made = save(detector, out, backend=to, calibrate=calibration, check=checked)
+    made = export_detector(detector, out, backend=to, calibrate=calibration, check=checked)
     if json:
         print_json(_facts(made))
     else:

@@ -1,7 +1,7 @@
 """Whole detectors as files for ONNX Runtime and OpenVINO, and these files as detectors.
 
     detector = blemish.load("anomalyclip", device="cpu", precision="float32")
-    made = export.save(detector, "parts.onnx")
+    made = blemish.export(detector, "parts.onnx")
     made.parity.map                                   # the largest difference from PyTorch
     export.load_exported("parts.onnx")("part.jpg")
 
@@ -30,12 +30,12 @@ from blemish.image_io import MAX_PIXELS, read_image
 from blemish.tiling import DEFAULT_OVERLAP, Tiling
 from blemish.types import ImageSource
 
-__all__ = ["BACKENDS", "Exported", "Header", "Parity", "load_exported", "save"]
+__all__ = ["BACKENDS", "Exported", "Header", "Parity", "load_exported", "export"]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What `save` made."""
+    """A file that `export` wrote."""
 
     path: Path
     files: tuple[Path, ...]
@@ -46,7 +46,7 @@ class Exported:
     parity: Parity
 
 
-def save(
+def export(
     detector: Detector,
     path: str | os.PathLike[str],
     *,
