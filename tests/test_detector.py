@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_detection(detector: Detector, backbone: Backbone, paths: list[Path]) ->
     assert detection.anomaly_map.dtype == np.float32
     assert detection.size == (33, 20)
     assert detection.path == str(paths[3])
-    assert (detection.threshold, detection.anomalous, detection.mask) == (None, None, None)
+    assert (detection.threshold, detection.label, detection.mask) == (None, None, None)
     assert detection.timing.total > 0
     made = detection.provenance
     assert made is not None
@@ -66,7 +67,7 @@ def test_takes_all_kinds_of_pictures(detector: Detector, paths: list[Path]) -> N
 
 
 def test_is_what_the_method_says(detector: Detector, paths: list[Path]) -> None:
-    method, backbone = detector.method, detector.backbone
+    method, backbone = detector.torch_engine.method, detector.torch_engine.backbone
     with torch.no_grad():
         pixels = backbone.preprocess([read_image(paths[0]).image], method.computation.size)
         features = backbone.encode_image(pixels, method.request, method.computation)
@@ -85,6 +86,57 @@ def test_many_are_as_one_by_one_and_in_order(detector: Detector, paths: list[Pat
         single = detector(path)
         assert one.score == pytest.approx(single.score, abs=1e-5)
         np.testing.assert_allclose(one.anomaly_map, single.anomaly_map, atol=1e-4)
+
+
+def test_a_list_gives_a_list(detector: Detector, paths: list[Path]) -> None:
+    detections = detector(paths[:3], batch_size=2)
+    assert [detection.path for detection in detections] == [str(path) for path in paths[:3]]
+    assert detector([]) == []
+    assert detector(tuple(paths[:1]))[0].path == str(paths[0])
+
+
+def test_an_object_name_for_each_picture(detector: Detector, paths: list[Path]) -> None:
+    names = ["metal nut", "solar cell", "metal nut"]
+    together = detector(paths[:3], object_name=names)
+    for detection, path, name in zip(together, paths, names, strict=False):
+        assert detection.score == pytest.approx(detector(path, object_name=name).score, abs=1e-5)
+    with pytest.raises(UsageError, match="2 object names for 3 pictures"):
+        detector(paths[:3], object_name=names[:2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 1.5}, "threshold must be a number from 0 to 1"),
+        ({"threshold": float("nan")}, "threshold must be"),
+        ({"mask_threshold": -0.1}, "mask_threshold must be"),
+        ({"object_name": " "}, "object name is empty"),
+    ],
+)
+def test_nonsense_is_refused_early(detector: Detector, paths: list[Path], settings: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load("clip", backbone="no/such/backbone", **settings)
+    with pytest.raises(UsageError, match=message):
+        Detector(detector.engine, **settings)
+    with pytest.raises(UsageError, match="object name is empty"):
+        detector(paths[0], object_name="")
+
+
+def test_settings_that_an_exported_file_has_already_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "parts.onnx"
+    with pytest.raises(UsageError, match="backbone and object_name cannot be set for an exported file"):
+        load(path, backbone="x", object_name="nut")
+    with pytest.raises(UsageError, match="there is no file"):
+        load(path)
+    with pytest.raises(UsageError, match="runs exported files"):
+        load("clip", backend="onnx")
+
+
+def test_repr_is_short(detector: Detector, paths: list[Path]) -> None:
+    assert repr(detector) == f"Detector(clip on {detector.provenance.backbone}, references=0, threshold=None)"
+    assert re.fullmatch(
+        r"Detection\(score=0\.\d{4}, label=None, size=\(30, 20\), path='.*0\.png'\)", repr(detector(paths[0]))
+    )
 
 
 def test_no_pictures(detector: Detector) -> None:
@@ -159,8 +211,10 @@ def test_threads(detector: Detector, paths: list[Path]) -> None:
 def test_object_names_are_used_and_kept(backbone: Backbone, paths: list[Path], monkeypatch) -> None:
     detector = load("clip", backbone=backbone, object_name="metal nut", device="cpu")
     calls = []
-    encode = detector.method.text_features
-    monkeypatch.setattr(detector.method, "text_features", lambda objects: calls.append(objects) or encode(objects))
+    encode = detector.torch_engine.method.text_features
+    monkeypatch.setattr(
+        detector.torch_engine.method, "text_features", lambda objects: calls.append(objects) or encode(objects)
+    )
     nut, cell = detector(paths[0]), detector(paths[0], object_name="solar cell")
     list(detector.stream(paths[:4], batch_size=2))
     assert calls == [["metal nut"], ["solar cell"]]
@@ -169,7 +223,7 @@ def test_object_names_are_used_and_kept(backbone: Backbone, paths: list[Path], m
 
 def test_thresholds(backbone: Backbone, paths: list[Path]) -> None:
     detection = load("clip", backbone=backbone, threshold=0.0, mask_threshold=0.5, device="cpu")(paths[0])
-    assert detection.anomalous is True
+    assert detection.label == 1
     assert (detection.threshold, detection.mask_threshold) == (0.0, 0.5)
     assert detection.mask is not None
 
@@ -189,7 +243,7 @@ def test_shipped_weights_are_found_by_the_backbone(backbone: Backbone, tmp_path:
     monkeypatch.setattr("blemish.loading.WEIGHTS", tmp_path)
     assert load("anomalyclip", backbone=backbone, device="cpu").provenance.weights == "any-name.safetensors"
     other = load_backbone(str(save_tiny_backbone(tmp_path / "other", seed=1)))
-    with pytest.raises(UsageError, match="none are shipped"):
+    with pytest.raises(UsageError, match="none ship"):
         load("anomalyclip", backbone=other)
     with pytest.raises(WeightsError, match="learnt on the backbone"):
         load("anomalyclip", backbone=other, weights=tmp_path / "any-name.safetensors")

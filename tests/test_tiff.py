@@ -192,8 +192,8 @@ def test_cut_gives_the_same_tiles_from_bands_as_from_the_whole(
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
     assert found[0].merger.step == 4
-    np.testing.assert_array_equal(found[0].merger.picture.image, read_image(path).image.reduce(4))
-    assert found[0].merger.picture.path == str(path)
+    np.testing.assert_array_equal(found[0].merger.image.image, read_image(path).image.reduce(4))
+    assert found[0].merger.image.path == str(path)
 
 
 def test_a_band_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

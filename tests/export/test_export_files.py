@@ -62,9 +62,9 @@ def test_steps_that_depend_on_a_picture(
     backend: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = make("clip", backbone)
-    score = detector.method.score  # what it gives then depends on the numbers in a tensor
+    score = detector.torch_engine.method.score  # what it gives then depends on the numbers in a tensor
     monkeypatch.setattr(
-        detector.method, "score", lambda features, text: score(features, text[: int(text.sum() > 9) + 2])
+        detector.torch_engine.method, "score", lambda features, text: score(features, text[: int(text.sum() > 9) + 2])
     )
     with pytest.raises(UsageError, match="clip cannot be exported"):
         written(backend, tmp_path, detector)
@@ -105,7 +105,7 @@ def test_same_detections(made: export.Exported, judge: Detector, pictures: list[
     again = export.load_exported(made.path)
     for one, other in zip(judge.stream(pictures), again.stream(pictures, batch_size=2), strict=True):
         same(one, other)
-        assert (one.anomalous, one.size) == (other.anomalous, other.size)
+        assert (one.label, one.size) == (other.label, other.size)
     assert made.parity.pictures == 4
     assert not made.parity.given
 
@@ -161,7 +161,7 @@ def test_verdicts_in_the_file(made: export.Exported, judge: Detector, pictures: 
         np.testing.assert_array_equal(mask, anomaly_map >= np.float32(judge.mask_threshold))
         marked.append(mask.mean())
     assert 0 < np.mean(marked) < 1
-    assert labels == [judge(picture).anomalous for picture in pictures]
+    assert labels == [judge(picture).label for picture in pictures]
     assert set(labels) == {True, False}
     given = export.load_exported(made.path, threshold=0.25)
     assert (given.threshold, given.mask_threshold) == (0.25, None)

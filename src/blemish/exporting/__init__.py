@@ -30,7 +30,7 @@ from blemish.image_io import MAX_PIXELS, read_image
 from blemish.tiling import DEFAULT_OVERLAP, Tiling
 from blemish.types import ImageSource
 
-__all__ = ["BACKENDS", "Exported", "Header", "Parity", "load_exported", "export"]
+__all__ = ["BACKENDS", "Exported", "Header", "Parity", "export", "load_exported"]
 
 
 @dataclass(frozen=True)
