@@ -59,7 +59,7 @@ def test_export_and_detect(file, words, run, pictures: Path, tmp_path: Path) -> 
         refused = run("detect", pictures, "--model", path, *option)
         assert refused.code == 2
         assert f"{option[0]}" in refused.err
-        assert "is settled in the exported file" in refused.err
+        assert "is fixed in the exported file" in refused.err
 
 
 @pytest.mark.parametrize(
