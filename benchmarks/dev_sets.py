@@ -105,7 +105,8 @@ def evaluated(
     floor = {}
     if floors:
         device, clip = next(iter(detectors.values())).device, load_class("clip")
-        engine = TorchEngine(create("clip", random_backbone(backbone), config=clip.BUILTIN), device=device)
+        untrained = create("clip", random_backbone(backbone), config=clip.default_config(backbone))
+        engine = TorchEngine(untrained, device=device)
         floor[RANDOM] = Detector(engine)
     dear = {name: one for name, one in detectors.items() if few and one.method.request.windows}
     rest = {name: one for name, one in detectors.items() if name not in dear}

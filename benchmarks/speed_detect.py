@@ -38,7 +38,7 @@ def detect(rounds: int, sizes: str) -> Iterator[Row]:
 
 
 def _method(name: str, backbone: Backbone, batch: int, rounds: int, large: bool) -> Iterator[Row]:
-    method = create(name, backbone, config=None if large else load_class(name).BUILTIN)
+    method = create(name, backbone, config=load_class(name).default_config(backbone))
     engines = {kind: TorchEngine(method, precision=kind) for kind in PRECISIONS}
     tower = reference.Tower(backbone, method)
     pixels = torch.randn(batch, 3, method.computation.size, method.computation.size)

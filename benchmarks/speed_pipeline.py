@@ -19,9 +19,10 @@ from interleaved import middle, ratio, turns
 from PIL import Image
 from rows import Row
 
-from blemish.detector import Detector, load
+from blemish.detector import Detector
 from blemish.engine import Run
 from blemish.image_io import read_image
+from blemish.loading import load
 
 #: Of each side of the pictures, in pixels: about what a camera of a line gives of a small part.
 SIDE, BATCH = 400, 16

@@ -27,7 +27,7 @@ from blemish.clip import CLIP_MEAN, CLIP_STD, Backbone, ImageFeatures, load_back
 from blemish.methods import create
 from blemish.methods.anomalyclip import AnomalyCLIP
 from blemish.methods.losses import dice, focal
-from blemish.methods.maps import normalise
+from blemish.methods.ops import normalise
 from blemish.outputs import colour, png
 
 #: What every start has to wait for.

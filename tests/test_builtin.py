@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from blemish.clip import Backbone, load, load_backbone
 from blemish.errors import WeightsError
-from blemish.methods.catalogue import WEIGHTS
+from blemish.methods.registry import WEIGHTS
 
 #: Templates that no training prompt used.
 HELD_OUT_TEMPLATES = (

@@ -18,7 +18,7 @@ from blemish.detector import Detector
 from blemish.errors import ImageError, UsageError, WeightsError
 from blemish.image_io import read_image
 from blemish.loading import load
-from blemish.methods import create, weights
+from blemish.methods import checkpoints, create
 from helpers import save_picture, save_tiny_backbone
 
 
@@ -230,7 +230,7 @@ def test_thresholds(backbone: Backbone, paths: list[Path]) -> None:
 
 def test_learnt_weights(backbone: Backbone, paths: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "learnt.safetensors"
-    weights.save(create("anomalyclip", backbone), path)
+    checkpoints.save(create("anomalyclip", backbone), path)
     made = load("anomalyclip", backbone=backbone, weights=path, device="cpu")(paths[0]).provenance
     assert made is not None
     assert made.weights == "learnt.safetensors"
@@ -239,7 +239,7 @@ def test_learnt_weights(backbone: Backbone, paths: list[Path], tmp_path: Path) -
 
 
 def test_shipped_weights_are_found_by_the_backbone(backbone: Backbone, tmp_path: Path, monkeypatch) -> None:
-    weights.save(create("anomalyclip", backbone), tmp_path / "any-name.safetensors")
+    checkpoints.save(create("anomalyclip", backbone), tmp_path / "any-name.safetensors")
     monkeypatch.setattr("blemish.loading.WEIGHTS", tmp_path)
     assert load("anomalyclip", backbone=backbone, device="cpu").provenance.weights == "any-name.safetensors"
     other = load_backbone(str(save_tiny_backbone(tmp_path / "other", seed=1)))

@@ -16,7 +16,7 @@ from blemish.engine import TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import read_image
 from blemish.loading import load
-from blemish.methods import create, musc, weights
+from blemish.methods import checkpoints, create, musc
 from blemish.methods.base import FewShotMethod, MemoryBank
 from helpers import save_picture
 
@@ -63,7 +63,7 @@ def test_a_reference_itself_is_closer_than_any_other(
     learnt = None
     if method == "april-gan":
         learnt = tmp_path / "learnt.safetensors"
-        weights.save(create(method, backbone), learnt)
+        checkpoints.save(create(method, backbone), learnt)
     words = {"backbone": backbone, "weights": learnt, "device": "cpu"}
     alone, shown = load(method, **words), load(method, **words, references=[part])
     others = load(method, **words, references=str(good))

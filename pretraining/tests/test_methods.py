@@ -12,7 +12,7 @@ from PIL import Image
 
 import synthesis
 from blemish.clip import load_backbone
-from blemish.methods import create, load_class, weights
+from blemish.methods import builtin, checkpoints, create, load_class
 from blemish.methods.base import Method
 from blemish.training import Features, Sample
 from pretraining.training import methods as script
@@ -60,7 +60,7 @@ def test_methods_that_share_their_computation_are_trained_together(
     output = capsys.readouterr().out
     assert len(computed) == 3  # for training, validation and test
     for name in ("anomalyclip", "coop"):
-        header = weights.read_header(tmp_path / f"{name}.safetensors")
+        header = checkpoints.read_header(tmp_path / f"{name}.safetensors")
         assert header.backbone_fingerprint == backbone.fingerprint
         assert header.trained_on.startswith("6 synthetic pictures")
         assert f"image score by {header.config['image_score']}" in output
@@ -69,7 +69,7 @@ def test_methods_that_share_their_computation_are_trained_together(
 
 def small_config(name: str) -> dict[str, Any]:
     """Return the config for the built-in backbone at the small model's input size."""
-    return {**vars(load_class(name).BUILTIN), "size": 56}
+    return {**builtin.CONFIGS[name], "size": 56}
 
 
 def coop(small_model: Path) -> Method:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from blemish.clip import load_backbone
-from blemish.methods import create, weights
+from blemish.methods import checkpoints, create
 from pretraining import ship
 from pretraining.tests.conftest import BUILTIN, SHAPE
 from pretraining.tests.test_methods import small_config
@@ -44,7 +44,7 @@ def test_what_ships_is_a_backbone_and_weights_for_it(
     monkeypatch.setattr(sys, "argv", ["ship", *arguments])
     ship.main()
     backbone = load_backbone(str(out / "builtin"))
-    header = weights.read_header(out / "coop.safetensors")
+    header = checkpoints.read_header(out / "coop.safetensors")
     assert header.backbone == "builtin"
     assert header.backbone_fingerprint == backbone.fingerprint
     before, after = (load_model(folder) for folder in (small_model, out / "builtin"))

@@ -3,7 +3,7 @@
     python -m pretraining.training.methods --out FOLDER [METHOD ...] [--backbone MODEL] [--photos FOLDER ...]
 
 Writes FOLDER/METHOD.safetensors as soon as a method is trained. Losses and optimizers are the papers'; sizes, initial
-weights, epochs and learning rate are each method's `BUILTIN` and `BUILTIN_TRAINING`. Products of a second stream choose
+weights, epochs and learning rate are those of `blemish.methods.builtin`. Products of a second stream choose
 the epoch and the rule for the image score. Products of a third stream, which choose nothing, compare the methods: these
 figures are the ones to quote. A METHOD that learns nothing (`musc`) is only compared.
 """
@@ -24,7 +24,7 @@ from PIL import Image
 
 import synthesis
 from blemish.clip import Backbone, Computation, load_backbone
-from blemish.methods import create, info, list_methods, weights
+from blemish.methods import checkpoints, create, info, list_methods
 from blemish.methods.base import Method
 from blemish.scoring import effective
 from blemish.training import Features, Progress, Sample, train
@@ -144,7 +144,7 @@ def train_group(
         scores = ranking(method)
         method.config = replace(method.config, image_score=best_rule(scores))
         header = {"trained_on": f"{trained_on}, {epoch} epochs", "source": "pretraining/"}
-        weights.save(method, out / f"{name}.safetensors", **header)
+        checkpoints.save(method, out / f"{name}.safetensors", **header)
         print(f"{name}: epoch {epoch}, image score by {best_rule(scores)}, validation {line(scores)}", flush=True)
 
 

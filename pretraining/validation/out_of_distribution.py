@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from blemish.clip import load_backbone
-from blemish.methods import create, load_class
+from blemish.methods import builtin, create
 from blemish.training import Sample
 from pretraining.validation.ranking import PHOTOGRAPHS, Products, Ranking, line, with_own_rule
 from synthesis.photos.sources import SOURCES
@@ -251,7 +251,7 @@ def main() -> None:
     for backbone_name in args.backbones:
         backbone = load_backbone(backbone_name)
         for name in args.methods:
-            method = create(name, backbone, {**vars(load_class(name).BUILTIN), "size": backbone.size})
+            method = create(name, backbone, {**builtin.CONFIGS[name], "size": backbone.size})
             for kind, products in kinds.items():
                 scores = with_own_rule(method, Ranking.make([method], products)(method))
                 print(

@@ -19,8 +19,7 @@ from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.image_io import MAX_PIXELS, LoadedImage
-from blemish.methods.base import MemoryBank
-from blemish.methods.text_cache import TextCache
+from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.scoring import Failed, Scorer, Task
 from blemish.tiling import TileMerger
 from blemish.types import ImageSource, OnError, Tiling, check_threshold
@@ -64,7 +63,7 @@ class Detector:
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
         self.tiling = tiling
-        self._texts = TextCache()
+        self._texts = TextFeatureCache()
 
     def __repr__(self) -> str:
         source = self.provenance

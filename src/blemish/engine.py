@@ -19,8 +19,7 @@ from blemish.clip import Computation, ImageFeatures, Request, fingerprint_of
 from blemish.detection import Provenance
 from blemish.errors import UsageError
 from blemish.methods import configs
-from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
-from blemish.methods.text_cache import TextCache
+from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod, TextFeatureCache
 from blemish.types import ComputePrecision
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ class TorchEngine:
             precision=f"{precision}, windows {windows}" if mixed else precision,
             device=str(self.device),
         )
-        self._texts = TextCache()
+        self._texts = TextFeatureCache()
 
     @property
     def size(self) -> int:
@@ -142,14 +141,15 @@ class TorchEngine:
         """Return one image as the engine takes it: (1, 3, S, S) float32 on the CPU."""
         return self.backbone.preprocess([picture], self.size)
 
-    def text(self, object_names: Sequence[str], texts: TextCache | None = None) -> Tensor:
+    def text(self, object_names: Sequence[str], texts: TextFeatureCache | None = None) -> Tensor:
         """Return the text features of a batch: (2, E) if all names are equal, else (B, 2, E).
 
         Args:
             object_names: Name of the object in each image.
             texts: A cache to share with other engines; None for the engine's own.
         """
-        return (self._texts if texts is None else texts)(self.method, object_names)
+        cache = self._texts if texts is None else texts
+        return cache.batch(self.method, [prompt_name(self.method, name) for name in object_names])
 
     def encode(self, pixels: Tensor, request: Request, computation: Computation | None = None) -> ImageFeatures:
         """Return the features of a batch.
@@ -217,3 +217,8 @@ class TorchEngine:
         if not isinstance(self.method, ReferenceMethod):
             raise UsageError(f"{self.method.info.name} has no memory bank for reference images")
         return self.method
+
+
+def prompt_name(method: Method, object_name: str) -> str:
+    """Return the name that goes into the method's prompts: "object" if it is empty or makes no difference."""
+    return (object_name or "object") if method.info.needs_object else "object"

@@ -15,9 +15,8 @@ from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, require_reference_method
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS
-from blemish.methods import create, load_class
-from blemish.methods import weights as weight_files
-from blemish.methods.catalogue import WEIGHTS
+from blemish.methods import checkpoints, create, load_class
+from blemish.methods.registry import WEIGHTS
 from blemish.types import (
     DEFAULT_OVERLAP,
     ComputePrecision,
@@ -156,7 +155,7 @@ def load(
 def shipped(method: str, fingerprint: str) -> Path | None:
     """Return the weights that ship for this method on the backbone with this fingerprint; None if there are none."""
     for path in sorted(WEIGHTS.glob("*.safetensors")):
-        header = weight_files.read_header(path)
+        header = checkpoints.read_header(path)
         if (header.method, header.backbone_fingerprint) == (method, fingerprint):
             return path
     return None

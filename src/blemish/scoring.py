@@ -28,8 +28,7 @@ from blemish.detection import Timing
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import MAX_PIXELS
-from blemish.methods.base import MemoryBank, Prediction
-from blemish.methods.text_cache import TextCache
+from blemish.methods.base import MemoryBank, Prediction, TextFeatureCache
 from blemish.tiling import Tile, Tiling, cut
 from blemish.types import ImageSource
 
@@ -211,7 +210,7 @@ class Scorer:
         max_pixels: int = MAX_PIXELS,
         tiling: Tiling | None = None,
         text_scores: AbstractSet[str] = frozenset(),
-        texts: TextCache | None = None,
+        texts: TextFeatureCache | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -221,7 +220,7 @@ class Scorer:
         self._inputs = {name: (engine.provenance.backend, engine.size) for name, engine in engines.items()}
         self._batch_size, self._max_pixels, self._tiling = batch_size, max_pixels, tiling
         self._text_scores = text_scores
-        self._texts = TextCache() if texts is None else texts
+        self._texts = TextFeatureCache() if texts is None else texts
 
     def run(
         self, tasks: Iterable[Task[T]], memories: Mapping[str, MemoryBank | None] | None = None

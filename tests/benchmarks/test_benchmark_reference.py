@@ -16,7 +16,7 @@ def test_the_reference_is_the_same_computation(name: str, builtin: bool, tiny_ba
     import reference
 
     backbone = load_backbone("builtin" if builtin else str(tiny_backbone))
-    method = create(name, backbone, config=load_class(name).BUILTIN if builtin else None)
+    method = create(name, backbone, config=load_class(name).default_config(backbone))
     engine, tower = TorchEngine(method), reference.Tower(backbone, method)
     pixels = torch.randn(2, 3, engine.size, engine.size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

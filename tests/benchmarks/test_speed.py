@@ -23,7 +23,7 @@ from blemish.engine import TorchEngine
 from blemish.loading import load
 from blemish.methods import create
 from blemish.methods.base import Prediction
-from blemish.methods.maps import upsample, upsample_smoothly
+from blemish.methods.ops import upsample, upsample_smoothly
 from blemish.outputs import png
 from helpers import save_picture
 

@@ -118,10 +118,10 @@ def test_results_inside_the_folder_of_pictures_are_no_pictures(detect, pictures:
 
 def test_an_object_name_that_is_not_used(run, pictures: Path, tiny_backbone: Path, tmp_path: Path) -> None:
     from blemish.clip import load_backbone
-    from blemish.methods import create, weights
+    from blemish.methods import checkpoints, create
 
     path = tmp_path / "learnt.safetensors"
-    weights.save(create("anomalyclip", load_backbone(str(tiny_backbone))), path)
+    checkpoints.save(create("anomalyclip", load_backbone(str(tiny_backbone))), path)
     words = ("--weights", path, "--backbone", tiny_backbone, "--object", "nut")
     outcome = run("detect", pictures / "a.png", *words)
     assert outcome.code == 0, outcome.err

@@ -139,10 +139,10 @@ def test_weights_that_are_none(run, pictures: Path, tiny_backbone: Path, tmp_pat
 
 def test_weights_of_another_method(run, pictures: Path, tiny_backbone: Path, tmp_path: Path) -> None:
     from blemish.clip import load_backbone
-    from blemish.methods import create, weights
+    from blemish.methods import checkpoints, create
 
     path = tmp_path / "clip.safetensors"
-    weights.save(create("clip", load_backbone(str(tiny_backbone))), path)
+    checkpoints.save(create("clip", load_backbone(str(tiny_backbone))), path)
     check(run("detect", pictures, "--backbone", tiny_backbone, "--weights", path), 1, "clip", "anomalyclip")
 
 

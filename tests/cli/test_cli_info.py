@@ -37,10 +37,10 @@ def test_backbone(run, tiny_backbone: Path) -> None:
 
 def test_weights_of_a_method(run, tiny_backbone: Path, tmp_path: Path) -> None:
     from blemish.clip import load_backbone
-    from blemish.methods import create, weights
+    from blemish.methods import checkpoints, create
 
     path = tmp_path / "learnt.safetensors"
-    weights.save(create("anomalyclip", load_backbone(str(tiny_backbone))), path, trained_on="nothing")
+    checkpoints.save(create("anomalyclip", load_backbone(str(tiny_backbone))), path, trained_on="nothing")
     found = facts(run, path)
     assert (found["kind"], found["method"], found["trained_on"]) == ("method weights", "anomalyclip", "nothing")
 

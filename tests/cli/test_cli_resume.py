@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from blemish.detection import Detection
 
+from blemish.detection import Detection
 from helpers import save_picture
 
 

@@ -209,7 +209,7 @@ def test_from_a_table(train, run, plates: Path, tmp_path: Path, tiny_backbone: P
         (("april-gan", "--lr", 0), "--lr is more than 0"),
         (("april-gan", "--config", "{"), "--config is no JSON"),
         (("april-gan", "--config", "[]"), "--config is a JSON object"),
-        (("april-gan", "--config", '{"sise": 1}'), "did you mean 'size'"),
+        (("april-gan", "--config", '{"sise": 1}'), "did you mean size"),
         (("april-gan", "--dataset", "foldr"), "did you mean folder"),
         (("april-gan", "--device", "abacus"), "no device 'abacus'"),
         (("april-gan", "--tensorboard", "runs"), "pip install 'blemish[tensorboard]'"),

@@ -135,7 +135,7 @@ def test_of_another_method(fit, publication) -> None:
     _, path = publication("anomalyclip")
     refused(fit(path, "--method", "april-gan"), "AnomalyCLIP, not of APRIL-GAN")
     _, path = publication("clip-ad-sdp-plus")
-    refused(fit(path, "--method", "anomalyclip"), "no 'prompt_learner'")
+    refused(fit(path, "--method", "anomalyclip"), "dual path with adapters, not of AnomalyCLIP")
 
 
 def test_of_no_method(fit, tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_truncated_missing_and_our_own(fit, publication, backbone: Backbone, tmp
     path.write_bytes(path.read_bytes()[:-200])
     refused(fit(path), "damaged or holds more than tensors")
     assert fit(tmp_path / "none.pth").code == 2
-    from blemish.methods import weights
+    from blemish.methods import checkpoints
 
-    weights.save(method, tmp_path / "own.safetensors")
+    checkpoints.save(method, tmp_path / "own.safetensors")
     refused(fit(tmp_path / "own.safetensors"), "blemish's own file already (of april-gan)")
 
 

@@ -10,7 +10,7 @@ from evaluation_trees import add_category
 
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
-from blemish.methods import weights
+from blemish.methods import checkpoints
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def learnt(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapp
     for name in methods.list_methods():
         if methods.info(name).trainable:
             found[name] = folder / f"{name}.safetensors"
-            weights.save(methods.create(name, backbone), found[name], trained_on="nothing", source="a test")
+            checkpoints.save(methods.create(name, backbone), found[name], trained_on="nothing", source="a test")
     return found
 
 

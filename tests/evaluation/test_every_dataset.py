@@ -16,9 +16,8 @@ import blemish
 from blemish import datasets, methods
 from blemish.clip import Backbone, load_backbone
 from blemish.evaluation import METRICS, detectors_of
-from blemish.methods import weights
-from blemish.methods.base import Method
-from blemish.methods.text_cache import TextCache
+from blemish.methods import checkpoints
+from blemish.methods.base import Method, TextFeatureCache
 from dataset_trees import TREES, Tree
 
 _texts: dict[str, Tensor] = {}
@@ -35,7 +34,7 @@ def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Map
     folder = tmp_path_factory.mktemp("missing")
     found = {name: folder / f"{name}.safetensors" for name in detectors_of(["all"], embedded)[1]}
     for name, path in found.items():
-        weights.save(methods.create(name, embedded), path, trained_on="nothing", source="a test")
+        checkpoints.save(methods.create(name, embedded), path, trained_on="nothing", source="a test")
     return found
 
 
@@ -43,16 +42,16 @@ def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Map
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """The object_names that each method was asked to describe."""
     asked: dict[str, set[str]] = {}
-    original = TextCache.__call__
+    original = TextFeatureCache.batch
 
-    def cached(self: TextCache, method: Method, object_names: Sequence[str]) -> Tensor:
+    def cached(self: TextFeatureCache, method: Method, object_names: Sequence[str]) -> Tensor:
         name = method.info.name
         asked.setdefault(name, set()).update(object_names)
         if name not in _texts:
             _texts[name] = original(self, method, ["metal nut"])
         return _texts[name]
 
-    monkeypatch.setattr(TextCache, "__call__", cached)
+    monkeypatch.setattr(TextFeatureCache, "batch", cached)
     return asked
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 import blemish
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
-from blemish.methods import weights
+from blemish.methods import checkpoints
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from helpers import save_tiny_backbone
@@ -82,7 +82,7 @@ def detector(name: str, backbone: Backbone, folder: Path, **options: Any) -> ble
     learnt = None
     if methods.info(name).trainable and backbone.name not in ("embedded", "builtin"):
         learnt = folder / f"{name}.safetensors"
-        weights.save(methods.create(name, backbone), learnt, trained_on="nothing", source="a test")
+        checkpoints.save(methods.create(name, backbone), learnt, trained_on="nothing", source="a test")
     return blemish.load(
         name, backbone=backbone, weights=learnt, object_name="metal nut", device="cpu", precision="float32", **options
     )
@@ -123,7 +123,7 @@ def evaluation(backbone: Backbone, folder: Path) -> dict[str, Array]:
     for name in EVALUATED:
         if methods.info(name).trainable and backbone.name not in ("embedded", "builtin"):
             learnt[name] = folder / f"{name}.safetensors"
-            weights.save(methods.create(name, backbone), learnt[name], trained_on="nothing", source="a test")
+            checkpoints.save(methods.create(name, backbone), learnt[name], trained_on="nothing", source="a test")
     result = blemish.evaluate(
         data, "folder", methods=EVALUATED, backbone=backbone, weights=learnt, device="cpu", precision="float32"
     )

@@ -14,11 +14,11 @@ from PIL import Image
 from blemish import methods
 from blemish.clip import Backbone, Tap, load_backbone
 from blemish.errors import UsageError, WeightsError
-from blemish.methods import representatives as rvs
+from blemish.methods import checkpoints
+from blemish.methods import clip_ad as rvs
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
-from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig, quarter
-from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusConfig
-from blemish.methods.maps import cosine_logits, min_max, probability_map, upsample
+from blemish.methods.clip_ad import ClipAdSDP, ClipAdSdpConfig, ClipAdSDPPlus, ClipAdSdpPlusConfig, quarter
+from blemish.methods.ops import cosine_logits, min_max, probability_map, upsample
 from blemish.training.mosaic import mosaic
 
 APRIL = AprilGanConfig(size=148, layers=(6, 12), few_shot_layers=(18,))
@@ -39,17 +39,17 @@ def heads(backbone: Backbone, count: int = 2) -> dict[str, torch.Tensor]:
 def test_published_files_are_told_apart(backbone: Backbone) -> None:
     april, plus = AprilGAN(backbone, APRIL), ClipAdSDPPlus(backbone, PLUS)
     inner = heads(backbone)
-    april.load_official({"trainable_linearlayer": inner})
-    plus.load_official({"linear_layers": inner})
+    checkpoints.load_official(april, {"trainable_linearlayer": inner})
+    checkpoints.load_official(plus, {"linear_layers": inner})
     assert all(bool((p == 1).all()) for method in (april, plus) for p in method.parameters())
     with pytest.raises(WeightsError, match=r"weights of CLIP-AD, .* not of APRIL-GAN: load them into clip-ad-sdp-plus"):
-        april.load_official({"linear_layers": inner})
+        checkpoints.load_official(april, {"linear_layers": inner})
     with pytest.raises(WeightsError, match="weights of APRIL-GAN, not of CLIP-AD"):
-        ClipAdSDPPlus.official_config({"trainable_linearlayer": inner}, PLUS)
+        checkpoints.official_config("clip-ad-sdp-plus", {"trainable_linearlayer": inner}, PLUS)
     with pytest.raises(WeightsError, match="weights of VCP-CLIP, not of APRIL-GAN"):
-        april.load_official({"trainable_linearlayer": inner, "New_Lan_Embed": {}, "Zero_try": {}})
+        checkpoints.load_official(april, {"trainable_linearlayer": inner, "New_Lan_Embed": {}, "Zero_try": {}})
     with pytest.raises(WeightsError, match="no weights of APRIL-GAN: they have no 'trainable_linearlayer'"):
-        april.load_official({"state_dict": inner})
+        checkpoints.load_official(april, {"state_dict": inner})
 
 
 def test_published_files_that_do_not_fit(backbone: Backbone) -> None:
@@ -63,7 +63,7 @@ def test_published_files_that_do_not_fit(backbone: Backbone) -> None:
         ({"trainable_linearlayer": {**heads(backbone), "x": torch.ones(1)}}, "'x' that the method does not know"),
     ):
         with pytest.raises(WeightsError, match=message):
-            method.load_official(state)
+            checkpoints.load_official(method, state)
     assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
 
 

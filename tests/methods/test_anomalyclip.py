@@ -13,7 +13,7 @@ from blemish.clip import Backbone, Tap, load_backbone
 from blemish.errors import UsageError
 from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 
-RECIPE = AnomalyClipConfig(size=148, n_ctx=5, depth=4, t_n_ctx=3)
+CONFIG = AnomalyClipConfig(size=148, n_ctx=5, depth=4, t_n_ctx=3)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
 
 def test_prompts_are_built_around_the_tokenizers_own_words(backbone: Backbone) -> None:
     """Nothing depends on CLIP's vocabulary: here each letter is a token."""
-    method = AnomalyCLIP(backbone, RECIPE)
+    method = AnomalyCLIP(backbone, CONFIG)
     prompts, end = method.prompts()
     words = backbone.tokenize(["object.", "damaged object."])
     assert prompts.shape == (2, backbone.context, backbone.text_width)
@@ -35,20 +35,20 @@ def test_prompts_are_built_around_the_tokenizers_own_words(backbone: Backbone) -
 
 
 def test_taps_begin_where_value_attention_does(backbone: Backbone) -> None:
-    method = AnomalyCLIP(backbone, replace(RECIPE, layers=(6, 20, -1), dpam_blocks=5))
+    method = AnomalyCLIP(backbone, replace(CONFIG, layers=(6, 20, -1), dpam_blocks=5))
     assert method.request.taps == {Tap(6), Tap(20, "value", start=20), Tap(24, "value", start=20)}
-    plain = AnomalyCLIP(backbone, replace(RECIPE, layers=(6, 24), dpam_blocks=0))
+    plain = AnomalyCLIP(backbone, replace(CONFIG, layers=(6, 24), dpam_blocks=0))
     assert plain.request.taps == {Tap(6), Tap(24)}
 
 
 def test_feature_map_layer_leaves_out_the_first_taps(backbone: Backbone) -> None:
-    method = AnomalyCLIP(backbone, replace(RECIPE, layers=(6, 12, 24), feature_map_layer=1))
+    method = AnomalyCLIP(backbone, replace(CONFIG, layers=(6, 12, 24), feature_map_layer=1))
     assert method.map_layers == (12, 24)
     assert method.map_range == (0.0, 2.0)
 
 
 def test_gradients_of_deep_tokens_are_rounded_per_prompt(backbone: Backbone) -> None:
-    method = AnomalyCLIP(backbone, RECIPE)
+    method = AnomalyCLIP(backbone, CONFIG)
     tokens = torch.stack(method.deep_tokens())
     assert torch.equal(tokens[:, 0], method.deep.half().float())
     upstream = torch.rand(tokens.shape) * 1e-3 + 1e-9
@@ -56,7 +56,7 @@ def test_gradients_of_deep_tokens_are_rounded_per_prompt(backbone: Backbone) -> 
     expected = upstream.half().float().sum(dim=1)
     assert method.deep.grad is not None
     assert torch.equal(method.deep.grad, expected)
-    exact = AnomalyCLIP(backbone, replace(RECIPE, half_deep_tokens=False))
+    exact = AnomalyCLIP(backbone, replace(CONFIG, half_deep_tokens=False))
     assert torch.equal(exact.deep_tokens()[0][0], exact.deep[0])
 
 
@@ -73,14 +73,14 @@ def test_gradients_of_deep_tokens_are_rounded_per_prompt(backbone: Backbone) -> 
 )
 def test_what_does_not_fit_the_backbone(backbone: Backbone, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        AnomalyCLIP(backbone, replace(RECIPE, **changes))
+        AnomalyCLIP(backbone, replace(CONFIG, **changes))
 
 
 def test_deep_tokens_may_reach_beyond_the_context(backbone: Backbone) -> None:
-    method = AnomalyCLIP(backbone, replace(RECIPE, n_ctx=2, t_n_ctx=6))
+    method = AnomalyCLIP(backbone, replace(CONFIG, n_ctx=2, t_n_ctx=6))
     assert bool(method.text_features(["x"]).isfinite().all())
 
 
-def test_a_recipe_of_another_method(backbone: Backbone) -> None:
+def test_a_config_of_another_method(backbone: Backbone) -> None:
     with pytest.raises(UsageError, match="takes a AnomalyClipConfig, not a dict"):
         AnomalyCLIP(backbone, {})  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from blemish.methods.configs import from_json, resolve_layers
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sgima": 4}, "no field 'sgima'; did you mean 'sigma'"),
+        ({"sgima": 4}, r"no field 'sgima' \(did you mean sigma"),
         ({"zzzz": 4}, "no field 'zzzz'; it has size, "),
         ({"size": "big"}, "size in a config has to be a whole number, not 'big'"),
         ({"size": True}, "a whole number, not True"),

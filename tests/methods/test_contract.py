@@ -15,8 +15,15 @@ from PIL import Image
 from blemish import methods
 from blemish.clip import Backbone, ImageFeatures, load_backbone
 from blemish.errors import UsageError
-from blemish.methods import configs, weights
-from blemish.methods.base import Method, Prediction
+from blemish.methods import builtin, checkpoints, configs
+from blemish.methods.base import (
+    FewShotMethod,
+    MemoryBank,
+    Method,
+    Prediction,
+    ReferenceMethod,
+    TransductiveMethod,
+)
 
 NAMES = methods.list_methods()
 OBJECTS = ["metal_nut", "Ünknown {thing} №5"]
@@ -111,7 +118,8 @@ def test_image_score(method: Method, kind: str) -> None:
         return predict(other, pictures())
 
     known = method.config.image_scores
-    assert {method.config.image_score, method.BUILTIN.image_score} <= {*known}
+    changes = builtin.CONFIGS.get(method.info.name, {})
+    assert {method.config.image_score, changes.get("image_score", known[0])} <= {*known}
     if kind not in known:
         with pytest.raises(
             UsageError, match=f"image_score '{re.escape(kind)}' is not one of this method's: {re.escape(known[0])}, "
@@ -141,14 +149,14 @@ def test_more_features_than_asked_for_do_no_harm(method: Method) -> None:
 
 def test_save_and_load(method: Method, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    weights.save(method, path, trained_on="nothing", source="a test")
+    checkpoints.save(method, path, trained_on="nothing", source="a test")
     again = methods.create(method.info.name, method.backbone, weights=path)
     assert again.config == method.config
     assert torch.equal(predict(again, pictures()).map, predict(method, pictures()).map)
-    assert weights.read_header(path, method=method.info.name).source == "a test"
+    assert checkpoints.read_header(path, method=method.info.name).source == "a test"
 
 
-def test_recipe_as_json(method: Method) -> None:
+def test_config_as_json(method: Method) -> None:
     assert configs.from_json(method.Config, configs.to_json(method.config)) == method.config
 
 
@@ -165,11 +173,13 @@ def test_autocast_is_close(method: Method) -> None:
 
 
 def test_features_without_the_class_token(method: Method) -> None:
-    if not method.request.class_token:
-        return
-    bare = replace(features_of(method, pictures(1)), class_token=None)
-    with pytest.raises(UsageError, match="lack the class token"):
-        method.score(bare, method.text_features(["a"])[0])
+    """A method that asks for the class token names it when it is missing; the others do without."""
+    bare, text = replace(features_of(method, pictures(1)), class_token=None), method.text_features(["a"])[0]
+    if method.request.class_token:
+        with pytest.raises(UsageError, match="lack the class token"):
+            method.score(bare, text)
+    else:
+        assert torch.equal(method.score(bare, text).map, predict(method, pictures(1), "a").map)
 
 
 def test_nothing_is_left_behind(method: Method) -> None:
@@ -228,3 +238,76 @@ def test_loss(method: Method) -> None:
         assert bool(parameter.grad.isfinite().all()), name
         assert bool(parameter.grad.any()), name
     assert all(parameter.grad is None for parameter in method.backbone.parameters())
+
+
+# methods with a memory bank
+
+
+@pytest.fixture(params=[name for name in NAMES if methods.info(name).takes_references])
+def reference_method(request: pytest.FixtureRequest, backbone: Backbone) -> ReferenceMethod:
+    cls = methods.load_class(request.param)
+    method = cls(backbone, replace(cls.Config(), size=222)).eval()
+    assert isinstance(method, ReferenceMethod)
+    return method
+
+
+@torch.no_grad()
+def encode(method: ReferenceMethod, images: list[Image.Image]) -> ImageFeatures:
+    pixels = method.backbone.preprocess(images, method.computation.size)
+    return method.backbone.encode_image(pixels, method.memory_request, method.computation)
+
+
+@torch.no_grad()
+def build(method: ReferenceMethod, images: list[Image.Image]) -> MemoryBank:
+    pixels = method.backbone.preprocess(images, method.computation.size)
+
+    def run(batch: torch.Tensor) -> ImageFeatures:
+        return method.backbone.encode_image(batch, method.memory_request, method.computation)
+
+    return method.build_memory_bank(pixels.split(2), run, num_images=len(images))
+
+
+def test_the_class_says_which_references_a_method_takes(reference_method: ReferenceMethod) -> None:
+    info = reference_method.info
+    assert info.few_shot == isinstance(reference_method, FewShotMethod)
+    assert info.transductive == isinstance(reference_method, TransductiveMethod)
+    assert info.few_shot != info.transductive
+
+
+@torch.no_grad()
+def test_scores_with_a_memory_bank(reference_method: ReferenceMethod) -> None:
+    method, bank = reference_method, build(reference_method, [each.rotate(90) for each in pictures()])
+    assert bank.images == 3
+    features, text = encode(method, pictures()), method.text_features(["metal nut"])[0]
+    zero_shot, compared = method.score(features, text), method.score(features, text, bank)
+    assert compared.map.shape == zero_shot.map.shape
+    assert compared.map.dtype == compared.score.dtype == torch.float32
+    assert not torch.allclose(compared.map, zero_shot.map, atol=1e-3)
+    assert not torch.allclose(compared.score, zero_shot.score, atol=1e-3)
+    assert bool(((compared.score >= 0) & (compared.score <= 1)).all())
+    low, high = method.memory_map_range
+    assert low - 1e-5 <= float(compared.map.min()) <= float(compared.map.max()) <= high + 1e-5
+
+
+@torch.no_grad()
+def test_a_memory_bank_is_not_changed(reference_method: ReferenceMethod) -> None:
+    method, bank = reference_method, build(reference_method, pictures())
+    before = copy.deepcopy(bank)
+    features, text = encode(method, pictures()), method.text_features(["metal nut"])[0]
+    first = method.score(features, text, bank)
+    method.score(features, text)
+    assert torch.equal(method.score(features, text, bank).map, first.map)
+    assert (bank.images, bank.references, bank.fingerprint) == (before.images, before.references, before.fingerprint)
+    for kept, original in ((bank.taps, before.taps), (bank.windows, before.windows)):
+        assert kept.keys() == original.keys()
+        assert all(torch.equal(kept[key], original[key]) for key in kept)
+
+
+@torch.no_grad()
+def test_a_memory_bank_of_parts_is_the_whole(reference_method: ReferenceMethod) -> None:
+    method = reference_method
+    whole = method.extract_memory(encode(method, pictures()))
+    parts = type(whole).concat([method.extract_memory(encode(method, [each])) for each in pictures()])
+    assert parts.images == whole.images
+    for tap, rows in whole.taps.items():
+        torch.testing.assert_close(parts.taps[tap], rows, rtol=0, atol=1e-4)

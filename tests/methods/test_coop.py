@@ -15,6 +15,7 @@ from PIL import Image
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import UsageError, WeightsError
+from blemish.methods import checkpoints
 from blemish.methods.coop import CoOp, CoOpConfig
 from blemish.training import Progress, Sample, train
 
@@ -24,7 +25,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
     return load_backbone(str(tiny_backbone))
 
 
-RECIPE = CoOpConfig(size=148)
+CONFIG = CoOpConfig(size=148)
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def samples() -> list[Sample]:
 
 @pytest.mark.parametrize(("position", "before"), [("end", 5), ("middle", 2), ("front", 0)])
 def test_where_the_name_stands(backbone: Backbone, position: str, before: int) -> None:
-    method = CoOp(backbone, replace(RECIPE, n_ctx=5, name_position=position, per_state=True))
+    method = CoOp(backbone, replace(CONFIG, n_ctx=5, name_position=position, per_state=True))
     with torch.no_grad():
         prompts, ends = method.prompts(["bolt", "metal_nut"])
     assert prompts.shape == (4, backbone.context, backbone.text_width)
@@ -50,7 +51,7 @@ def test_where_the_name_stands(backbone: Backbone, position: str, before: int) -
 
 
 def test_words_to_start_from(backbone: Backbone) -> None:
-    method = CoOp(backbone, replace(RECIPE, ctx_init="a photo of_a", per_state=True))
+    method = CoOp(backbone, replace(CONFIG, ctx_init="a photo of_a", per_state=True))
     ids = backbone.tokenize(["a photo of a"])
     for context in method.context:
         assert torch.equal(context, backbone.embed(ids[0, 1 : int(backbone.end_of_text(ids))]))
@@ -67,7 +68,7 @@ def test_words_to_start_from(backbone: Backbone) -> None:
 @pytest.mark.parametrize("per_state", [False, True])
 def test_each_class_has_its_context(backbone: Backbone, per_state: bool) -> None:
     classes = ("bolt", "metal_nut", "cable")
-    method = CoOp(backbone, replace(RECIPE, classes=classes, per_state=per_state, n_ctx=4))
+    method = CoOp(backbone, replace(CONFIG, classes=classes, per_state=per_state, n_ctx=4))
     states = 1 + per_state
     assert method.context.shape == (3 * states, 4, backbone.text_width)
     with torch.no_grad():
@@ -76,14 +77,14 @@ def test_each_class_has_its_context(backbone: Backbone, per_state: bool) -> None
         expected = method.context[context * states + per_state * (row % 2)]
         assert torch.equal(prompts[row, 1:5], expected)
     # as the object's context alone would do
-    alone = CoOp(backbone, replace(RECIPE, per_state=per_state, n_ctx=4))
+    alone = CoOp(backbone, replace(CONFIG, per_state=per_state, n_ctx=4))
     rows = method.context.detach()[states : 2 * states]
     alone.load_state_dict({"context": rows if per_state else rows[0]})
     torch.testing.assert_close(alone.text_features(["metal_nut"]), method.text_features(["metal_nut"]))
 
 
 def test_a_class_that_is_not_known(backbone: Backbone, samples: list[Sample]) -> None:
-    method = CoOp(backbone, replace(RECIPE, classes=("bolt", "metal_nut")))
+    method = CoOp(backbone, replace(CONFIG, classes=("bolt", "metal_nut")))
     with pytest.raises(
         UsageError, match="coop has a context for each of bolt, metal nut, and none for 'screw': name one of"
     ):
@@ -93,7 +94,7 @@ def test_a_class_that_is_not_known(backbone: Backbone, samples: list[Sample]) ->
 
 
 def test_a_class_learns_from_its_own_pictures(backbone: Backbone, samples: list[Sample], tmp_path: Path) -> None:
-    method = CoOp(backbone, replace(RECIPE, classes=("bolt", "metal_nut", "cable")))
+    method = CoOp(backbone, replace(CONFIG, classes=("bolt", "metal_nut", "cable")))
     before = method.context.detach().clone()
     history = train(method, samples, steps=30, batch_size=8, lr=0.1, out=tmp_path)
     assert history[-1]["total"] < 0.9 * history[0]["total"]
@@ -120,12 +121,12 @@ def test_authors_files_of_several_classes(backbone: Backbone, tmp_path: Path) ->
 
 def test_temperature_is_the_checkpoints(backbone: Backbone) -> None:
     expected = 1 / float(backbone.towers.logit_scale.exp())
-    assert CoOp(backbone, RECIPE).temperature == pytest.approx(expected)
-    assert CoOp(backbone, replace(RECIPE, temperature=0.5)).temperature == 0.5
+    assert CoOp(backbone, CONFIG).temperature == pytest.approx(expected)
+    assert CoOp(backbone, replace(CONFIG, temperature=0.5)).temperature == 0.5
 
 
 def test_loss_takes_each_picture_for_its_own_object(backbone: Backbone, samples: list[Sample]) -> None:
-    method = CoOp(backbone, RECIPE)
+    method = CoOp(backbone, CONFIG)
     pixels = backbone.preprocess([s.image for s in samples], 148)
     features = backbone.encode_image(pixels, method.request, method.computation)
     labels, masks = torch.tensor([s.label for s in samples]), torch.zeros(8, 148, 148)
@@ -139,7 +140,7 @@ def test_loss_takes_each_picture_for_its_own_object(backbone: Backbone, samples:
 
 
 def test_schedule(backbone: Backbone) -> None:
-    method = CoOp(backbone, RECIPE)
+    method = CoOp(backbone, CONFIG)
     rates = [method.learning_rate(0.002, epoch, 50) for epoch in range(50)]
     assert rates[:2] == [1e-5, 0.002]
     assert all(a > b > 0 for a, b in pairwise(rates[1:]))
@@ -156,7 +157,7 @@ def test_training_lowers_the_loss_and_resumes(backbone: Backbone, samples: list[
             raise KeyboardInterrupt
 
     settings: dict[str, Any] = {"steps": 30, "batch_size": 8, "lr": 0.1}
-    whole, cut = CoOp(backbone, RECIPE), CoOp(backbone, RECIPE)
+    whole, cut = CoOp(backbone, CONFIG), CoOp(backbone, CONFIG)
     losses = [row["total"] for row in train(whole, samples, **settings)]
     assert losses[-1] < 0.9 * losses[0]
     with pytest.raises(KeyboardInterrupt):
@@ -189,10 +190,10 @@ def test_authors_files(backbone: Backbone, shape: tuple[int, ...], tmp_path: Pat
     ],
 )
 def test_unfit_files(backbone: Backbone, state: dict[str, Any], message: str) -> None:
-    method = CoOp(backbone, replace(RECIPE, per_state=message.startswith(r"\(2")))
+    method = CoOp(backbone, replace(CONFIG, per_state=message.startswith(r"\(2")))
     before = method.context.detach().clone()
     with pytest.raises(WeightsError, match=message):
-        method.load_official(state)
+        checkpoints.load_official(method, state)
     assert torch.equal(method.context, before)
 
 
@@ -208,14 +209,14 @@ def test_unfit_files(backbone: Backbone, state: dict[str, Any], message: str) ->
         {"classes": ("",)},
     ],
 )
-def test_unfit_recipes(fields: dict[str, object]) -> None:
+def test_unfit_configs(fields: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         CoOpConfig(**fields)  # type: ignore[arg-type]
 
 
 def test_what_does_not_fit_the_text_tower(backbone: Backbone) -> None:
     with pytest.raises(UsageError, match="text positions"):
-        CoOp(backbone, replace(RECIPE, n_ctx=backbone.context))
-    method = CoOp(backbone, replace(RECIPE, n_ctx=backbone.context - 8))
+        CoOp(backbone, replace(CONFIG, n_ctx=backbone.context))
+    method = CoOp(backbone, replace(CONFIG, n_ctx=backbone.context - 8))
     with pytest.raises(UsageError, match="too long"):
         method.text_features(["bolt", "a very long name of a thing " * 2])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from blemish.methods.maps import (
+from blemish.methods.ops import (
     anomalous_probability,
     as_grid,
     cosine_logits,

@@ -173,7 +173,7 @@ def clip_like(method: MuSc, features: ImageFeatures, text: Tensor) -> Tensor:
         {"grids": 4, "turns": 4},
     ],
 )
-def test_recipes_that_cannot_work(backbone: Backbone, wrong: dict[str, object]) -> None:
+def test_configs_that_cannot_work(backbone: Backbone, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         create("musc", backbone, wrong)
 

@@ -12,7 +12,6 @@ import pytest
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import UsageError
-from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.clip import Clip, ClipConfig
 
 
@@ -21,10 +20,17 @@ def backbone(tiny_backbone: Path) -> Backbone:
     return load_backbone(str(tiny_backbone))
 
 
-def test_registry_and_catalogue_agree() -> None:
-    assert sorted(methods.METHODS) == sorted(CATALOGUE) == sorted({*methods.METHODS})
-    for name in methods.METHODS:
-        assert methods.load_class(name).info is CATALOGUE[name] is methods.info(name)
+def test_every_class_has_its_entry() -> None:
+    for name, entry in methods.METHODS.items():
+        assert entry.name == name
+        assert methods.load_class(name).info is entry is methods.info(name)
+
+
+def test_what_a_method_author_needs_is_in_one_place() -> None:
+    for name in methods.__all__:
+        assert getattr(methods, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = methods.Nothing
 
 
 def test_listing_imports_no_torch() -> None:
@@ -40,14 +46,14 @@ def test_unknown_name(backbone: Backbone) -> None:
         methods.info("zzz")
 
 
-def test_which_recipe(backbone: Backbone) -> None:
+def test_which_config(backbone: Backbone) -> None:
     assert methods.create("clip", backbone).config == ClipConfig()
     assert methods.create("clip", backbone, {"sigma": 2, "layers": [6, -1]}).config == ClipConfig(
         sigma=2.0, layers=(6, -1)
     )
     assert methods.create("clip", backbone, ClipConfig(size=74)).config.size == 74
     embedded = Backbone(backbone.model, backbone.tokenizer, name="builtin")
-    assert methods.create("clip", embedded).config == Clip.BUILTIN
+    assert methods.create("clip", embedded).config == ClipConfig(size=336)
 
 
 def test_plugins(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +63,7 @@ def test_plugins(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.metadata.EntryPoint("clip-ac", "nowhere:Nothing", "blemish.methods"),  # cannot take our names
     ]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "blemish.methods" else [])
-    assert methods.list_methods() == sorted([*CATALOGUE, "broken", "mine"])
+    assert methods.list_methods() == sorted([*methods.METHODS, "broken", "mine"])
     assert isinstance(methods.create("mine", backbone), Clip)
     assert methods.info("clip-ac").title.startswith("CLIP-AC")
     with pytest.raises(UsageError, match=r"plug-in broken \(nowhere:Nothing\) cannot be loaded"):

@@ -1,90 +1,80 @@
-"""Text features: computed once for methods that share them, and only for those."""
+"""One cache of text features serves the engine, the evaluation and the losses."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from blemish.clip import Backbone, load_backbone
-from blemish.methods import text_cache
-from blemish.methods.base import Method
-from blemish.methods.clip_ad import ClipAD, ClipAdConfig
-from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig
-from blemish.methods.text_cache import TextCache
-
-
-class Swapped(ClipAdSDP):
-    """A subclass with text features of its own."""
-
-    def text_features(self, objects: list[str]) -> Tensor:  # type: ignore[override]
-        return super().text_features(objects).flip(1)
-
-
-@pytest.fixture(scope="session")
-def backbone(tiny_backbone: Path) -> Backbone:
-    return load_backbone(str(tiny_backbone))
+from blemish.methods import create
+from blemish.methods.base import Method, TextFeatureCache
 
 
 @pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many sentences each call of the text tower got."""
-    calls: list[int] = []
-    original = Backbone.encode_text
-
-    def counted(self: Backbone, ids: Tensor, **named: object) -> Tensor:
-        calls.append(len(ids))
-        return original(self, ids, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Backbone, "encode_text", counted)
-    return calls
+def backbone(tiny_backbone: Path) -> Backbone:
+    return load_backbone(tiny_backbone)
 
 
-def methods(backbone: Backbone, **fields: object) -> dict[str, Method]:
-    size = 74
-    return {
-        "clip-ad": ClipAD(backbone, ClipAdConfig(size=size)),
-        "clip-ad-sdp": ClipAdSDP(backbone, ClipAdSdpConfig(size=size, layers=(2, 4), **fields)),  # type: ignore[arg-type]
-        "swapped": Swapped(backbone, ClipAdSdpConfig(size=size, layers=(2, 4))),
-    }
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Object names that text features are computed for, in order."""
+    from blemish.methods.clip_ad import RepresentativeTexts
+
+    names: list[str] = []
+    original = RepresentativeTexts.text_features
+
+    def counted(self: Any, object_names: Any) -> torch.Tensor:
+        names.extend(object_names)
+        return original(self, object_names)
+
+    monkeypatch.setattr(RepresentativeTexts, "text_features", counted)
+    return names
 
 
-def test_methods_with_one_text_side_share_it(backbone: Backbone, encoded: list[int]) -> None:
-    texts, own = TextCache(), methods(backbone)
-    features = {name: texts(method, ["bolt", "bolt"]) for name, method in own.items()}
-    assert len(encoded) == 2  # a subclass with text features of its own does not share
-    assert torch.equal(features["clip-ad"], features["clip-ad-sdp"])
-    for name, method in own.items():
-        assert torch.equal(features[name], method.text_features(["bolt"])[0])
-    assert texts(own["clip-ad-sdp"], ["nut", "bolt"]).shape == (2, *features["clip-ad"].shape)
-    assert len(encoded) == 2 + 3 + 1
+def tiny(backbone: Backbone, name: str, **config: Any) -> Method:
+    return create(name, backbone, {"size": 64, "layers": [1], **config})
 
 
-@pytest.mark.parametrize("fields", [{"rep_vec": "pca"}, {"dbscan_eps": 0.1}, {"activation": "gelu"}])
-def test_methods_with_other_settings_do_not_share(
-    backbone: Backbone, encoded: list[int], fields: dict[str, object]
-) -> None:
-    texts, own = TextCache(), methods(backbone, **fields)
-    for name in ("clip-ad", "clip-ad-sdp"):
-        texts(own[name], ["bolt"])
-    assert len(encoded) == 2
+def test_methods_that_share_their_text_side_share_an_entry(backbone: Backbone, computed: list[str]) -> None:
+    cache = TextFeatureCache()
+    surgery, plain = tiny(backbone, "clip-ad-sdp"), tiny(backbone, "clip-ad")
+    assert torch.equal(cache.get(surgery, "nut"), cache.get(plain, "nut"))
+    assert computed == ["nut"]
+    cache.get(tiny(backbone, "clip-ad", rep_vec="mean"), "nut")
+    cache.get(surgery, "bolt")
+    assert computed == ["nut", "nut", "bolt"]
 
 
-def test_drops_the_least_recently_used_name(
-    backbone: Backbone, encoded: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(text_cache, "MAX_ENTRIES", 2)
-    texts, method = TextCache(), methods(backbone)["clip-ad"]
-    for name in ("bolt", "nut", "bolt", "lid", "bolt"):
-        texts(method, [name])
-    assert len(encoded) == 3
-    texts(method, ["nut"])
-    assert len(encoded) == 4
+def test_a_method_without_a_text_key_shares_with_nobody(backbone: Backbone) -> None:
+    one, other = tiny(backbone, "clip"), tiny(backbone, "clip")
+    assert one.text_key != other.text_key
+    cache = TextFeatureCache()
+    assert cache.get(one, "nut") is not cache.get(other, "nut")
+    assert cache.get(one, "nut") is cache.get(one, "nut")
 
 
-def test_features_can_be_used_in_training(backbone: Backbone) -> None:
-    features = TextCache()(methods(backbone)["clip-ad"], ["bolt"])
-    assert not features.is_inference()
-    assert not features.requires_grad
+def test_a_batch_of_one_object_has_one_pair_of_texts(backbone: Backbone) -> None:
+    cache, method = TextFeatureCache(), tiny(backbone, "clip")
+    assert cache.batch(method, ["nut", "nut"]).shape == (2, backbone.embed_dim)
+    several = cache.batch(method, ["nut", "bolt", "nut"])
+    assert several.shape == (3, 2, backbone.embed_dim)
+    torch.testing.assert_close(several, method.text_features(["nut", "bolt", "nut"]))
+
+
+def test_the_oldest_entry_is_dropped(backbone: Backbone, computed: list[str]) -> None:
+    cache, method = TextFeatureCache(max_entries=2), tiny(backbone, "clip-ad")
+    for name in ("nut", "bolt", "screw", "bolt", "nut"):
+        cache.get(method, name)
+    assert computed == ["nut", "bolt", "screw", "nut"]
+
+
+def test_features_that_were_cached_while_scoring_can_be_trained_with(backbone: Backbone) -> None:
+    cache, method = TextFeatureCache(), tiny(backbone, "clip")
+    with torch.inference_mode():
+        cache.get(method, "nut")
+    weight = torch.ones(backbone.embed_dim, requires_grad=True)
+    (cache.get(method, "nut") * weight).sum().backward()
+    assert weight.grad is not None

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from blemish import methods
 from blemish.clip import Backbone, ImageFeatures, load_backbone
 from blemish.errors import BlemishError, UsageError, WeightsError
+from blemish.methods import checkpoints
 from blemish.methods.vcp_clip import VCPCLIP, VcpClipConfig
 from blemish.prompts import PromptSet
 
-RECIPE = VcpClipConfig(size=148, layers=(6, -1), prompt_len=3, deep_prompt_len=2)
+CONFIG = VcpClipConfig(size=148, layers=(6, -1), prompt_len=3, deep_prompt_len=2)
 State = dict[str, Any]
 
 
@@ -29,7 +30,7 @@ def backbone(tiny_backbone: Path) -> Backbone:
 
 @pytest.fixture(scope="module")
 def features(backbone: Backbone) -> ImageFeatures:
-    method = VCPCLIP(backbone, RECIPE)
+    method = VCPCLIP(backbone, CONFIG)
     pixels = torch.randn(2, 3, 148, 148, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return backbone.encode_image(pixels, method.request, method.computation)
@@ -83,7 +84,7 @@ def official(method: VCPCLIP) -> State:
 
 def test_sentences_are_built_around_the_tokenizers_own_words(backbone: Backbone) -> None:
     prompts = PromptSet(("a {} without flaw.", "{}"), ("{} broken",))
-    method = type("Other", (VCPCLIP,), {"PROMPTS": prompts})(backbone, RECIPE)
+    method = type("Other", (VCPCLIP,), {"PROMPTS": prompts})(backbone, CONFIG)
     names = torch.randn(2, 3, backbone.text_width)
     embeddings, end = method.prompts(names)
     plain = backbone.tokenize(["a", "without flaw.", "", "broken"])
@@ -98,7 +99,7 @@ def test_sentences_are_built_around_the_tokenizers_own_words(backbone: Backbone)
 
 
 def test_each_picture_has_its_own_texts(backbone: Backbone, features: ImageFeatures) -> None:
-    method = VCPCLIP(backbone, RECIPE)
+    method = VCPCLIP(backbone, CONFIG)
     texts = method.sentence_features(method.names(features))
     assert texts.shape == (2, 2, backbone.embed_dim)
     assert not torch.allclose(texts[0], texts[1], atol=1e-3)
@@ -110,7 +111,7 @@ def test_each_picture_has_its_own_texts(backbone: Backbone, features: ImageFeatu
 def test_without_the_picture_in_the_prompt_the_texts_are_the_callers(
     backbone: Backbone, features: ImageFeatures
 ) -> None:
-    method = VCPCLIP(backbone, replace(RECIPE, use_global=False))
+    method = VCPCLIP(backbone, replace(CONFIG, use_global=False))
     assert "pre.conv.weight" not in method.state_dict()
     text = method.text_features(["a", "b"])
     assert torch.equal(text[0], text[1])
@@ -119,7 +120,7 @@ def test_without_the_picture_in_the_prompt_the_texts_are_the_callers(
 
 
 def test_shallow_has_neither_deep_tokens_nor_a_norm(backbone: Backbone) -> None:
-    method = VCPCLIP(backbone, replace(RECIPE, total_d_layer_len=0))
+    method = VCPCLIP(backbone, replace(CONFIG, total_d_layer_len=0))
     assert not any(name.startswith("deep") for name in method.state_dict())
     names = method.pre.query.unsqueeze(0)
     embeddings, end = method.prompts(names)
@@ -128,7 +129,7 @@ def test_shallow_has_neither_deep_tokens_nor_a_norm(backbone: Backbone) -> None:
 
 
 def test_dropout_is_for_losses_in_training_only(backbone: Backbone, features: ImageFeatures) -> None:
-    method = VCPCLIP(backbone, RECIPE)
+    method = VCPCLIP(backbone, CONFIG)
     masks, labels = torch.zeros(2, 148, 148), torch.tensor([0, 0])
     method.train()
     drawn = [method.loss(features, masks, labels)["total"].item() for _ in range(2)]
@@ -143,17 +144,17 @@ def test_dropout_is_for_losses_in_training_only(backbone: Backbone, features: Im
 def test_what_pictures_share_of_their_sentences_changes_nothing(backbone: Backbone) -> None:
     """With a dropout that drops nothing every sentence goes through the tower whole."""
     prompts = PromptSet(("a {} here",), ("a {} here",))  # as long before and after the name
-    config = replace(RECIPE, dropout=0.5)
+    config = replace(CONFIG, dropout=0.5)
     method = type("Other", (VCPCLIP,), {"PROMPTS": prompts})(backbone, config).train()
     method.deep.dropout = nn.Identity()
-    names = torch.randn(3, RECIPE.prompt_len, backbone.text_width)
+    names = torch.randn(3, CONFIG.prompt_len, backbone.text_width)
     with torch.no_grad():
         shared, whole = (method.sentence_features(names, learning=learning) for learning in (False, True))
     torch.testing.assert_close(shared, whole, atol=1e-5, rtol=0)
 
 
 def test_each_sentence_and_block_has_its_own_dropout(backbone: Backbone) -> None:
-    method = VCPCLIP(backbone, replace(RECIPE, dropout=0.5))
+    method = VCPCLIP(backbone, replace(CONFIG, dropout=0.5))
     assert method.deep is not None
     kept = method.deep(6, learning=True) != 0
     assert kept.shape == (12, 6, 2, backbone.text_width)
@@ -166,21 +167,21 @@ def test_each_sentence_and_block_has_its_own_dropout(backbone: Backbone) -> None
 
 @pytest.mark.parametrize(("size", "count"), [(518, 2000), (70, 37), (84, 53), (98, 72), (256, 488), (74, 41)])
 def test_top_pixels_follow_the_area(backbone: Backbone, size: int, count: int) -> None:
-    assert VCPCLIP(backbone, replace(RECIPE, size=size)).top_pixels == count
+    assert VCPCLIP(backbone, replace(CONFIG, size=size)).top_pixels == count
 
 
 def test_top_pixels_are_at_least_one_and_at_most_all(backbone: Backbone) -> None:
-    assert VCPCLIP(backbone, replace(RECIPE, size=74, top_k=1)).top_pixels == 1
-    assert VCPCLIP(backbone, replace(RECIPE, size=74, top_k=10**6)).top_pixels == 74**2
+    assert VCPCLIP(backbone, replace(CONFIG, size=74, top_k=1)).top_pixels == 1
+    assert VCPCLIP(backbone, replace(CONFIG, size=74, top_k=10**6)).top_pixels == 74**2
 
 
 @torch.no_grad()
 def test_the_score_is_of_both_maps_before_smoothing(backbone: Backbone, features: ImageFeatures) -> None:
-    method = VCPCLIP(backbone, RECIPE)
+    method = VCPCLIP(backbone, CONFIG)
     text = method.text_features(["x"])[0]
     alone = {}
     for alpha in (0.0, 1.0):
-        other = VCPCLIP(backbone, replace(RECIPE, alpha=alpha, sigma=0.0))
+        other = VCPCLIP(backbone, replace(CONFIG, alpha=alpha, sigma=0.0))
         other.load_state_dict(method.state_dict())
         alone[alpha] = other.score(features, text)
     tops = [p.map.flatten(1).sort(descending=True).values[:, : method.top_pixels].mean(1) for p in alone.values()]
@@ -190,7 +191,7 @@ def test_the_score_is_of_both_maps_before_smoothing(backbone: Backbone, features
 
 
 def test_set_scores(backbone: Backbone) -> None:
-    method = VCPCLIP(backbone, RECIPE)
+    method = VCPCLIP(backbone, CONFIG)
     torch.testing.assert_close(method.set_scores(torch.tensor([0.5, 0.25, 0.75])), torch.tensor([0.5, 0.0, 1.0]))
     assert bool(method.set_scores(torch.tensor([0.5, 0.5])).isnan().all())
 
@@ -199,7 +200,7 @@ def test_set_scores(backbone: Backbone) -> None:
 
 
 def test_the_temperatures_have_their_own_learning_rate(backbone: Backbone) -> None:
-    method = VCPCLIP(backbone, RECIPE)
+    method = VCPCLIP(backbone, CONFIG)
     others, scales = method.optimizer(lr=1e-3).param_groups
     assert (others["lr"], scales["lr"], others["betas"], scales["betas"]) == (1e-3, 0.01, (0.5, 0.999), (0.5, 0.999))
     assert [id(p) for p in scales["params"]] == [id(method.raw_scale), id(method.new_scale)]
@@ -208,7 +209,7 @@ def test_the_temperatures_have_their_own_learning_rate(backbone: Backbone) -> No
 
 
 def test_what_training_starts_from(backbone: Backbone) -> None:
-    method = VCPCLIP(backbone, RECIPE)
+    method = VCPCLIP(backbone, CONFIG)
     assert float(method.raw_scale.exp()) == pytest.approx(1 / 0.07)
     assert method.deep is not None
     assert method.pre.conv is not None
@@ -237,19 +238,19 @@ def test_what_training_starts_from(backbone: Backbone) -> None:
 )
 def test_what_does_not_fit(backbone: Backbone, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        VCPCLIP(backbone, replace(RECIPE, **changes))
+        VCPCLIP(backbone, replace(CONFIG, **changes))
 
 
 def test_the_text_tower_has_to_be_as_wide_as_the_joint_space(backbone: Backbone) -> None:
     other = copy.copy(backbone)
     other.embed_dim = 24
     with pytest.raises(UsageError, match="as wide as its joint space, not 16 and 24"):
-        VCPCLIP(other, RECIPE)
+        VCPCLIP(other, CONFIG)
 
 
 @pytest.mark.parametrize("changes", [{}, {"total_d_layer_len": 0}, {"use_global": False}])
 def test_published_files(backbone: Backbone, features: ImageFeatures, changes: dict[str, Any], tmp_path: Path) -> None:
-    config = replace(RECIPE, **changes)
+    config = replace(CONFIG, **changes)
     state = official(VCPCLIP(backbone, config))
     torch.save(state, tmp_path / "epoch_10.pth")
     given = {"size": 148, "layers": [6, -1], "use_global": config.use_global}
@@ -265,16 +266,16 @@ def test_published_files(backbone: Backbone, features: ImageFeatures, changes: d
 
 
 def test_published_adapters_may_be_too_many_or_too_few(backbone: Backbone) -> None:
-    method = VCPCLIP(backbone, RECIPE)
-    state = official(VCPCLIP(backbone, replace(RECIPE, layers=(3, 6, -1))))
+    method = VCPCLIP(backbone, CONFIG)
+    state = official(VCPCLIP(backbone, replace(CONFIG, layers=(3, 6, -1))))
     with pytest.warns(UserWarning, match=r"holds fc\.2\.bias, fc\.2\.weight, which the method has no place for"):
-        method.load_official(state)
+        checkpoints.load_official(method, state)
     assert torch.equal(method.linear.fc[1].bias, state["trainable_linearlayer"]["fc.1.bias"])
     method.reset(3)
     before = method.linear.fc[1].bias.clone()
     del state["trainable_linearlayer"]["fc.1.bias"]
     with pytest.warns(UserWarning, match=r"lacks fc\.1\.bias: untrained values stand in"):
-        method.load_official(state)
+        checkpoints.load_official(method, state)
     assert torch.equal(method.linear.fc[1].bias, before)
 
 
@@ -299,14 +300,14 @@ WRONG: list[tuple[Callable[[State], object], str]] = [
 def test_other_files_are_refused(
     backbone: Backbone, spoil: Callable[[State], object], message: str, tmp_path: Path
 ) -> None:
-    state = official(VCPCLIP(backbone, RECIPE))
+    state = official(VCPCLIP(backbone, CONFIG))
     spoil(state)
     torch.save(state, tmp_path / "wrong.pth")
     with pytest.raises(BlemishError, match=message):
         methods.create("vcp-clip", backbone, {"size": 148, "layers": [6, -1]}, weights=tmp_path / "wrong.pth")
 
 
-def test_deep_tokens_that_the_recipe_has_not(backbone: Backbone) -> None:
-    state = official(VCPCLIP(backbone, RECIPE))
+def test_deep_tokens_that_the_config_has_not(backbone: Backbone) -> None:
+    state = official(VCPCLIP(backbone, CONFIG))
     with pytest.raises(WeightsError, match="have deep prompts and the config has none"):
-        VCPCLIP(backbone, replace(RECIPE, total_d_layer_len=0)).load_official(state)
+        checkpoints.load_official(VCPCLIP(backbone, replace(CONFIG, total_d_layer_len=0)), state)

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import OutputError, WeightsError
-from blemish.methods import weights
+from blemish.methods import checkpoints
 from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 from blemish.methods.configs import to_json
 from helpers import save_tiny_backbone
 
-RECIPE = AnomalyClipConfig(size=148, n_ctx=3, depth=3, t_n_ctx=2)
+CONFIG = AnomalyClipConfig(size=148, n_ctx=3, depth=3, t_n_ctx=2)
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +31,19 @@ def backbone(tiny_backbone: Path) -> Backbone:
 
 @pytest.fixture
 def learnt(backbone: Backbone) -> AnomalyCLIP:
-    return AnomalyCLIP(backbone, RECIPE)
+    return AnomalyCLIP(backbone, CONFIG)
 
 
 @pytest.fixture
 def written(learnt: AnomalyCLIP, tmp_path: Path) -> Path:
     path = tmp_path / "w.safetensors"
-    weights.save(learnt, path, trained_on="plates")
+    checkpoints.save(learnt, path, trained_on="plates")
     return path
 
 
 def change(path: Path, tensors: dict[str, Any] | None = None, **metadata: str) -> None:
     """Writes the file anew with other tensors (None takes one away) or other header entries."""
-    old, header = weights.read_tensors(path)
+    old, header = checkpoints.read_tensors(path)
     both = {**old, **(tensors or {})}
     save_file({k: v for k, v in both.items() if v is not None}, path, {**header, **metadata})
 
@@ -56,15 +56,34 @@ def refused(backbone: Backbone, path: Path, message: str) -> None:
 
 
 def test_header(written: Path, backbone: Backbone) -> None:
-    header = weights.read_header(written)
-    assert header == weights.Header(
-        "anomalyclip", to_json(RECIPE), backbone.name, backbone.fingerprint, trained_on="plates", source=""
+    header = checkpoints.read_header(written)
+    assert header == checkpoints.Header(
+        "anomalyclip", to_json(CONFIG), backbone.name, backbone.fingerprint, trained_on="plates", source=""
     )
+
+
+def test_a_header_is_read_without_the_tensors(written: Path) -> None:
+    header, data = checkpoints.read_header(written), written.read_bytes()
+    length = 8 + int.from_bytes(data[:8], "little")
+    written.write_bytes(data[:length])
+    assert checkpoints.read_header(written) == header
+    written.write_bytes(data[: length // 2])
+    with pytest.raises(WeightsError, match="is damaged or not a safetensors file"):
+        checkpoints.read_header(written)
+
+
+def test_headers_of_older_files_are_read(learnt: AnomalyCLIP, written: Path) -> None:
+    """The config was once called recipe, and the built-in backbone embedded."""
+    tensors, entries = checkpoints.read_tensors(written)
+    entries["recipe"] = entries.pop("config")
+    checkpoints.write_tensors(written, tensors, {**entries, "backbone": "embedded"})
+    header = checkpoints.load(learnt, written)
+    assert (header.config, header.backbone) == (to_json(CONFIG), "builtin")
 
 
 def test_same_content_same_bytes(learnt: AnomalyCLIP, written: Path, tmp_path: Path) -> None:
     for number in range(5):
-        weights.save(learnt, tmp_path / f"{number}", trained_on="plates")
+        checkpoints.save(learnt, tmp_path / f"{number}", trained_on="plates")
         assert (tmp_path / f"{number}").read_bytes() == written.read_bytes()
 
 
@@ -101,15 +120,15 @@ def test_headers_that_do_not_fit(backbone: Backbone, written: Path, entries: dic
 def test_other_backbone(written: Path, tmp_path: Path) -> None:
     other = load_backbone(str(save_tiny_backbone(tmp_path / "other", seed=1)))
     refused(other, written, "which is not the one in use")
-    method = AnomalyCLIP(other, RECIPE)
-    assert weights.load(method, written, any_backbone=True).trained_on == "plates"
+    method = AnomalyCLIP(other, CONFIG)
+    assert checkpoints.load(method, written, any_backbone=True).trained_on == "plates"
 
 
 def test_nothing_is_changed_by_a_refusal(learnt: AnomalyCLIP, written: Path) -> None:
     change(written, {"more": torch.zeros(1), "context": torch.ones(2, 3, 16)})
     before = learnt.context.detach().clone()
     with pytest.raises(WeightsError):
-        weights.load(learnt, written)
+        checkpoints.load(learnt, written)
     assert torch.equal(learnt.context, before)
 
 
@@ -125,13 +144,13 @@ def test_truncated_and_missing(backbone: Backbone, written: Path, tmp_path: Path
     refused(backbone, written, "damaged")
     refused(backbone, tmp_path / "none", "cannot be read")
     with pytest.raises(WeightsError, match="there is no weights file"):
-        weights.read_header(tmp_path / "none")
+        checkpoints.read_header(tmp_path / "none")
 
 
 def test_cannot_be_written(learnt: AnomalyCLIP, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        weights.save(learnt, tmp_path / "file" / "w.safetensors")
+        checkpoints.save(learnt, tmp_path / "file" / "w.safetensors")
 
 
 # the authors' own files
@@ -159,7 +178,7 @@ def official(method: AnomalyCLIP) -> dict[str, dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_published_layout(backbone: Backbone, tmp_path: Path, depth: int) -> None:
-    method = AnomalyCLIP(backbone, replace(RECIPE, depth=depth, n_ctx=4))
+    method = AnomalyCLIP(backbone, replace(CONFIG, depth=depth, n_ctx=4))
     method.reset(3)
     torch.save(official(method), tmp_path / "epoch_15.pth")
     found = methods.create("anomalyclip", backbone, {"size": 148}, weights=tmp_path / "epoch_15.pth")
@@ -191,7 +210,7 @@ def test_published_files_that_do_not_fit(
     state = official(learnt)
     edit(state["prompt_learner"])
     with pytest.raises(WeightsError, match=message):
-        learnt.load_official(state)
+        checkpoints.load_official(learnt, state)
 
 
 def test_published_frozen_parts_may_be_missing_or_rounded(learnt: AnomalyCLIP) -> None:
@@ -200,7 +219,7 @@ def test_published_frozen_parts_may_be_missing_or_rounded(learnt: AnomalyCLIP) -
     for name in ("token_prefix_pos", "token_suffix_neg"):
         learner[name] = learner[name].half().float()
     del learner["tokenized_prompts_pos"], learner["token_suffix_pos"]
-    learnt.load_official(state)
+    checkpoints.load_official(learnt, state)
 
 
 class Evil:

@@ -14,7 +14,7 @@ from blemish.clip import Backbone, ImageFeatures, load_backbone
 from blemish.clip.forward import window_indices
 from blemish.errors import UsageError
 from blemish.methods.base import MemoryBank
-from blemish.methods.maps import nearest_distance
+from blemish.methods.ops import nearest_distance
 from blemish.methods.winclip import WinCLIP, WinClipConfig, harmonic
 
 
@@ -118,6 +118,6 @@ def test_missing_features_are_named(method: WinCLIP) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"scales": ()}, {"scales": (0, 2)}, {"scales": (2, 2)}, {"temperature": 0.0}])
-def test_unfit_recipes(fields: dict[str, object]) -> None:
+def test_unfit_configs(fields: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         WinClipConfig(**fields)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import torch
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.errors import WeightsError
-from blemish.methods import weights
+from blemish.methods import checkpoints
 from blemish.methods.base import Method
 from helpers import save_tiny_backbone
 
@@ -43,7 +43,7 @@ def make(name: str, backbone: Backbone) -> Method:
 @pytest.fixture(params=LEARNERS)
 def written(request: pytest.FixtureRequest, backbone: Backbone, tmp_path: Path) -> tuple[str, Path]:
     path = tmp_path / "w.safetensors"
-    weights.save(make(request.param, backbone), path)
+    checkpoints.save(make(request.param, backbone), path)
     return request.param, path
 
 
@@ -56,9 +56,9 @@ def refused(name: str, backbone: Backbone, path: Path) -> str:
     text = str(caught.value)
     assert "\n" not in text
     assert path.name in text
-    if not weights.is_official(path):
+    if not checkpoints.is_official(path):
         with pytest.raises(WeightsError):
-            weights.load(method, path)
+            checkpoints.load(method, path)
         assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
     return text
 
@@ -96,8 +96,8 @@ def test_a_pickle_that_would_run_code(
     name: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path("weights.pth")
-    for evil in ({PARTS[name]: Evil()}, {PARTS[name]: {"ctx": torch.zeros(2), "more": Evil()}}):
+    path, part = Path("weights.pth"), PARTS.get(name, "state_dict")
+    for evil in ({part: Evil()}, {part: {"ctx": torch.zeros(2), "more": Evil()}}):
         torch.save(evil, path)
         assert "holds more than tensors" in refused(name, backbone, path)
         path.write_bytes(pickle.dumps(evil))

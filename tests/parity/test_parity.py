@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import run
-from adapters import anomalyclip
+from adapters import anomalyclip, clip_ad_rvs
 from cases import Case
 
 from blemish.training import Sample, train
@@ -43,3 +43,14 @@ def test_the_loop_trains_as_the_authors_do(name: str) -> None:
         rtol=0,
         atol=1e-4,
     )
+
+
+def test_representatives_are_of_the_activation_that_a_case_names() -> None:
+    case = Case(DATA / "clip-ad-rvs" / "tiny-clip-text")
+    checkpoint = clip_ad_rvs.outputs(case)
+    own = case.backbone.towers.config.text_config.hidden_act
+    case.data["activation"] = "gelu" if own == "quick_gelu" else "quick_gelu"
+    other = clip_ad_rvs.outputs(case)
+    for state in ("normal", "abnormal"):
+        name = f"class_embeddings.f32.{state}"
+        assert not np.allclose(other[name], checkpoint[name], atol=1e-4)

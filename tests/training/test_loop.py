@@ -14,7 +14,7 @@ from PIL import Image
 from blemish.clip import Backbone, load_backbone
 from blemish.datasets.masks import resize_mask
 from blemish.errors import BlemishError, OutputError, UsageError, WeightsError
-from blemish.methods import create, weights
+from blemish.methods import checkpoints, create
 from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 from blemish.methods.base import Method
 from blemish.training import Features, Progress, Sample, train
@@ -139,7 +139,7 @@ def test_what_a_run_leaves(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> 
     assert lines[0]["total"] == pytest.approx(lines[0]["pixel"] + lines[0]["image"])
     again = create("anomalyclip", method.backbone, weights=tmp_path / "weights.safetensors")
     assert same(method, again)
-    assert weights.read_header(tmp_path / "weights.safetensors").trained_on == "plates"
+    assert checkpoints.read_header(tmp_path / "weights.safetensors").trained_on == "plates"
 
 
 def test_resume_wants_the_same_settings(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from blemish import methods
 from blemish.clip import Backbone, ImageFeatures, Request, load_backbone
 from blemish.errors import UsageError
+from blemish.methods import builtin
 from blemish.methods.base import Method, Training
 from blemish.training import Features, Progress, Sample, train
 
@@ -157,12 +158,14 @@ def test_features_that_do_not_serve(backbone: Backbone) -> None:
         train(coop(backbone, replace(coop.Config(), **alike, position="bicubic-antialias")), features, steps=1)
 
 
-def test_the_embedded_backbone_has_a_schedule_of_its_own(fresh: Callable[[], Method]) -> None:
+def test_the_builtin_backbone_has_a_schedule_of_its_own(
+    fresh: Callable[[], Method], monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = fresh()
     assert method.schedule == method.TRAINING
-    cls = type(method)
     other = Training(epochs=1, batch_size=2, lr=0.5, betas=getattr(method.TRAINING, "betas", None))
-    own = type("Own", (cls,), {"BUILTIN_TRAINING": other})(method.backbone, method.config)
+    monkeypatch.setitem(builtin.SCHEDULES, method.info.name, other)
+    own = type(method)(method.backbone, method.config)
     assert own.schedule == method.TRAINING
     own.backbone, name = method.backbone, method.backbone.name
     try:

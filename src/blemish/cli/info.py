@@ -92,14 +92,13 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     import dataclasses
 
     from blemish.errors import WeightsError
-    from blemish.methods import weights
-    from blemish.methods.published import method_of
+    from blemish.methods import checkpoints
 
     common = {"path": str(path), "bytes": path.stat().st_size}
     try:
-        if not weights.is_official(path):
-            return {"kind": "method weights", **common, **dataclasses.asdict(weights.read_header(path))}
-        method = method_of(weights.read_official(path))
+        if not checkpoints.is_official(path):
+            return {"kind": "method weights", **common, **dataclasses.asdict(checkpoints.read_header(path))}
+        method = checkpoints.identify(checkpoints.read_official(path))
         if method is not None:
             return {"kind": "published method weights", **common, "method": method}
         reason = "it is like no published file that is known"

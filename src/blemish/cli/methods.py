@@ -6,7 +6,7 @@ import dataclasses
 
 from blemish.cli.console import columns, print_json
 from blemish.methods import info, list_methods
-from blemish.methods.catalogue import WEIGHTS, MethodInfo
+from blemish.methods.registry import WEIGHTS, MethodInfo
 
 
 def methods(*, json: bool = False) -> int:
@@ -18,7 +18,9 @@ def methods(*, json: bool = False) -> int:
     found = [info(name) for name in list_methods()]
     if json:
         for one in found:
-            print_json({**dataclasses.asdict(one), "builtin": _builtin(one)})
+            entry = dataclasses.asdict(one)
+            del entry["cls"]
+            print_json({**entry, "builtin": _builtin(one)})
         return 0
     rows = [("METHOD", "PUBLISHED", "NEEDS", "BUILTIN", "BACKBONE OF THE PAPER", "WHAT IT IS", "PAPER")]
     for one in found:

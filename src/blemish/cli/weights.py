@@ -191,12 +191,12 @@ def _entry(name: str) -> dict[str, Any]:
 def _file(path: Path) -> dict[str, Any]:
     import dataclasses
 
-    from blemish.methods import weights
+    from blemish.methods import checkpoints
 
     facts: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size}
-    if not weights.is_official(path):
-        header = weights.read_header(path)
-        tensors = {name: list(value.shape) for name, value in weights.read_tensors(path)[0].items()}
+    if not checkpoints.is_official(path):
+        header = checkpoints.read_header(path)
+        tensors = {name: list(value.shape) for name, value in checkpoints.read_tensors(path)[0].items()}
         return {"kind": "method weights", **facts, **dataclasses.asdict(header), "tensors": tensors}
 
     from blemish.hub.convert import recognise

@@ -13,6 +13,7 @@ import torch
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
+from blemish.engine import prompt_name
 from blemish.errors import BlemishError, ImageError
 from blemish.evaluation.literature import compare
 from blemish.evaluation.measure import Masks, Options, judged, measured, set_rule
@@ -21,7 +22,6 @@ from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.rows import rows_of
 from blemish.few_shot import sample_memory_bank
 from blemish.methods.base import MemoryBank, TransductiveMethod
-from blemish.methods.text_cache import prompt_name
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.journal import result_settings, settings_fingerprint
 from blemish.scoring import Failed, Pass, Scored, Scorer, Task

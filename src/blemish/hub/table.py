@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blemish.methods.catalogue import CATALOGUE
+from blemish.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Published:
     @property
     def backbone(self) -> str:
         """The backbone it was learnt on, by its name on the Hugging Face hub."""
-        return CATALOGUE[self.method].default_backbone
+        return METHODS[self.method].default_backbone
 
     @property
     def source(self) -> str:

@@ -1,49 +1,58 @@
 """AnomalyCLIP: object-agnostic prompt learning (Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961).
 
-Code: https://github.com/zqhang/AnomalyCLIP. Two learnt prompts, "[V1]..[Vn] object." and "[W1]..[Wn] damaged object.",
-know no class names, so that they carry over to anything. Learnt tokens also go into deeper text blocks. The image side
-is CLIP with value-value attention in its last blocks (the paper's DPAM), which keeps patches local.
+Code: https://github.com/zqhang/AnomalyCLIP
 
-Weights: the authors publish `prompt_learner` files for ViT-L/14@336; `load_official` takes them.
+Method: two learnt prompts, "[V1]..[Vn] object." and "[W1]..[Wn] damaged object.", contain no class names, so they
+apply to any object. Learnt tokens also go into the deeper text blocks. The image side is CLIP with value-value
+attention in its last blocks (the paper's DPAM), which keeps patches local. g_n and g_a being the texts, f an image or
+patch embedding and t the temperature, the anomalous probability is
+
+    P = exp(<g_a, f> / t) / (exp(<g_n, f> / t) + exp(<g_a, f> / t)).
+
+The map is the sum of P over the tapped layers, upsampled and smoothed; the image score is P of the class token.
+
+Weights: the authors publish files for ViT-L/14@336, one per training set.
 
 Deviations from the code: the positional embedding is always resized from the checkpoint's own grid (the code resizes
-its last result, which matters only when sizes alternate), and a training batch of one picture is treated as a batch.
+its last result, which matters only when sizes alternate), and a training batch of one image is treated as a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
-from blemish.methods import anomalyclip_official, configs
+from blemish.methods import configs
 from blemish.methods.base import Method, Prediction, Training, class_token
-from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.configs import Config, require
-from blemish.methods.losses import grid_losses
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
+from blemish.methods.losses import dice, focal, upsample_for_loss
+from blemish.methods.ops import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
+from blemish.methods.registry import METHODS
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyClipConfig(Config):
-    """What AnomalyCLIP leaves open; the defaults are its scripts' for ViT-L/14@336."""
+    """The config of AnomalyCLIP; the defaults are those of its scripts for ViT-L/14@336."""
 
     position: PositionMode = "bilinear"
     layers: tuple[int, ...] = (-1,)
-    """Tapped layers, from 1; -1 is the last. The shell scripts use the last one, the Python defaults 6, 12, 18, 24."""
+    """Tapped layers, from 1; -1 is the last. The authors' shell scripts tap the last one, their Python defaults 6, 12,
+    18, 24."""
     feature_map_layer: int = 0
-    """The first tapped layer (counted from 0 among the taps) that enters the map and the loss."""
+    """Index, from 0, of the first tapped layer that enters the map and the loss."""
     dpam_blocks: int = 19
-    """How many of the last blocks get value-value attention; the code's `DPAM_layer` is one more (20)."""
+    """Number of last blocks with value-value attention; the code's `DPAM_layer` is one more (20)."""
     n_ctx: int = 12
-    """Learnt tokens at the start of each prompt."""
+    """Number of learnt tokens at the start of each prompt."""
     depth: int = 9
-    """Text blocks that see learnt tokens; the first sees the prompts, the others `t_n_ctx` tokens each."""
+    """Number of text blocks with learnt tokens: the prompts enter the first one, `t_n_ctx` tokens each of the
+    others."""
     t_n_ctx: int = 4
     half_deep_tokens: bool = True
     """Round the deep tokens to float16, as the code does; the published weights were trained with it."""
@@ -51,7 +60,7 @@ class AnomalyClipConfig(Config):
     sigma: float = 4.0
     """Gaussian smoothing of the map, in pixels; 0 for none."""
     pixel_weight: float = 4.0
-    """The paper's lambda: weight of the pixel losses against the image loss."""
+    """The paper's lambda: weight of the pixel losses, where the image loss has 1."""
 
     def check(self) -> None:
         super().check()
@@ -70,32 +79,30 @@ class AnomalyClipConfig(Config):
 class AnomalyCLIP(Method):
     """Learnt object-agnostic prompts: `context` (2, n_ctx, Wt) and `deep` (depth - 1, t_n_ctx, Wt)."""
 
-    info = CATALOGUE["anomalyclip"]
+    info = METHODS["anomalyclip"]
     Config: ClassVar[type[AnomalyClipConfig]] = AnomalyClipConfig
-    BUILTIN: ClassVar[AnomalyClipConfig] = AnomalyClipConfig(size=336, dpam_blocks=4, depth=4)
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
-    BUILTIN_TRAINING = Training(epochs=8, batch_size=8, lr=1e-4, betas=(0.5, 0.999))
     WORDS: ClassVar[tuple[str, str]] = ("object.", "damaged object.")
 
     config: AnomalyClipConfig
 
     def __init__(self, backbone: Backbone, config: AnomalyClipConfig | None = None) -> None:
         super().__init__(backbone, config)
-        r = self.config
-        configs.at_most(r.dpam_blocks, backbone.layers, "dpam_blocks", "image blocks")
-        configs.at_most(r.depth, backbone.text_layers, "depth", "text blocks")
-        self.layers = configs.resolve_layers(r.layers, backbone.layers)
-        require(bool(self.map_layers), f"feature_map_layer {r.feature_map_layer} leaves no layer for the map")
+        c = self.config
+        configs.at_most(c.dpam_blocks, backbone.layers, "dpam_blocks", "image blocks")
+        configs.at_most(c.depth, backbone.text_layers, "depth", "text blocks")
+        self.layers = configs.resolve_layers(c.layers, backbone.layers)
+        require(bool(self.map_layers), f"feature_map_layer {c.feature_map_layer} leaves no layer for the map")
         self._words = backbone.tokenize(self.WORDS)
         longest = int(backbone.end_of_text(self._words).max()) + 1
-        configs.at_most(r.n_ctx + longest, backbone.context, f"n_ctx {r.n_ctx}: a prompt of", "text positions")
-        configs.at_most(r.t_n_ctx + 1, backbone.context, f"t_n_ctx {r.t_n_ctx}: a length of", "text positions")
-        self.context = nn.Parameter(torch.empty(2, r.n_ctx, backbone.text_width))
-        self.deep = nn.Parameter(torch.empty(r.depth - 1, r.t_n_ctx, backbone.text_width))
+        configs.at_most(c.n_ctx + longest, backbone.context, f"n_ctx {c.n_ctx}: a prompt of", "text positions")
+        configs.at_most(c.t_n_ctx + 1, backbone.context, f"t_n_ctx {c.t_n_ctx}: a length of", "text positions")
+        self.context = nn.Parameter(torch.empty(2, c.n_ctx, backbone.text_width))
+        self.deep = nn.Parameter(torch.empty(c.depth - 1, c.t_n_ctx, backbone.text_width))
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Draws the learnt tokens from N(0, 0.02^2)."""
+        """Draw the learnt tokens from N(0, 0.02^2)."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in self.parameters():
@@ -104,7 +111,7 @@ class AnomalyCLIP(Method):
     # the image side
 
     def tap(self, layer: int) -> Tap:
-        """What is tapped at a layer: the value-value stream where there is one, else the plain stream."""
+        """Return the tap of a layer: the value-value stream where there is one, else the plain stream."""
         start = self.backbone.layers - self.config.dpam_blocks + 1
         return Tap(layer, "value", start=start) if layer >= start else Tap(layer)
 
@@ -114,7 +121,7 @@ class AnomalyCLIP(Method):
 
     @property
     def map_layers(self) -> tuple[int, ...]:
-        """The layers that enter the map and the loss."""
+        """Layers that enter the map and the loss."""
         return self.layers[self.config.feature_map_layer :]
 
     @property
@@ -122,24 +129,24 @@ class AnomalyCLIP(Method):
         return 0.0, float(len(self.map_layers))
 
     def image_embedding(self, features: ImageFeatures) -> Tensor:
-        """The picture in CLIP's joint space, without the final layer norm as in the code: (B, E), not normalised."""
+        """Project the class token without the final layer norm, as the code does: (B, E), not normalised."""
         return self.backbone.project(class_token(features), norm=False)
 
     def image_logits(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """(B, 2): cosine with both prompts over the temperature."""
+        """Return the logits of the whole image: (B, 2)."""
         return cosine_logits(self.image_embedding(features), text, self.config.temperature)
 
     def patch_probability(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """The anomalous probability of every patch at every map layer: (layers, B, N) in [0, 1]."""
+        """Return the anomalous probability of every patch at every map layer: (layers, B, N) in [0, 1]."""
         patches = (self.backbone.project(features.taps[self.tap(layer)][:, 1:]) for layer in self.map_layers)
         return torch.stack([anomalous_probability(cosine_logits(p, text, self.config.temperature)) for p in patches])
 
     # the text side
 
     def prompts(self) -> tuple[Tensor, Tensor]:
-        """The two prompts as token embeddings without positions (2, context, Wt), and where each ends (2,).
+        """Return both prompts as token embeddings without positions, (2, context, Wt), and their end positions, (2,).
 
-        start of text | learnt tokens | "object." or "damaged object." | end of text | padding
+        A prompt is: start of text | learnt tokens | "object." or "damaged object." | end of text | padding.
         """
         words = self.backbone.embed(self._words.to(self.device))
         start, rest = words[:, :1], words[:, 1 : words.shape[1] - self.config.n_ctx]
@@ -147,16 +154,18 @@ class AnomalyCLIP(Method):
         return torch.cat([start, self.context.to(words.dtype), rest], dim=1), end.to(words.device)
 
     def deep_tokens(self) -> list[Tensor]:
-        """What replaces the states after start-of-text before text blocks 2, 3, ...: depth - 1 times (2, t_n_ctx, Wt).
+        """Return the tokens that replace the states after start-of-text before text blocks 2, 3, ...
 
-        The code casts these to float16 and joins them with float32 states. So the values are rounded forward, and
-        backward each prompt's gradient is rounded to float16 before the two are added: so copied first, then cast.
+        Returns:
+            `depth - 1` tensors (2, t_n_ctx, Wt).
         """
+        # The code casts the tokens to float16 and joins them with float32 states. So the values are rounded, and so is
+        # the gradient of each prompt before the two are added. Copying before casting does the same.
         copies = [tokens.expand(2, -1, -1) for tokens in self.deep]
         return [c.half().to(self.deep.dtype) for c in copies] if self.config.half_deep_tokens else copies
 
     def text_features(self, object_names: Sequence[str]) -> Tensor:
-        """The same two prompts for every object: (C, 2, E)."""
+        """Return the two prompts, which are the same for every object: (C, 2, E)."""
         embeddings, end = self.prompts()
         raw = self.backbone.encode_text(
             embeddings=embeddings, end=end, deep=self.deep_tokens(), activation=self.config.activation
@@ -173,29 +182,20 @@ class AnomalyCLIP(Method):
     def loss(
         self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Cross-entropy on the picture, focal and two Dice losses on every map layer.
+        """Return cross-entropy of the image, and focal loss and both Dice losses of every map layer.
 
-        "focal", "dice_anomalous" and "dice_normal" are (layers,), the others ():
-        pixel = lambda * their sum over layers; total = pixel + image.
+            pixel = lambda * sum over layers of (focal + dice_anomalous + dice_normal);  total = pixel + image
+
+        "focal", "dice_anomalous" and "dice_normal" are (layers,), the others ().
         """
         text = self.text_features([""])[0]
         patches = self.patch_probability(features, text)
-        grids = patches.reshape(*patches.shape[:2], *features.grid)
-        found = grid_losses(grids, masks, kind="probabilities", align_corners=False)
-        losses = {"focal": found.focal, "dice_anomalous": found.dice, "dice_normal": found.dice_normal}
+        maps = [upsample_for_loss(as_grid(p, features.grid), masks.shape[-1], align_corners=False) for p in patches]
+        losses = {
+            "focal": torch.stack([focal(each, masks) for each in maps]),
+            "dice_anomalous": torch.stack([dice(each, masks) for each in maps]),
+            "dice_normal": torch.stack([dice(1 - each, 1 - masks) for each in maps]),
+        }
         pixel = self.config.pixel_weight * torch.stack([part.sum() for part in losses.values()]).sum()
         image = F.cross_entropy(self.image_logits(features, text), labels.long())
         return {**losses, "pixel": pixel, "image": image, "total": pixel + image}
-
-    # the authors' files
-
-    @classmethod
-    def official_config(cls, state: Mapping[str, Any], config: AnomalyClipConfig) -> AnomalyClipConfig:
-        return configs.change(config, anomalyclip_official.sizes(state))
-
-    def load_official(self, state: Mapping[str, Any]) -> None:
-        r, words = self.config, self._words.to(self.device)
-        context, deep = anomalyclip_official.read(
-            state, words.cpu(), self.backbone.embed(words).cpu(), n_ctx=r.n_ctx, depth=r.depth, t_n_ctx=r.t_n_ctx
-        )
-        self.load_state_dict({"context": context, "deep": deep})

@@ -1,9 +1,11 @@
-"""What every method is: a config, learnt parts (or none), a way to score what the backbone hands out."""
+"""The base classes of methods, their results, and the cache of text features."""
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
@@ -11,23 +13,37 @@ from torch import Tensor, nn
 
 from blemish.clip import Backbone, Computation, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
-from blemish.methods.catalogue import MethodInfo
-from blemish.methods.configs import Config
+from blemish.methods import builtin
+from blemish.methods.configs import Config, Training
+from blemish.methods.registry import MethodInfo
+
+__all__ = [
+    "Encode",
+    "FewShotMethod",
+    "MemoryBank",
+    "Method",
+    "Prediction",
+    "ReferenceMethod",
+    "TextFeatureCache",
+    "Training",
+    "TransductiveMethod",
+    "class_token",
+]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method says about a batch of pictures, raw."""
+    """The result of a batch."""
 
     score: Tensor
-    """(B,) float32 in [0, 1], 1 = anomalous."""
+    """Image scores (B,) float32 in [0, 1]; 1 is anomalous."""
     map: Tensor
-    """(B, S, S) float32, higher = more anomalous; `Method.map_range` says between what."""
+    """Anomaly maps (B, S, S) float32 within `Method.map_range`; higher is more anomalous."""
 
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Reference images as a method keeps them: an immutable value that is passed to `score`.
+    """Features of reference images: an immutable value that is passed to `score`.
 
     Rows are flattened over images and positions; they are float32 and on the method's device.
     """
@@ -46,7 +62,7 @@ class MemoryBank:
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """Return one bank of several; at least one part, all built by the same method."""
-        return replace(
+        return dataclasses.replace(
             parts[0],
             images=sum(part.images for part in parts),
             taps={tap: torch.cat([part.taps[tap] for part in parts]) for tap in parts[0].taps},
@@ -55,46 +71,32 @@ class MemoryBank:
 
 
 Encode: TypeAlias = Callable[[Tensor], ImageFeatures]
-"""Runs the backbone on prepared pixels (B, 3, S, S) and returns what `memory_request` asks for."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How the paper trains a method."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    betas: tuple[float, float] | None = None
-    """Of Adam; None for a method with another optimizer."""
-    masks: bool = True
-    """Whether it learns from masks; without, labels do."""
+"""A function that runs the backbone on prepared pixels (B, 3, S, S), with the request `memory_request`."""
 
 
 class Method(nn.Module):
-    """Base of all methods.
+    """Base class of all methods.
 
-    A subclass sets `info`, `Config` (a frozen dataclass, defaults of the paper) and `BUILTIN` (the config for the
-    built-in backbone), and writes `request`, `map_range`, `text_features` and `score`; a trainable one also `TRAINING`
-    (the paper's; where the small built-in backbone wants another, `BUILTIN_TRAINING`), `reset` and `loss`.
+    A subclass sets `info` and `Config`, and writes `request`, `map_range`, `text_features` and `score`. A trainable one
+    also sets `TRAINING` and writes `reset` and `loss`. Everything else has a default.
 
-    The backbone belongs to the caller: it is neither a submodule nor saved, `method.parameters()` are the learnt ones
-    only, and `method.to(device)` moves only these. Learnt parts start from `reset(0)`, which leaves PyTorch's global
-    random state alone.
+    The backbone belongs to the caller. It is not a submodule: `method.parameters()` and `method.state_dict()` are the
+    learnt parts only, and `method.to(device)` moves only these. Learnt parts start from `reset(0)`, which does not
+    touch PyTorch's global random state.
 
     Args:
-        backbone: a frozen CLIP.
-        config: an instance of `Config`; default: the paper's.
+        backbone: A frozen CLIP.
+        config: An instance of `Config`; the default is the paper's.
 
     Raises:
-        UsageError: the config is of another method, or does not fit the backbone.
+        UsageError: The config belongs to another method, or does not fit the backbone.
     """
 
     info: ClassVar[MethodInfo]
     Config: ClassVar[Any]
-    BUILTIN: ClassVar[Any]
+    """A frozen dataclass whose defaults are the paper's."""
     TRAINING: ClassVar[Training | None] = None
-    BUILTIN_TRAINING: ClassVar[Training | None] = None
+    """How the paper trains the method; None if it has nothing to train."""
 
     backbone: Backbone
     config: Any
@@ -105,117 +107,125 @@ class Method(nn.Module):
             config = self.Config()
         if type(config) is not self.Config:
             raise UsageError(f"{self.info.name} takes a {self.Config.__name__}, not a {type(config).__name__}")
-        self.__dict__["backbone"] = backbone  # past nn.Module, which would make it a submodule
+        # A plain assignment would make the backbone a submodule.
+        self.__dict__["backbone"] = backbone
         self.config = config
 
-    @property
-    def device(self) -> torch.device:
-        """Where the backbone is."""
-        return next(self.backbone.parameters()).device
+    @classmethod
+    def default_config(cls, backbone: Backbone) -> Any:
+        """Return the config for a backbone: the paper's, changed by `builtin.CONFIGS` on the built-in backbone."""
+        config = cls.Config()
+        if backbone.name != "builtin":
+            return config
+        return dataclasses.replace(config, **builtin.CONFIGS.get(cls.info.name, {}))
 
-    @property
-    def computation(self) -> Computation:
-        """How pixels become features; methods share a backbone pass only if these agree."""
-        r: Config = self.config
-        return Computation(size=r.size, activation=r.activation, position=r.position)
+    # what a method writes
 
     @property
     def request(self) -> Request:
-        """What is needed of the image."""
+        """What a score needs of the image."""
         raise NotImplementedError
-
-    @property
-    def training_request(self) -> Request:
-        """What `loss` needs of the image; where it is less than a score needs, kept features take less room."""
-        return self.request
-
-    @property
-    def schedule(self) -> Training | None:
-        """How it is trained on this backbone, if nothing else is said; None if it has nothing to train."""
-        embedded = self.BUILTIN_TRAINING if self.backbone.name == "builtin" else None
-        return embedded or self.TRAINING
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """The least and the greatest value a map can hold: the fixed scale that pictures are drawn on."""
+        """The lowest and the highest value that a map can have; maps are drawn on this fixed scale."""
         raise NotImplementedError
 
-    @property
-    def text_key(self) -> Hashable:
-        """What the text features depend on besides backbone and object.
-
-        Methods that inherit one `text_features` and have equal keys share what it gives (`evaluation` makes it once).
-        By default a method shares with itself only.
-        """
-        return id(self)
-
-    @property
-    def reads_pictures(self) -> bool:
-        """Whether its sentences are made anew for each picture, so that `score` runs the text tower."""
-        return False
-
     def text_features(self, object_names: Sequence[str]) -> Tensor:
-        """Texts for each object: (C, 2, E), normalised, row 0 normal, row 1 anomalous."""
+        """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous."""
         raise NotImplementedError
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
-        """Scores a batch.
+        """Score a batch.
 
         Args:
-            features: from `backbone.encode_image(pixels, request, computation)`; more taps than needed do no harm.
-            text: (2, E) for all pictures, or (B, 2, E).
+            features: From `backbone.encode_image(pixels, request, computation)`; more taps than needed do no harm.
+            text: (2, E) for all images, or (B, 2, E).
         """
         raise NotImplementedError
 
-    def check_objects(self, object_names: Sequence[str]) -> None:
-        """Raises UsageError for the name of an object that the method does not know; most know any."""
+    # what a trainable method writes
+
+    def reset(self, seed: int = 0) -> None:
+        """Draw the learnt parts; the same seed gives the same values."""
 
     def loss(
         self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Losses of a batch; "total" is the one to differentiate.
+        """Return the losses of a batch; "total" is the one to differentiate.
 
         Args:
-            features: as in `score`, without gradient.
-            masks: (B, S, S) in {0, 1}, 1 = anomalous.
-            labels: (B,) in {0, 1}, 1 = anomalous.
-            object_names: the name of each picture's object; methods that are told nothing do without.
+            features: As in `score`, without gradient; what `training_request` asks for.
+            masks: (B, S, S) in {0, 1}; 1 is anomalous.
+            labels: (B,) in {0, 1}; 1 is anomalous.
+            object_names: The name of each image's object; may be None if the method does not use names.
         """
         raise UsageError(f"{self.info.name} has nothing to train")
 
-    def reset(self, seed: int = 0) -> None:
-        """Draws the learnt parts anew; the same seed gives the same values."""
+    # what a method may change
+
+    @property
+    def training_request(self) -> Request:
+        """What `loss` needs of the image; asking for less than `request` makes cached features smaller."""
+        return self.request
+
+    @property
+    def text_key(self) -> Hashable:
+        """What the text features depend on besides the backbone and the object name.
+
+        Methods that inherit the same `text_features` and have equal keys share one entry of a `TextFeatureCache`. By
+        default a method shares with nobody.
+        """
+        return self
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether `score` makes the sentences of each image and runs the text tower on them."""
+        return False
+
+    def check_objects(self, object_names: Sequence[str]) -> None:
+        """Raise a UsageError for an object that the method does not know; most know any."""
 
     def optimizer(self, *, lr: float | None = None, betas: tuple[float, float] | None = None) -> torch.optim.Optimizer:
-        """The paper's optimizer over the learnt parts: Adam, without decay."""
-        paper = self.schedule
-        if paper is None:
+        """Return the paper's optimizer of the learnt parts: Adam without weight decay."""
+        schedule = self.schedule
+        if schedule is None:
             raise UsageError(f"{self.info.name} has nothing to train")
-        betas = betas or paper.betas or (0.9, 0.999)
-        return torch.optim.Adam(self.parameters(), lr=lr or paper.lr, betas=betas, eps=1e-8)
+        betas = betas or schedule.betas or (0.9, 0.999)
+        return torch.optim.Adam(self.parameters(), lr=lr or schedule.lr, betas=betas, eps=1e-8)
 
     def learning_rate(self, initial: float, epoch: int, epochs: int) -> float:
-        """The learning rate of an epoch (counted from 0) by the paper's schedule; constant if there is none."""
+        """Return the learning rate of an epoch, counted from 0, by the paper's schedule; it is constant by default."""
         return initial
 
-    @classmethod
-    def official_config(cls, state: Mapping[str, Any], config: Any) -> Any:
-        """The config changed so that the authors' published weights fit it. Raises UsageError where there are none."""
-        raise UsageError(f"{cls.info.name} has no published weights to read; give a blemish safetensors file")
+    # what every method has
 
-    def load_official(self, state: Mapping[str, Any]) -> None:
-        """Takes over weights in the authors' published layout. Raises WeightsError if they do not fit."""
-        raise UsageError(f"{self.info.name} has no published weights to read; give a blemish safetensors file")
+    @property
+    def device(self) -> torch.device:
+        """The device of the backbone."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def computation(self) -> Computation:
+        """How pixels become features; methods share a pass of the backbone only if these agree."""
+        c: Config = self.config
+        return Computation(size=c.size, activation=c.activation, position=c.position)
+
+    @property
+    def schedule(self) -> Training | None:
+        """How the method is trained on this backbone by default; None if it has nothing to train."""
+        own = builtin.SCHEDULES.get(self.info.name) if self.backbone.name == "builtin" else None
+        return own or self.TRAINING
 
     def prediction(
         self, text_score: Tensor | None, maps: Tensor, map_range: tuple[float, float] | None = None
     ) -> Prediction:
-        """A prediction whose image score is what the config's `image_score` says.
+        """Return a prediction whose image score is the one that the config's `image_score` asks for.
 
         Args:
-            text_score: (B,) in [0, 1]; may be None where the config says "map".
+            text_score: (B,) in [0, 1]; may be None if the config asks for "map".
             maps: (B, S, S), the final maps.
-            map_range: between what these maps lie, if not the method's `map_range`.
+            map_range: The range of these maps, if it is not the method's `map_range`.
         """
         maps = maps.float()
         low, high = map_range or self.map_range
@@ -229,10 +239,56 @@ class Method(nn.Module):
 
 
 def class_token(features: ImageFeatures) -> Tensor:
-    """The class token (B, D). Raises UsageError if it was not asked for."""
+    """Return the class token (B, D). Raises UsageError if it was not requested."""
     if features.class_token is None:
         raise UsageError("the features lack the class token: encode the images with the method's own request")
     return features.class_token
+
+
+class TextFeatureCache:
+    """Text features by method and object name; methods that share their text side share an entry.
+
+    All methods have to be on one backbone. Features of learnt prompts are valid as long as the prompts do not change.
+    Several threads can use the cache.
+
+    Args:
+        max_entries: Number of entries that are kept; the oldest one is dropped first.
+    """
+
+    def __init__(self, max_entries: int = 256) -> None:
+        self.max_entries = max_entries
+        self._entries: dict[Hashable, Tensor] = {}
+        self._lock = threading.Lock()
+
+    def get(self, method: Method, object_name: str) -> Tensor:
+        """Return the text features of one object name: (2, E), without gradient."""
+        # The function is part of the key, since a subclass may write its own.
+        key = (type(method).text_features, method.text_key, object_name)
+        with self._lock:
+            entry = self._entries.get(key)
+        if entry is None:
+            with torch.inference_mode():
+                entry = method.text_features([object_name])[0]
+            with torch.inference_mode(False):
+                entry = entry.clone()  # a tensor that is made in inference mode cannot take part in training
+            with self._lock:
+                if len(self._entries) >= self.max_entries:
+                    del self._entries[next(iter(self._entries))]
+                self._entries[key] = entry
+        return entry.to(method.device)
+
+    def batch(self, method: Method, object_names: Sequence[str] | None) -> Tensor:
+        """Return the text features of a batch: (2, E) if all its images show one object, else (B, 2, E).
+
+        Raises:
+            UsageError: `object_names` is None.
+        """
+        if object_names is None:
+            raise UsageError(f"{method.info.name} is trained with the names of the objects: give object_names")
+        entries = {name: self.get(method, name) for name in dict.fromkeys(object_names)}
+        if len(entries) == 1:
+            return next(iter(entries.values()))
+        return torch.stack([entries[name] for name in object_names])
 
 
 class ReferenceMethod(Method):
@@ -248,7 +304,7 @@ class ReferenceMethod(Method):
 
     @property
     def memory_request(self) -> Request:
-        """What is needed of reference images, and of images that are scored with a memory bank."""
+        """What is needed of the reference images, and of the images that are scored with a memory bank."""
         return self.request
 
     @property

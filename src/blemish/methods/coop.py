@@ -2,69 +2,70 @@
 
 CoOp is by Zhou et al., IJCV 2022, https://arxiv.org/abs/2109.01134; code: https://github.com/KaiyangZhou/CoOp.
 AnomalyCLIP (ICLR 2024, https://arxiv.org/abs/2310.18961) made it a baseline with the prompts "[V1]..[Vn] normal X." and
-"[V1]..[Vn] anomalous X.". Nothing but the context is learnt, from the label of the whole picture; the image side is
-plain CLIP. Nobody published that baseline's code: prompts, loss and training are CoOp's, what it has no word on is here
-as for `clip` (the score, and a map of the last block's patches, which is known to be a weak one).
+"[V1]..[Vn] anomalous X.", whose code nobody published.
 
-Weights: none are published for anomalies; `load_official` takes the `model.pth.tar-N` that CoOp's code writes, as far
-as its tensors go (files that also hold the scheduler as a Python object are refused where they are read).
+Method: only the context is learnt, from image labels; the image side is plain CLIP. Prompts, loss and training are
+CoOp's. The score, and a map of the last block's patches, are those of `clip`; the map is known to be weak.
 
-One context serves all objects, or there is one for normal and one for anomalous (`per_state`), or, as in CoOp's
-class-specific contexts (CSC, the paper's section 3.1), each object of the training has its own (`classes`, with
-`per_state` one for each of its two phrases, which is what CoOp's code makes of these prompts). Those do not carry over:
-such a method scores the objects that it knows.
+One context serves all objects, or there is one for normal and one for anomalous (`per_state`). As in CoOp's
+class-specific contexts (CSC, section 3.1), each training object may have its own (`classes`; with `per_state`, one for
+each of its two phrases, which is what CoOp's code makes of these prompts). Those do not transfer: such a method scores
+these objects only.
 
-Deviations from CoOp: float32 instead of half precision; pictures are squashed to a square, because its random crops cut
-defects away and leave the label; all tokens of `ctx_init` are learnt, not as many as it has words, and where there are
-several contexts each starts from them (CoOp then falls back to a single one). Kept: the first epoch of training is a
-warm-up with a learning rate so small that hardly anything is learnt.
+Weights: none are published for anomalies. The tensors of `model.pth.tar-N`, which CoOp's code writes, are read; files
+that also hold the scheduler as a Python object are refused.
+
+Deviations from CoOp: float32 in place of half precision; images are squashed to a square, because CoOp's random crops
+cut defects away and keep the label; all tokens of `ctx_init` are learnt, not as many as it has words; several contexts
+each start from `ctx_init`, where CoOp falls back to a single one. Kept: the first epoch is a warm-up with a learning
+rate so small that hardly anything is learnt.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
-from blemish.errors import WeightsError
-from blemish.methods import configs, weights
+from blemish.methods import configs
 from blemish.methods.base import Method, Prediction, Training, class_token
-from blemish.methods.catalogue import CATALOGUE
 from blemish.methods.configs import Config, require
-from blemish.methods.maps import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
-from blemish.prompts.coop import PHRASES
+from blemish.methods.ops import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
+from blemish.methods.registry import METHODS
+from blemish.prompts import COOP
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoOpConfig(Config):
-    """What CoOp leaves open; the defaults are its own and AnomalyCLIP's."""
+    """The config of CoOp; the defaults are its own and AnomalyCLIP's."""
 
     position: PositionMode = "bilinear"
-    phrases: tuple[str, str] = PHRASES
-    """Normal and anomalous; `{}` is the object's name. AnomalyCLIP's own prompts would be "{}" and "damaged {}"."""
+    phrases: tuple[str, str] = COOP
+    """Normal and anomalous phrase; `{}` is the object's name. AnomalyCLIP's own would be "{}" and "damaged {}"."""
     n_ctx: int = 16
-    """Learnt tokens."""
+    """Number of learnt tokens."""
     ctx_init: str = ""
-    """Words to start from ("a photo of a") in place of random numbers; they set `n_ctx`."""
+    """Words to start from ("a photo of a") in place of random numbers; their number of tokens replaces `n_ctx`."""
     classes: tuple[str, ...] = ()
-    """Objects that have a context of their own (CoOp's CSC), in its order; no others can then be trained or scored."""
+    """Objects with a context of their own (CoOp's CSC), in its order; no others can be trained or scored then."""
     per_state: bool = False
-    """A context of its own for each of the two phrases: of all objects, or of each of `classes`."""
+    """Whether each of the two phrases has a context of its own."""
     name_position: Literal["end", "middle", "front"] = "end"
-    """Where the phrase stands in the context."""
+    """Position of the phrase in the context."""
     temperature: float | None = None
-    """None: the checkpoint's own, 0.01 for OpenAI's."""
+    """None for the checkpoint's own, which is 0.01 for OpenAI's."""
     sigma: float = 0.0
     """Gaussian smoothing of the map, in pixels; 0 for none."""
     momentum: float = 0.9
-    """Of the training; so is the weight decay, which is added to the gradient."""
+    """Momentum of the training."""
     weight_decay: float = 5e-4
+    """Weight decay of the training, added to the gradient."""
 
     def check(self) -> None:
         super().check()
@@ -79,46 +80,45 @@ class CoOpConfig(Config):
 
 
 class _Phrase(NamedTuple):
-    """A phrase with full stop, start, end and padding, (context - n_ctx, Wt), and how a prompt is made of it."""
+    """The parts of a prompt that are not learnt."""
 
     words: Tensor
+    """Token embeddings of start, phrase, full stop, end and padding: (context - n_ctx, Wt)."""
     order: Tensor
-    """(context,): what stands at each place, counted through the learnt context first and then the words."""
+    """(context,): the row at each position, counted through the learnt context first and then `words`."""
     end: int
-    """The place of the end token."""
+    """Position of the end token."""
 
 
 class CoOp(Method):
     """Learnt context: `context` (n_ctx, Wt).
 
-    With `per_state`, `classes` or both, one for each: (2, n_ctx, Wt), (classes, n_ctx, Wt) or (2 classes, n_ctx, Wt),
-    those of an object beside each other, normal first.
+    With `per_state` it is (2, n_ctx, Wt), with `classes` (classes, n_ctx, Wt), with both (2 classes, n_ctx, Wt): the
+    two contexts of an object come one after the other, normal first.
     """
 
-    info = CATALOGUE["coop"]
+    info = METHODS["coop"]
     Config: ClassVar[type[CoOpConfig]] = CoOpConfig
-    BUILTIN: ClassVar[CoOpConfig] = CoOpConfig(size=336, ctx_init="a photo of a", per_state=True, sigma=4.0)
     TRAINING = Training(epochs=50, batch_size=32, lr=2e-3, masks=False)
-    BUILTIN_TRAINING = Training(epochs=12, batch_size=32, lr=0.5, masks=False)
     WARM_UP: ClassVar[float] = 1e-5
-    """The learning rate of the first epoch."""
+    """Learning rate of the first epoch."""
 
     config: CoOpConfig
 
     def __init__(self, backbone: Backbone, config: CoOpConfig | None = None) -> None:
         super().__init__(backbone, config)
-        r = self.config
-        # CoOp takes underscores for spaces here too
-        self._start = self._tokens([r.ctx_init.replace("_", " ")])[0] if r.ctx_init else None
-        n_ctx = r.n_ctx if self._start is None else len(self._start)
-        contexts = (max(1, len(r.classes)) * self._states,) if r.per_state or r.classes else ()
+        c = self.config
+        # CoOp takes underscores for spaces here as well.
+        self._start = self._tokens([c.ctx_init.replace("_", " ")])[0] if c.ctx_init else None
+        n_ctx = c.n_ctx if self._start is None else len(self._start)
+        contexts = (max(1, len(c.classes)) * self._states,) if c.per_state or c.classes else ()
         configs.at_most(n_ctx + 3, backbone.context, f"n_ctx {n_ctx}: a prompt of", "text positions")
         self.context = nn.Parameter(torch.empty(*contexts, n_ctx, backbone.text_width))
         self._phrases: dict[str, _Phrase] = {}
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Draws the context from N(0, 0.02^2), or sets it to the embeddings of `ctx_init`."""
+        """Draw the context from N(0, 0.02^2), or set it to the embeddings of `ctx_init`."""
         with torch.no_grad():
             if self._start is not None:
                 self.context.copy_(self.backbone.embed(self._start.to(self.device)))
@@ -127,46 +127,46 @@ class CoOp(Method):
                 self.context.copy_(0.02 * torch.randn(self.context.shape, generator=generator))
 
     def optimizer(self, *, lr: float | None = None, betas: tuple[float, float] | None = None) -> torch.optim.Optimizer:
-        """Stochastic gradient descent with momentum and weight decay. Raises UsageError if betas are given."""
+        """Return stochastic gradient descent with momentum and weight decay. Raises UsageError if betas are given."""
         require(betas is None, "coop is trained by gradient descent with momentum, which has no betas")
-        r, schedule = self.config, self.schedule
+        c, schedule = self.config, self.schedule
         assert schedule is not None
         return torch.optim.SGD(
-            self.parameters(), lr=lr or schedule.lr, momentum=r.momentum, weight_decay=r.weight_decay
+            self.parameters(), lr=lr or schedule.lr, momentum=c.momentum, weight_decay=c.weight_decay
         )
 
     def learning_rate(self, initial: float, epoch: int, epochs: int) -> float:
-        """The warm-up rate in the first epoch, then half a cosine, which begins at `initial` and never reaches 0."""
+        """Return the warm-up rate for the first epoch, then half a cosine from `initial` on, which never reaches 0."""
         return self.WARM_UP if epoch == 0 else initial * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
 
     # the text side
 
     @property
     def _states(self) -> int:
-        """Contexts of an object: one, or one for each phrase."""
+        """Number of contexts of an object: one, or one for each phrase."""
         return 2 if self.config.per_state else 1
 
     def _tokens(self, texts: Sequence[str]) -> list[Tensor]:
-        """The tokens of each text between start and end, (n,)."""
+        """Return the token ids of each text between start and end, (n,)."""
         ids = self.backbone.tokenize(texts)
         return [row[1:end] for row, end in zip(ids, self.backbone.end_of_text(ids).tolist(), strict=True)]
 
     def _phrase(self, phrase: str) -> _Phrase:
-        """What is the same in each prompt with a phrase: its words never change."""
+        """Return the parts of a phrase's prompts that are not learnt; they never change, so they are cached."""
         if phrase not in self._phrases:
             n_ctx = self.context.shape[-2]
             ids = self.backbone.tokenize([f"{phrase}."])
             first = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[self.config.name_position]
             after = 1 + n_ctx + len(self._tokens([phrase])[0])
-            # places among the context followed by the words: start, context, the phrase, context, the rest
+            # In the rows of the context followed by the words: start, context, phrase, context, rest.
             parts = ((n_ctx, n_ctx + 1), (0, first), (n_ctx + 1, after), (first, n_ctx), (after, self.backbone.context))
-            order = torch.tensor([place for part in parts for place in range(*part)])
+            order = torch.tensor([row for part in parts for row in range(*part)])
             words = self.backbone.embed(ids)[0, : self.backbone.context - n_ctx]
             self._phrases[phrase] = _Phrase(words, order, int(self.backbone.end_of_text(ids)) + n_ctx)
         return self._phrases[phrase]
 
     def check_objects(self, object_names: Sequence[str]) -> None:
-        """Raises UsageError for an object that is none of `classes`, if there are any."""
+        """Raise a UsageError for an object that is none of `classes`, if there are any."""
         known = [_plain(name) for name in self.config.classes]
         for name in object_names:
             require(
@@ -176,7 +176,7 @@ class CoOp(Method):
             )
 
     def contexts(self, object_names: Sequence[str]) -> Tensor:
-        """The context of each object's two phrases: (2 C, n_ctx, Wt). Raises UsageError as `check_objects` does."""
+        """Return the contexts of each object's phrases: (2 C, n_ctx, Wt). Raises UsageError as `check_objects` does."""
         self.check_objects(object_names)
         known = [_plain(name) for name in self.config.classes]
         rows = [known.index(_plain(name)) if known else 0 for name in object_names]
@@ -184,13 +184,13 @@ class CoOp(Method):
         return pairs[rows].flatten(0, 1)
 
     def prompts(self, object_names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The prompts as token embeddings without positions (2 C, context, Wt), and where each ends (2 C,).
+        """Return prompts as token embeddings without positions, (2 C, context, Wt), and their end positions, (2 C,).
 
-        start | context, first part | "normal X" | context, second part | "." | end of text | padding;
-        rows 2 c and 2 c + 1 are the normal and the anomalous prompt of object c, whose underscores become spaces.
+        A prompt is: start | context, first part | "normal X" | context, second part | "." | end of text | padding.
+        Rows 2 c and 2 c + 1 are the normal and the anomalous prompt of object c, whose underscores become spaces.
 
         Raises:
-            UsageError: a name is too long, or none that the contexts are for.
+            UsageError: A name is too long, or not one of `classes`.
         """
         contexts = self.contexts(object_names)
         phrases = [
@@ -198,10 +198,10 @@ class CoOp(Method):
             for name in object_names
             for phrase in self.config.phrases
         ]
-        for number, phrase in enumerate(phrases):
+        for row, phrase in enumerate(phrases):
             require(
                 phrase.end < self.backbone.context,
-                f"the name {object_names[number // 2]!r} is too long for a prompt with {contexts.shape[1]} learnt tokens: "
+                f"the name {object_names[row // 2]!r} is too long for a prompt with {contexts.shape[1]} learnt tokens: "
                 "shorten it",
             )
         words = torch.stack([phrase.words for phrase in phrases]).to(self.device)
@@ -219,7 +219,7 @@ class CoOp(Method):
 
     @property
     def tap(self) -> Tap:
-        """The patches of the map: those of the last block."""
+        """Tap of the map's patches, those of the last block."""
         return Tap(self.backbone.layers)
 
     @property
@@ -236,15 +236,15 @@ class CoOp(Method):
 
     @property
     def temperature(self) -> float:
-        """The config's, or else the checkpoint's."""
+        """Temperature of the config, or else of the checkpoint."""
         return self.config.temperature or math.exp(-float(self.backbone.towers.logit_scale))
 
     def image_embedding(self, features: ImageFeatures) -> Tensor:
-        """The picture in CLIP's joint space: (B, E), not normalised."""
+        """Project the class token into CLIP's joint space: (B, E), not normalised."""
         return self.backbone.project(class_token(features))
 
     def image_logits(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """(B, 2): cosine with both prompts over the temperature."""
+        """Return the cosines of the whole image with both prompts over the temperature: (B, 2)."""
         return cosine_logits(self.image_embedding(features), text, self.temperature)
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
@@ -256,9 +256,9 @@ class CoOp(Method):
     def loss(
         self, features: ImageFeatures, masks: Tensor, labels: Tensor, object_names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Cross-entropy of each picture against the two prompts of its own object: "image" and "total" are the same ().
+        """Return the cross-entropy of each image over the two prompts of its object; "image" and "total" are the same.
 
-        Masks are not used. Pictures without names are called "object".
+        Masks are not used. The name of images without a name is "object".
         """
         names = list(object_names or ["object"] * len(labels))
         distinct = list(dict.fromkeys(names))
@@ -266,36 +266,7 @@ class CoOp(Method):
         image = F.cross_entropy(self.image_logits(features, text), labels.long())
         return {"image": image, "total": image}
 
-    # the authors' files
-
-    @classmethod
-    def official_config(cls, state: Mapping[str, Any], config: CoOpConfig) -> CoOpConfig:
-        shape = _learnt(state)["ctx"].shape
-        return configs.change(config, {"n_ctx": shape[-2], "per_state": len(shape) == 3, "ctx_init": ""})
-
-    def load_official(self, state: Mapping[str, Any]) -> None:
-        """Takes `ctx` over; the tokens around it belong to the training's class names and are left out."""
-        learnt = _learnt(state)
-        found, wanted = learnt["ctx"], self.context
-        if found.dim() == wanted.dim() == 3 and len(found) != len(wanted):
-            raise WeightsError(
-                f"the weights have contexts for {len(found)} phrases where the config has {len(wanted)}: name the "
-                f"objects that they were trained on as classes, in that order"
-            )
-        weights.fit({"ctx": learnt["ctx"]}, {"ctx": tuple(self.context.shape)})
-        self.load_state_dict({"context": learnt["ctx"].float()})
-
 
 def _plain(name: str) -> str:
-    """An object's name without underscores, as it enters a prompt."""
+    """Return an object's name without underscores, as it enters a prompt."""
     return name.replace("_", " ").strip()
-
-
-def _learnt(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """CoOp's `state_dict`: `ctx`, and buffers that are not needed. Raises WeightsError."""
-    inner = state.get("state_dict")
-    if not isinstance(inner, dict) or not isinstance(inner.get("ctx"), Tensor) or inner["ctx"].dim() not in (2, 3):
-        raise WeightsError("these are no weights of CoOp: they have no 'state_dict' with a context 'ctx'")
-    if unknown := sorted(set(inner) - {"ctx", "token_prefix", "token_suffix"}):
-        raise WeightsError(f"the weights have a tensor {unknown[0]!r} that CoOp does not know")
-    return inner

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import UsageError, WeightsError
-from blemish.methods import weights
+from blemish.methods import checkpoints
 from blemish.methods.base import Method
 
 FORMAT = "blemish-checkpoint"
@@ -29,7 +29,7 @@ def save(
             else:
                 plain.setdefault(str(number), {})[key] = value
     header = {"step": step, "settings": settings, "optimizer": plain}
-    weights.write_tensors(path, tensors, {"format": FORMAT, "state": json.dumps(header)})
+    checkpoints.write_tensors(path, tensors, {"format": FORMAT, "state": json.dumps(header)})
 
 
 def load(
@@ -41,7 +41,7 @@ def load(
         WeightsError: the file is damaged or no checkpoint.
         UsageError: the run had other settings.
     """
-    tensors, metadata = weights.read_tensors(path)
+    tensors, metadata = checkpoints.read_tensors(path)
     try:
         header = json.loads(metadata["state"]) if metadata.get("format") == FORMAT else None
         step, before, plain = (header or {})["step"], (header or {})["settings"], (header or {})["optimizer"]
@@ -51,7 +51,7 @@ def load(
         if before.get(key) != value:
             raise UsageError(f"the run to resume had {key} {before.get(key)!r}, not {value!r}: give the same settings")
     learnt = {name.removeprefix("method/"): v for name, v in tensors.items() if name.startswith("method/")}
-    weights.fit(learnt, {k: tuple(v.shape) for k, v in method.state_dict().items()}, path)
+    checkpoints.fit(learnt, {k: tuple(v.shape) for k, v in method.state_dict().items()}, path)
     method.load_state_dict(learnt)
     state = {int(number): dict(values) for number, values in plain.items()}
     for name, value in tensors.items():

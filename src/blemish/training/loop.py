@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import BlemishError, OutputError, UsageError
-from blemish.methods import configs, weights
+from blemish.methods import checkpoints, configs
 from blemish.methods.base import Method
 from blemish.training import checkpoint
 from blemish.training.augment import Augmented
@@ -186,7 +186,7 @@ def _keep(
     trained_on: str,
 ) -> None:
     if places is not None:
-        weights.save(method, places.weights, trained_on=trained_on, source="trained with blemish")
+        checkpoints.save(method, places.weights, trained_on=trained_on, source="trained with blemish")
         checkpoint.save(places.checkpoint, method, optimizer, step, settings)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from blemish.clip import Request, Tap, resize_positions
 from blemish.datasets.masks import resize_mask
+from blemish.methods import checkpoints
 from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
-from blemish.methods.maps import as_grid, cosine_logits, normalise, upsample
+from blemish.methods.ops import as_grid, cosine_logits, normalise, upsample
 
 
 def outputs(case: Case) -> dict[str, Array]:
@@ -36,9 +37,9 @@ def make_method(case: Case) -> AnomalyCLIP:
         pixel_weight=float(d.get("lam", 4)),
     )
     state = {"prompt_learner": case.weights}
-    assert AnomalyCLIP.official_config(state, config) == config
+    assert checkpoints.official_config("anomalyclip", state, config) == config
     method = AnomalyCLIP(case.backbone, config)
-    method.load_official(state)
+    checkpoints.load_official(method, state)
     return method
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from blemish.clip import ImageFeatures, Tap, resize_positions
 from blemish.datasets.masks import resize_mask
+from blemish.methods import checkpoints
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.base import MemoryBank, Method
-from blemish.methods.ensemble import sentence_units
-from blemish.methods.maps import cosine_logits, normalise
+from blemish.methods.ops import cosine_logits, encode_sentences, normalise
 from blemish.training.mosaic import mosaic
 
 
@@ -43,9 +43,9 @@ def make_method(case: Case) -> AprilGAN:
         few_shot_layers=tuple(p.get("few_shot_features", p["features_list"])),
     )
     state = {"trainable_linearlayer": case.weights}
-    assert AprilGAN.official_config(state, config) == config
+    assert checkpoints.official_config("april-gan", state, config) == config
     method = AprilGAN(case.backbone, config)
-    method.load_official(state)
+    checkpoints.load_official(method, state)
     return method
 
 
@@ -124,7 +124,9 @@ def common(
     out = {"pos_embed": _positions(case, features), "image_tensor": array(pixels), "gt_masks": array(masks(case))}
     for name, text in texts.items():
         out[f"text_features.{name}"] = array(text.T)
-        for kind, units in zip(("normal", "abnormal"), sentence_units(method, type(method).PROMPTS, name), strict=True):  # type: ignore[attr-defined]
+        for kind, units in zip(
+            ("normal", "abnormal"), encode_sentences(method, type(method).PROMPTS, name), strict=True
+        ):  # type: ignore[attr-defined]
             out[f"class_embeddings_{kind}.{name}"] = array(units)
     return out
 

@@ -10,7 +10,7 @@ from cases import Array, Case, array
 
 from blemish.clip import Tap, resize_positions
 from blemish.methods.clip import Clip, ClipConfig
-from blemish.methods.maps import cosine_logits, normalise
+from blemish.methods.ops import cosine_logits, normalise
 from blemish.prompts import PromptSet
 
 

@@ -6,7 +6,7 @@ import torch
 from cases import Array, Case, array
 
 from adapters.clip import image_side
-from blemish.methods.clip_ac import ClipAC
+from blemish.methods.clip import ClipAC
 
 
 def outputs(case: Case) -> dict[str, Array]:

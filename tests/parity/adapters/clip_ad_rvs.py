@@ -8,9 +8,8 @@ import torch
 from cases import Array, Case, array
 
 from adapters.clip_ad_sdp import text_side
-from blemish.methods import representatives as rvs
-from blemish.methods.clip_ad import ClipAD, ClipAdConfig
-from blemish.methods.maps import normalise
+from blemish.methods.clip_ad import BANDWIDTH, ClipAD, ClipAdConfig, clusters, kernel_sums, represent, select
+from blemish.methods.ops import normalise
 
 STATES = ("normal", "abnormal")
 
@@ -25,7 +24,7 @@ def outputs(case: Case) -> dict[str, Array]:
         for rep_vec, dataset in d["runs"]:
             config = ClipAdConfig(**text_side(rep_vec, dataset))
             key = f"{variant}.{rep_vec}.{dataset}"
-            texts = [rvs.represent(rows[state], config) for state in STATES]
+            texts = [represent(rows[state], config) for state in STATES]
             out[f"text_features.{key}"] = np.stack(texts, axis=1)
             for state in STATES:
                 out |= _parts(case, rows[state], config, f"{key}.{state}")
@@ -41,17 +40,17 @@ def exceptions(case: Case) -> dict[str, Array]:
 
 
 def _parts(case: Case, rows: Array, config: ClipAdConfig, key: str) -> dict[str, Array]:
-    raw = rvs.select(rows, config)
+    raw = select(rows, config)
     if config.rep_vec == "pca" and f"raw.{key}" in case.expected and raw @ case.expected[f"raw.{key}"] < 0:
         raw = -raw  # the stored sign is arbitrary
     out = {f"raw.{key}": raw}
     if config.rep_vec == "dbscan":
-        out[f"labels.{key}"] = rvs.clusters(rows, config.dbscan_eps, config.dbscan_min_samples)
+        out[f"labels.{key}"] = clusters(rows, config.dbscan_eps, config.dbscan_min_samples)
     elif config.rep_vec == "mean-shift":
         out[f"labels.{key}"] = np.zeros(len(rows))
     elif config.rep_vec == "kde":
-        h = rvs.BANDWIDTH
-        density = rvs.kernel_sums(rows) / len(rows)
+        h = BANDWIDTH
+        density = kernel_sums(rows) / len(rows)
         out[f"log_density.{key}"] = np.log(density) - rows.shape[1] * np.log(h * np.sqrt(2 * np.pi))
     return out
 
@@ -81,8 +80,11 @@ def _sentences(case: Case) -> dict[str, Array]:
     method = ClipAD(case.backbone, ClipAdConfig(activation=case.data.get("activation", "checkpoint")))
     sentences = method.PROMPTS.sentences(case.data["class_names"][0])
     with torch.no_grad():
-        found = [case.backbone.encode_text(case.backbone.tokenize(group)) for group in sentences]
-    return {state: array(e) for state, e in zip(STATES, found, strict=True)}
+        encoded = [
+            case.backbone.encode_text(case.backbone.tokenize(group), activation=method.config.activation)
+            for group in sentences
+        ]
+    return {state: array(e) for state, e in zip(STATES, encoded, strict=True)}
 
 
 def _unit(rows: Array) -> Array:

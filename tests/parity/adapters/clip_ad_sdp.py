@@ -10,16 +10,16 @@ from torch import Tensor
 
 from adapters.april_gan import class_results, common, in_shape
 from blemish.clip import ImageFeatures
-from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig
+from blemish.methods.clip_ad import ClipAdSDP, ClipAdSdpConfig
 
 R = TypeVar("R", bound=ClipAdSdpConfig)
 
 
 def outputs(case: Case) -> dict[str, Array]:
-    return inference(case, ClipAdSDP(case.backbone, make_recipe(case)))[0]
+    return inference(case, ClipAdSDP(case.backbone, make_config(case)))[0]
 
 
-def make_recipe(case: Case, kind: type[R] = ClipAdSdpConfig) -> R:  # type: ignore[assignment]
+def make_config(case: Case, kind: type[R] = ClipAdSdpConfig) -> R:  # type: ignore[assignment]
     p = case.data["params"]
     return kind(
         size=p["image_size"],
@@ -32,8 +32,8 @@ def make_recipe(case: Case, kind: type[R] = ClipAdSdpConfig) -> R:  # type: igno
 
 def text_side(rep_vec: str, dataset: str) -> dict[str, Any]:
     """The authors' settings for a data set, in a config's words."""
-    eps, least = (1.5, 25) if dataset == "visa" else (0.5, 15)
-    return {"rep_vec": rep_vec.replace("_", "-"), "dbscan_eps": eps, "dbscan_min_samples": least}
+    eps, min_samples = (1.5, 25) if dataset == "visa" else (0.5, 15)
+    return {"rep_vec": rep_vec.replace("_", "-"), "dbscan_eps": eps, "dbscan_min_samples": min_samples}
 
 
 @torch.no_grad()

@@ -6,9 +6,10 @@ import torch
 from cases import Array, Case, array
 
 from adapters.april_gan import exceptions, in_shape, training
-from adapters.clip_ad_sdp import inference, make_recipe
-from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusConfig
-from blemish.methods.maps import normalise
+from adapters.clip_ad_sdp import inference, make_config
+from blemish.methods import checkpoints
+from blemish.methods.clip_ad import ClipAdSDPPlus, ClipAdSdpPlusConfig
+from blemish.methods.ops import normalise
 
 __all__ = ["exceptions", "outputs"]
 
@@ -27,8 +28,8 @@ def outputs(case: Case) -> dict[str, Array]:
 
 
 def make_method(case: Case) -> ClipAdSDPPlus:
-    config, state = make_recipe(case, ClipAdSdpPlusConfig), {"linear_layers": case.weights}
-    assert ClipAdSDPPlus.official_config(state, config) == config
+    config, state = make_config(case, ClipAdSdpPlusConfig), {"linear_layers": case.weights}
+    assert checkpoints.official_config("clip-ad-sdp-plus", state, config) == config
     method = ClipAdSDPPlus(case.backbone, config)
-    method.load_official(state)
+    checkpoints.load_official(method, state)
     return method

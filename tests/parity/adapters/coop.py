@@ -8,8 +8,9 @@ from cases import Array, Case, array
 from torch import Tensor
 
 from blemish.clip import ImageFeatures
+from blemish.methods import checkpoints
 from blemish.methods.coop import CoOp, CoOpConfig
-from blemish.methods.maps import anomalous_probability, normalise
+from blemish.methods.ops import anomalous_probability, normalise
 
 
 def outputs(case: Case) -> dict[str, Array]:
@@ -87,8 +88,8 @@ def _method(case: Case) -> CoOp:
     if not case.weights:
         return CoOp(case.backbone, config)
     state = {"state_dict": case.weights}
-    method = CoOp(case.backbone, CoOp.official_config(state, config))
-    method.load_official(state)
+    method = CoOp(case.backbone, checkpoints.official_config("coop", state, config))
+    checkpoints.load_official(method, state)
     return method
 
 

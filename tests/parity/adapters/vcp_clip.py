@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from blemish.clip import ImageFeatures, resize_positions
 from blemish.clip.forward import embed_image
 from blemish.datasets.masks import resize_mask
-from blemish.methods.maps import as_grid
+from blemish.methods import checkpoints
+from blemish.methods.ops import as_grid
 from blemish.methods.vcp_clip import VCPCLIP, VcpClipConfig, top_mean
 from blemish.prompts import PromptSet
 
@@ -52,11 +53,11 @@ def make_method(case: Case) -> VCPCLIP:
         normal, abnormal = (tuple(s.replace("<|class|>", "{}") for s in group) for group in groups)
         cls = type("CaseVCPCLIP", (VCPCLIP,), {"PROMPTS": PromptSet(normal, abnormal)})
     state = official_state(case)
-    assert VCPCLIP.official_config(state, config) == config
+    assert checkpoints.official_config("vcp-clip", state, config) == config
     method = cls(case.backbone, config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the file always has four adapters
-        method.load_official(state)
+        checkpoints.load_official(method, state)
     return method
 
 
@@ -98,7 +99,7 @@ def _inference(case: Case) -> dict[str, Array]:
         **_text_tower(method, names[:1]),
         "text_embeddings": array(texts),
         "gt_mask": array(masks),
-        "post_text": np.stack([array(t) for t in method.seen_texts(features, texts)]),
+        "post_text": np.stack([array(t) for t in method.attended_texts(features, texts)]),
         "fused": array(_replaced(method, sigma=0.0).score(features, text).map),
         "smoothed": array(prediction.map),
         "final_map": array(final),

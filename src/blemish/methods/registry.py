@@ -1,39 +1,57 @@
-"""What is known of each method before it is loaded: names, papers, needs. Imports no PyTorch."""
+"""The table of methods, and looking up a method by its name. Imports no PyTorch.
+
+A package of your own adds methods through the entry point group `blemish.methods`
+(`my-method = "my_package.my_method:MyMethod"`): subclasses of `blemish.methods.Method` with their own `info`.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-#: Where the weights lie that come with blemish.
+from blemish.errors import UsageError, suggest
+
+if TYPE_CHECKING:
+    from blemish.methods.base import Method
+
+#: The folder of the weights that are installed with blemish.
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
+_GROUP = "blemish.methods"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class MethodInfo:
-    """A method in a list: what it is, where it was published, what it needs."""
+    """What is known of a method before it is loaded."""
 
     name: str
-    """What users type."""
+    """The name that users type."""
     title: str
+    """The name in the paper."""
     paper: str
+    """The paper's title."""
     venue: str
     year: int
     url: str
     needs_object: bool
-    """Uses the object's name ("metal nut"); the others are told nothing."""
-    trainable: bool
-    """Has learnt parts: needs weights to be of use."""
-    few_shot: bool
-    """Takes a few normal reference pictures of the object."""
+    """Whether scores depend on the object's name ("metal nut")."""
+    trainable: bool = False
+    """Whether the method has learnt parts, without which it is of no use."""
+    few_shot: bool = False
+    """Whether the method takes a few normal reference images of the object."""
     default_backbone: str
-    """The backbone of the paper, by its name on the Hugging Face hub."""
+    """The paper's backbone, by its name on the Hugging Face hub."""
     transductive: bool = False
-    """Compares the pictures of a set with each other: its references are unlabelled, usually the set itself."""
+    """Whether the method compares the unlabelled images of a set with each other."""
+    cls: str = ""
+    """The class of a built-in method, as "module:Class" in `blemish.methods`; empty for a plug-in."""
 
     @property
     def takes_references(self) -> bool:
-        """Whether reference pictures can be given."""
+        """Whether the method takes reference images."""
         return self.few_shot or self.transductive
 
 
@@ -48,11 +66,13 @@ _APRIL_GAN = (
 _CLIP_AD = "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly Detection"
 _CLIP_AD_URL = "https://arxiv.org/abs/2311.00453"
 
-CATALOGUE: dict[str, MethodInfo] = {
+#: All built-in methods by name. This table is the only place where they are listed.
+METHODS: dict[str, MethodInfo] = {
     info.name: info
     for info in (
         MethodInfo(
             name="anomalyclip",
+            cls="anomalyclip:AnomalyCLIP",
             title="AnomalyCLIP",
             paper=_ANOMALYCLIP,
             venue="ICLR",
@@ -60,11 +80,11 @@ CATALOGUE: dict[str, MethodInfo] = {
             url=_ANOMALYCLIP_URL,
             needs_object=False,
             trainable=True,
-            few_shot=False,
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
             name="april-gan",
+            cls="april_gan:AprilGAN",
             title="APRIL-GAN",
             paper=_APRIL_GAN,
             venue="CVPR workshop",
@@ -77,54 +97,51 @@ CATALOGUE: dict[str, MethodInfo] = {
         ),
         MethodInfo(
             name="clip",
+            cls="clip:Clip",
             title="CLIP, two prompts",
             paper=f"{_ANOMALYCLIP} (baseline)",
             venue="ICLR",
             year=2024,
             url=_ANOMALYCLIP_URL,
             needs_object=True,
-            trainable=False,
-            few_shot=False,
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
             name="clip-ac",
+            cls="clip:ClipAC",
             title="CLIP-AC, prompt ensemble",
             paper=f"{_ANOMALYCLIP} (baseline)",
             venue="ICLR",
             year=2024,
             url=_ANOMALYCLIP_URL,
             needs_object=True,
-            trainable=False,
-            few_shot=False,
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
             name="clip-ad",
+            cls="clip_ad:ClipAD",
             title="CLIP-AD, representative vectors",
             paper=_CLIP_AD,
             venue="IJCAI workshop",
             year=2024,
             url=_CLIP_AD_URL,
             needs_object=True,
-            trainable=False,
-            few_shot=False,
             default_backbone=_VIT_B_PLUS,
         ),
         MethodInfo(
             name="clip-ad-sdp",
+            cls="clip_ad:ClipAdSDP",
             title="CLIP-AD, staged dual path",
             paper=_CLIP_AD,
             venue="IJCAI workshop",
             year=2024,
             url=_CLIP_AD_URL,
             needs_object=True,
-            trainable=False,
-            few_shot=False,
             default_backbone=_VIT_B_PLUS,
         ),
         MethodInfo(
             name="clip-ad-sdp-plus",
+            cls="clip_ad:ClipAdSDPPlus",
             title="CLIP-AD, staged dual path with adapters",
             paper=_CLIP_AD,
             venue="IJCAI workshop",
@@ -132,11 +149,11 @@ CATALOGUE: dict[str, MethodInfo] = {
             url=_CLIP_AD_URL,
             needs_object=True,
             trainable=True,
-            few_shot=False,
             default_backbone=_VIT_B_PLUS,
         ),
         MethodInfo(
             name="coop",
+            cls="coop:CoOp",
             title="CoOp, learnt context",
             paper="Learning to Prompt for Vision-Language Models",
             venue="IJCV",
@@ -144,11 +161,11 @@ CATALOGUE: dict[str, MethodInfo] = {
             url="https://arxiv.org/abs/2109.01134",
             needs_object=True,
             trainable=True,
-            few_shot=False,
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
             name="musc",
+            cls="musc:MuSc",
             title="MuSc, mutual scoring",
             paper="MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the "
             "Unlabeled Images",
@@ -156,13 +173,12 @@ CATALOGUE: dict[str, MethodInfo] = {
             year=2024,
             url="https://arxiv.org/abs/2401.16753",
             needs_object=True,
-            trainable=False,
-            few_shot=False,
             default_backbone=_VIT_L_336,
             transductive=True,
         ),
         MethodInfo(
             name="vcp-clip",
+            cls="vcp_clip:VCPCLIP",
             title="VCP-CLIP",
             paper="VCP-CLIP: A visual context prompting model for zero-shot anomaly segmentation",
             venue="ECCV",
@@ -170,20 +186,50 @@ CATALOGUE: dict[str, MethodInfo] = {
             url="https://arxiv.org/abs/2407.12276",
             needs_object=False,
             trainable=True,
-            few_shot=False,
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
             name="winclip",
+            cls="winclip:WinCLIP",
             title="WinCLIP",
             paper="WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation",
             venue="CVPR",
             year=2023,
             url="https://arxiv.org/abs/2303.14814",
             needs_object=True,
-            trainable=False,
             few_shot=True,
             default_backbone=_VIT_B_PLUS,
         ),
     )
 }
+
+
+def list_methods() -> list[str]:
+    """Return the names of all methods, plug-ins included, sorted."""
+    return sorted({*METHODS, *_plugins()})
+
+
+def info(name: str) -> MethodInfo:
+    """Return the entry of a method; a plug-in is imported for it. Raises UsageError for an unknown name."""
+    return METHODS[name] if name in METHODS else load_class(name).info
+
+
+def load_class(name: str) -> type[Method]:
+    """Import the class of a method. Raises UsageError for an unknown name or a plug-in that cannot be imported."""
+    if name in METHODS:
+        module, _, attribute = METHODS[name].cls.partition(":")
+        return cast("type[Method]", getattr(importlib.import_module(f"blemish.methods.{module}"), attribute))
+    plugins = _plugins()
+    if name not in plugins:
+        known = list_methods()
+        hint = suggest(name, known)
+        raise UsageError(f"there is no method called {name!r}{hint}; the methods are {', '.join(known)}")
+    try:
+        return cast("type[Method]", plugins[name].load())
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the plug-in {name} ({plugins[name].value}) cannot be loaded: {error}") from error
+
+
+def _plugins() -> dict[str, importlib.metadata.EntryPoint]:
+    """Return the plug-ins by name; they cannot take the name of a built-in method."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=_GROUP) if point.name not in METHODS}

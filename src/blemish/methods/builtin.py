@@ -1,0 +1,62 @@
+"""Configs and training schedules for the built-in backbone: 8 image layers, 4 text layers, 336 pixels.
+
+The papers' configs are written for much larger backbones. These values belong to the built-in checkpoint, so they stand
+here and not in the methods. A method without an entry runs with the paper's config.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blemish.methods.configs import Training
+
+#: Fields that differ from the paper's config, by method.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "anomalyclip": {"size": 336, "dpam_blocks": 4, "depth": 4},
+    "april-gan": {
+        "size": 336,
+        "activation": "checkpoint",
+        "layers": (6, 8),
+        "few_shot_layers": (2, 4, 6, 8),
+        "temperature": 0.07,
+        "sigma": 4.0,
+        "start": "projection",
+    },
+    "clip": {"size": 336},
+    "clip-ac": {"size": 336},
+    "clip-ad": {"size": 336, "sigma": 4.0},
+    # The backbone was trained to read the value path of its last quarter alone.
+    "clip-ad-sdp": {"size": 336, "layers": (8,), "sigma": 4.0},
+    "clip-ad-sdp-plus": {"size": 336, "layers": (8,), "temperature": 0.07, "sigma": 4.0, "start": "projection"},
+    "coop": {"size": 336, "ctx_init": "a photo of a", "per_state": True, "sigma": 4.0},
+    # Chosen on synthetic products and on products outside the training domains.
+    "musc": {
+        "size": 336,
+        "mutual_layers": (7, 8),
+        "degrees": (1,),
+        "words": 0.25,
+        "sigma": 4.0,
+        "grids": 2,
+        "turns": 8,
+    },
+    "vcp-clip": {
+        "size": 336,
+        "activation": "checkpoint",
+        "layers": (8,),
+        "prompt_len": 1,
+        "total_d_layer_len": 3,
+        "dropout": 0.0,
+        "alpha": 0.8,
+        "sigma": 3.0,
+        "start": "projection",
+    },
+    "winclip": {"size": 280},
+}
+
+#: Schedules that differ from the paper's, by method.
+SCHEDULES: dict[str, Training] = {
+    "anomalyclip": Training(epochs=8, batch_size=8, lr=1e-4, betas=(0.5, 0.999)),
+    "april-gan": Training(epochs=6, batch_size=8, lr=1e-4, betas=(0.5, 0.999)),
+    "coop": Training(epochs=12, batch_size=32, lr=0.5, masks=False),
+    "vcp-clip": Training(epochs=5, batch_size=16, lr=2e-6, betas=(0.5, 0.999)),
+}
