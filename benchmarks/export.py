@@ -26,9 +26,10 @@ from towers import random_vit_l
 from blemish import exporting as export
 from blemish import methods
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import Detector, shipped
+from blemish.detector import Detector
 from blemish.engine import Engine, TorchEngine
 from blemish.exporting.parity import textures
+from blemish.loading import shipped
 
 #: Pictures that int8 is fitted to: textures made at random. Its speed does not depend on them.
 FITTED = 8

@@ -69,7 +69,7 @@ def score(path: Path | None, settings: dict[str, Any], batch_size: int) -> dict[
     detector = blemish.load(device="cpu", threshold=0.5, **settings)
     start = time.perf_counter()
     given = pattern(300, 0, 300, seed=0) if path is None else path
-    (found,) = detector.detect_many([given], batch_size=batch_size)
+    (found,) = detector.stream([given], batch_size=batch_size)
     regions = len(found.regions)
     unit = 1 if sys.platform == "darwin" else 1024
     return {

@@ -25,9 +25,9 @@ from towers import random_vit_l
 from blemish.clip import Backbone, load_backbone
 from blemish.datasets import read
 from blemish.demo import picture_sets
-from blemish.detector import shipped
 from blemish.engine import TorchEngine
 from blemish.image_io import read_image
+from blemish.loading import shipped
 from blemish.methods import create
 from blemish.metrics import auroc
 

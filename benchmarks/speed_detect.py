@@ -18,7 +18,7 @@ from towers import products, random_vit_l
 from blemish.clip import Backbone, load_backbone
 from blemish.engine import TorchEngine
 from blemish.methods import create, load_class
-from blemish.tiles import resize
+from blemish.tiling import resize
 
 METHODS = ("anomalyclip", "clip", "april-gan")
 PRECISIONS = ("float32", "bfloat16")

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from blemish.cli.job import Job, Order
+from blemish.outputs.files import Writer
 from interleaved import middle, ratio, turns
 from PIL import Image
 from rows import Row
 
-from blemish.cli.job import Job, Order
-from blemish.detector import Detector, load
+from blemish.detector import Detector
 from blemish.engine import Run
 from blemish.image_io import read_image
-from blemish.outputs.files import Writer
+from blemish.loading import load
 
 #: Of each side of the pictures, in pixels: about what a camera of a line gives of a small part.
 SIDE, BATCH = 400, 16
@@ -81,7 +82,7 @@ def one_after_the_other(detector: Detector, paths: Sequence[Path], kinds: Sequen
         writer = Writer(folder, kinds, root=paths[0].parent)
         for first in range(0, len(paths), BATCH):
             pictures = [read_image(path) for path in paths[first : first + BATCH]]
-            for picture, found in zip(pictures, detector.detect_many(pictures, batch_size=BATCH), strict=True):
+            for picture, found in zip(pictures, detector.stream(pictures, batch_size=BATCH), strict=True):
                 writer.write(found, picture)
 
 

@@ -211,12 +211,12 @@ if {what!r} != "libraries":
     method = "clip" if large else "anomalyclip"
     detector = blemish.load(method, backbone=backbone, precision={precision!r}, device="cpu")
     if {precision!r} == "float32" and {published}:
-        tower = reference.Tower(detector.backbone, detector.method)
+        tower = reference.Tower(detector.torch_engine.backbone, detector.torch_engine.method)
         with torch.inference_mode():
             pixels = detector.engine.preprocess(picture)
-            reference.run(detector.method, tower, pixels, detector.method.text_features(["object"])[0])
+            reference.run(detector.torch_engine.method, tower, pixels, detector.torch_engine.method.text_features(["object"])[0])
     else:
-        for _ in detector.detect_many((picture for _ in range({count})), batch_size=batch):
+        for _ in detector.stream((picture for _ in range({count})), batch_size=batch):
             pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """

@@ -19,7 +19,7 @@ from PIL import Image
 from towers import random_vit_l
 
 from blemish.clip import load_backbone
-from blemish.methods import create, info, names
+from blemish.methods import create, info, list_methods
 from blemish.training import Features, Progress, Sample, train
 
 
@@ -59,7 +59,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="*", default=[name for name in names() if info(name).trainable])
+    parser.add_argument("methods", nargs="*", default=[name for name in list_methods() if info(name).trainable])
     parser.add_argument("--backbone", default="builtin", help="or random-vit-l: ViT-L/14@336, the size of the papers")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--batch", type=int, help="default: the one that the method is trained with")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 WORDS = (
@@ -75,3 +78,12 @@ def save_picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def decode_mask(runs: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of uncompressed COCO run lengths."""
+    height, width = runs["size"]
+    counts = np.asarray(runs["counts"])
+    assert counts.sum() == height * width
+    assert (counts >= 0).all()
+    return np.repeat(np.arange(counts.size) % 2 == 1, counts).reshape((height, width), order="F")

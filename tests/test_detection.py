@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from blemish.detection import Detection, Provenance, Timing, find_regions, trace
+from blemish.detection import Detection, Provenance, Timing
 from blemish.errors import UsageError
-from blemish.outputs.rle import decode_mask, encode_polygon
+from blemish.regions import encode_polygon, find_regions, trace
+from helpers import decode_mask
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 
@@ -112,14 +113,14 @@ def test_regions_of_a_large_map_are_quick():
 
 def test_verdict_mask_and_regions_follow_the_threshold():
     plain = detection()
-    assert (plain.anomalous, plain.mask, plain.regions, plain.mask_value) == (None, None, (), None)
+    assert (plain.label, plain.mask, plain.regions, plain.mask_value) == (None, None, (), None)
     marked = plain.with_threshold(0.5)
-    assert marked.anomalous is True
+    assert marked.label == 1
     assert marked.mask_threshold == 0.5
     assert marked.mask.sum() == 6
     assert [region.area for region in marked.regions] == [6]
     assert marked.regions is marked.regions
-    assert plain.with_threshold(0.6).anomalous is False
+    assert plain.with_threshold(0.6).label == 0
     assert marked.with_threshold(0.5, 0.9).mask.sum() == 2
     assert marked.with_threshold(0.5, min_area=7).regions == ()
     assert marked.with_threshold(None).mask is None
@@ -130,7 +131,7 @@ def test_mask_threshold_is_a_fraction_of_the_range():
     values = np.array([[-2.0, 0.0, 1.9, 2.0]], dtype=np.float32)
     marked = detection(values, map_range=(-2.0, 6.0), mask_threshold=0.5)
     assert marked.mask_value == 2.0
-    assert marked.anomalous is None
+    assert marked.label is None
     np.testing.assert_array_equal(marked.mask, [[False, False, False, True]])
 
 
@@ -145,8 +146,9 @@ def test_mask_threshold_is_a_fraction_of_the_range():
         ({"anomaly_map": np.full((3, 4), -np.inf, np.float32)}, "infinity"),
         ({"score": 1.5}, r"\[0, 1\], not 1.5"),
         ({"score": float("nan")}, "not nan"),
-        ({"map_range": (1.0, 1.0)}, "lo < hi"),
-        ({"threshold": float("inf")}, "threshold must be a finite number"),
+        ({"map_range": (1.0, 1.0)}, "low < high"),
+        ({"threshold": float("inf")}, "threshold must be a number from 0 to 1"),
+        ({"mask_threshold": 1.01}, "mask_threshold must be a number from 0 to 1"),
         ({"min_area": 0}, "at least 1"),
     ],
 )
@@ -187,7 +189,7 @@ def test_survives_pickling():
 
 
 @settings(max_examples=30)
-@given(st.floats(-2, 2), st.floats(-2, 2))
+@given(st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_never_marks_more(first, second):
     low, high = sorted((first, second))
     assert not (detection(mask_threshold=high).mask & ~detection(mask_threshold=low).mask).any()

@@ -21,8 +21,9 @@ def test_the_list_is_sorted_and_all_of_it_is_there() -> None:
 
 def test_lazy_names_are_those_of_the_rooms() -> None:
     from blemish.detection import Detection
-    from blemish.detector import Detector, load
+    from blemish.detector import Detector
     from blemish.image_io import read_image
+    from blemish.loading import load
 
     assert (blemish.Detection, blemish.Detector, blemish.load) == (Detection, Detector, load)
     assert blemish.read_image is read_image

@@ -11,10 +11,11 @@ from PIL import Image
 
 from blemish import few_shot
 from blemish.clip import Backbone, load_backbone
-from blemish.detector import Detector, load
+from blemish.detector import Detector
 from blemish.engine import TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import read_image
+from blemish.loading import load
 from blemish.methods import checkpoints, create, musc
 from blemish.methods.base import FewShotMethod, MemoryBank
 from helpers import save_picture
@@ -40,7 +41,7 @@ def part(tmp_path: Path) -> Path:
 
 def test_is_what_the_method_says_of_the_same_memory(backbone: Backbone, good: Path, part: Path) -> None:
     detector = load("winclip", backbone=backbone, references=str(good), device="cpu", precision="float32")
-    detection = detector.detect(part)
+    detection = detector(part)
     method = create("winclip", backbone)
     assert isinstance(method, FewShotMethod)
     with torch.no_grad():
@@ -66,9 +67,9 @@ def test_a_reference_itself_is_closer_than_any_other(
     words = {"backbone": backbone, "weights": learnt, "device": "cpu"}
     alone, shown = load(method, **words), load(method, **words, references=[part])
     others = load(method, **words, references=str(good))
-    assert shown.detect(part).peak < others.detect(part).peak
+    assert shown(part).peak < others(part).peak
     # Compared with itself a picture has no distance to add to the zero-shot map.
-    np.testing.assert_allclose(shown.detect(part).anomaly_map, alone.detect(part).anomaly_map, atol=1e-3)
+    np.testing.assert_allclose(shown(part).anomaly_map, alone(part).anomaly_map, atol=1e-3)
 
 
 def test_batches_and_order_make_no_difference(backbone: Backbone, good: Path, part: Path, monkeypatch) -> None:
@@ -76,7 +77,7 @@ def test_batches_and_order_make_no_difference(backbone: Backbone, good: Path, pa
     whole = load("winclip", backbone=backbone, references=paths, device="cpu")
     monkeypatch.setattr(few_shot, "BATCH", 2)
     parts = load("winclip", backbone=backbone, references=paths[::-1], device="cpu")
-    assert parts.detect(part).score == pytest.approx(whole.detect(part).score, abs=1e-6)
+    assert parts(part).score == pytest.approx(whole(part).score, abs=1e-6)
     assert parts.provenance == whole.provenance
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from blemish import _quiet
+from blemish import image_io
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import LoadedImage, read_image
 
@@ -325,7 +325,7 @@ def test_threads_and_warnings():
             thread.join()
         assert not failed
         assert list(warnings.filters) == before
-    assert _quiet._quiet_users == 0
+    assert image_io._quiet_users == 0
 
 
 @settings(max_examples=150, deadline=None)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import blemish
 from blemish.clip import Computation, Request, Tap, load_backbone
-from blemish.methods import info, names
+from blemish.methods import info, list_methods
 from blemish.metrics import auroc
 from pretraining.training.batches import stack
 from pretraining.training.prompts import HELD_OUT_TEMPLATES
@@ -40,9 +40,9 @@ def samples() -> list[Sample]:
     return [sample for index in range(16) for sample in make_product(31_338, index)]
 
 
-@pytest.mark.parametrize("name", [name for name in names() if info(name).trainable])
+@pytest.mark.parametrize("name", [name for name in list_methods() if info(name).trainable])
 def test_maps_of_trained_methods_find_defects(name: str, samples: list[Sample]) -> None:
     images = [Image.fromarray(sample.image) for sample in samples]
-    maps = np.stack([detection.anomaly_map for detection in blemish.load(name).detect_many(images)])
+    maps = np.stack([detection.anomaly_map for detection in blemish.load(name).stream(images)])
     masks = np.stack([sample.mask for sample in samples])
     assert auroc(masks.ravel(), maps.ravel()) > MIN_AUROC

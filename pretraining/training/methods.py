@@ -24,9 +24,9 @@ from PIL import Image
 
 import synthesis
 from blemish.clip import Backbone, Computation, load_backbone
-from blemish.evaluation.plan import effective
-from blemish.methods import checkpoints, create, info, names
+from blemish.methods import checkpoints, create, info, list_methods
 from blemish.methods.base import Method
+from blemish.scoring import effective
 from blemish.training import Features, Progress, Sample, train
 from pretraining.validation.ranking import (
     PHOTOGRAPHS,
@@ -190,7 +190,7 @@ def run(
 
 def default_methods() -> list[str]:
     """Return the names of the methods that learn or are transductive."""
-    return [name for name in names() if info(name).trainable or info(name).transductive]
+    return [name for name in list_methods() if info(name).trainable or info(name).transductive]
 
 
 def main() -> None:

@@ -3,11 +3,12 @@
     import blemish
 
     detector = blemish.load("anomalyclip")
-    detection = detector.detect("part.jpg")
+    detection = detector("part.jpg")
     detection.score          # 0 .. 1, higher = more anomalous
-    detection.anomaly_map          # (height, width) float32, the picture's own size
+    detection.anomaly_map    # (height, width) float32, the picture's own size
+    detection.save("out")    # out/overlay/part.jpg.png
 
-Names are imported on first use: `import blemish` itself is quick and loads no torch.
+Names are imported on first use: `import blemish` itself is quick and does not load torch.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING
 from blemish.errors import BlemishError, ImageError, OutputError, UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from blemish.detection import Detection, Provenance, Region
-    from blemish.detector import Detector, load
+    from blemish.detection import Detection, Provenance
+    from blemish.detector import Detector
     from blemish.evaluation import evaluate
-    from blemish.exporting import load_exported
+    from blemish.exporting import export
     from blemish.image_io import LoadedImage, find_images, read_image
+    from blemish.loading import load
+    from blemish.methods import list_methods
+    from blemish.regions import Region
 
 __version__ = "0.1.0"
 
@@ -31,11 +35,12 @@ _LAZY = {
     "Detector": "blemish.detector",
     "LoadedImage": "blemish.image_io",
     "Provenance": "blemish.detection",
-    "Region": "blemish.detection",
+    "Region": "blemish.regions",
     "evaluate": "blemish.evaluation",
+    "export": "blemish.exporting",
     "find_images": "blemish.image_io",
-    "load": "blemish.detector",
-    "load_exported": "blemish.exporting",
+    "list_methods": "blemish.methods",
+    "load": "blemish.loading",
     "read_image": "blemish.image_io",
 }
 
@@ -52,9 +57,10 @@ __all__ = [
     "WeightsError",
     "__version__",
     "evaluate",
+    "export",
     "find_images",
+    "list_methods",
     "load",
-    "load_exported",
     "read_image",
 ]
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from blemish.datasets import Sample
 from blemish.detector import Detector
+from blemish.draw import contact_sheet
 from blemish.errors import UsageError
+from blemish.files import write_atomically
 from blemish.metrics import auroc, bootstrap_interval
-from blemish.outputs.files import Writer, write_atomically
-from blemish.outputs.sheet import contact_sheet
 
 #: Pictures from each end of a set's ranking on the contact sheet.
 ENDS = 4
@@ -128,12 +128,11 @@ def measure(
     """
     samples = pictures.samples
     scored = []
-    with Writer(folder, ["overlay"], root=_folder(pictures), picture_format="jpg") as writer:
-        stream = detector.stream((sample.path for sample in samples), object_name=pictures.object_name)
-        for sample, (picture, detection) in zip(samples, stream, strict=True):
-            written = writer.write(detection, picture)
-            scored.append(ScoredSample(sample, detection.score, written["overlay"]))
-            advance()
+    results = detector.stream_with_images((sample.path for sample in samples), object_name=pictures.object_name)
+    for sample, (image, detection) in zip(samples, results, strict=True):
+        files = detection.save(folder, picture=image, root=_folder(pictures), image_format="jpg")
+        scored.append(ScoredSample(sample, detection.score, files["overlay"]))
+        advance()
     labels, scores = [row.sample.label for row in scored], [row.score for row in scored]
     interval = bootstrap_interval(labels, scores)
     ranking = sorted(scored, key=lambda row: -row.score)

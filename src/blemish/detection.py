@@ -1,4 +1,4 @@
-"""What blemish says about one picture: `Detection`, and where the numbers come from.
+"""The result for one picture: `Detection`, and the provenance of its numbers.
 
 Coordinates are those of `blemish.regions`: pixels of the picture, points on pixel corners.
 """
@@ -7,46 +7,52 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from blemish.errors import UsageError
-from blemish.regions import Region, find_regions, trace
+from blemish import draw
+from blemish.errors import OutputError, UsageError, suggest
+from blemish.files import output_name, safe_name, write_atomically
+from blemish.image_io import read_image
+from blemish.regions import Region, encode_mask, find_regions
+from blemish.types import ImageSource, PathLike, check_threshold
 
-if TYPE_CHECKING:
-    from PIL import Image
+FileKind: TypeAlias = Literal["map", "heatmap", "overlay", "mask"]
+FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
+"""Files that `Detection.save` writes."""
 
-    from blemish.image_io import LoadedImage
-
-__all__ = ["Detection", "Provenance", "Region", "Timing", "find_regions", "trace"]
+#: Longest side of a JPEG file.
+_MAX_JPEG_SIDE = 65500
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a score comes from, so that it can be made again.
+    """Where a score comes from, so that it can be reproduced.
 
     Attributes:
-        method: name in the registry, as "winclip".
-        backbone: what the user named: "builtin", a hub id, a folder.
-        backbone_fingerprint: over the backbone's weights, 16 hex digits.
-        weights: name of the trained weights; None for a method without, or with untrained ones.
-        weights_fingerprint: over the trained weights, 16 hex digits; None without.
-        config: the settings of the method, JSON-able.
-        version: of blemish.
+        method: Name of the method, such as "winclip".
+        backbone: Name of the backbone: "builtin", a hub id, a folder.
+        backbone_fingerprint: Hash of the backbone's weights, 16 hex digits.
+        weights: Name of the method's weights; None for a method without, or with untrained ones.
+        weights_fingerprint: Hash of the method's weights, 16 hex digits; None without.
+        config: Settings of the method, JSON-able.
+        version: Version of blemish.
         precision: "float32", "bfloat16", ...
         device: "cpu", "cuda:0", ...
-        references: how many normal reference pictures the method was shown; 0 = zero-shot.
-        references_fingerprint: over their pixels, whatever their names and order, 16 hex digits; None without.
-        backend: what computes: "torch", or "onnx" and "openvino" for an exported file.
-        model: name of the exported file; None for torch.
-        model_fingerprint: over the bytes of that file, 16 hex digits; None for torch.
-        tile: side of the tiles that pictures are cut into, in pixels; None = pictures are scored whole.
-        overlap: of neighbouring tiles, as a fraction of their side; None without tiles.
+        references: Number of reference pictures; 0 = zero-shot.
+        references_fingerprint: Hash of their pixels, whatever their names and order, 16 hex digits; None without.
+        backend: What computes: "torch", or "onnx" and "openvino" for an exported file.
+        model: Name of the exported file; None for "torch".
+        model_fingerprint: Hash of that file, 16 hex digits; None for "torch".
+        tile: Side of the tiles in pixels; None = pictures are scored whole.
+        overlap: Overlap of neighbouring tiles, as a fraction of their side; None without tiles.
     """
 
     method: str
@@ -67,13 +73,13 @@ class Provenance:
     overlap: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for JSON."""
+        """Return a plain dictionary for JSON."""
         return {**vars(self), "config": dict(self.config)}
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds spent on one picture; what a batch shares (preprocess, encode, score) is divided equally."""
+    """Seconds spent on one picture; what a batch shares is divided equally."""
 
     read: float = 0.0
     preprocess: float = 0.0
@@ -94,26 +100,28 @@ class Timing:
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Detection:
-    """Score, anomaly map and, with a threshold, the verdict on one picture.
+    """Score, anomaly map and, with a threshold, the label, mask and regions of one picture.
 
     Attributes:
-        score: image score in [0, 1], higher = more anomalous.
+        score: Image score in [0, 1], higher = more anomalous.
         anomaly_map: float32 (H, W) at the picture's own size, raw values, higher = more anomalous; read-only. With a
-            `map_step` above 1 (large pictures in tiles) smaller by that: (ceil(height / step), ceil(width / step)).
-        map_range: (lo, hi), the method's fixed scale that maps are drawn on; values outside are drawn as the ends.
+            `map_step` above 1 (large pictures in tiles) it is smaller: (ceil(height / step), ceil(width / step)).
+        map_range: (low, high), the method's fixed scale that maps are drawn on; values outside are drawn as the ends.
         size: (width, height) of the picture.
-        path: the picture's file; None for one that came from memory.
-        threshold: a picture with score >= threshold is anomalous; None = no verdict.
-        mask_threshold: a pixel with value >= lo + mask_threshold * (hi - lo) is anomalous; takes `threshold` where
-            that is given and this is not.
-        min_area: smaller regions, in pixels, are left out of `regions` (not of `mask`).
-        notes: what was done to the picture while reading it.
-        timing: seconds spent.
-        provenance: where the numbers come from; None if unknown.
-        map_step: one value of the map is the mean over `map_step` x `map_step` pixels of the picture. `mask`,
+        path: File of the picture; None for one from memory.
+        threshold: A picture with score >= threshold is anomalous; None = no label.
+        mask_threshold: A pixel with value >= low + mask_threshold * (high - low) is anomalous; by default `threshold`.
+        min_area: Smallest region in pixels; smaller ones are left out of `regions` (not of `mask`).
+        notes: What was done to the picture while reading it.
+        timing: Seconds spent.
+        provenance: Where the numbers come from; None if unknown.
+        map_step: Side, in pixels of the picture, of the squares that one value of the map is the mean over. `mask`,
             `heatmap` and `overlay` have the map's size; `size`, `regions` and `min_area` are in pixels of the picture.
+
+    Raises:
+        UsageError: A value is out of range, or the shapes do not agree.
     """
 
     score: float
@@ -135,8 +143,8 @@ class Detection:
             raise UsageError(f"map_step must be at least 1, not {self.map_step}.")
         width, height = (-(-side // self.map_step) for side in self.size)
         if not isinstance(values, np.ndarray) or values.dtype != np.float32:
-            given = str(values.dtype) if isinstance(values, np.ndarray) else type(values).__name__
-            raise UsageError(f"anomaly_map must be a float32 NumPy array, not {given}.")
+            kind = str(values.dtype) if isinstance(values, np.ndarray) else type(values).__name__
+            raise UsageError(f"anomaly_map must be a float32 NumPy array, not {kind}.")
         if values.shape != (height, width):
             raise UsageError(
                 f"anomaly_map must have the picture's own shape (height, width) = ({height}, {width})"
@@ -144,35 +152,36 @@ class Detection:
             )
         if values.size == 0:
             raise UsageError("anomaly_map is empty; a picture has at least one pixel.")
-        # One reduction instead of a mask of the whole map: NaN and infinity both survive min or max.
+        # Two reductions instead of a mask of the whole map: NaN and infinity both survive min or max.
         if not (math.isfinite(float(values.min())) and math.isfinite(float(values.max()))):
             raise UsageError("anomaly_map holds NaN or infinity; try precision float32.")
         if not 0.0 <= self.score <= 1.0:
             raise UsageError(f"score must be in [0, 1], not {self.score}.")
         low, high = self.map_range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise UsageError(f"map_range must be two finite numbers with lo < hi, not {self.map_range}.")
-        for name in ("threshold", "mask_threshold"):
-            number = getattr(self, name)
-            if number is not None and not math.isfinite(number):
-                raise UsageError(f"{name} must be a finite number or None, not {number}.")
+            raise UsageError(f"map_range must be two finite numbers with low < high, not {self.map_range}.")
+        check_threshold("threshold", self.threshold)
+        check_threshold("mask_threshold", self.mask_threshold)
         if self.min_area < 1:
             raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}.")
-        # The mask and the regions are cached, so nobody may write into the map behind them.
+        # The mask and the regions are cached, so the map must not change.
         view = values.view()
         view.flags.writeable = False
         object.__setattr__(self, "anomaly_map", view)
         if self.mask_threshold is None:
             object.__setattr__(self, "mask_threshold", self.threshold)
 
+    def __repr__(self) -> str:
+        return f"Detection(score={self.score:.4f}, label={self.label}, size={self.size}, path={self.path!r})"
+
     @property
-    def anomalous(self) -> bool | None:
-        """True if score >= threshold; None without a threshold."""
-        return None if self.threshold is None else bool(self.score >= self.threshold)
+    def label(self) -> int | None:
+        """1 = anomalous (score >= threshold), 0 = normal; None without a threshold."""
+        return None if self.threshold is None else int(self.score >= self.threshold)
 
     @property
     def mask_value(self) -> float | None:
-        """The value of the anomaly map from which a pixel is anomalous; None without a threshold."""
+        """Lowest value of the anomaly map at which a pixel is anomalous; None without a threshold."""
         if self.mask_threshold is None:
             return None
         low, high = self.map_range
@@ -180,17 +189,17 @@ class Detection:
 
     @cached_property
     def mask(self) -> npt.NDArray[np.bool_] | None:
-        """Anomalous pixels, bool (H, W) as the map, read-only; None without a threshold."""
-        cut = self.mask_value
-        if cut is None:
+        """Anomalous pixels, bool, of the map's shape, read-only; None without a threshold."""
+        lowest = self.mask_value
+        if lowest is None:
             return None
-        mask: npt.NDArray[np.bool_] = self.anomaly_map >= cut
+        mask: npt.NDArray[np.bool_] = self.anomaly_map >= lowest
         mask.flags.writeable = False
         return mask
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """Patches of the mask, highest peak first; empty without a threshold."""
+        """Connected regions of the mask, highest peak first; empty without a threshold."""
         if self.mask is None:
             return ()
         return find_regions(self.mask, self.anomaly_map, min_area=self.min_area, step=self.map_step, size=self.size)
@@ -203,12 +212,12 @@ class Detection:
     def with_threshold(
         self, threshold: float | None, mask_threshold: float | None = None, *, min_area: int | None = None
     ) -> Detection:
-        """The same numbers under another threshold.
+        """Return the same numbers under another threshold.
 
         Args:
-            threshold: for the image score; None takes the verdict away.
-            mask_threshold: for the pixels, as a fraction of `map_range`; None = the same number as `threshold`.
-            min_area: smallest region in pixels; None keeps the present one.
+            threshold: Threshold of the image score; None gives no label.
+            mask_threshold: Threshold of the pixels, as a fraction of `map_range`; None = the same as `threshold`.
+            min_area: Smallest region in pixels; None keeps the present one.
         """
         return replace(
             self,
@@ -218,17 +227,17 @@ class Detection:
         )
 
     def to_dict(self, maps: bool = False) -> dict[str, Any]:
-        """Everything as JSON-able values.
+        """Return everything as JSON-able values.
 
         Args:
-            maps: add "anomaly_map" as {"dtype": "float32", "shape": [H, W], "base64": little-endian rows} and "mask"
+            maps: Add "anomaly_map" as {"dtype": "float32", "shape": [H, W], "base64": little-endian rows} and "mask"
                 as COCO run lengths {"size": [H, W], "counts": [...]} (or None).
         """
         result: dict[str, Any] = {
             "path": self.path,
             "size": list(self.size),
             "score": float(self.score),
-            "anomalous": self.anomalous,
+            "label": self.label,
             "threshold": self.threshold,
             "mask_threshold": self.mask_threshold,
             "map_range": [float(end) for end in self.map_range],
@@ -240,8 +249,6 @@ class Detection:
             "provenance": None if self.provenance is None else self.provenance.to_dict(),
         }
         if maps:
-            from blemish.outputs.rle import encode_mask
-
             little = np.ascontiguousarray(self.anomaly_map, dtype="<f4")
             result["anomaly_map"] = {
                 "dtype": "float32",
@@ -252,16 +259,106 @@ class Detection:
         return result
 
     def heatmap(self, *, legend: bool = False) -> Image.Image:
-        """The anomaly map in colours on the fixed scale `map_range`; RGB, the map's size (plus the legend)."""
-        from blemish.outputs.draw import heatmap
+        """Return the anomaly map in colours on the fixed scale `map_range`; RGB, the map's size (plus the legend)."""
+        return draw.heatmap(self.anomaly_map, self.map_range, legend=legend)
 
-        return heatmap(self.anomaly_map, self.map_range, legend=legend)
+    def overlay(self, picture: ImageSource | None = None, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
+        """Return the picture with the anomaly map over it; the higher the value, the less of the picture is visible.
 
-    def overlay(self, picture: LoadedImage | Image.Image, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
-        """The picture with the anomaly map laid over it; the higher the value, the less of the picture shows."""
-        from blemish.outputs.draw import overlay
+        Args:
+            picture: The picture; None reads it from `path`.
+            alpha: Opacity at the upper end of the scale, in [0, 1].
+            legend: Add a colour bar below.
 
-        image: Any = getattr(picture, "image", picture)
+        Raises:
+            UsageError: There is neither a picture nor a path, or the sizes differ.
+            ImageError: The picture cannot be read.
+        """
+        if picture is None:
+            if self.path is None:
+                raise UsageError("the picture came from memory; give it to be drawn on.")
+            picture = self.path
+        image = read_image(picture).image
         if self.map_step > 1 and image.size == self.size:
-            picture = image.reduce(self.map_step)
-        return overlay(picture, self.anomaly_map, self.map_range, alpha=alpha, legend=legend)
+            image = image.reduce(self.map_step)
+        return draw.overlay(image, self.anomaly_map, self.map_range, alpha=alpha, legend=legend)
+
+    def save(
+        self,
+        folder: PathLike,
+        kinds: FileKind | Iterable[FileKind] = ("overlay",),
+        *,
+        picture: ImageSource | None = None,
+        name: str | None = None,
+        root: PathLike | None = None,
+        image_format: Literal["png", "jpg"] = "png",
+    ) -> dict[FileKind, Path]:
+        """Write files, each of which appears whole or not at all.
+
+            folder/overlay/<name>.png    the anomaly map in colours over the picture, RGB
+            folder/heatmap/<name>.png    the anomaly map in colours, RGB
+            folder/mask/<name>.png       0 normal, 255 anomalous, L; only with a threshold
+            folder/map/<name>.npy        raw float32 (H, W)
+
+        Args:
+            folder: Folder for results; created if it does not exist.
+            kinds: What to write.
+            picture: The picture to draw on; None reads it from `path`.
+            name: Name of the files, parts separated by "/"; None = the picture's path below `root`.
+            root: Folder that names are relative to; None = the working directory.
+            image_format: Format of heatmaps and overlays. Masks are always PNG.
+
+        Returns:
+            The files by kind.
+
+        Raises:
+            UsageError: A kind is unknown, or a picture from memory has no name.
+            OutputError: A file cannot be written.
+            ImageError: The picture cannot be read.
+        """
+        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+        for kind in sorted(kinds.difference(FILE_KINDS)):
+            raise UsageError(f"cannot save {kind!r}{suggest(kind, FILE_KINDS)}; choose from {', '.join(FILE_KINDS)}.")
+        if image_format not in ("png", "jpg"):
+            raise UsageError(f"unknown image format {image_format!r}; choose png or jpg.")
+        if name is not None:
+            stem = Path(*[safe_name(part) for part in name.split("/") if part] or ["_"])
+        elif self.path is not None:
+            stem = output_name(self.path, root)
+        else:
+            raise UsageError("the picture came from memory; give a name for its files.")
+
+        def path_of(kind: FileKind, suffix: str) -> Path:
+            return Path(folder) / kind / stem.with_name(f"{stem.name}.{suffix}")
+
+        written: dict[FileKind, Path] = {}
+        if "heatmap" in kinds:
+            written["heatmap"] = _write_image(path_of("heatmap", image_format), self.heatmap())
+        if "overlay" in kinds:
+            written["overlay"] = _write_image(path_of("overlay", image_format), self.overlay(picture))
+        if "mask" in kinds and self.mask is not None:
+            mask = Image.fromarray(self.mask.astype(np.uint8) * np.uint8(255))
+            written["mask"] = _write_image(path_of("mask", "png"), mask)
+        if "map" in kinds:
+            written["map"] = path_of("map", "npy")
+            write_atomically(written["map"], lambda file: np.save(file, self.anomaly_map, allow_pickle=False))
+        return written
+
+
+def _write_image(path: Path, image: Image.Image) -> Path:
+    """Write an image of mode L or RGB as PNG or JPEG, by its suffix."""
+    if path.suffix == ".jpg" and max(image.size) > _MAX_JPEG_SIDE:
+        raise OutputError(
+            f"cannot write {str(path)!r}: {image.width} x {image.height} is more than the {_MAX_JPEG_SIDE} pixels per "
+            "side of a JPEG file; choose png.",
+            path,
+        )
+
+    def fill(file: IO[bytes]) -> None:
+        if path.suffix == ".jpg":
+            image.save(file, "JPEG", quality=90)
+        else:
+            draw.save_png(image, file)
+
+    write_atomically(path, fill)
+    return path

@@ -1,166 +1,47 @@
-"""The front door: pictures in, detections out.
+"""`Detector`: pictures in, detections out.
 
-detector = load("anomalyclip")
-detection = detector.detect("part.jpg")
-for detection in detector.detect_many(paths, batch_size=8): ...
+detector = blemish.load("anomalyclip")
+detection = detector("part.jpg")
+detections = detector(["a.jpg", "b.jpg"])
+for detection in detector.stream(camera): ...
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from itertools import repeat
+from typing import overload
 
-import torch
-from torch import Tensor
-
-from blemish.clip import Backbone, load_backbone
-from blemish.concurrency import READER_THREADS, prefetch
-from blemish.detection import Detection, Provenance, Timing
+from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
-from blemish.errors import ImageError, UsageError
-from blemish.few_shot import References, build_memory_bank, require_reference_method, sample_memory_bank
-from blemish.hub import locate
+from blemish.errors import UsageError
+from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.image_io import MAX_PIXELS, LoadedImage
-from blemish.methods import checkpoints, create, load_class
-from blemish.methods.base import MemoryBank, Method
-from blemish.methods.registry import WEIGHTS
-from blemish.tiles import OVERLAP, Canvas, Tiling, batched, cut
-from blemish.types import ComputePrecision, ImageSource, OnError, Precision, resolve_device
+from blemish.methods.base import MemoryBank, TextFeatureCache
+from blemish.scoring import Failed, Scorer, Task
+from blemish.tiling import TileMerger
+from blemish.types import ImageSource, OnError, Tiling, check_threshold
 
-if TYPE_CHECKING:
-    pass
-
-#: A vision tower of at least this many parameters is large: half the time matters more than the last digits. The
-#: built-in one has 14.6 million.
-_LARGE = 5_000_000
-#: Tiles of a single picture that go through the model together.
-_TOGETHER = 8
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A picture, or a tile of one, on its way from the reader to the model."""
-
-    canvas: Canvas
-    place: tuple[int, int]
-    pixels: Tensor  # (1, 3, S, S)
-    timing: Timing
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A picture that went through the model, and of which the map has yet to be brought to its size."""
-
-    canvas: Canvas
-    finish: Callable[[], tuple[LoadedImage, Detection]]
-    """Makes the detection; once, in any thread."""
-
-    @property
-    def pixels(self) -> int:
-        """Values that the map will hold."""
-        return self.canvas.across.cells * self.canvas.down.cells
-
-
-def load(
-    method: str = "anomalyclip",
-    *,
-    backbone: str | os.PathLike[str] | Backbone = "builtin",
-    weights: str | os.PathLike[str] | None = None,
-    object_name: str = "object",
-    threshold: float | None = None,
-    mask_threshold: float | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    max_pixels: int = MAX_PIXELS,
-    references: References | None = None,
-    tile: int | None = None,
-    overlap: float = OVERLAP,
-) -> Detector:
-    """Make a detector.
-
-    Args:
-        method: A name from `blemish methods`.
-        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to be shared.
-        weights: What the method learnt: a file (safetensors, or a published checkpoint), or the name of published
-            weights that `blemish weights pull` fetched. None takes what is shipped for this method on this backbone.
-        object_name: What the pictures show ("metal nut"); methods that are told nothing ignore it.
-        threshold: A picture with score >= threshold is anomalous. None gives no verdict.
-        mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
-        precision: Of the vision tower. "auto" is bfloat16, on hardware with units for it, for all but toy
-            backbones, and for the windows of `winclip` on any; else float32. Text features and scores are float32
-            always, but for `musc`'s comparisons, which follow the tower.
-        max_pixels: Larger pictures are refused. With `tile` it bounds what is decoded at once: a band of rows of a TIFF
-            that can be read so, else the picture.
-        references: Normal pictures of the object, for few-shot methods, or unlabelled ones for a mutual method
-            (`musc`): a list of what `Detector.detect` takes, or one file, folder or pattern. None scores zero-shot.
-        tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
-            that are lost when the whole is reduced to the model's input, and for pictures that do not fit into the
-            memory. See `blemish.tiles`. None scores pictures whole.
-        overlap: Of neighbouring tiles, as a fraction of their side.
-
-    Raises:
-        UsageError: Unknown method, device or precision, a trainable method on a foreign backbone without weights,
-            references for a method that takes none.
-        WeightsError: A checkpoint that cannot be used.
-        ImageError: A reference that cannot be read.
-    """
-    cls = load_class(method)  # before the backbone: a misspelt name should not cost a download
-    if references is not None:
-        require_reference_method(cls.info)
-    tiling = None if tile is None else Tiling(tile, overlap)
-    if precision not in get_args(Precision):
-        raise UsageError(f"precision is one of {', '.join(get_args(Precision))}, not {precision!r}")
-    place = resolve_device(device)
-    told = backbone.name if isinstance(backbone, Backbone) else os.fspath(backbone)
-    named = None if weights is None else locate(weights, method, told)  # before the backbone, too
-    tower = backbone if isinstance(backbone, Backbone) else load_backbone(told)
-    if named is None and cls.info.trainable:
-        named = shipped(method, tower.fingerprint)
-        if named is None:
-            raise UsageError(
-                f"{method} has learnt parts, and none are shipped for the backbone {tower.name}: "
-                "give its weights (a safetensors file or a published checkpoint), or choose a method without"
-            )
-    kind, windows = _precisions(precision, tower, place)
-    engine = TorchEngine(
-        create(method, tower, weights=named),
-        weights=None if named is None else named.name,
-        device=place,
-        precision=kind,
-        windows=windows,
-    )
-    memory = None
-    if references is not None:
-        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
-    return Detector(
-        engine,
-        memory=memory,
-        object_name=object_name,
-        threshold=threshold,
-        mask_threshold=mask_threshold,
-        max_pixels=max_pixels,
-        tiling=tiling,
-    )
+#: Name of the one method in the score loop.
+_METHOD = "method"
 
 
 class Detector:
-    """An engine with its settings. `load` makes one; its calls may run in several threads at once.
+    """An engine with its settings, immutable. `blemish.load` makes one; several threads may call it at once.
 
     Args:
         engine: What computes.
         memory: References to compare with; None scores zero-shot.
-        object_name: As in `load`, and so are the others.
-        threshold: See `load`.
-        mask_threshold: See `load`.
-        max_pixels: See `load`.
+        object_name: Name of the object in the pictures.
+        threshold: A picture with score >= threshold is anomalous, in [0, 1]; None gives no label.
+        mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
+        max_pixels: Larger pictures are refused.
         tiling: How larger pictures are cut; None = not at all.
+
+    Raises:
+        UsageError: A threshold is out of range, or the object name is empty.
     """
 
     def __init__(
@@ -174,15 +55,24 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
         tiling: Tiling | None = None,
     ) -> None:
+        check_threshold("threshold", threshold)
+        check_threshold("mask_threshold", mask_threshold)
+        check_object_name(object_name)
         self.engine, self.memory = engine, memory
         self.object_name = object_name
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
         self.tiling = tiling
+        self._texts = TextFeatureCache()
+
+    def __repr__(self) -> str:
+        source = self.provenance
+        name = source.model or f"{source.method} on {source.backbone}"
+        return f"Detector({name}, references={source.references}, threshold={self.threshold})"
 
     @property
     def provenance(self) -> Provenance:
-        """What makes the numbers."""
+        """Where the numbers come from."""
         provenance = self.engine.provenance
         if self.memory is not None:
             provenance = replace(
@@ -191,6 +81,17 @@ class Detector:
         if self.tiling is not None:
             provenance = replace(provenance, tile=self.tiling.side, overlap=self.tiling.overlap)
         return provenance
+
+    @property
+    def torch_engine(self) -> TorchEngine:
+        """The engine of a detector that runs in PyTorch, with its method and backbone. An exported one has none.
+
+        Raises:
+            UsageError: The detector was loaded from an exported file.
+        """
+        if not isinstance(self.engine, TorchEngine):
+            raise UsageError("an exported detector has no method or backbone; load it by the name of its method")
+        return self.engine
 
     def with_memory(self, memory: MemoryBank | None) -> Detector:
         """Return a detector that compares with this memory bank; None scores zero-shot."""
@@ -205,7 +106,10 @@ class Detector:
         )
 
     def with_references(self, references: References) -> Detector:
-        """Return a detector that compares with these pictures: normal ones, or unlabelled ones for a transductive method.
+        """Return a detector that compares with these pictures.
+
+        Args:
+            references: Normal pictures for a few-shot method, unlabelled ones for a transductive method.
 
         Raises:
             UsageError: The method takes no references, there are none, or a path does not exist.
@@ -225,183 +129,163 @@ class Detector:
         """
         return self.with_memory(sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels))
 
-    @property
-    def method(self) -> Method:
-        """The method. Raises UsageError for a detector that does not run in PyTorch, and so do the next four."""
-        return self.torch_engine.method
+    @overload
+    def __call__(
+        self,
+        images: list[ImageSource] | tuple[ImageSource, ...] | list[str],
+        *,
+        object_name: str | Sequence[str] | None = None,
+        batch_size: int = 8,
+    ) -> list[Detection]: ...
 
-    @property
-    def backbone(self) -> Backbone:
-        """The backbone."""
-        return self.torch_engine.backbone
+    @overload
+    def __call__(
+        self, images: ImageSource, *, object_name: str | Sequence[str] | None = None, batch_size: int = 8
+    ) -> Detection: ...
 
-    @property
-    def device(self) -> torch.device:
-        """Where the backbone is."""
-        return self.torch_engine.device
-
-    @property
-    def precisions(self) -> tuple[torch.dtype, torch.dtype]:
-        """Of the vision tower, and of windows."""
-        engine = self.torch_engine
-        return engine.precision, engine.windows
-
-    @property
-    def torch_engine(self) -> TorchEngine:
-        """The engine, which has them all."""
-        if not isinstance(self.engine, TorchEngine):
-            raise UsageError("an exported detector has no method or backbone to be asked; load it by its method's name")
-        return self.engine
-
-    def detect(self, picture: ImageSource, *, object_name: str | None = None) -> Detection:
-        """Score one picture.
+    def __call__(
+        self,
+        images: ImageSource | list[ImageSource] | tuple[ImageSource, ...] | list[str],
+        *,
+        object_name: str | Sequence[str] | None = None,
+        batch_size: int = 8,
+    ) -> Detection | list[Detection]:
+        """Score one picture, or a list of pictures.
 
         Args:
-            picture: A path, bytes, a PIL image, an array (H, W[, 3 | 4]), a tensor, a `LoadedImage`: see `read_image`.
-            object_name: What it shows, if other than the detector's own.
+            images: A picture as `read_image` takes it (a path, bytes, a PIL image, an array (H, W[, 3 | 4]), a tensor,
+                a `LoadedImage`), or a list or tuple of pictures. `stream` scores more than fit into memory.
+            object_name: Name of the object, or of the object in each picture; None = the detector's own.
+            batch_size: Pictures, or tiles, that go through the model together.
+
+        Returns:
+            One detection for one picture, a list for a list.
 
         Raises:
-            ImageError: It cannot be read.
+            ImageError: A picture cannot be read.
+            UsageError: There are not as many object names as pictures, or a name is empty.
         """
-        with contextlib.closing(self._prepare(picture)) as pieces:
-            found = [one for batch in batched(pieces, _TOGETHER) for one in self._score(batch, object_name)]
-        return found[0].finish()[1]
+        sources = list(images) if isinstance(images, (list, tuple)) else [images]
+        names = object_name if object_name is None or isinstance(object_name, str) else list(object_name)
+        if isinstance(names, list) and len(names) != len(sources):
+            raise UsageError(f"there are {len(names)} object names for {len(sources)} pictures; give one for each")
+        detections = list(self.stream(sources, batch_size=batch_size, object_name=names))
+        return detections if isinstance(images, (list, tuple)) else detections[0]
 
-    def detect_many(
+    def stream(
         self,
-        pictures: Iterable[ImageSource],
+        images: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         on_error: OnError | None = None,
-        object_name: str | None = None,
+        object_name: str | Iterable[str] | None = None,
     ) -> Iterator[Detection]:
-        """Score a stream of pictures, in its order.
+        """Yield the detections of any number of pictures, in order.
 
-        Threads read ahead while the model computes; at most about two batches of pictures are in memory, however long
-        the stream.
+        Threads read ahead while the model computes; at most about two batches of pictures are in memory.
 
         Args:
-            pictures: What `detect` takes, any number of them.
+            images: Pictures as `read_image` takes them.
             batch_size: Pictures, or tiles, that go through the model together.
             on_error: Called with (path or None, error), in order, for each picture that cannot be read; the others go
-                on. None raises the error, after the pictures before it.
-            object_name: As in `detect`.
+                on. None raises the error, after the detections of the pictures before it.
+            object_name: Name of the object, or of the object in each picture; None = the detector's own.
 
         Raises:
             ImageError: A picture cannot be read and there is no `on_error`.
         """
-        for _, detection in self.stream(pictures, batch_size=batch_size, on_error=on_error, object_name=object_name):
+        for _, detection in self.stream_with_images(
+            images, batch_size=batch_size, on_error=on_error, object_name=object_name
+        ):
             yield detection
 
-    def stream(
+    def stream_with_images(
         self,
-        pictures: Iterable[ImageSource],
+        images: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         on_error: OnError | None = None,
-        object_name: str | None = None,
+        object_name: str | Iterable[str] | None = None,
     ) -> Generator[tuple[LoadedImage, Detection], None, None]:
-        """As `detect_many`, with the picture as it was read beside each detection, to draw on."""
-        scored = self.scored(pictures, batch_size=batch_size, on_error=on_error, object_name=object_name)
-        with contextlib.closing(scored):
-            for one in scored:
-                yield one.finish()
+        """Like `stream`, but yield each picture as it was read with its detection, to draw on without a second read."""
+        results = self.score(images, batch_size=batch_size, on_error=on_error, object_name=object_name)
+        with contextlib.closing(results):
+            for result in results:
+                yield result.finish()
 
-    def scored(
+    def score(
         self,
-        pictures: Iterable[ImageSource],
+        images: Iterable[ImageSource],
         *,
         batch_size: int = 8,
         on_error: OnError | None = None,
-        object_name: str | None = None,
-    ) -> Generator[Scored, None, None]:
-        """As `stream`, but the last step is the caller's, so that it can be left to threads while the model goes on."""
-        if batch_size < 1:
-            raise UsageError(f"batch_size is at least 1, not {batch_size}")
-        batch: list[_Ready] = []
-        # Tiles are handed over one by one: all of a large picture's would not fit into the memory.
-        readers = READER_THREADS if self.tiling is None else 1
-        with contextlib.closing(prefetch(pictures, self._prepare, batch_size, threads=readers)) as items:
-            for item in items:
-                if isinstance(item, _Ready):
-                    batch.append(item)
-                    if len(batch) < batch_size:
-                        continue
-                yield from self._score(batch, object_name)
-                batch = []
-                if isinstance(item, ImageError) and on_error is not None:
-                    on_error(item.path, item)
-                elif isinstance(item, BaseException):
-                    raise item
-        yield from self._score(batch, object_name)
-
-    def _prepare(self, source: ImageSource) -> Generator[_Ready, None, None]:
-        """Read and preprocess a picture piece by piece."""
-        start = time.perf_counter()
-        for piece in cut(source, self.tiling, max_pixels=self.max_pixels):
-            read = time.perf_counter()
-            pixels = self.engine.preprocess(piece.image)
-            yield _Ready(piece.canvas, piece.place, pixels, Timing(read - start, time.perf_counter() - read))
-            start = time.perf_counter()
-
-    def _score(self, batch: Sequence[_Ready], object_name: str | None) -> Iterator[Scored]:
-        """Run one batch; gives those pictures that it completes."""
-        if not batch:
-            return
-        run = self.engine.run(
-            torch.cat([ready.pixels for ready in batch]),
-            self.object_name if object_name is None else object_name,
-            self.memory,
+        object_name: str | Iterable[str] | None = None,
+    ) -> Generator[ScoredImage, None, None]:
+        """Like `stream`, but leave the last step to the caller, who may run it in threads while the model goes on."""
+        own = self.object_name if object_name is None else object_name
+        names = repeat(own) if isinstance(own, str) else own
+        scorer = Scorer(
+            {_METHOD: self.engine},
+            batch_size=batch_size,
+            max_pixels=self.max_pixels,
+            tiling=self.tiling,
+            texts=self._texts,
         )
-        share = Timing(encode=run.encode / len(batch), score=run.score / len(batch))
-        scores, maps = run.prediction.score.tolist(), run.prediction.map
-        for ready, score, anomaly_map in zip(batch, scores, maps, strict=True):
-            canvas = ready.canvas
-            canvas.add(ready.place, score, anomaly_map, ready.timing + share)
-            if canvas.done:
-                yield Scored(canvas, partial(self._finish, canvas))
-
-    def _finish(self, canvas: Canvas) -> tuple[LoadedImage, Detection]:
-        found = Detection(
-            score=canvas.score,
-            anomaly_map=canvas.take().numpy(),
-            map_range=self.engine.map_range(self.memory),
-            size=canvas.size,
-            path=canvas.path,
-            threshold=self.threshold,
-            mask_threshold=self.mask_threshold,
-            notes=canvas.notes,
-            timing=canvas.timing,
-            provenance=self.provenance,
-            map_step=canvas.step,
+        tasks = (
+            Task(None, source, frozenset({_METHOD}), check_object_name(name))
+            for source, name in zip(images, names, strict=not isinstance(own, str))
         )
-        return canvas.picture, found
+        with contextlib.closing(scorer.run(tasks, {_METHOD: self.memory})) as results:
+            for result in results:
+                if isinstance(result, Failed):
+                    if on_error is None:
+                        raise result.error
+                    on_error(result.error.path, result.error)
+                    continue
+                merger = result.tile.merger
+                merger.add(result.tile.index, result.score, result.map, result.timing)
+                if merger.done:
+                    yield ScoredImage(self, merger)
 
 
-def shipped(method: str, fingerprint: str) -> Path | None:
-    """What comes with blemish for this method on the backbone with this fingerprint; None if nothing does."""
-    for path in sorted(WEIGHTS.glob("*.safetensors")):
-        header = checkpoints.read_header(path)
-        if (header.method, header.backbone_fingerprint) == (method, fingerprint):
-            return path
-    return None
+@dataclass(frozen=True)
+class ScoredImage:
+    """A picture that went through the model; its map still has to be brought to the picture's size."""
+
+    detector: Detector
+    merger: TileMerger
+
+    @property
+    def path(self) -> str | None:
+        """File of the picture; None for one from memory."""
+        return self.merger.path
+
+    @property
+    def pixels(self) -> int:
+        """Number of values in the map."""
+        return self.merger.map_pixels
+
+    def finish(self) -> tuple[LoadedImage, Detection]:
+        """Return the picture and its detection; once, in any thread."""
+        detector, merger = self.detector, self.merger
+        detection = Detection(
+            score=merger.score,
+            anomaly_map=merger.take_map().numpy(),
+            map_range=detector.engine.map_range(detector.memory),
+            size=merger.size,
+            path=merger.path,
+            threshold=detector.threshold,
+            mask_threshold=detector.mask_threshold,
+            notes=merger.notes,
+            timing=merger.timing,
+            provenance=detector.provenance,
+            map_step=merger.step,
+        )
+        return merger.image, detection
 
 
-def _precisions(
-    asked: Precision, backbone: Backbone, device: torch.device
-) -> tuple[ComputePrecision, ComputePrecision]:
-    """Of the vision tower, and of windows, which are a dozen times the work of the picture that they are cut from."""
-    if asked != "auto":
-        return asked, asked
-    if not _has_bfloat16_units(device):
-        return "float32", "float32"
-    size = sum(parameter.numel() for parameter in backbone.towers.vision_model.parameters())
-    return "bfloat16" if size >= _LARGE else "float32", "bfloat16"
-
-
-def _has_bfloat16_units(device: torch.device) -> bool:
-    """For its products: tensor cores from Ampere on, AMX, AVX512_BF16. Without them it is slower, not faster."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
-    return device.type == "cpu" and any(supported() for supported in asked if supported is not None)
+def check_object_name(name: str) -> str:
+    """Return the name of an object. Raise UsageError if it is empty."""
+    if not name.strip():
+        raise UsageError('the object name is empty; give what the pictures show, such as "metal nut", or "object"')
+    return name

@@ -21,7 +21,7 @@ from blemish.errors import ImageError, UsageError
 from blemish.image_io import MAX_PIXELS, find_images
 from blemish.methods import METHODS, MethodInfo, info
 from blemish.methods.base import MemoryBank, TransductiveMethod
-from blemish.tiles import Tiling, batched, cut
+from blemish.tiling import Tiling, batched, cut
 from blemish.types import ImageSource
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ class _Reader:
             digest = hashlib.sha256()
             self.digests.append(digest)  # at once, since the consumer may stop after any image
             try:
-                for piece in cut(source, self._tiling, max_pixels=self._max_pixels):
-                    image = piece.image
+                for tile in cut(source, self._tiling, max_pixels=self._max_pixels):
+                    image = tile.image
                     # Hash the pixels, not the file: a copy under another name is the same reference.
                     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
                     yield self._engine.preprocess(image)

@@ -1,17 +1,23 @@
-"""Pictures in: files, bytes, arrays and tensors become an upright grey or RGB `LoadedImage`.
+"""Reading: files, bytes, arrays and tensors become an upright grey or RGB `LoadedImage`; `find_images` lists files.
 
-What is done to a picture on the way is said in its notes. Embedded colour profiles (ICC) are ignored: the numbers in
-the file are taken as sRGB, as CLIP was trained.
+The notes of an image list what was done while reading it. Colour profiles (ICC) in files are ignored: the numbers are
+taken as sRGB, as CLIP was trained.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import math
 import os
+import re
 import stat
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -28,15 +34,17 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from blemish._found import SUFFIXES, find_images
-from blemish._quiet import quiet_pillow
 from blemish.errors import ImageError, UsageError
-from blemish.types import ImageSource
-
-__all__ = ["MAX_PIXELS", "SUFFIXES", "ImageSource", "LoadedImage", "find_images", "read_image"]
+from blemish.files import absolute
+from blemish.types import ImageSource, PathLike
 
 MAX_PIXELS = 178_956_970
-"""Largest picture read unless told otherwise, in pixels: Pillow's own limit."""
+"""Largest picture that is read by default, in pixels: Pillow's own limit."""
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .bmp .dib .webp .tif .tiff .gif .ppm .pgm .pbm .pnm .pfm".split()  # noqa: SIM905
+)
+"""Suffixes of picture files in folders, in lower case."""
 
 # Importing a plugin registers its format with Pillow; `Image.open` itself would load two dozen more.
 _PLUGINS = (
@@ -49,10 +57,10 @@ _PLUGINS = (
     PpmImagePlugin,
 )
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-_READS = "JPEG, PNG, BMP, WebP, TIFF, GIF and PPM"
+_READABLE = "JPEG, PNG, BMP, WebP, TIFF, GIF and PPM"
 
 _ORIENTATION = 0x0112
-_UPRIGHT = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -65,12 +73,12 @@ _UPRIGHT = {
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """A picture as the methods take it.
+    """A picture in the form that methods take.
 
     Attributes:
-        image: mode "L" or "RGB", upright, 8 bits a channel.
-        path: the file; None for one that came from memory.
-        notes: what was done to it while reading: "turned by EXIF", "first of 7 frames", ...
+        image: Image of mode "L" or "RGB", upright, 8 bits per channel.
+        path: File; None for a picture from memory.
+        notes: What was done while reading: "turned by EXIF", "first of 7 frames", ...
     """
 
     image: Image.Image
@@ -86,20 +94,20 @@ class LoadedImage:
 def read_image(source: ImageSource, *, max_pixels: int | None = MAX_PIXELS) -> LoadedImage:
     """Read one picture.
 
-    Rules: EXIF orientation is applied. Grey stays grey ("L"), everything else becomes "RGB". Transparent parts are
-    laid on white. Of several frames the first is taken. Grey of more than 8 bits (files, PIL images, uint16 arrays)
-    is scaled by its own smallest and largest value, picture by picture; one constant value becomes mid-grey. Colour
-    files of 16 bits a channel are read by their upper 8 bits.
+    EXIF orientation is applied. Grey stays grey ("L"), everything else becomes "RGB". Transparent parts become white.
+    The first of several frames is read. Grey of more than 8 bits (files, PIL images, uint16 arrays) is scaled by its
+    own smallest and largest value; an image of one constant value becomes mid-grey. Of colour with 16 bits per channel
+    the upper 8 bits are read.
 
     Args:
-        source: a path, bytes, a binary file object, a PIL image, a NumPy array or a torch tensor (or a `LoadedImage`,
-            handed back). Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor whose first axis is
-            1, 3 or 4 long is taken as (C, H, W). uint8 and integers within 0..255 are taken as they are, bool as
-            black and white, floats within [0, 1] times 255; uint16 and all others are scaled by their true range.
-        max_pixels: a larger picture is refused before it is decoded; None = no limit.
+        source: A path, bytes, a binary file object, a PIL image, a NumPy array or a torch tensor (or a `LoadedImage`,
+            returned as it is). Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; a tensor whose first axis
+            has length 1, 3 or 4 is (C, H, W). uint8 and integers within 0..255 are used as they are, bool is black and
+            white, floats within [0, 1] are multiplied by 255; uint16 and all others are scaled by their true range.
+        max_pixels: A larger picture is refused before it is decoded; None = no limit.
 
     Raises:
-        ImageError: missing, unreadable, damaged, cut short, not a picture, or too large.
+        ImageError: It is missing, unreadable, damaged, cut short, not a picture, or too large.
         UsageError: `max_pixels` is not a positive number.
     """
     if max_pixels is not None and (isinstance(max_pixels, bool) or max_pixels < 1):
@@ -112,9 +120,9 @@ def read_image(source: ImageSource, *, max_pixels: int | None = MAX_PIXELS) -> L
         path = os.fsdecode(source)
         name = repr(path)
     elif hasattr(source, "read"):
-        called = getattr(source, "name", None)  # a number for a file made from a descriptor
-        if isinstance(called, str):
-            path, name = called, repr(called)
+        file_name = getattr(source, "name", None)  # a number for a file made from a descriptor
+        if isinstance(file_name, str):
+            path, name = file_name, repr(file_name)
     try:
         with quiet_pillow():
             image, notes = _read(source, path, name, max_pixels)
@@ -123,7 +131,7 @@ def read_image(source: ImageSource, *, max_pixels: int | None = MAX_PIXELS) -> L
     except (MemoryError, Image.DecompressionBombError) as error:
         raise ImageError(f"{name} is too large to decode; make it smaller.", path) from error
     except Exception as error:
-        # Decoders meet broken bytes with whatever they stumble over; the cause stays attached.
+        # A decoder may raise anything on damaged bytes; the cause stays attached.
         state = "cut short" if "truncated" in str(error).lower() else "damaged or not supported"
         raise ImageError(f"{name} is {state}; save it again or leave it out.", path) from error
     return LoadedImage(image, path, tuple(notes))
@@ -153,7 +161,7 @@ def _read(source: Any, path: str | None, name: str, max_pixels: int | None) -> t
 
 
 def open_file(source: str | os.PathLike[str], name: str, path: str | None) -> IO[bytes]:
-    """Open a picture file, with a sentence for whatever stands in the way."""
+    """Open a picture file; every failure becomes an ImageError."""
     try:
         # A pipe would block on open and a device may never end, so look before opening.
         status = os.stat(source)  # noqa: PTH116
@@ -175,7 +183,7 @@ def open_file(source: str | os.PathLike[str], name: str, path: str | None) -> IO
 def identify(stream: IO[bytes], name: str, path: str | None) -> Image.Image:
     """Read the header.
 
-    Not by `Image.open`: its own size limit is a global of Pillow, which a library may neither change nor obey.
+    `Image.open` would apply Pillow's global size limit, which a library should neither change nor obey.
     """
     prefix = stream.read(16)
     if not prefix:
@@ -188,7 +196,7 @@ def identify(stream: IO[bytes], name: str, path: str | None) -> Image.Image:
         if accepted:
             stream.seek(0)
             return factory(stream, path or "")
-    raise ImageError(f"{name} is in no format that blemish reads ({_READS}); convert it to one of them.", path)
+    raise ImageError(f"{name} is in no format that blemish reads ({_READABLE}); convert it to one of them.", path)
 
 
 def _check_size(size: tuple[int, int], name: str, path: str | None, max_pixels: int | None) -> None:
@@ -204,32 +212,32 @@ def _check_size(size: tuple[int, int], name: str, path: str | None, max_pixels: 
 
 
 def _finish(image: Image.Image, name: str, path: str | None, max_pixels: int | None) -> tuple[Image.Image, list[str]]:
-    """Decode, turn upright, and bring to "L" or "RGB"."""
+    """Decode, turn upright, and convert to "L" or "RGB"."""
     _check_size(image.size, name, path, max_pixels)
     notes: list[str] = []
     frame = image.tell()
     result = flatten(decode(image, notes), notes)
     if result is image or isinstance(result, type(image)):
         result = result.copy()
-    result.info = {}  # nothing downstream shall turn or blend it a second time
-    note_frames(image, frame, notes)  # walks through the file, so it comes after the pixels are safe
+    result.info = {}  # so that nothing turns or blends it a second time
+    note_frames(image, frame, notes)  # reads on in the file, so it comes after the pixels
     return result, notes
 
 
 def decode(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Load the pixels and turn them upright, in whatever mode; what was done is added to the notes."""
+    """Load the pixels and turn them upright, in any mode; add to the notes."""
     tags: Any = getattr(image, "tag_v2", {})
     orientation, photometric = tags.get(_ORIENTATION, 1), tags.get(262)
     deep = _deep_colour(image)
     image.load()
     result = image
-    if orientation in _UPRIGHT:
+    if orientation in _TRANSPOSES:
         notes.append("turned by EXIF")  # Pillow turns TIFF while decoding
     else:
         with contextlib.suppress(Exception):  # broken EXIF is no reason to refuse the pixels
             orientation = image.getexif().get(_ORIENTATION, 1)
-        if orientation in _UPRIGHT:
-            result = image.transpose(_UPRIGHT[orientation])
+        if orientation in _TRANSPOSES:
+            result = image.transpose(_TRANSPOSES[orientation])
             notes.append("turned by EXIF")
     if deep:
         notes.append("16 bits a channel read by their upper 8")
@@ -241,7 +249,7 @@ def decode(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def note_frames(image: Image.Image, frame: int, notes: list[str]) -> None:
-    """Say which of several frames was read."""
+    """Note which of several frames was read."""
     frames = 1
     with contextlib.suppress(Exception):
         frames = int(getattr(image, "n_frames", 1))
@@ -250,7 +258,7 @@ def note_frames(image: Image.Image, frame: int, notes: list[str]) -> None:
 
 
 def _deep_colour(image: Image.Image) -> bool:
-    """Whether Pillow will cut the channels from 16 to 8 bits; known only before decoding."""
+    """Return whether Pillow will cut the channels from 16 to 8 bits; known only before decoding."""
     if image.mode.startswith(("I", "F")):
         return False
     tiles = getattr(image, "tile", None) or []
@@ -258,17 +266,17 @@ def _deep_colour(image: Image.Image) -> bool:
 
 
 def is_deep(mode: str) -> bool:
-    """Whether a mode is grey of more than 8 bits, which is scaled by its true range."""
+    """Return whether a mode is grey of more than 8 bits, which is scaled by its true range."""
     return mode.startswith("I") or mode == "F"
 
 
 def flatten(image: Image.Image, notes: list[str], ends: tuple[float, float] | None = None) -> Image.Image:
-    """Any mode to "L" or "RGB".
+    """Convert any mode to "L" or "RGB".
 
     Args:
-        image: decoded.
-        notes: what was done is added.
-        ends: smallest and largest value of the deep grey picture that this is a part of; None = it is the whole.
+        image: Decoded image.
+        notes: Conversions are added.
+        ends: Smallest and largest value of the whole deep grey image, if this is a part of it.
     """
     mode = image.mode
     if is_deep(mode):
@@ -299,21 +307,21 @@ def flatten(image: Image.Image, notes: list[str], ends: tuple[float, float] | No
 def _stretch(
     values: npt.NDArray[Any], kind: str, notes: list[str], ends: tuple[float, float] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Scale numbers of any type by their true range, or by that of the whole, to uint8, same shape."""
+    """Scale numbers of any type to uint8 by `ends`, by default their own range; the shape stays."""
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
     low, high = (values.min().item(), values.max().item()) if ends is None else ends
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError(f"the {kind} picture holds NaN or infinity; replace them before reading it.")
-    written = (f"{low:.6g}", f"{high:.6g}") if isinstance(low, float) else (str(low), str(high))
+    ends_text = (f"{low:.6g}", f"{high:.6g}") if isinstance(low, float) else (str(low), str(high))
     shrink = 0.5 if math.isinf(float(high) - float(low)) else 1.0
     start, span = float(low) * shrink, float(high) * shrink - float(low) * shrink
     result = np.full(values.shape, 128, dtype=np.uint8)
     if span == 0.0:
-        notes.append(f"{kind} with one value only ({written[0]}), taken as mid-grey")
+        notes.append(f"{kind} with one value only ({ends_text[0]}), taken as mid-grey")
         return result
-    notes.append(f"{kind} scaled by its range {written[0]}..{written[1]}")
-    rows = max(1, 1_000_000 // max(1, values[0].size))  # by blocks: float64 of a whole large picture is a lot
+    notes.append(f"{kind} scaled by its range {ends_text[0]}..{ends_text[1]}")
+    rows = max(1, 1_000_000 // max(1, values[0].size))  # blocks, to save memory
     for top in range(0, values.shape[0], rows):
         block = values[top : top + rows].astype(np.float64)
         result[top : top + rows] = np.clip(np.rint((block * shrink - start) / span * 255.0), 0, 255)
@@ -321,34 +329,34 @@ def _stretch(
 
 
 def _from_array(source: Any, max_pixels: int | None) -> tuple[Image.Image, list[str]]:
-    """Array or tensor to a PIL image of mode "L", "RGB" or "RGBA"."""
+    """Convert an array or tensor to a PIL image of mode "L", "RGB" or "RGBA"."""
     tensor = hasattr(source, "detach")
     if tensor:
         source = source.detach().cpu()
-        if not any(known in str(source.dtype) for known in ("float16", "float32", "float64", "int", "bool")) or (
+        if not any(name in str(source.dtype) for name in ("float16", "float32", "float64", "int", "bool")) or (
             "bfloat16" in str(source.dtype)
         ):
             source = source.float()  # NumPy lacks bfloat16 and the 8-bit floats
         source = source.numpy()
     array = np.asarray(source)
-    given = f"the {'tensor' if tensor else 'array'} of shape {array.shape} and type {array.dtype}"
+    what = f"the {'tensor' if tensor else 'array'} of shape {array.shape} and type {array.dtype}"
     if array.ndim == 3 and tensor and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ImageError(f"{given} is not one picture; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).")
+        raise ImageError(f"{what} is not one picture; give (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).")
     if array.dtype.kind not in "buif":
-        raise ImageError(f"{given} does not hold numbers of pixels; give uint8, uint16, or floats in [0, 1].")
-    _check_size((array.shape[1], array.shape[0]), given, None, max_pixels)
+        raise ImageError(f"{what} does not hold numbers of pixels; give uint8, uint16, or floats in [0, 1].")
+    _check_size((array.shape[1], array.shape[0]), what, None, max_pixels)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ImageError(f"{given} holds NaN or infinity; replace them before reading it.")
+        raise ImageError(f"{what} holds NaN or infinity; replace them before reading it.")
     notes: list[str] = []
     return Image.fromarray(np.ascontiguousarray(_to_bytes(array, notes))), notes
 
 
 def _to_bytes(array: npt.NDArray[Any], notes: list[str]) -> npt.NDArray[np.uint8]:
-    """Pixels of any type to uint8, by the rules of `read_image`."""
+    """Convert pixels of any type to uint8, by the rules of `read_image`."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
@@ -356,13 +364,127 @@ def _to_bytes(array: npt.NDArray[Any], notes: list[str]) -> npt.NDArray[np.uint8
     low, high = array.min(), array.max()
     if array.dtype.kind in "ui" and array.dtype != np.uint16 and low >= 0 and high <= 255:
         return array.astype(np.uint8)
-    if array.dtype.kind == "f" and low >= -1e-6 and high <= 1 + 1e-6:  # rounding may step over the ends
+    if array.dtype.kind == "f" and low >= -1e-6 and high <= 1 + 1e-6:  # rounding may exceed the ends
         return np.rint(np.clip(array.astype(np.float64), 0.0, 1.0) * 255.0).astype(np.uint8)
     kind = str(array.dtype)
     if array.ndim == 2 or array.shape[2] == 3:
         return _stretch(array, kind, notes)
-    # Opacity has no range of its own to be scaled by: full is the type's end, or the largest there is.
+    # Opacity is not scaled by its own range: full opacity is the maximum of the type, or of the array.
     alpha = array[:, :, 3].astype(np.float64)
     full = 65535.0 if array.dtype == np.uint16 else max(float(alpha.max()), 1.0)
     opacity = np.rint(np.clip(alpha / full, 0.0, 1.0) * 255.0).astype(np.uint8)
     return np.dstack([_stretch(array[:, :, :3], kind, notes), opacity])
+
+
+def find_images(paths: PathLike | Iterable[PathLike], *, recursive: bool = False) -> Iterator[Path]:
+    """Yield the picture files of paths, folders and patterns.
+
+    A named file is taken whatever its suffix. A folder gives the files with a picture's suffix, in natural order
+    ("2.png" before "10.png"), its own before those of its subfolders. A pattern ("*.png", "parts/**/*.jpg") that is no
+    existing path gives its matches in natural order; unless it ends in a suffix, only those with a picture's suffix.
+    Hidden files and folders are skipped unless named. Each file comes once.
+
+    No file is read, and a folder is listed only when its turn comes, so errors come then, too.
+
+    Args:
+        paths: Files, folders, patterns; or one of them.
+        recursive: Search subfolders, too.
+
+    Yields:
+        Paths as they were given, not resolved.
+
+    Raises:
+        UsageError: A path does not exist, or a folder or pattern has no pictures.
+    """
+    yielded: set[str] = set()
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        for file in _expand(os.fsdecode(path), recursive):
+            key = absolute(file)
+            if key not in yielded:
+                yielded.add(key)
+                yield Path(file)
+
+
+def _expand(path: str, recursive: bool) -> Iterator[str]:
+    if os.path.isdir(path):  # noqa: PTH112 - a path may be any text here
+        empty = True
+        for file in _walk(path, recursive):
+            empty = False
+            yield file
+        if empty:
+            hint = "give another folder" if recursive else "give another folder, or search its subfolders (recursive)"
+            raise UsageError(f"{path!r} holds no pictures; {hint}.")
+    elif os.path.lexists(path):
+        yield path
+    elif glob.has_magic(path):
+        suffix = os.path.splitext(path)[1]  # noqa: PTH122
+        ends = bool(suffix) and not glob.has_magic(suffix)
+        matches = [
+            match
+            for match in glob.iglob(path, recursive=True)  # noqa: PTH207 - keeps the pattern's own form
+            if (ends or _is_picture(match)) and not os.path.isdir(match)  # noqa: PTH112
+        ]
+        if not matches:
+            raise UsageError(f"no pictures match {path!r}; check the pattern.")
+        yield from sorted(matches, key=natural_key)
+    elif "://" in path:
+        raise UsageError(f"{path!r} is an address, which blemish does not fetch; download it and give the file.")
+    else:
+        raise UsageError(f"{path!r} does not exist; check the path.")
+
+
+def _walk(folder: str, recursive: bool) -> Iterator[str]:
+    """Yield the files of a folder in natural order, then those of its subfolders; links to folders are not followed."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UsageError(f"{folder!r} cannot be listed ({error.strerror}); check its permissions.") from error
+    folders = [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)]
+    # A broken link with a picture's suffix is kept, so that reading it reports an error.
+    files = [entry.name for entry in visible if _is_picture(entry.name) and not entry.is_dir()]
+    for name in sorted(files, key=natural_key):
+        yield os.path.join(folder, name)  # noqa: PTH118
+    if recursive:
+        for name in sorted(folders, key=natural_key):
+            yield from _walk(os.path.join(folder, name), recursive)  # noqa: PTH118
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+
+
+def natural_key(path: str) -> tuple[list[list[str | int]], str]:
+    """Return a sort key: folder by folder, numbers by value, ignoring case; the path itself decides ties."""
+    key: list[list[str | int]] = []
+    for part in path.replace(os.sep, "/").split("/"):
+        bits = re.split(r"([0-9]+)", part.casefold())  # text and numbers alternate, text first
+        key.append([int(bit) if position % 2 else bit for position, bit in enumerate(bits)])
+    return key, path
+
+
+_PILLOW = r"PIL\."
+_quiet_lock = threading.Lock()
+_quiet_users = 0
+
+
+@contextlib.contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings about unusual files; `warnings.catch_warnings` is not thread-safe.
+
+    One filter for Pillow's modules is added as long as any thread reads. Other filters are left alone.
+    """
+    global _quiet_users
+    with _quiet_lock:
+        _quiet_users += 1
+        if _quiet_users == 1:
+            warnings.filterwarnings("ignore", module=_PILLOW)
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_users -= 1
+            if _quiet_users == 0:
+                for entry in [f for f in warnings.filters if getattr(f[3], "pattern", None) == _PILLOW]:
+                    with contextlib.suppress(ValueError, AttributeError):
+                        warnings.filters.remove(entry)  # type: ignore[attr-defined]

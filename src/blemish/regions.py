@@ -6,6 +6,7 @@ Coordinates are image pixels, x to the right and y down. Points are pixel corner
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -182,3 +183,42 @@ def _inner_pixel(ring: Ring) -> tuple[int, int]:
     if y0 == y1:
         return (y0, x0) if x1 > x0 else (y0 - 1, x0 - 1)
     return (y0, x0 - 1) if y1 > y0 else (y0 - 1, x0)
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Return the COCO run lengths of a bool mask (H, W).
+
+    {"size": [height, width], "counts": [zeros, ones, zeros, ...]}, uncompressed, column by column from top to bottom,
+    starting with the zeros (0 if the first pixel is set).
+    """
+    flat = np.asarray(mask, dtype=bool).ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat, prepend=False))
+    return _from_changes(changes, mask.shape[0], mask.shape[1])
+
+
+def encode_polygon(polygon: Iterable[Iterable[tuple[int, int]]], size: tuple[int, int]) -> dict[str, list[int]]:
+    """Return the COCO run lengths of a polygon on pixel edges, filled by the even-odd rule, without drawing it.
+
+    Args:
+        polygon: Rings of (x, y) corners, each side along a pixel edge.
+        size: (height, width) of the image.
+    """
+    height, width = size
+    changes = [np.empty(0, dtype=np.int64)]
+    for ring in polygon:
+        corners = np.asarray(list(ring), dtype=np.int64).reshape(-1, 2)
+        after = np.roll(corners, -1, axis=0)
+        for (x0, y0), (x1, y1) in zip(corners.tolist(), after.tolist(), strict=True):
+            if y0 == y1:
+                # Going down a column, each horizontal side switches between outside and inside.
+                changes.append(np.arange(min(x0, x1), max(x0, x1), dtype=np.int64) * height + y0)
+    # A switch at the end of one column and one at the start of the next are the same position and cancel out.
+    positions, times = np.unique(np.concatenate(changes), return_counts=True)
+    return _from_changes(positions[times % 2 == 1], height, width)
+
+
+def _from_changes(changes: npt.NDArray[np.int64], height: int, width: int) -> dict[str, list[int]]:
+    """Return the run lengths from the column-major positions where the mask switches, in ascending order."""
+    inner = changes[changes < height * width]
+    counts = np.diff(inner, prepend=0, append=height * width)
+    return {"size": [height, width], "counts": counts.tolist()}

@@ -1,52 +1,283 @@
-"""How pictures are cut into tiles: numbers only, so that they can be checked before anything is loaded."""
+"""Large images in tiles: cut, scored like images, and merged again.
+
+Every tile is preprocessed and scored like an image of its own, so scores and maps keep the scale of untiled ones. The
+anomaly map is the mean of the tiles' maps, each faded out towards its edges where it overlaps a neighbour. The image
+score is the maximum over the tiles: one flaw anywhere makes the image anomalous, however large the rest. An image of
+many tiles therefore has more chances of a high score than one of few, so compare, and threshold, images of similar
+size. An image no larger than a tile is scored whole.
+
+Memory does not grow with the image. A TIFF in strips or tiles is read a few rows at a time (`blemish.tiff`), and above
+`MAX_MAP_PIXELS` the map and the preview to draw on are smaller than the image by a whole number, `map_step` in the
+detection; its regions stay in pixels of the image. Other formats (JPEG, PNG, ...) are decoded whole.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
-from blemish.errors import UsageError
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
 
-#: The overlap unless told otherwise.
-OVERLAP = 0.25
-#: The largest overlap; beyond it tiles multiply and say nothing new.
-MOST = 0.75
-#: The smallest side of a tile, in pixels.
-LEAST = 16
+from blemish.detection import Timing
+from blemish.errors import ImageError
+from blemish.image_io import LoadedImage, read_image
+from blemish.tiff import open_tiff_rows
+from blemish.types import DEFAULT_OVERLAP, ImageSource, Span, Tiling
 
-Span = tuple[int, int]
+__all__ = ["DEFAULT_OVERLAP", "MAX_MAP_PIXELS", "Tile", "TileMerger", "Tiling", "batched", "cut", "resize"]
+
+#: Most values in the map of a tiled image: 64 MiB, which is finer than the patches of any backbone.
+MAX_MAP_PIXELS = 16_777_216
+
+T = TypeVar("T")
+
+
+class BlendAxis:
+    """One side of an image, and the matrices that bring the tiles' maps onto it.
+
+    Everything along a side is linear: enlarging a tile's map to the tile, fading it, and the mean over the pixels of a
+    map cell. So each tile has one matrix per side, and the map is the sum of down @ tile @ across over the tiles.
+
+    Args:
+        length: Length of the side in pixels.
+        tiling: How the side is cut; None = not at all.
+        step: Pixels per cell of the map.
+    """
+
+    def __init__(self, length: int, tiling: Tiling | None, step: int) -> None:
+        self.length, self.step = length, step
+        self.spans: tuple[Span, ...] = ((0, length),) if tiling is None else tiling.spans(length)
+        self.cells = -(-length // step)
+        self._ramp = 0 if tiling is None else tiling.ramp
+        self._matrices: dict[tuple[int, int], Tensor] = {}
+
+    def _total_weight(self, number: int) -> Tensor:
+        """Return the summed weights of a tile and of all that overlap it, at each of the tile's pixels."""
+        start, end = self.spans[number]
+        total = self._weight(end - start)
+        for neighbours in (range(number - 1, -1, -1), range(number + 1, len(self.spans))):
+            for neighbour in neighbours:
+                first, last = self.spans[neighbour]
+                shared = slice(max(first, start) - start, min(last, end) - start)
+                if shared.start >= shared.stop:
+                    break
+                total[shared] += self._weight(last - first)[max(start - first, 0) : min(end, last) - first]
+        return total
+
+    def _weight(self, length: int) -> Tensor:
+        """Return the weight of a tile at each of its pixels: 1 in the middle, falling towards both ends."""
+        centre = torch.arange(length, dtype=torch.float64) + 0.5
+        return (torch.minimum(centre, length - centre) / max(self._ramp, 1)).clamp(max=1)
+
+    def cells_of(self, number: int) -> slice:
+        """Return the cells of the map that a tile contributes to."""
+        start, end = self.spans[number]
+        return slice(start // self.step, -(-end // self.step))
+
+    def matrix(self, number: int, size: int) -> Tensor:
+        """Return the matrix from a tile's map (size) to its share of the cells: (cells, size) float32."""
+        if (number, size) not in self._matrices:
+            start, end = self.spans[number]
+            eye = torch.eye(size, dtype=torch.float64)[None]
+            enlarged = functional.interpolate(eye, end - start, mode="linear", align_corners=False)[0].T
+            weights = self._weight(end - start) / self._total_weight(number)
+            cell = torch.arange(start, end) // self.step
+            # The last cell may have fewer pixels than the others.
+            weights /= torch.clamp(self.length - cell * self.step, max=self.step)
+            cells = self.cells_of(number)
+            out = torch.zeros(cells.stop - cells.start, size, dtype=torch.float64)
+            out.index_add_(0, cell - cells.start, enlarged * weights[:, None])
+            self._matrices[number, size] = out.float()
+        return self._matrices[number, size]
+
+
+class TileMerger:
+    """Merges the results of the tiles of one image.
+
+    Args:
+        size: (width, height) of the image in pixels.
+        tiling: How the image is cut; None = not at all.
+        path: File of the image; None for one from memory.
+        preview: The image itself if it is in memory; None = collected row by row with `add_preview_rows`.
+        max_map_pixels: About the most values that the map may hold.
+
+    Attributes:
+        step: Pixels per value of the map, along each side.
+        down, across: The two sides.
+        score: Maximum of the tiles' scores so far, in [0, 1].
+        timing: Seconds spent so far.
+        notes: Notes on reading the image.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        tiling: Tiling | None,
+        *,
+        path: str | None = None,
+        preview: Image.Image | None = None,
+        max_map_pixels: int = MAX_MAP_PIXELS,
+    ) -> None:
+        width, height = self.size = size
+        self.step = 1 if tiling is None else max(1, math.ceil(math.sqrt(width * height / max_map_pixels)))
+        self.across, self.down = (BlendAxis(side, tiling, self.step) for side in size)
+        self.path = path
+        self.score = 0.0
+        self.timing = Timing()
+        self.notes: tuple[str, ...] = ()
+        self._todo = len(self.across.spans) * len(self.down.spans)
+        self._whole = self.step == self._todo == 1
+        self._map: Tensor | None = None
+        self._preview = preview if self.step == 1 else None
+        self._preview_rows = self.down.cells if self._preview is not None else 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all tiles were added."""
+        return self._todo == 0
+
+    @property
+    def map_pixels(self) -> int:
+        """Number of values in the map."""
+        return self.across.cells * self.down.cells
+
+    @property
+    def image(self) -> LoadedImage:
+        """The image at the size of the map, once all of its rows were added."""
+        assert self._preview is not None
+        return LoadedImage(self._preview, self.path, self.notes)
+
+    @property
+    def map(self) -> Tensor:
+        """The anomaly map so far, (ceil(height / step), ceil(width / step)) float32."""
+        assert self._map is not None
+        return resize(self._map, self.down.length, self.across.length) if self._whole else self._map
+
+    def take_map(self) -> Tensor:
+        """Return the map and forget it, since the large maps of a whole batch would fill the memory."""
+        anomaly_map, self._map = self.map, None
+        return anomaly_map
+
+    def add_preview_rows(self, rows: Image.Image, top: int) -> None:
+        """Add rows of the image to the preview, in order; `top` is a multiple of `step`."""
+        last = self.down.cells if top + rows.height >= self.size[1] else (top + rows.height) // self.step
+        if last <= self._preview_rows:
+            return
+        if self._preview is None:
+            self._preview = Image.new(rows.mode, (self.across.cells, self.down.cells))
+        first = self._preview_rows
+        part = rows.crop((0, first * self.step - top, rows.width, min(last * self.step - top, rows.height)))
+        self._preview.paste(part.reduce(self.step), (0, first))
+        self._preview_rows = last
+
+    def add(self, index: tuple[int, int], score: float, tile_map: Tensor, timing: Timing) -> None:
+        """Add the result of one tile.
+
+        Args:
+            index: (row, column) of the tile, from 0.
+            score: Image score of the tile.
+            tile_map: Anomaly map of the tile (S, S), float32 on the CPU.
+            timing: Seconds spent on the tile.
+        """
+        self._todo -= 1
+        score = min(max(score, 0.0), 1.0)
+        if score > self.score or math.isnan(score):  # NaN must not get lost
+            self.score = score
+        self.timing = self.timing + timing
+        row, column = index
+        if self._whole:
+            self._map = tile_map  # resized on demand, maybe in another thread
+            return
+        if self._map is None:
+            self._map = torch.zeros(self.down.cells, self.across.cells)
+        share = self.down.matrix(row, tile_map.shape[0]) @ tile_map @ self.across.matrix(column, tile_map.shape[1]).T
+        self._map[self.down.cells_of(row), self.across.cells_of(column)] += share
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How pictures are cut.
+class Tile:
+    """A tile, or a whole image, on its way to the model."""
 
-    Attributes:
-        side: of the square tiles, in pixels of the picture.
-        overlap: of neighbours, as a fraction of the side; at least so much, as tiles are spread evenly.
+    merger: TileMerger
+    """Takes the result."""
+    index: tuple[int, int]
+    """(row, column), from 0."""
+    image: Image.Image
+
+
+def cut(source: ImageSource, tiling: Tiling | None, *, max_pixels: int) -> Iterator[Tile]:
+    """Read an image tile by tile, row by row of tiles.
+
+    Args:
+        source: Image as `read_image` takes it.
+        tiling: None gives the whole image as one tile.
+        max_pixels: Most pixels that are decoded at once: some rows of a TIFF that can be read so, else the whole image.
 
     Raises:
-        UsageError: one of them is out of range.
+        ImageError: It cannot be read, maybe only after some of its tiles.
     """
+    with ExitStack() as stack:
+        reader = None
+        if tiling is not None and isinstance(source, (str, os.PathLike)):
+            reader = stack.enter_context(open_tiff_rows(source))
+        if tiling is None or reader is None or math.prod(reader.size) <= min(MAX_MAP_PIXELS, max_pixels):
+            stack.close()
+            yield from _cut_loaded(read_image(source, max_pixels=max_pixels), tiling)
+            return
+        merger = TileMerger(reader.size, tiling, path=reader.path, max_map_pixels=MAX_MAP_PIXELS)
+        width, height = reader.size
+        decoded = width * min(height, tiling.side + merger.step + 2 * reader.chunk_rows)
+        if decoded > max_pixels:
+            raise ImageError(
+                f"{reader.path!r} has {width} x {height} pixels, of which {decoded:,} have to be decoded at once, more "
+                f"than max_pixels = {max_pixels:,}; save it as TIFF in tiles or narrow strips, or raise max_pixels.",
+                reader.path,
+            )
+        yield from _cut_rows(merger, reader.rows, lambda: reader.notes)
 
-    side: int
-    overlap: float = OVERLAP
 
-    def __post_init__(self) -> None:
-        if isinstance(self.side, bool) or not isinstance(self.side, int) or self.side < LEAST:
-            raise UsageError(f"a tile is at least {LEAST} pixels wide, not {self.side}")
-        if not 0 <= self.overlap <= MOST:
-            raise UsageError(f"the overlap of tiles is a fraction of their side from 0 to {MOST}, not {self.overlap}")
+def _cut_loaded(loaded: LoadedImage, tiling: Tiling | None) -> Iterator[Tile]:
+    image = loaded.image
+    merger = TileMerger(loaded.size, tiling, path=loaded.path, preview=image, max_map_pixels=MAX_MAP_PIXELS)
+    if tiling is None:
+        merger.notes = loaded.notes
+        yield Tile(merger, (0, 0), image)
+        return
+    yield from _cut_rows(merger, lambda top, bottom: image.crop((0, top, image.width, bottom)), lambda: loaded.notes)
 
-    @property
-    def ramp(self) -> int:
-        """Pixels over which a tile fades in and out."""
-        return round(self.side * self.overlap)
 
-    def spans(self, length: int) -> tuple[Span, ...]:
-        """Where tiles lie along a side of the picture: (start, end) each, all equally long, spread evenly."""
-        if length <= self.side:
-            return ((0, length),)
-        count = 1 + math.ceil((length - self.side) / (self.side - self.ramp))
-        starts = [(length - self.side) * number // (count - 1) for number in range(count)]
-        return tuple((start, start + self.side) for start in starts)
+def _cut_rows(
+    merger: TileMerger, read_rows: Callable[[int, int], Image.Image], notes: Callable[[], tuple[str, ...]]
+) -> Iterator[Tile]:
+    for row, (top, bottom) in enumerate(merger.down.spans):
+        start = top - top % merger.step
+        rows = read_rows(start, bottom)
+        merger.add_preview_rows(rows, start)
+        merger.notes = notes()
+        if merger.step > 1:
+            merger.notes += (f"map and preview at 1/{merger.step} of its size",)
+        for column, (left, right) in enumerate(merger.across.spans):
+            yield Tile(merger, (row, column), rows.crop((left, top - start, right, bottom - start)))
+
+
+def resize(anomaly_map: Tensor, height: int, width: int) -> Tensor:
+    """Resize a map (S, S) to (height, width), bilinear, with pixel centres aligned."""
+    if anomaly_map.shape == (height, width):
+        return anomaly_map.clone()
+    resized = functional.interpolate(anomaly_map[None, None], (height, width), mode="bilinear", align_corners=False)
+    return resized[0, 0]
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

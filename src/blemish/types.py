@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from blemish.errors import ImageError, UsageError
@@ -56,3 +58,58 @@ def resolve_device(name: str) -> torch.device:
     except Exception as error:  # torch has no common base for "no such device", "not built in" and "no driver"
         raise UsageError(f"there is no device {name!r} here; try auto or cpu") from error
     return device
+
+
+DEFAULT_OVERLAP = 0.25
+"""Overlap of neighbouring tiles, as a fraction of their side."""
+
+#: Largest overlap; beyond it tiles multiply without new information.
+_MAX_OVERLAP = 0.75
+#: Smallest side of a tile, in pixels.
+_MIN_SIDE = 16
+
+Span: TypeAlias = tuple[int, int]
+"""Start and end of a tile along a side of the image."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How large images are cut into tiles: see `blemish.tiling`.
+
+    Attributes:
+        side: Side of the square tiles, in pixels of the image.
+        overlap: Least overlap of neighbours, as a fraction of the side; tiles are spread evenly.
+
+    Raises:
+        UsageError: A value is out of range.
+    """
+
+    side: int
+    overlap: float = DEFAULT_OVERLAP
+
+    def __post_init__(self) -> None:
+        if isinstance(self.side, bool) or not isinstance(self.side, int) or self.side < _MIN_SIDE:
+            raise UsageError(f"a tile is at least {_MIN_SIDE} pixels wide, not {self.side}")
+        if not 0 <= self.overlap <= _MAX_OVERLAP:
+            raise UsageError(
+                f"the overlap of tiles is a fraction of their side from 0 to {_MAX_OVERLAP}, not {self.overlap}"
+            )
+
+    @property
+    def ramp(self) -> int:
+        """Pixels over which a tile fades in and out."""
+        return round(self.side * self.overlap)
+
+    def spans(self, length: int) -> tuple[Span, ...]:
+        """Return where tiles lie along a side of that length: all equally long, spread evenly."""
+        if length <= self.side:
+            return ((0, length),)
+        count = 1 + math.ceil((length - self.side) / (self.side - self.ramp))
+        starts = [(length - self.side) * number // (count - 1) for number in range(count)]
+        return tuple((start, start + self.side) for start in starts)
+
+
+def check_threshold(name: str, value: float | None) -> None:
+    """Raise a UsageError unless a threshold is None or a number in [0, 1]."""
+    if value is not None and not 0.0 <= value <= 1.0:
+        raise UsageError(f"{name} must be a number from 0 to 1 or None, not {value}.")

@@ -61,7 +61,7 @@ def test_only_cells_that_the_experts_were_sure_of() -> None:
 def test_the_floor_that_the_embedded_model_has_to_hold(tmp_path: Path) -> None:
     """Monocrystalline cells are told apart well: 0.70 was the floor, and the ninth run's weights have 0.77."""
     from blemish.demo import measure, picture_sets
-    from blemish.detector import load
+    from blemish.loading import load
 
     mono = picture_sets()[0]
     result = measure(load("anomalyclip", device="cpu"), mono, tmp_path)

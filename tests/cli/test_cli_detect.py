@@ -27,17 +27,17 @@ def test_ranks_a_folder(detect, pictures: Path) -> None:
     assert {Path(row[-1]).name for row in rows} == {"a.png", "b.jpg", "c.bmp", "d.png", "e.jpg"}
     scores = [float(row[1]) for row in rows]
     assert scores == sorted(scores, reverse=True)
-    assert "no threshold: ranked, not judged" in outcome.out
-    for said in ("clip", "float32", "cpu"):
-        assert said in outcome.out
+    assert "ranked only, since no threshold was given" in outcome.out
+    for word in ("clip", "float32", "cpu"):
+        assert word in outcome.out
     assert outcome.err == ""
 
 
-def test_looks_into_subfolders_when_told(detect, pictures: Path) -> None:
+def test_searches_subfolders_on_request(detect, pictures: Path) -> None:
     assert "f.png" in detect(pictures, "--recursive").out
 
 
-def test_judges_with_a_threshold(detect, pictures: Path) -> None:
+def test_gives_verdicts_with_a_threshold(detect, pictures: Path) -> None:
     assert detect(pictures, "--threshold", 0).out.count("anomalous") == 5 + 1
     assert detect(pictures, "--threshold", 1).out.count("normal") == 5
 
@@ -112,11 +112,11 @@ def test_results_inside_the_folder_of_pictures_are_no_pictures(detect, pictures:
     detect(pictures, "--out", out, "--recursive")
     again = detect(pictures, "--out", out, "--recursive")
     assert "6 pictures in" in again.err
-    assert "left out" in again.err
+    assert "skipped: they are results" in again.err
     assert len(list((out / "overlay").rglob("*.png"))) == 6
 
 
-def test_object_where_nobody_is_told(run, pictures: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+def test_an_object_name_that_is_not_used(run, pictures: Path, tiny_backbone: Path, tmp_path: Path) -> None:
     from blemish.clip import load_backbone
     from blemish.methods import checkpoints, create
 
@@ -169,7 +169,7 @@ def test_two_hundred_pictures_with_five_broken(detect, tmp_path: Path) -> None:
 
     again = detect(folder, "--out", out)
     assert again.code == 1
-    assert "195 pictures done already with the same settings: skipped" in again.err
+    assert "195 pictures complete with the same settings: skipped" in again.err
     assert "5 pictures failed, 195 of 200 scored" in again.err
     assert {path: path.stat().st_mtime_ns for path in (out / "overlay").iterdir()} == before
     assert len(lines((out / "results.jsonl").read_text())) == 200

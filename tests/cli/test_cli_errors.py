@@ -54,6 +54,21 @@ def test_unknown_kind_to_save(run, pictures: Path, tmp_path: Path) -> None:
     check(run("detect", pictures, "--out", tmp_path / "out", "--save", "overlays"), 2, "'overlays'", "overlay")
 
 
+def test_unknown_kind_that_is_like_none(run, pictures: Path, tmp_path: Path) -> None:
+    outcome = run("detect", pictures, "--out", tmp_path / "out", "--save", "zzzzqqq")
+    check(outcome, 2, "--save does not know 'zzzzqqq'. It takes a comma-separated list of map,")
+
+
+@pytest.mark.parametrize("number", ["1.5", "-0.1", "nan", "inf"])
+@pytest.mark.parametrize("option", ["--threshold", "--mask-threshold"])
+def test_threshold_out_of_range(run, pictures: Path, option: str, number: str) -> None:
+    check(run("detect", pictures, f"{option}={number}"), 2, f"{option} must be a number from 0 to 1")
+
+
+def test_empty_object(run, pictures: Path) -> None:
+    check(run("detect", pictures, "--object", " "), 2, "--object is empty")
+
+
 def test_unknown_format(run, pictures: Path) -> None:
     check(run("detect", pictures, "--format", "josnl"), 2, "josnl", "jsonl")
 
@@ -68,7 +83,7 @@ def test_batch_size_of_nothing(detect, pictures: Path) -> None:
 
 
 def test_no_pictures_named(detect) -> None:
-    check(detect(), 2, "which pictures")
+    check(detect(), 2, "no pictures are given")
 
 
 def test_missing_folder(detect, tmp_path: Path) -> None:
@@ -170,14 +185,14 @@ def test_folder_for_results_that_may_not_be_written(detect, pictures: Path, tmp_
 
 def test_two_runs_in_one_folder(detect, pictures: Path, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    from blemish.cli.record import Record
+    from blemish.outputs.journal import RunFolder
 
-    with Record(tmp_path / "out", "settings"):
+    with RunFolder(tmp_path / "out"):
         check(detect(pictures, "--out", tmp_path / "out"), 1, "another run")
 
 
 def test_full_disk(detect, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from blemish.outputs import files
+    from blemish import detection, files
 
     write, calls = files.write_atomically, []
 
@@ -187,29 +202,29 @@ def test_full_disk(detect, pictures: Path, tmp_path: Path, monkeypatch: pytest.M
             raise files.output_error(path, OSError(errno.ENOSPC, "No space left on device"))
         write(path, fill)
 
-    monkeypatch.setattr(files, "write_atomically", fill_up)
-    check(detect(pictures, "--out", tmp_path / "out"), 1, "disk is full", "3 of 5 pictures finished and kept")
+    monkeypatch.setattr(detection, "write_atomically", fill_up)
+    check(detect(pictures, "--out", tmp_path / "out"), 1, "disk is full", "3 of 5 pictures finished and written")
     monkeypatch.undo()
     assert detect(pictures, "--out", tmp_path / "out").code == 0
 
 
 def test_result_that_cannot_be_written(detect, pictures: Path, tmp_path: Path, monkeypatch) -> None:
-    from blemish.cli import record
+    from blemish.outputs.journal import Journal
 
     def fail(*_: object) -> None:
         raise OutputError("cannot write it: the folder is gone.")
 
-    monkeypatch.setattr(record.Record, "add", fail)
+    monkeypatch.setattr(Journal, "append", fail)
     check(detect(pictures, "--out", tmp_path / "out"), 1, "the folder is gone")
 
 
 def test_an_error_nobody_thought_of(detect, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from blemish.detector import Detector
+    from blemish.scoring import Scorer
 
     def fail(*_: object) -> None:
         raise RuntimeError("the moon is full")
 
-    monkeypatch.setattr(Detector, "_score", fail)
+    monkeypatch.setattr(Scorer, "_score", fail)
     check(detect(pictures), 1, "the moon is full", "BLEMISH_DEBUG=1")
     monkeypatch.setenv("BLEMISH_DEBUG", "1")
     with pytest.raises(RuntimeError, match="the moon is full"):

@@ -41,7 +41,7 @@ def test_export_and_detect(file, words, run, pictures: Path, tmp_path: Path) -> 
     for one, other in zip(theirs.out.splitlines(), ours.out.splitlines(), strict=True):
         found, expected = json.loads(one), json.loads(other)
         assert found["score"] == pytest.approx(expected["score"], abs=1e-5)
-        assert (found["anomalous"], found["threshold"]) == (expected["anomalous"], 0.4)
+        assert (found["label"], found["threshold"]) == (expected["label"], 0.4)
         assert found["provenance"]["backend"] == "onnx"
         assert found["provenance"]["model"] == "x.onnx"
     told = json.loads(run("info", path, "--json").out)
@@ -50,16 +50,16 @@ def test_export_and_detect(file, words, run, pictures: Path, tmp_path: Path) -> 
     table = run("detect", pictures, "--model", path, "--save", "mask", "--out", tmp_path / "out")
     assert f"as x.onnx ({found['provenance']['model_fingerprint']}) by onnx" in table.out
     again = run("detect", pictures, "--model", path, "--save", "mask", "--out", tmp_path / "out")
-    assert "done already with the same settings" in again.err
+    assert "complete with the same settings" in again.err
     other = run(
         "detect", pictures, "--method", "clip", "--threshold", 0.4, "--object", "a nut", "--out", tmp_path / "out"
     )
-    assert "done before with other settings" in other.err
+    assert "scored before with other settings" in other.err
     for option in (("--method", "winclip"), ("--object", "nut"), ("--backend", "torch"), ("--reference", pictures)):
         refused = run("detect", pictures, "--model", path, *option)
         assert refused.code == 2
         assert f"{option[0]}" in refused.err
-        assert "is settled in the exported file" in refused.err
+        assert "is fixed in the exported file" in refused.err
 
 
 @pytest.mark.parametrize(

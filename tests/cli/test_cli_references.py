@@ -56,15 +56,15 @@ def test_files_folders_and_patterns(winclip, good: Path) -> None:
 def test_other_references_are_other_settings(winclip, good: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert winclip(*out, "--reference", good).code == 0
-    assert "5 pictures done already with the same settings" in winclip(*out, "--reference", f"{good}/*").err
-    assert "5 pictures done before with other settings" in winclip(*out, "--reference", good / "0.png").err
-    assert "5 pictures done before with other settings" in winclip(*out).err
+    assert "5 pictures complete with the same settings" in winclip(*out, "--reference", f"{good}/*").err
+    assert "5 pictures scored before with other settings" in winclip(*out, "--reference", good / "0.png").err
+    assert "5 pictures scored before with other settings" in winclip(*out).err
 
 
 def test_a_picture_that_is_its_own_reference(winclip, pictures: Path) -> None:
     outcome = winclip("--reference", pictures / "a.png")
     assert outcome.code == 0
-    assert "1 picture both reference and to be scored" in outcome.err
+    assert "1 picture given as references and to be scored" in outcome.err
 
 
 def test_a_method_without_memory(detect, pictures: Path, good: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blemish.outputs.files import Writer
+from blemish.detection import Detection
 from helpers import save_picture
 
 
@@ -32,7 +32,7 @@ def test_nothing_changed(detect, pictures: Path, out: Path) -> None:
     before = (out / "results.jsonl").read_bytes()
     outcome = detect(pictures, "--out", out)
     assert outcome.code == 0
-    assert "5 pictures done already with the same settings: skipped" in outcome.err
+    assert "5 pictures complete with the same settings: skipped" in outcome.err
     assert (out / "results.jsonl").read_bytes() == before
     assert outcome.out.count(".png") == 2
 
@@ -45,8 +45,8 @@ def test_a_picture_changed(detect, pictures: Path, out: Path) -> None:
     before = results(out)
     save_picture(pictures / "a.png", seed=99, size=(50, 20))
     outcome = detect(pictures, "--out", out)
-    assert "1 picture changed since: redone" in outcome.err
-    assert "4 pictures done already" in outcome.err
+    assert "1 picture changed since: repeated" in outcome.err
+    assert "4 pictures complete" in outcome.err
     assert results(out)["a.png"]["size"] == [50, 20]
     assert results(out)["b.jpg"] == before["b.jpg"]
 
@@ -69,20 +69,20 @@ def test_a_picture_broke(detect, pictures: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("words", [("--object", "metal nut"), ("--threshold", 0.5)])
 def test_other_settings(detect, pictures: Path, out: Path, words: tuple) -> None:
-    assert "5 pictures done before with other settings: redone" in detect(pictures, "--out", out, *words).err
+    assert "5 pictures scored before with other settings: repeated" in detect(pictures, "--out", out, *words).err
     assert len(results(out)) == 5
-    assert "5 pictures done already" in detect(pictures, "--out", out, *words).err
+    assert "5 pictures complete" in detect(pictures, "--out", out, *words).err
 
 
 def test_another_batch_size_is_no_other_setting(detect, pictures: Path, out: Path) -> None:
-    assert "5 pictures done already" in detect(pictures, "--out", out, "--batch-size", 2).err
+    assert "5 pictures complete" in detect(pictures, "--out", out, "--batch-size", 2).err
 
 
 def test_other_files_are_asked_for(detect, pictures: Path, out: Path) -> None:
     words = ("--out", out, "--save", "overlay,heatmap")
-    assert "5 pictures done before without all the files" in detect(pictures, *words).err
+    assert "5 pictures scored before without all the files" in detect(pictures, *words).err
     assert len(list((out / "heatmap").iterdir())) == 5
-    assert "5 pictures done already" in detect(pictures, *words).err
+    assert "5 pictures complete" in detect(pictures, *words).err
 
 
 def test_files_of_other_settings_do_not_stay(detect, pictures: Path, out: Path) -> None:
@@ -92,14 +92,14 @@ def test_files_of_other_settings_do_not_stay(detect, pictures: Path, out: Path) 
 
 def test_a_file_was_deleted(detect, pictures: Path, out: Path) -> None:
     (out / "overlay" / "a.png.png").unlink()
-    assert "1 picture done before without all the files" in detect(pictures, "--out", out).err
+    assert "1 picture scored before without all the files" in detect(pictures, "--out", out).err
     assert (out / "overlay" / "a.png.png").is_file()
 
 
 def test_overwrite(detect, pictures: Path, out: Path) -> None:
     before = (out / "overlay" / "a.png.png").stat().st_mtime_ns
     outcome = detect(pictures, "--out", out, "--overwrite")
-    assert "5 pictures done already with the same settings: overwritten" in outcome.err
+    assert "5 pictures complete with the same settings: overwritten" in outcome.err
     assert (out / "overlay" / "a.png.png").stat().st_mtime_ns > before
 
 
@@ -111,25 +111,25 @@ def test_other_pictures_keep_their_results(detect, pictures: Path, out: Path, tm
 
 def test_interrupted_from_the_keyboard(detect, pictures: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "out"
-    write, calls = Writer.write, []
+    save, calls = Detection.save, []
 
-    def stop(self: Writer, detection, picture=None, **options):
-        calls.extend([1] if picture is not None else [])
-        if picture is not None and len(calls) >= 3:
+    def stop(self: Detection, *rest, **options):
+        calls.append(1)
+        if len(calls) >= 3:
             raise KeyboardInterrupt
-        return write(self, detection, picture, **options)
+        return save(self, *rest, **options)
 
     words = (pictures, "--out", out, "--threshold", 0.4, "--save", "overlay,regions")
-    monkeypatch.setattr(Writer, "write", stop)
+    monkeypatch.setattr(Detection, "save", stop)
     outcome = detect(*words)
     assert outcome.code == 130
     assert outcome.err == (
-        f"interrupted: 2 of 5 pictures finished and kept in {out}; the same command goes on from there.\n"
+        f"interrupted: 2 of 5 pictures finished and written to {out}; the same command continues from there.\n"
     )
     monkeypatch.undo()
     outcome = detect(*words)
     assert outcome.code == 0
-    assert "2 pictures done already" in outcome.err
+    assert "2 pictures complete" in outcome.err
     assert len(results(out)) == 5
     assert len(json.loads((out / "regions.json").read_text())["images"]) == 5
 
@@ -138,7 +138,7 @@ def test_killed_in_the_middle_of_a_line(detect, pictures: Path, out: Path) -> No
     whole = (out / "results.jsonl").read_bytes()
     (out / "results.jsonl").write_bytes(whole[:-100])
     outcome = detect(pictures, "--out", out)
-    assert "4 pictures done already" in outcome.err
+    assert "4 pictures complete" in outcome.err
     assert len(results(out)) == 5
 
 
@@ -172,6 +172,6 @@ def test_killed_for_real(detect, pictures: Path, tiny_backbone: Path, tmp_path: 
     assert process.wait() == -signal.SIGKILL
     outcome = detect(folder, "--out", out)
     assert outcome.code == 0
-    assert "done already with the same settings: skipped" in outcome.err
+    assert "complete with the same settings: skipped" in outcome.err
     assert len(results(out)) == 60
     assert not list(out.rglob("*.part"))

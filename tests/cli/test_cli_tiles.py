@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from blemish import tiles
+from blemish import tiling
 from helpers import save_picture
 
 
@@ -30,13 +30,13 @@ def test_tiles(detect, large: Path) -> None:
 def test_another_tiling_is_another_setting(detect, large: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     detect(large, *out, "--tile", 64)
-    assert "1 picture done already" in detect(large, *out, "--tile", 64, "--overlap", 0.25).err
+    assert "1 picture complete" in detect(large, *out, "--tile", 64, "--overlap", 0.25).err
     for words in (("--tile", 64, "--overlap", 0.5), ("--tile", 80), ()):
-        assert "1 picture done before with other settings" in detect(large, *out, *words).err
+        assert "1 picture scored before with other settings" in detect(large, *out, *words).err
 
 
 def test_files_of_a_reduced_map(detect, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "MAP_PIXELS", 2_000)
+    monkeypatch.setattr(tiling, "MAX_MAP_PIXELS", 2_000)
     out = tmp_path / "out"
     words = ("--tile", 64, "--save", "map,heatmap,overlay,mask,regions", "--threshold", 0, "--out", out)
     outcome = detect(large, *words, "--max-pixels", 150 * 80)  # more than a band, less than the picture

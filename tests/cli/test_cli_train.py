@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from blemish.cli.train import _Watch
-from blemish.methods import info, names
+from blemish.methods import info, list_methods
 from blemish.training import Progress
 from helpers import save_picture
 
-LEARNERS = [name for name in names() if info(name).trainable]
+LEARNERS = [name for name in list_methods() if info(name).trainable]
 SMALL = '{"size": 148}'
 
 

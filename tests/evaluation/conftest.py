@@ -31,7 +31,7 @@ def learnt(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapp
     """Weights of every method that has some, as drawn."""
     folder = tmp_path_factory.mktemp("learnt")
     found = {}
-    for name in methods.names():
+    for name in methods.list_methods():
         if methods.info(name).trainable:
             found[name] = folder / f"{name}.safetensors"
             checkpoints.save(methods.create(name, backbone), found[name], trained_on="nothing", source="a test")

@@ -16,8 +16,8 @@ import blemish
 from blemish import datasets, methods
 from blemish.clip import Backbone, load_backbone
 from blemish.evaluation import METRICS, detectors_of
-from blemish.evaluation.plan import Texts
 from blemish.methods import checkpoints
+from blemish.methods.base import Method, TextFeatureCache
 from dataset_trees import TREES, Tree
 
 _texts: dict[str, Tensor] = {}
@@ -42,15 +42,16 @@ def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Map
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """The object_names that each method was asked to describe."""
     asked: dict[str, set[str]] = {}
-    original = Texts.__call__
+    original = TextFeatureCache.batch
 
-    def remembered(self: Texts, name: str, object_names: Sequence[str]) -> Tensor:
+    def cached(self: TextFeatureCache, method: Method, object_names: Sequence[str]) -> Tensor:
+        name = method.info.name
         asked.setdefault(name, set()).update(object_names)
         if name not in _texts:
-            _texts[name] = original(self, name, ["metal nut"])
+            _texts[name] = original(self, method, ["metal nut"])
         return _texts[name]
 
-    monkeypatch.setattr(Texts, "__call__", remembered)
+    monkeypatch.setattr(TextFeatureCache, "batch", cached)
     return asked
 
 
@@ -78,9 +79,9 @@ def test_every_method(
         device="cpu",
     )
     assert not result.failed
-    assert told == {name: {first.object_name} for name in methods.names()}
+    assert told == {name: {first.object_name} for name in methods.list_methods()}
     normal, anomalous, masked = tree.test.get("*" if category == root.name and "*" in tree.test else category)  # type: ignore[misc]
-    for name in methods.names():
+    for name in methods.list_methods():
         row = result.row(name, category)
         assert (row.pictures, row.anomalous) == (2, 1 if normal else 2)
         for metric in METRICS:

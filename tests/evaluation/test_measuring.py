@@ -77,7 +77,7 @@ def test_what_goes_wrong_while_measuring_is_told(
 def test_windows_have_their_own_precision_in_a_shared_pass(
     data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, passes: list[int]
 ) -> None:
-    monkeypatch.setattr("blemish.detector._has_bfloat16_units", lambda device: True)
+    monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device: True)
     both = evaluate(data, backbone, methods=["clip-ad", "winclip"], categories=["grid"])
     assert passes == [8]
     assert [made["precision"] for made in both.facts["methods"].values()] == ["float32", "float32, windows bfloat16"]

@@ -39,7 +39,7 @@ def test_every_category_is_its_own_set(data: Path, backbone: Backbone, tmp_path:
             object_name=samples[0].object_name,
         )
         for one in samples:
-            torch.testing.assert_close(found[str(one.path)], detector.detect(one.path).score, rtol=0, atol=1e-5)
+            torch.testing.assert_close(found[str(one.path)], detector(one.path).score, rtol=0, atol=1e-5)
 
 
 def test_a_changed_picture_changes_its_set(data: Path, backbone: Backbone, tmp_path: Path, passes: list[int]) -> None:

@@ -37,7 +37,7 @@ def pictures() -> list[LoadedImage]:
 def judge(backbone: Backbone, pictures: list[LoadedImage]) -> Detector:
     """A detector whose thresholds divide the pictures, and the pixels of each."""
     bare = make("clip", backbone)
-    found = [bare.detect(picture) for picture in pictures]
+    found = [bare(picture) for picture in pictures]
     scores = sorted(one.score for one in found)
     middle = float(np.median(found[0].anomaly_map))
     return make("clip", backbone, threshold=(scores[0] + scores[1]) / 2, mask_threshold=middle)

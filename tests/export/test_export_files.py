@@ -52,8 +52,8 @@ def test_every_method(name: str, backend: str, backbone: Backbone, pictures: lis
     assert (file.parity.pictures, file.parity.given) == (3, True)
     assert max(file.parity.score, file.parity.map) < CLOSE
     again = export.load_exported(file.path)
-    alone = [detector.detect(picture) for picture in pictures]
-    for one, other in zip(alone, again.detect_many(pictures, batch_size=3), strict=True):
+    alone = [detector(picture) for picture in pictures]
+    for one, other in zip(alone, again.stream(pictures, batch_size=3), strict=True):
         same(one, other)
     assert alone[0].anomaly_map.std() > 0
 
@@ -62,9 +62,9 @@ def test_steps_that_depend_on_a_picture(
     backend: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = make("clip", backbone)
-    score = detector.method.score  # what it gives then depends on the numbers in a tensor
+    score = detector.torch_engine.method.score  # what it gives then depends on the numbers in a tensor
     monkeypatch.setattr(
-        detector.method, "score", lambda features, text: score(features, text[: int(text.sum() > 9) + 2])
+        detector.torch_engine.method, "score", lambda features, text: score(features, text[: int(text.sum() > 9) + 2])
     )
     with pytest.raises(UsageError, match="clip cannot be exported"):
         written(backend, tmp_path, detector)
@@ -77,11 +77,11 @@ def test_references_are_in_the_file(
     name: str, backend: str, backbone: Backbone, pictures: list[LoadedImage], tmp_path: Path
 ) -> None:
     detector = make(name, backbone)
-    zero_shot = detector.detect(pictures[0])
+    zero_shot = detector(pictures[0])
     detector = detector.with_references(list(textures(3)))
     again = export.load_exported(written(backend, tmp_path, detector).path)
-    same(detector.detect(pictures[0]), again.detect(pictures[0]))
-    assert not np.allclose(zero_shot.anomaly_map, detector.detect(pictures[0]).anomaly_map, atol=1e-3)
+    same(detector(pictures[0]), again(pictures[0]))
+    assert not np.allclose(zero_shot.anomaly_map, detector(pictures[0]).anomaly_map, atol=1e-3)
     assert again.provenance.references == 3
     assert again.provenance.references_fingerprint == detector.provenance.references_fingerprint
 
@@ -103,9 +103,9 @@ def test_a_file_that_is_wrong_in_batches_only_is_found_out(judge: Detector, pict
 
 def test_same_detections(made: export.Exported, judge: Detector, pictures: list[LoadedImage]) -> None:
     again = export.load_exported(made.path)
-    for one, other in zip(judge.detect_many(pictures), again.detect_many(pictures, batch_size=2), strict=True):
+    for one, other in zip(judge.stream(pictures), again.stream(pictures, batch_size=2), strict=True):
         same(one, other)
-        assert (one.anomalous, one.size) == (other.anomalous, other.size)
+        assert (one.label, one.size) == (other.label, other.size)
     assert made.parity.pictures == 4
     assert not made.parity.given
 
@@ -114,14 +114,14 @@ def test_large_batches(made: export.Exported, judge: Detector) -> None:
     """Eleven are more than go through together: two groups of four are shared out, and three are left."""
     many = list(textures(11))
     again = export.load_exported(made.path)
-    for one, other in zip(judge.detect_many(many), again.detect_many(many, batch_size=11), strict=True):
+    for one, other in zip(judge.stream(many), again.stream(many, batch_size=11), strict=True):
         same(one, other)
 
 
 def test_provenance(made: export.Exported, backend: str, judge: Detector, pictures: list[LoadedImage]) -> None:
     assert [path.name for path in made.files] == {"onnx": ["x.onnx"], "openvino": ["x.bin", "x.xml"]}[backend]
     assert sorted(made.path.parent.iterdir()) == sorted(made.files)
-    ours, theirs = judge.provenance, export.load_exported(made.path).detect(pictures[0]).provenance
+    ours, theirs = judge.provenance, export.load_exported(made.path)(pictures[0]).provenance
     assert theirs is not None
     for name in ("method", "backbone", "backbone_fingerprint", "config", "version", "precision", "device"):
         assert getattr(theirs, name) == getattr(ours, name), name
@@ -161,7 +161,7 @@ def test_verdicts_in_the_file(made: export.Exported, judge: Detector, pictures: 
         np.testing.assert_array_equal(mask, anomaly_map >= np.float32(judge.mask_threshold))
         marked.append(mask.mean())
     assert 0 < np.mean(marked) < 1
-    assert labels == [judge.detect(picture).anomalous for picture in pictures]
+    assert labels == [judge(picture).label for picture in pictures]
     assert set(labels) == {True, False}
     given = export.load_exported(made.path, threshold=0.25)
     assert (given.threshold, given.mask_threshold) == (0.25, None)
@@ -171,7 +171,7 @@ def test_int8(backend: str, backbone: Backbone, pictures: list[LoadedImage], tmp
     for package in BACKENDS[backend].int8_with:
         pytest.importorskip(package)
     detector = make("clip", backbone)
-    before, weights = detector.detect(pictures[0]), {k: v.clone() for k, v in backbone.state_dict().items()}
+    before, weights = detector(pictures[0]), {k: v.clone() for k, v in backbone.state_dict().items()}
     file = written(backend, tmp_path, detector, calibrate=list(textures(6)))
     assert file.header.calibration == 6
     assert 0 < file.parity.map < 0.2
@@ -185,7 +185,7 @@ def test_int8(backend: str, backbone: Backbone, pictures: list[LoadedImage], tmp
         held = [one for one in onnx.load(file.path).graph.initializer if one.data_type == onnx.TensorProto.INT8]
         assert sum(len(one.dims) == 2 for one in held) == 2 * 6  # per block four of attention, two of the MLP
     # nothing of the detector is changed
-    np.testing.assert_array_equal(before.anomaly_map, detector.detect(pictures[0]).anomaly_map)
+    np.testing.assert_array_equal(before.anomaly_map, detector(pictures[0]).anomaly_map)
     assert all(bool((value == weights[name]).all()) for name, value in backbone.state_dict().items())
 
 
@@ -199,16 +199,16 @@ def test_a_picture_that_cannot_be_read(use: str, backend: str, backbone: Backbon
 
 def test_threads(made: export.Exported, pictures: list[LoadedImage]) -> None:
     again = export.load_exported(made.path)
-    expected = [again.detect(picture).score for picture in pictures] * 4
+    expected = [again(picture).score for picture in pictures] * 4
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda one: again.detect(one).score, pictures * 4)) == expected
+        assert list(pool.map(lambda one: again(one).score, pictures * 4)) == expected
 
 
 def test_another_object(made: export.Exported, pictures: list[LoadedImage]) -> None:
     again = export.load_exported(made.path)
     assert again.object_name == "metal nut"
     with pytest.raises(UsageError, match="was exported for 'metal nut'"):
-        again.detect(pictures[0], object_name="solar cell")
+        again(pictures[0], object_name="solar cell")
     with pytest.raises(UsageError, match="exported detector has no method"):
         _ = again.method
 
@@ -297,7 +297,7 @@ def test_openvino_runs_onnx_files(made: export.Exported, judge: Detector, pictur
         return
     again = export.load_exported(made.path, backend="openvino", precision="float32")
     assert again.provenance.backend == "openvino"
-    same(judge.detect(pictures[1]), again.detect(pictures[1]))
+    same(judge(pictures[1]), again(pictures[1]))
 
 
 def test_only_float32_on_the_cpu_is_exported(backend: str, backbone: Backbone, tmp_path: Path) -> None:

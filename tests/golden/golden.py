@@ -98,7 +98,7 @@ def detections(name: str, backbone: Backbone, folder: Path) -> dict[str, Array]:
         runs["tiles"] = {"tile": 64}
     for run, options in runs.items():
         made = detector(name, backbone, folder, **options)
-        for number, one in enumerate(made.detect_many(shown, batch_size=2)):
+        for number, one in enumerate(made.stream(shown, batch_size=2)):
             found[f"{run}/{number}/score"] = np.float64(one.score)
             found[f"{run}/{number}/map"] = one.anomaly_map
     return found
@@ -141,7 +141,7 @@ def exported(name: str, backbone: Backbone, folder: Path) -> dict[str, Array]:
 
     path = folder / f"{name}.onnx"
     export.export(detector(name, backbone, folder), path)
-    one = export.load_exported(path).detect(pictures()[2])
+    one = export.load_exported(path)(pictures()[2])
     session = onnxruntime.InferenceSession(path)
     side = 96
     pixels = np.random.default_rng(0).random((2, 3, side, side), np.float32)

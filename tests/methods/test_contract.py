@@ -25,7 +25,7 @@ from blemish.methods.base import (
     TransductiveMethod,
 )
 
-NAMES = methods.names()
+NAMES = methods.list_methods()
 OBJECTS = ["metal_nut", "Ünknown {thing} №5"]
 
 

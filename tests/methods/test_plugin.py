@@ -74,7 +74,7 @@ def test_a_plugin_is_a_method_like_ours(site: Path, tiny_backbone: Path, tmp_pat
 
 
 def test_plugins_are_listed_without_being_loaded(site: Path) -> None:
-    code = "import sys; from blemish import methods; print(*methods.names(), 'torch' in sys.modules)"
+    code = "import sys; from blemish import methods; print(*methods.list_methods(), 'torch' in sys.modules)"
     done = run(site, "-c", code)
     *names, torch = done.stdout.split()
     assert {"weighted-clip", "broken", "clip"} <= set(names)

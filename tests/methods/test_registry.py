@@ -63,7 +63,7 @@ def test_plugins(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.metadata.EntryPoint("clip-ac", "nowhere:Nothing", "blemish.methods"),  # cannot take our names
     ]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "blemish.methods" else [])
-    assert methods.names() == sorted([*methods.METHODS, "broken", "mine"])
+    assert methods.list_methods() == sorted([*methods.METHODS, "broken", "mine"])
     assert isinstance(methods.create("mine", backbone), Clip)
     assert methods.info("clip-ac").title.startswith("CLIP-AC")
     with pytest.raises(UsageError, match=r"plug-in broken \(nowhere:Nothing\) cannot be loaded"):

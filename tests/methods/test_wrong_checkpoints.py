@@ -19,7 +19,7 @@ from blemish.methods import checkpoints
 from blemish.methods.base import Method
 from helpers import save_tiny_backbone
 
-LEARNERS = [name for name in methods.names() if methods.info(name).trainable]
+LEARNERS = [name for name in methods.list_methods() if methods.info(name).trainable]
 #: A part of each method's published files.
 PARTS = {
     "anomalyclip": "prompt_learner",

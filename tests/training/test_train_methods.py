@@ -21,7 +21,7 @@ from blemish.methods import builtin
 from blemish.methods.base import Method, Training
 from blemish.training import Features, Progress, Sample, train
 
-LEARNERS = [name for name in methods.names() if methods.info(name).trainable]
+LEARNERS = [name for name in methods.list_methods() if methods.info(name).trainable]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import columns, count, print_json, progress, shown
+from blemish.cli.console import columns, count, one_line, print_json, progress
 from blemish.datasets import Counts, DatasetInfo, Issue, Report, info, names
 from blemish.datasets import check as check_dataset
 
@@ -74,7 +74,7 @@ def check(name: str, path: Path, *, json: bool = False) -> int:
 
 
 def _print(report: Report) -> None:
-    print(f"{report.title} in {shown(str(report.root))}")
+    print(f"{report.title} in {one_line(str(report.root))}")
     print(f"read as: {report.layout}\n")
     rows = [("SPLIT", "CATEGORY", "NORMAL", "ANOMALOUS", "WITH MASK", "PUBLISHED", "")]
     for tally in report.tallies:
@@ -90,7 +90,7 @@ def _print(report: Report) -> None:
     for kind, issues in kinds.items():
         print(f"\n{kind}: {count(len(issues), 'file')}")
         for issue in issues[:MAX_FILES]:
-            print(f"  {shown(str(issue.path))}")
+            print(f"  {one_line(str(issue.path))}")
         if len(issues) > MAX_FILES:
             print(f"  and {len(issues) - MAX_FILES:,} more (--json lists all)")
     for sentence in report.notes:

@@ -50,7 +50,7 @@ def demo(
 
     sets = picture_sets(per_set, seed)
 
-    from blemish.detector import load
+    from blemish.loading import load
 
     start = time.perf_counter()
     detector = load(method, backbone=backbone, weights=weights, device=device)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from blemish.cli.console import choices, count, note
-from blemish.errors import UsageError
+from blemish.cli import EXIT_FAILED, EXIT_OK
+from blemish.cli.console import choices, columns, count, note, one_line, print_json, progress
+from blemish.errors import BlemishError, UsageError
+
+if TYPE_CHECKING:
+    from blemish.outputs.run import DetectRun, State
 
 KINDS = ("map", "heatmap", "overlay", "mask", "regions")
 FORMATS = ("table", "jsonl", "csv", "parquet")
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
+
+#: Rows of the ranking on a terminal; a pipe gets all.
+MAX_ROWS = 25
 
 
 def detect(
@@ -41,162 +51,280 @@ def detect(
     overwrite: bool = False,
     json: bool = False,
 ) -> int:
-    """Score pictures, draw where they are odd, rank them.
+    """Score pictures, rank them, and draw where they are anomalous.
 
     Args:
         paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
-        method: How CLIP is asked; `blemish methods` lists them.
-        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
-        weights: What the method learnt, if not what is shipped for it: a file, or a name from `blemish weights list`.
-        object_name: What the pictures show, such as "metal nut"; used by methods that are told.
-        threshold: A picture with this score or a higher one is called anomalous.
-        mask_threshold: The same for pixels, as a fraction of the method's scale. [default: that of the pictures]
+        method: Detection method; `blemish methods` lists them.
+        backbone: `builtin`, or any CLIP model: a hub id, a folder, a checkpoint file.
+        weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
+            `blemish weights list`.
+        object_name: What the pictures show, such as "metal nut", for methods that use the name.
+        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1.
+        mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
-        save: Comma list of map, heatmap, overlay, mask, regions: files to write per picture. [default: overlay]
+        save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
         format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
         batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
-        precision: Of the vision tower; auto takes float32 unless there is much to compute and hardware made for less.
-        recursive: Look into subfolders.
-        max_pixels: Refuse larger pictures; with --tile, those of which more has to be decoded at once.
-        reference: Normal pictures of the object for winclip and april-gan, unlabelled ones for musc (which otherwise
-            compares the pictures to be scored with each other): files, folders, patterns, several after one another,
-            behind the pictures to be scored.
-        tile: Cut larger pictures into tiles of this side in pixels, each scored like a picture. TIFF is read in parts,
-            whatever its size.
-        overlap: Of neighbouring tiles, as a fraction of their side. [default: 0.25]
-        model: A file from `blemish export` (.onnx, .xml) in place of method and backbone; its threshold holds unless
+        precision: Precision of the vision tower; auto is float32, or bfloat16 where the hardware computes it faster.
+        recursive: Search subfolders, too.
+        max_pixels: Refuse larger pictures; with --tile, refuse those of which more must be decoded at once.
+        reference: Reference pictures: normal ones for winclip and april-gan, unlabelled ones for musc (which otherwise
+            compares the pictures to be scored with each other). Files, folders or patterns, after the pictures to be
+            scored.
+        tile: Cut larger pictures into tiles of this side in pixels, and score each like a picture. TIFF of any size is
+            read in parts.
+        overlap: Overlap of neighbouring tiles, as a fraction of their side. [default: 0.25]
+        model: A file from `blemish export` (.onnx, .xml) in place of method and backbone. Its threshold applies unless
             another is given.
-        backend: What runs the file. [default: onnx or openvino, by the file's name]
-        overwrite: Redo everything, also what is done already.
-        json: Print one JSON object per picture on standard output, as they are finished, and nothing else there.
+        backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
+        overwrite: Repeat everything, including what is complete.
+        json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there.
     """
+    from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
+
     formats = _formats(format, out, json)
     if batch_size < 1:
-        raise UsageError(f"--batch-size is at least 1, not {batch_size}")
+        raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels is at least 1, not {max_pixels}")
+        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     if overlap is not None and tile is None:
-        raise UsageError("--overlap is that of tiles: give --tile PIXELS, too")
+        raise UsageError("--overlap is the overlap of tiles: give --tile PIXELS, too")
+    check_threshold("--threshold", threshold)
+    check_threshold("--mask-threshold", mask_threshold)
+    if not object_name.strip():
+        raise UsageError('--object is empty; give what the pictures show, such as "metal nut"')
 
     from blemish.methods import info
 
     if model is None and backend not in (None, "torch"):
         raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
     if model is not None:
-        settled = {
-            "--method": method != METHOD,
-            "--backbone": backbone != BACKBONE,
-            "--weights": weights is not None,
-            "--object": object_name != OBJECT,
-            "--reference": bool(reference),
-            "--backend torch": backend == "torch",
-        }
-        _refuse(settled)
-    mutual = model is None and info(method).transductive
-    if mutual and tile is not None and not reference:
+        _refuse_fixed(
+            {
+                "--method": method != METHOD,
+                "--backbone": backbone != BACKBONE,
+                "--weights": weights is not None,
+                "--object": object_name != OBJECT,
+                "--reference": bool(reference),
+                "--backend torch": backend == "torch",
+            }
+        )
+    transductive = model is None and info(method).transductive
+    if transductive and tile is not None and not reference:
         raise UsageError(
-            f"{method} compares pictures with each other; tiles need to be told with which: give --reference"
+            f"{method} compares pictures with each other, which does not work with tiles: give --reference"
         )
     if reference and not paths:
-        raise UsageError("say which pictures, before --reference: all words after it are reference pictures")
+        raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
     from blemish.image_io import MAX_PIXELS, find_images
-    from blemish.tiling import OVERLAP, Tiling
 
-    limit, overlap = MAX_PIXELS if max_pixels is None else max_pixels, OVERLAP if overlap is None else overlap
+    overlap = DEFAULT_OVERLAP if overlap is None else overlap
     if tile is not None:
-        Tiling(tile, overlap)  # complains now, and not when all is loaded
-    exported = None
+        Tiling(tile, overlap)  # reports errors before anything is loaded
+    settings: dict[str, Any] = {
+        "threshold": threshold,
+        "mask_threshold": mask_threshold,
+        "device": device,
+        "precision": precision,
+        "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
+        "tile": tile,
+        "overlap": overlap,
+    }
+    detector = None
     if model is not None:
         from blemish.exporting import load_exported
 
-        exported = load_exported(
-            model,
-            backend=backend,
-            threshold=threshold,
-            mask_threshold=mask_threshold,
-            device=device,
-            precision=precision,
-            max_pixels=limit,
-            tile=tile,
-            overlap=overlap,
-        )
-        threshold, mask_threshold = exported.threshold, exported.mask_threshold  # the file's, if none were given
+        detector = load_exported(model, backend=backend, **settings)
+        threshold, mask_threshold = detector.threshold, detector.mask_threshold  # the file may have its own
     kinds = _kinds(save, out, threshold, mask_threshold)
-    if exported is None:
+    if detector is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
-    from blemish.cli.sources import absolute, collect, root_of
+    from blemish.cli.sources import collect, root_of
+    from blemish.files import absolute
 
-    sources, left_out = collect(paths, recursive, out)
+    pictures, left_out = collect(paths, recursive, out)
     if left_out:
-        note(f"{count(left_out, 'picture')} in {out} left out: they are results.")
+        note(f"{count(left_out, 'picture')} in {out} skipped: they are results.")
     references = list(find_images(reference, recursive=recursive)) if reference else None
-    both = set(map(absolute, references or [])) & set(map(absolute, sources))
-    if both and not mutual:
-        note(f"{count(len(both), 'picture')} both reference and to be scored: compared with itself it looks flawless.")
+    both = set(map(absolute, references or [])) & set(map(absolute, pictures))
+    if both and not transductive:
+        note(
+            f"{count(len(both), 'picture')} given as references and to be scored: a picture that is compared with "
+            "itself seems flawless."
+        )
 
-    from blemish.cli.job import Job, Order
-    from blemish.detector import load
+    from blemish.loading import load
+    from blemish.outputs.run import DetectOptions, DetectRun
 
-    detector = exported or load(
-        method,
-        backbone=backbone,
-        weights=weights,
-        object_name=object_name,
-        threshold=threshold,
-        mask_threshold=mask_threshold,
-        device=device,
-        precision=precision,
-        max_pixels=limit,
-        references=references,
-        tile=tile,
-        overlap=overlap,
-    )
-    if mutual and references is None:
-        detector = detector.with_set(sources)
-        note(_met(method, detector.provenance.references, len(sources)))
-    order = Order(
-        kinds=kinds,
-        formats=formats,
+    if detector is None:
+        detector = load(
+            method, backbone=backbone, weights=weights, object_name=object_name, references=references, **settings
+        )
+    if transductive and references is None:
+        detector = detector.with_set(pictures)
+        note(_set_note(method, detector.provenance.references, len(pictures)))
+    options = DetectOptions(
+        kinds=kinds,  # type: ignore[arg-type]
+        tables=[suffix for suffix in formats if suffix in ("csv", "parquet")] if out is not None else [],  # type: ignore[misc]
         batch_size=batch_size,
-        out=out,
-        root=root_of(paths, sources),
+        root=root_of(paths, pictures),
         overwrite=overwrite,
-        json=json,
     )
-    return Job(detector, order).run(sources)
+    start = time.perf_counter()
+    with DetectRun(detector, pictures, out, options) as run:
+        return _Report(run, formats, json).execute(len(pictures), start)
 
 
-def _met(method: str, known: int, total: int) -> str:
-    """What a mutual method was shown of the pictures that are to be scored."""
-    if known < 2:
-        return f"{method} compares pictures with each other, and no two of these can be read: the words alone judge."
-    drawn = (
-        f"{count(known, 'picture')} drawn from these {total:,}" if known < total else f"these {count(known, 'picture')}"
+class _Report:
+    """Runs a `DetectRun` and prints what it does."""
+
+    def __init__(self, run: DetectRun, formats: Sequence[str], json: bool) -> None:
+        self._run, self._formats = run, formats
+        self._streams_json = json or (run.folder is None and "jsonl" in formats)
+        self._rows: list[Mapping[str, Any]] = []  # for CSV on standard output
+
+    def execute(self, total: int, start: float) -> int:
+        """Score the pictures and print the summary; return the exit code."""
+        run = self._run
+        if run.folder is not None:
+            self._note_states()
+        try:
+            with progress(len(run.todo), "scoring") as advance:
+                run.execute(self._on_result(), advance)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._state(total, "interrupted")) from None
+        except BlemishError:
+            if run.results:
+                note(self._state(total, "stopped"))
+            raise
+        self._print_summary(time.perf_counter() - start)
+        return EXIT_FAILED if run.failures else EXIT_OK
+
+    def _on_result(self) -> Callable[[dict[str, Any]], object]:
+        if self._streams_json:
+            return print_json
+        if self._run.folder is None and "csv" in self._formats:
+            from blemish.outputs.tables import table_row
+
+            return lambda line: self._rows.append(table_row(line))
+        return lambda line: None
+
+    def _note_states(self) -> None:
+        """Tell what becomes of earlier results, before anything is overwritten."""
+        folder, overwrite = self._run.folder, self._run.options.overwrite
+        sentences: dict[State, str] = {
+            "same": "complete with the same settings: "
+            + ("overwritten" if overwrite else "skipped (--overwrite repeats all)"),
+            "other settings": "scored before with other settings: repeated, earlier results are replaced",
+            "changed file": "changed since: repeated, earlier results are replaced",
+            "missing files": "scored before without all the files requested now: repeated",
+        }
+        for state, sentence in sentences.items():
+            if self._run.states[state]:
+                note(f"{folder}: {count(self._run.states[state], 'picture')} {sentence}.")
+
+    def _state(self, total: int, word: str) -> str:
+        """Return one sentence for a run that ends early."""
+        done = f"{word}: {len(self._run.results)} of {count(total, 'picture')} finished"
+        if self._run.folder is None:
+            return f"{done}; nothing is written without --out."
+        return f"{done} and written to {self._run.folder}; the same command continues from there."
+
+    def _print_summary(self, seconds: float) -> None:
+        run = self._run
+        if not self._streams_json:
+            if "table" in self._formats:
+                print(self._table())
+            elif run.folder is None and "csv" in self._formats:
+                self._print_csv()
+        tell = print if "table" in self._formats and not self._streams_json else note
+        tell(self._scored_by(seconds))
+        if run.folder is not None:
+            tell(f"Results are in {run.folder}: {', '.join(run.written)}.")
+        if run.failures:
+            scored = f"{len(run.results):,} of {len(run.results) + len(run.failures):,} scored"
+            note(f"{count(len(run.failures), 'picture')} failed, {scored}:")
+            for path, reason in run.failures.items():
+                note(f"  {one_line(path)}: {one_line(reason)}")
+
+    def _table(self) -> str:
+        ranking = sorted(self._run.results.values(), key=lambda result: (-result.score, result.path))
+        listed = ranking[:MAX_ROWS] if sys.stdout.isatty() else ranking
+        verdicts = {1: "anomalous", 0: "normal", None: "-"}
+        rows = [("RANK", "SCORE", "VERDICT", "PICTURE")]
+        rows += [
+            (str(rank), f"{result.score:.4f}", verdicts[result.label], one_line(result.path))
+            for rank, result in enumerate(listed, 1)
+        ]
+        rest = len(ranking) - len(listed)
+        return columns(rows, right=(0, 1)) + (f"\n... and {rest:,} more" if rest else "") + "\n"
+
+    def _print_csv(self) -> None:
+        from blemish.outputs.tables import COLUMNS
+
+        table = csv.DictWriter(sys.stdout, list(COLUMNS), lineterminator="\n")
+        table.writeheader()
+        scored = [row for row in self._rows if row["error"] is None]
+        failed = [row for row in self._rows if row["error"] is not None]
+        table.writerows([*sorted(scored, key=lambda row: -row["score"]), *failed])
+
+    def _scored_by(self, seconds: float) -> str:
+        detector, results = self._run.detector, self._run.results
+        source = detector.provenance
+        weights = f" (weights {source.weights}, {source.weights_fingerprint})" if source.weights else ""
+        references = (
+            f" with {count(source.references, 'reference')} ({source.references_fingerprint})"
+            if source.references
+            else ""
+        )
+        exported = f" as {source.model} ({source.model_fingerprint}) by {source.backend}" if source.model else ""
+        verdict = (
+            "ranked only, since no threshold was given"
+            if detector.threshold is None
+            else f"{sum(result.label or 0 for result in results.values()):,} anomalous at threshold "
+            f"{detector.threshold:g}"
+        )
+        return (
+            f"{count(len(results), 'picture')}, {verdict}. Scored by {source.method}{weights}{references} "
+            f"on the backbone {source.backbone} ({source.backbone_fingerprint}){exported}, "
+            f"{source.precision} on {source.device}, in {seconds:.1f} s."
+        )
+
+
+def _set_note(method: str, references: int, total: int) -> str:
+    """Return a sentence on the pictures that a transductive method compares with."""
+    if references < 2:
+        return (
+            f"{method} compares pictures with each other, and fewer than two of these can be read: they are scored "
+            "without comparison."
+        )
+    sample = (
+        f"{count(references, 'picture')} drawn from these {total:,}"
+        if references < total
+        else f"these {count(references, 'picture')}"
     )
-    return (
-        f"{method} compares each picture with {drawn}; their scores are those of this set (--reference names another)."
-    )
+    return f"{method} compares each picture with {sample}; scores hold within this set (--reference gives another set)."
 
 
 def checked_weights(method: str, backbone: str, weights: Path | None, object_name: str) -> Path | None:
-    """The file of the weights; complains of unknown names before anything is loaded."""
+    """Return the file of the weights; unknown names are reported before anything is loaded."""
     from blemish.hub import locate
     from blemish.methods import info
 
-    told = info(method)
-    if object_name != OBJECT and not told.needs_object:
-        note(f"{method} is told nothing about the object; --object changes nothing.")
+    if object_name != OBJECT and not info(method).needs_object:
+        note(f"{method} does not use the object name; --object changes nothing.")
     return None if weights is None else locate(weights, method, backbone)
 
 
-def _refuse(settled: Mapping[str, bool]) -> None:
-    """Raise a UsageError for an option that was given, but is settled in the exported file."""
-    for option, given in settled.items():
+def _refuse_fixed(options: Mapping[str, bool]) -> None:
+    """Raise a UsageError for an option that is given, but fixed in an exported file."""
+    for option, given in options.items():
         if given:
-            raise UsageError(f"{option} is settled in the exported file: leave it out, or export anew with it")
+            raise UsageError(f"{option} is fixed in the exported file: leave it out, or export again with it")
 
 
 def _kinds(save: str | None, out: Path | None, threshold: float | None, mask_threshold: float | None) -> list[str]:
@@ -208,9 +336,7 @@ def _kinds(save: str | None, out: Path | None, threshold: float | None, mask_thr
     if threshold is None and mask_threshold is None:
         for kind in kinds:
             if kind in ("mask", "regions"):
-                raise UsageError(
-                    f"--save {kind} needs to know from where on a pixel is anomalous: give --threshold NUMBER"
-                )
+                raise UsageError(f"--save {kind} needs a threshold for pixels: give --threshold NUMBER")
     return kinds
 
 
@@ -221,9 +347,7 @@ def _formats(format: str | None, out: Path | None, json: bool) -> list[str]:
     if out is None and "parquet" in formats:
         raise UsageError("--format parquet needs a folder to write to: give --out DIR")
     if out is None and len(formats) > 1:
-        raise UsageError(
-            "without --out there is one standard output for results: choose one --format, or give --out DIR"
-        )
+        raise UsageError("without --out only one format can be printed: choose one --format, or give --out DIR")
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
         raise UsageError("--format parquet needs pyarrow; run: pip install 'blemish[parquet]'")
     return formats

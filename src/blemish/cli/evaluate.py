@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import count, note, print_json, progress, shown
+from blemish.cli.console import count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _announce(run: Run, out: Path | None) -> None:
     for sentence in data.notes:
         note(sentence)
     if data.issues:
-        note(f"{count(len(data.issues), 'file')} without a partner, such as {shown(str(data.issues[0]))}.")
+        note(f"{count(len(data.issues), 'file')} without a partner, such as {one_line(str(data.issues[0]))}.")
     for method, reason in run.facts()["left_out"].items():
         note(f"{method} is left out: {reason}.")
     passes = "1 backbone pass" if len(run.passes) == 1 else f"{len(run.passes)} backbone passes"
@@ -179,7 +179,7 @@ def _tell(result: Evaluation, report: bool, json: bool) -> int:
         tables.show(result, console)
         print(tables.summary(result))
     for line in tables.reasons(result):
-        note(shown(line))
+        note(one_line(line))
     if result.folder is not None:
         kept = ["results.csv", "results.json", "results.md", "scores.jsonl", *["report.html"] * report]
         (note if json else print)(f"Results are in {result.folder}: {', '.join(kept)}.")

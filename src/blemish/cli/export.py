@@ -86,8 +86,8 @@ def export(
     if int8 and len(calibration) < MIN_CALIBRATION:
         note(f"{count(len(calibration), 'picture')} to calibrate on is little; a hundred are better.")
 
-    from blemish.detector import load
     from blemish.exporting import export as export_detector
+    from blemish.loading import load
 
     detector = load(
         method,

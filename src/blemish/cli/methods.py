@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from blemish.cli.console import columns, print_json
-from blemish.methods import info, names
+from blemish.methods import info, list_methods
 from blemish.methods.registry import WEIGHTS, MethodInfo
 
 
@@ -15,7 +15,7 @@ def methods(*, json: bool = False) -> int:
     Args:
         json: Print one JSON object per method instead of a table.
     """
-    infos = [info(name) for name in names()]
+    infos = [info(name) for name in list_methods()]
     if json:
         for method in infos:
             entry = dataclasses.asdict(method)

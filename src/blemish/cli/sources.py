@@ -1,4 +1,4 @@
-"""From the words on the command line to picture files, and to the names their results get."""
+"""From the words on the command line to picture files."""
 
 from __future__ import annotations
 
@@ -10,61 +10,56 @@ from pathlib import Path
 
 from blemish.cli import STDIN
 from blemish.errors import UsageError
+from blemish.files import absolute, common_root
 from blemish.image_io import find_images
-from blemish.outputs.files import common_root
 
 
 def collect(words: Sequence[str], recursive: bool, out: Path | None) -> tuple[list[Path], int]:
     """Find all pictures, before any is read.
 
     Args:
-        words: Files, folders, patterns; `STDIN` stands for a list on standard input, one file a line (or NUL-divided).
-        recursive: Look into subfolders.
-        out: Where results go; pictures in there are results of earlier runs and are left out.
+        words: Files, folders, patterns; `STDIN` stands for a list on standard input, one file per line (or separated by
+            NUL).
+        recursive: Search subfolders, too.
+        out: Folder of results; pictures in it are results of earlier runs and are left out, unless it is itself given.
 
     Returns:
-        The pictures, each once, and how many were left out. Those of a list may turn out not to exist.
+        The pictures, each once, and how many were left out. Files of a list may not exist.
 
     Raises:
         UsageError: Nothing is given, a path does not exist, a folder or the list is empty.
     """
     if not words:
-        raise UsageError("say which pictures: files, folders, patterns, or - for a list on standard input")
+        raise UsageError("no pictures are given: give files, folders, patterns, or - for a list on standard input")
     results = None if out is None else absolute(out)
-    found: dict[str, Path] = {}
+    pictures: dict[str, Path] = {}
     left_out = 0
     for word in words:
-        paths: Iterable[Path] = _listed() if word == STDIN else find_images([word], recursive=recursive)
-        # The folder of results is only looked into where it was itself asked for.
-        asked = results is None or (word != STDIN and absolute(word) == results)
+        paths: Iterable[Path] = _read_list() if word == STDIN else find_images([word], recursive=recursive)
+        skip_results = results is not None and (word == STDIN or absolute(word) != results)
         for path in paths:
             file = absolute(path)
-            if results is not None and not asked and Path(file).is_relative_to(results):
+            if skip_results and Path(file).is_relative_to(str(results)):
                 left_out += 1
                 continue
-            found.setdefault(file, path)
-    if not found:
-        raise UsageError("there is nothing to do: all pictures found lie in the folder of the results")
-    return list(found.values()), left_out
+            pictures.setdefault(file, path)
+    if not pictures:
+        raise UsageError("there is nothing to do: all pictures lie in the folder of results")
+    return list(pictures.values()), left_out
 
 
 def root_of(words: Sequence[str], pictures: Sequence[Path]) -> Path | None:
-    """The folder that the names of results are counted from: the deepest that holds all that was asked for.
+    """Return the folder that names of results are relative to: the deepest that holds everything given.
 
-    Taken from the words and not from what was found, so that a picture added later does not rename the others.
+    It depends on the words and not on the pictures, so that a picture added later does not rename the others.
     """
     folders = [_folder(word) for word in words if word != STDIN]
-    if len(folders) < len(words):  # a list: there are only its pictures to go by
+    if len(folders) < len(words):  # a list has no folder of its own
         folders += [path.parent for path in pictures]
     return common_root(folder / "any" for folder in folders)
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
-    """The one spelling by which a file is known from any working directory; links are not followed."""
-    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
-
-
-def _listed() -> Iterable[Path]:
+def _read_list() -> Iterable[Path]:
     data = sys.stdin.buffer.read()
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
@@ -74,7 +69,7 @@ def _listed() -> Iterable[Path]:
 
 
 def _folder(word: str) -> Path:
-    """The folder itself, a pattern's fixed beginning, a file's folder."""
+    """Return a folder itself, the fixed beginning of a pattern, or the folder of a file."""
     path = Path(word)
     if path.is_dir():
         return path

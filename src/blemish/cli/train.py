@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blemish.cli.console import count, note, recipe_changes
+from blemish.cli.console import config_changes, count, note
 from blemish.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def train(
     """
     changes = _check(config, epochs, steps, batch_size, lr, tensorboard)
 
-    from blemish.methods import info, load_class, names
+    from blemish.methods import info, list_methods, load_class
 
     if not info(method).trainable:
-        trainable = ", ".join(name for name in names() if info(name).trainable)
+        trainable = ", ".join(name for name in list_methods() if info(name).trainable)
         raise UsageError(f"{method} has nothing to train; these methods have: {trainable}")
 
     from blemish.datasets import read
@@ -145,7 +145,7 @@ def _check(
         raise UsageError(f"--lr is more than 0, not {lr:g}")
     if tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("--tensorboard needs TensorBoard; run: pip install 'blemish[tensorboard]'")
-    return recipe_changes(config)
+    return config_changes(config)
 
 
 def _augmentation(method: str, dataset: str, mosaic: float | None, vary: bool | None) -> Augmentation:

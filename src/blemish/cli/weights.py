@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from blemish.cli.console import columns, count, note, print_json, recipe_changes
+from blemish.cli.console import columns, config_changes, count, note, print_json
 from blemish.errors import UsageError
 
 #: Tensors that `weights show` lists.
@@ -94,7 +94,7 @@ def weights_import(
         overwrite: Replace an existing file.
         json: Print the header as one JSON object.
     """
-    changes = recipe_changes(config)
+    changes = config_changes(config)
     from blemish.hub import entry, find
 
     if method is not None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blemish._found import SUFFIXES, _natural
 from blemish.errors import UsageError
+from blemish.image_io import SUFFIXES, natural_key
 
 _MASK_WORD = re.compile(r"[_-](mask|label|gt|segmentation|seg|ground_?truth|anno)s?$", re.IGNORECASE)
 
@@ -110,4 +110,4 @@ def _entries(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise UsageError(f"{folder} cannot be listed ({error.strerror}); check its permissions.") from error
-    return [folder / name for name in sorted(names, key=_natural)]
+    return [folder / name for name in sorted(names, key=natural_key)]

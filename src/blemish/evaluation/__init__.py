@@ -26,7 +26,7 @@ import blemish
 from blemish import datasets
 from blemish.clip import Backbone, load_backbone
 from blemish.datasets import Dataset, Sample
-from blemish.detector import Detector, load
+from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.again import measured_again
@@ -34,7 +34,8 @@ from blemish.evaluation.measure import Aupro, Options
 from blemish.evaluation.record import Record, read_run
 from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
 from blemish.evaluation.run import Run
-from blemish.methods import info, names
+from blemish.loading import load
+from blemish.methods import info, list_methods
 from blemish.types import Precision
 
 if TYPE_CHECKING:
@@ -295,9 +296,9 @@ def _known(methods: Iterable[str]) -> list[str]:
     """Every method once. Raises UsageError for an unknown one, before anything is loaded."""
     if isinstance(methods, str):
         methods = [methods]
-    wanted = names() if list(methods) == ["all"] else list(dict.fromkeys(methods))
+    wanted = list_methods() if list(methods) == ["all"] else list(dict.fromkeys(methods))
     if not wanted:
-        raise UsageError(f"say which methods to evaluate; they are {', '.join(names())}")
+        raise UsageError(f"say which methods to evaluate; they are {', '.join(list_methods())}")
     return [info(name).name for name in wanted]
 
 

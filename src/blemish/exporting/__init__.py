@@ -27,7 +27,7 @@ from blemish.exporting.engine import ExportedEngine, as_input
 from blemish.exporting.header import Header
 from blemish.exporting.parity import TOLERANCE, Parity, compare
 from blemish.image_io import MAX_PIXELS, read_image
-from blemish.tiles import OVERLAP, Tiling
+from blemish.tiling import DEFAULT_OVERLAP, Tiling
 from blemish.types import ImageSource
 
 __all__ = ["BACKENDS", "Exported", "Header", "Parity", "export", "load_exported"]
@@ -124,7 +124,7 @@ def load_exported(
     precision: str = "auto",
     max_pixels: int = MAX_PIXELS,
     tile: int | None = None,
-    overlap: float = OVERLAP,
+    overlap: float = DEFAULT_OVERLAP,
 ) -> Detector:
     """Load an exported file as a detector; it gives the same detections as the exported detector.
 

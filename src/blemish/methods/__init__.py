@@ -1,6 +1,6 @@
 """The methods: one file per paper, found by name.
 
-Listing (`names`, `info`) imports no PyTorch; the file of a method is imported when the method is created.
+Listing (`list_methods`, `info`) imports no PyTorch; the file of a method is imported when the method is created.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from blemish.methods.registry import METHODS, WEIGHTS, MethodInfo, info, load_class, names
+from blemish.methods.registry import METHODS, WEIGHTS, MethodInfo, info, list_methods, load_class
 
 if TYPE_CHECKING:
     from blemish.clip import Backbone
@@ -40,8 +40,8 @@ __all__ = [
     "TransductiveMethod",
     "create",
     "info",
+    "list_methods",
     "load_class",
-    "names",
 ]
 
 
@@ -54,7 +54,7 @@ def create(
     """Return a method on a backbone, ready to score.
 
     Args:
-        name: One of `names()`.
+        name: One of `list_methods()`.
         backbone: The frozen CLIP; it is shared, never copied or changed.
         config: An instance of the method's `Config`, or a mapping that changes some fields of the default one. The
             default is the config in the weights file, else the one that suits the backbone.

@@ -267,9 +267,10 @@ class TextFeatureCache:
         with self._lock:
             entry = self._entries.get(key)
         if entry is None:
-            # A tensor that is made in inference mode cannot take part in training.
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode():
                 entry = method.text_features([object_name])[0]
+            with torch.inference_mode(False):
+                entry = entry.clone()  # a tensor that is made in inference mode cannot take part in training
             with self._lock:
                 if len(self._entries) >= self.max_entries:
                     del self._entries[next(iter(self._entries))]

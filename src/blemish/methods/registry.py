@@ -204,7 +204,7 @@ METHODS: dict[str, MethodInfo] = {
 }
 
 
-def names() -> list[str]:
+def list_methods() -> list[str]:
     """Return the names of all methods, plug-ins included, sorted."""
     return sorted({*METHODS, *_plugins()})
 
@@ -221,7 +221,7 @@ def load_class(name: str) -> type[Method]:
         return cast("type[Method]", getattr(importlib.import_module(f"blemish.methods.{module}"), attribute))
     plugins = _plugins()
     if name not in plugins:
-        known = names()
+        known = list_methods()
         hint = suggest(name, known)
         raise UsageError(f"there is no method called {name!r}{hint}; the methods are {', '.join(known)}")
     try:

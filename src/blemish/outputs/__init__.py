@@ -1,1 +1,1 @@
-"""What is made of detections: pictures, files, tables. Nothing here computes a score."""
+"""What becomes of detections: resumable runs, journals and tables. Nothing here computes a score."""

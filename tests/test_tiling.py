@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from blemish import tiles
 from blemish.clip import Backbone, load_backbone
 from blemish.detection import Provenance, Timing
-from blemish.detector import Detector, load
+from blemish.detector import Detector
 from blemish.engine import Run
 from blemish.errors import ImageError, UsageError
+from blemish.loading import load
 from blemish.methods.base import Prediction
-from blemish.tiles import Canvas, Tiling, cut, resize
+from blemish.tiling import MAX_MAP_PIXELS, TileMerger, Tiling, cut, resize
 from helpers import save_picture
 
 
@@ -25,18 +25,20 @@ class Brightness:
     """An engine whose map is how bright the picture is, and whose score is the brightest place."""
 
     provenance = Provenance("brightness", "none", "0" * 16)
-    map_range = (0.0, 1.0)
     needs_object = False
 
     def __init__(self, size: int = 16) -> None:
         self.size = size
         self.batches: list[int] = []
 
+    def map_range(self, memory: object = None) -> tuple[float, float]:
+        return 0.0, 1.0
+
     def preprocess(self, picture: Image.Image) -> torch.Tensor:
         pixels = np.asarray(picture.convert("L").resize((self.size, self.size), Image.Resampling.BOX), np.float32)
         return torch.from_numpy(pixels / 255).expand(1, 3, -1, -1)
 
-    def run(self, pixels: torch.Tensor, object_name: str) -> Run:
+    def run(self, pixels: torch.Tensor, object_name: str, memory: object = None) -> Run:
         self.batches.append(len(pixels))
         maps = pixels[:, 0].contiguous()
         return Run(Prediction(maps.amax(dim=(1, 2)), maps), 0.0, 0.0)
@@ -47,9 +49,9 @@ def backbone(tiny_backbone: Path) -> Backbone:
     return load_backbone(str(tiny_backbone))
 
 
-def blended(size: tuple[int, int], tiling: Tiling, field, side: int = 16, limit: int = tiles.MAP_PIXELS):
+def blended(size: tuple[int, int], tiling: Tiling, field, side: int = 16, limit: int = MAX_MAP_PIXELS):
     """The blend of maps that see `field(x, y)` at the centres of their cells."""
-    canvas = Canvas(size, tiling, limit=limit)
+    canvas = TileMerger(size, tiling, max_map_pixels=limit)
     for row, (top, bottom) in enumerate(canvas.down.spans):
         for column, (left, right) in enumerate(canvas.across.spans):
             x = left + (torch.arange(side) + 0.5) * (right - left) / side
@@ -88,7 +90,7 @@ def test_tilings_that_make_no_sense(side: int, overlap: float) -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 40), (57, 23), (16, 90), (101, 64)])
 @pytest.mark.parametrize("overlap", [0, 0.25, 0.6])
-@pytest.mark.parametrize("limit", [tiles.MAP_PIXELS, 300])
+@pytest.mark.parametrize("limit", [MAX_MAP_PIXELS, 300])
 def test_constant_maps_stay_constant(size: tuple[int, int], overlap: float, limit: int) -> None:
     canvas = blended(
         size, Tiling(16, overlap), lambda x, y: torch.full(torch.broadcast_shapes(x.shape, y.shape), 0.7), 5, limit
@@ -123,7 +125,7 @@ def test_a_reduced_map_is_the_mean_of_the_full_one(step: int) -> None:
 
 def test_one_tile_is_put_in_place_like_an_untiled_map() -> None:
     tile = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
-    canvas = Canvas((40, 30), Tiling(64))
+    canvas = TileMerger((40, 30), Tiling(64))
     canvas.add((0, 0), 0.3, tile, Timing())
     torch.testing.assert_close(canvas.map, resize(tile, 30, 40), rtol=0, atol=0)
     # And the matrices, which one tile does without, are that very interpolation.
@@ -137,7 +139,7 @@ def test_one_tile_is_put_in_place_like_an_untiled_map() -> None:
 def test_a_picture_of_one_tile_is_scored_as_untiled(backbone: Backbone, tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", 3, (64, 50))
     whole, tiled = (load("clip", backbone=backbone, device="cpu", **words) for words in ({}, {"tile": 64}))
-    one, other = whole.detect(path), tiled.detect(path)
+    one, other = whole(path), tiled(path)
     assert one.score == other.score
     np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
     assert (other.map_step, other.notes) == (1, ())
@@ -151,8 +153,8 @@ def test_the_score_is_that_of_the_worst_tile_and_the_map_on_the_same_scale(backb
     assert [part.size for part in parts] == [(64, 64)] * 6
     np.testing.assert_array_equal(parts[-1], image.crop((86, 26, 150, 90)))
     whole = load("clip", backbone=backbone, device="cpu")
-    alone = list(whole.detect_many(parts))
-    found = tiled.detect(path)
+    alone = list(whole.stream(parts))
+    found = tiled(path)
     assert found.score == pytest.approx(max(one.score for one in alone), abs=1e-5)
     assert found.anomaly_map.shape == (90, 150)
     assert found.map_range == alone[0].map_range
@@ -166,7 +168,7 @@ def test_a_flaw_moves_with_the_picture() -> None:
     smooth = 120 + 60 * np.sin(x / 30) * np.cos(y / 25)
     picture = np.round(smooth + 60 * np.exp(-((x - 120) ** 2 + (y - 90) ** 2) / 200)).clip(0, 255).astype(np.uint8)
     detector = Detector(Brightness(32), tiling=Tiling(64, 0.5))
-    maps = [detector.detect(picture[:, shift : shift + 220]).anomaly_map for shift in (0, 9, 23, 40)]
+    maps = [detector(picture[:, shift : shift + 220]).anomaly_map for shift in (0, 9, 23, 40)]
     for shift, found in zip((9, 23, 40), maps[1:], strict=True):
         inner = slice(4, 216 - shift)
         np.testing.assert_allclose(maps[0][4:-4, shift:][:, inner], found[4:-4, inner], atol=0.02)
@@ -176,7 +178,7 @@ def test_a_flaw_moves_with_the_picture() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (333, 17), (64, 65), (65, 64), (200, 131)])
 def test_odd_sizes(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
-    found = Detector(Brightness(), tiling=Tiling(64)).detect(picture)
+    found = Detector(Brightness(), tiling=Tiling(64))(picture)
     assert found.size == size
     assert found.anomaly_map.shape == size[::-1]
 
@@ -186,12 +188,12 @@ def test_tiles_of_many_pictures_share_batches_and_keep_order(tmp_path: Path) -> 
     paths = [save_picture(tmp_path / f"{number}.png", number, size) for number, size in enumerate(sizes)]
     engine = Brightness()
     detector = Detector(engine, tiling=Tiling(64))
-    many = list(detector.detect_many(paths, batch_size=5))
+    many = list(detector.stream(paths, batch_size=5))
     assert [one.path for one in many] == [str(path) for path in paths]
     assert [one.size for one in many] == sizes
     assert set(engine.batches[:-1]) == {5}
     for one, path in zip(many, paths, strict=True):
-        single = detector.detect(path)
+        single = detector(path)
         assert one.score == single.score
         np.testing.assert_allclose(one.anomaly_map, single.anomaly_map, atol=1e-6)
         assert one.timing.read > 0
@@ -203,20 +205,20 @@ def test_a_broken_picture_between_tiled_ones(tmp_path: Path) -> None:
     paths[1].write_bytes(paths[1].read_bytes()[:200])
     seen: list[str | None] = []
     detector = Detector(Brightness(), tiling=Tiling(64))
-    for one in detector.detect_many(paths, batch_size=4, on_error=lambda path, error: seen.append(path)):
+    for one in detector.stream(paths, batch_size=4, on_error=lambda path, error: seen.append(path)):
         seen.append(one.path)
     assert seen == [str(path) for path in paths]
 
 
 def test_large_pictures_have_a_map_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "MAP_PIXELS", 2_000)
+    monkeypatch.setattr("blemish.tiling.MAX_MAP_PIXELS", 2_000)
     picture = np.full((150, 203), 100, np.uint8)
     picture[60:90, 100:140] = 250
     detector = Detector(Brightness(64), tiling=Tiling(50, 0), threshold=0.8)  # rows of tiles begin within cells
     for source in (picture, tmp_path / "a.png", tmp_path / "a.tif"):
         if isinstance(source, Path):
             Image.fromarray(picture).save(source)
-        ((shown, found),) = detector.stream([source])
+        ((shown, found),) = detector.stream_with_images([source])
         assert (found.map_step, found.size) == (4, (203, 150))
         assert found.anomaly_map.shape == (38, 51)
         np.testing.assert_array_equal(shown.image, Image.fromarray(picture).reduce(4))
@@ -238,7 +240,7 @@ def test_references_are_cut_like_what_is_compared_with_them(backbone: Backbone, 
     """Every tile of a reference is remembered, so a picture that is its own reference adds no distance anywhere."""
     path = save_picture(tmp_path / "a.png", 1, (150, 90))
     alone, shown = (
-        load("winclip", backbone=backbone, device="cpu", tile=64, references=references).detect(path)
+        load("winclip", backbone=backbone, device="cpu", tile=64, references=references)(path)
         for references in (None, [path])
     )
     np.testing.assert_allclose(shown.anomaly_map, alone.anomaly_map, atol=1e-3)
@@ -249,4 +251,4 @@ def test_references_are_cut_like_what_is_compared_with_them(backbone: Backbone, 
 def test_a_picture_too_large_to_be_decoded_whole(tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", 1, (150, 90))
     with pytest.raises(ImageError, match="max_pixels"):
-        Detector(Brightness(), tiling=Tiling(64), max_pixels=10_000).detect(path)
+        Detector(Brightness(), tiling=Tiling(64), max_pixels=10_000)(path)

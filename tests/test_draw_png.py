@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.outputs import png
+from blemish import draw
 
 
 def encoded(pixels: np.ndarray) -> bytes:
     stream = io.BytesIO()
-    png.write(Image.fromarray(pixels), stream)
+    draw.save_png(Image.fromarray(pixels), stream)
     return stream.getvalue()
 
 
@@ -23,7 +23,7 @@ def encoded(pixels: np.ndarray) -> bytes:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("at_once", [1, 1000, 2**20])
 def test_comes_back_as_it_was(size: tuple[int, int], channels: int, at_once: int, monkeypatch) -> None:
-    monkeypatch.setattr(png, "_AT_ONCE", at_once)
+    monkeypatch.setattr(draw, "_PNG_BLOCK", at_once)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (*size, channels), np.uint8)
     pixels = pixels[..., 0] if channels == 1 else pixels
@@ -52,9 +52,3 @@ def test_is_hardly_larger_than_others_make_it() -> None:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
     assert len(encoded(pixels)) < 1.15 * len(stream.getvalue())
-
-
-def test_takes_what_it_can_write() -> None:
-    assert png.can_write(Image.new("RGB", (2, 2)))
-    assert png.can_write(Image.new("L", (2, 2)))
-    assert not png.can_write(Image.new("RGBA", (2, 2)))

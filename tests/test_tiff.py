@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish import tiles
-from blemish.bands import Bands, open_bands
 from blemish.errors import ImageError
 from blemish.image_io import read_image
-from blemish.tiles import Tiling, cut
+from blemish.tiff import TiffRowReader, open_tiff_rows
+from blemish.tiling import Tiling, cut
 
 RNG = np.random.default_rng(0)
 WIDTH, HEIGHT = 157, 211
@@ -34,7 +33,7 @@ def picture(mode: str) -> Image.Image:
 def check(path: Path) -> None:
     """Any rows are those of the whole picture, and so is what was said about them."""
     whole = read_image(path)
-    with open_bands(path) as bands:
+    with open_tiff_rows(path) as bands:
         assert bands is not None
         assert bands.size == (WIDTH, HEIGHT)
         for top, bottom in ((0, HEIGHT), (0, 1), (HEIGHT - 1, HEIGHT), (50, 51), (63, 65), (100, 190)):
@@ -86,19 +85,19 @@ def test_uncompressed_strips_of_any_height(tmp_path: Path) -> None:
     for rows in (1, 7, 64, HEIGHT):
         tifffile.imwrite(tmp_path / "a.tif", values, rowsperstrip=rows)
         check(tmp_path / "a.tif")
-        with open_bands(tmp_path / "a.tif") as bands:
+        with open_tiff_rows(tmp_path / "a.tif") as bands:
             assert bands is not None
-            assert bands.piece == 1  # uncompressed rows are read by themselves
+            assert bands.chunk_rows == 1  # uncompressed rows are read by themselves
 
 
 def test_only_what_is_needed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture("RGB").save(tmp_path / "a.tif", compression="tiff_lzw", strip_size=WIDTH * 3 * 10)
     read: list[int] = []
-    original = Bands._read
-    monkeypatch.setattr(Bands, "_read", lambda self, *place: read.append(place[1]) or original(self, *place))
-    with open_bands(tmp_path / "a.tif") as bands:
+    original = TiffRowReader._read
+    monkeypatch.setattr(TiffRowReader, "_read", lambda self, *place: read.append(place[1]) or original(self, *place))
+    with open_tiff_rows(tmp_path / "a.tif") as bands:
         assert bands is not None
-        assert bands.piece == 10
+        assert bands.chunk_rows == 10
         bands.rows(95, 125)
     assert len(read) == 4
 
@@ -114,7 +113,7 @@ def test_what_cannot_be_read_in_bands(tmp_path: Path) -> None:
     picture("RGB").save(tmp_path / "turned.tif", exif=exif)
     picture("RGB").save(tmp_path / "a.png")
     for name in ("turned.tif", "a.png"):
-        with open_bands(tmp_path / name) as bands:
+        with open_tiff_rows(tmp_path / name) as bands:
             assert bands is None
 
 
@@ -128,7 +127,7 @@ def test_cut_short(tmp_path: Path) -> None:
         if end > len(data):
             continue
         path.write_bytes(data[:end])
-        with pytest.raises(ImageError) as raised, open_bands(path):
+        with pytest.raises(ImageError) as raised, open_tiff_rows(path):
             pass
         assert raised.value.path == str(path)
 
@@ -153,7 +152,7 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
 
 def test_damaged_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiles before the damage were handed out; the error names the rows."""
-    monkeypatch.setattr(tiles, "MAP_PIXELS", 1_000)
+    monkeypatch.setattr("blemish.tiling.MAX_MAP_PIXELS", 1_000)
     path = tmp_path / "a.tif"
     picture("RGB").save(path, compression="tiff_deflate", strip_size=WIDTH * 3 * 16)
     offset = Image.open(path).tag_v2[273][10]
@@ -171,7 +170,7 @@ def test_nan(tmp_path: Path) -> None:
     values = np.zeros((HEIGHT, WIDTH), np.float32)
     values[150, 20] = np.nan
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(ImageError, match="NaN") as raised, open_bands(tmp_path / "a.tif"):
+    with pytest.raises(ImageError, match="NaN") as raised, open_tiff_rows(tmp_path / "a.tif"):
         pass
     assert raised.value.path == str(tmp_path / "a.tif")
 
@@ -187,18 +186,18 @@ def test_cut_gives_the_same_tiles_from_bands_as_from_the_whole(
     else:
         picture("RGB").save(path, compression="tiff_lzw", strip_size=4000)
     expected = list(cut(read_image(path), Tiling(65, overlap), max_pixels=10**6))
-    monkeypatch.setattr(tiles, "MAP_PIXELS", 3_000)
+    monkeypatch.setattr("blemish.tiling.MAX_MAP_PIXELS", 3_000)
     found = list(cut(path, Tiling(65, overlap), max_pixels=40_000))
-    assert [one.place for one in found] == [one.place for one in expected]
+    assert [one.index for one in found] == [one.index for one in expected]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
-    assert found[0].canvas.step == 4
-    np.testing.assert_array_equal(found[0].canvas.picture.image, read_image(path).image.reduce(4))
-    assert found[0].canvas.picture.path == str(path)
+    assert found[0].merger.step == 4
+    np.testing.assert_array_equal(found[0].merger.image.image, read_image(path).image.reduce(4))
+    assert found[0].merger.image.path == str(path)
 
 
 def test_a_band_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "MAP_PIXELS", 1_000)
+    monkeypatch.setattr("blemish.tiling.MAX_MAP_PIXELS", 1_000)
     path = tmp_path / "a.tif"
     picture("RGB").save(path, compression="tiff_lzw", strip_size=10**7)  # one piece
     with pytest.raises(ImageError, match="decoded at once"):

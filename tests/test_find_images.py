@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blemish._found import _natural
 from blemish.errors import UsageError
-from blemish.image_io import find_images
+from blemish.image_io import find_images, natural_key
 
 FILES = [
     "10.png",
@@ -105,5 +104,5 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, monkeypatch):
 @given(st.lists(st.text(), max_size=6))
 def test_natural_order_is_total(names):
     backwards = names[::-1]
-    assert sorted(names, key=_natural) == sorted(backwards, key=_natural)
-    assert sorted(["b10", "b9", "B1", "²", "a"], key=_natural) == ["a", "B1", "b9", "b10", "²"]
+    assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)
+    assert sorted(["b10", "b9", "B1", "²", "a"], key=natural_key) == ["a", "B1", "b9", "b10", "²"]

@@ -1,0 +1,181 @@
+"""`load`: a detector from the name of a method, or from an exported file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from blemish.clip import Backbone, load_backbone
+from blemish.detector import Detector, check_object_name
+from blemish.engine import TorchEngine
+from blemish.errors import UsageError
+from blemish.few_shot import References, build_memory_bank, require_reference_method
+from blemish.hub import locate
+from blemish.image_io import MAX_PIXELS
+from blemish.methods import checkpoints, create, load_class
+from blemish.methods.registry import WEIGHTS
+from blemish.types import (
+    DEFAULT_OVERLAP,
+    ComputePrecision,
+    PathLike,
+    Precision,
+    Tiling,
+    check_threshold,
+    resolve_device,
+)
+
+DEFAULT_METHOD, DEFAULT_BACKBONE, DEFAULT_OBJECT = "anomalyclip", "builtin", "object"
+EXPORTED_SUFFIXES = (".onnx", ".xml")
+"""Suffixes of exported files."""
+
+#: Parameters of a large vision tower, for which half the time matters more than the last digits. The built-in one has
+#: 14.6 million.
+_LARGE = 5_000_000
+
+
+def load(
+    method: PathLike = DEFAULT_METHOD,
+    *,
+    backbone: PathLike | Backbone = DEFAULT_BACKBONE,
+    weights: PathLike | None = None,
+    object_name: str = DEFAULT_OBJECT,
+    threshold: float | None = None,
+    mask_threshold: float | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    max_pixels: int = MAX_PIXELS,
+    references: References | None = None,
+    tile: int | None = None,
+    overlap: float = DEFAULT_OVERLAP,
+    backend: str | None = None,
+) -> Detector:
+    """Load a detector.
+
+    Args:
+        method: Name of a method (`blemish.list_methods()`), or an exported file (.onnx, .xml), whose backbone, weights,
+            object name and references are fixed.
+        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share.
+        weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or the name of published weights
+            that `blemish weights pull` has downloaded. None takes those that ship for this method and backbone.
+        object_name: What the pictures show ("metal nut"); some methods do not use it.
+        threshold: A picture with score >= threshold is anomalous, in [0, 1]. None gives no label; an exported file may
+            have its own.
+        mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...; for an exported file see `load_exported`.
+        precision: Precision of the vision tower. "auto" is bfloat16, on hardware with units for it, for all but toy
+            backbones, and for the windows of `winclip` on any; else float32. Text features and scores are always
+            float32, except `musc`'s comparisons, which use the precision of the tower.
+        max_pixels: Larger pictures are refused. With `tile` this limits what is decoded at once: some rows of a TIFF
+            that can be read so, else the whole picture.
+        references: Normal pictures of the object for few-shot methods, unlabelled ones for a transductive method
+            (`musc`): a list of pictures, or one file, folder or pattern. None scores zero-shot.
+        tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
+            that are lost when the whole is reduced to the model's input, and for pictures that do not fit into memory.
+            None scores pictures whole. See `blemish.tiling`.
+        overlap: Overlap of neighbouring tiles, as a fraction of their side.
+        backend: "onnx" or "openvino", for an exported file; None chooses by its suffix.
+
+    Raises:
+        UsageError: An unknown method, device or precision, a trainable method on a foreign backbone without weights,
+            references for a method that takes none, a threshold out of range, an empty object name.
+        WeightsError: A checkpoint cannot be used.
+        ImageError: A reference cannot be read.
+    """
+    check_threshold("threshold", threshold)
+    check_threshold("mask_threshold", mask_threshold)
+    check_object_name(object_name)
+    tiling = None if tile is None else Tiling(tile, overlap)
+    if Path(method).suffix.lower() in EXPORTED_SUFFIXES:
+        fixed = {
+            "backbone": backbone != DEFAULT_BACKBONE,
+            "weights": weights is not None,
+            "object_name": object_name != DEFAULT_OBJECT,
+            "references": references is not None,
+        }
+        if names := [name for name, given in fixed.items() if given]:
+            raise UsageError(f"{' and '.join(names)} cannot be set for an exported file; leave out or export again")
+        from blemish.exporting import load_exported  # only here: it needs packages of its own
+
+        return load_exported(
+            method,
+            backend=backend,
+            threshold=threshold,
+            mask_threshold=mask_threshold,
+            device=device,
+            precision=precision,
+            max_pixels=max_pixels,
+            tile=tile,
+            overlap=overlap,
+        )
+    if backend is not None:
+        raise UsageError(f"backend {backend!r} runs exported files; give one (.onnx or .xml) in place of the method")
+    method = os.fspath(method)
+    # What needs no backbone comes first: a misspelt name should not cost a download.
+    cls = load_class(method)
+    if references is not None:
+        require_reference_method(cls.info)
+    if precision not in get_args(Precision):
+        raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
+    torch_device = resolve_device(device)
+    backbone_name = backbone.name if isinstance(backbone, Backbone) else os.fspath(backbone)
+    file = None if weights is None else locate(weights, method, backbone_name)
+    loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone_name)
+    if file is None and cls.info.trainable:
+        file = shipped(method, loaded.fingerprint)
+        if file is None:
+            raise UsageError(
+                f"{method} has learnt parts, and none ship for the backbone {loaded.name}: give its weights (a "
+                "safetensors file or a published checkpoint), or choose a method without learnt parts"
+            )
+    tower_precision, window_precision = _precisions(precision, loaded, torch_device)
+    engine = TorchEngine(
+        create(method, loaded, weights=file),
+        weights=None if file is None else file.name,
+        device=torch_device,
+        precision=tower_precision,
+        windows=window_precision,
+    )
+    memory = None
+    if references is not None:
+        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
+    return Detector(
+        engine,
+        memory=memory,
+        object_name=object_name,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        max_pixels=max_pixels,
+        tiling=tiling,
+    )
+
+
+def shipped(method: str, fingerprint: str) -> Path | None:
+    """Return the weights that ship for this method on the backbone with this fingerprint; None if there are none."""
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
+        header = checkpoints.read_header(path)
+        if (header.method, header.backbone_fingerprint) == (method, fingerprint):
+            return path
+    return None
+
+
+def _precisions(
+    precision: Precision, backbone: Backbone, device: torch.device
+) -> tuple[ComputePrecision, ComputePrecision]:
+    """Return the precision of the vision tower, and of windows, which are a dozen times the work of their image."""
+    if precision != "auto":
+        return precision, precision
+    if not _has_bfloat16_units(device):
+        return "float32", "float32"
+    size = sum(parameter.numel() for parameter in backbone.towers.vision_model.parameters())
+    return "bfloat16" if size >= _LARGE else "float32", "bfloat16"
+
+
+def _has_bfloat16_units(device: torch.device) -> bool:
+    """Return whether it has tensor cores (Ampere and later), AMX or AVX512_BF16; without them bfloat16 is slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
+    return device.type == "cpu" and any(check() for check in checks if check is not None)
