@@ -23,11 +23,12 @@ from interleaved import Contender, middle, ratio, told, turns
 from torch import Tensor
 from towers import random_vit_l
 
-from blemish import export, methods
+from blemish import exporting as export
+from blemish import methods
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector, shipped
 from blemish.engine import Engine, TorchEngine
-from blemish.export.parity import textures
+from blemish.exporting.parity import textures
 
 #: Pictures that int8 is fitted to: textures made at random. Its speed does not depend on them.
 FITTED = 8

@@ -53,7 +53,7 @@ class Watched:
 
     def run(self, pixels: torch.Tensor, object_name: str) -> Run:
         start = time.perf_counter()
-        found = self._engine.run(pixels, object)
+        found = self._engine.run(pixels, object_name)
         self.spans.append((start, time.perf_counter()))
         return found
 

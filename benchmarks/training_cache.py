@@ -53,7 +53,7 @@ def measure(
     samples = plates(count)
     size = Features(method, samples, cache=False).size()
     start = time.perf_counter()
-    train(method, samples, epochs=1 + later, batch_size=batch, cache=folder, progress=told)
+    train(method, samples, epochs=1 + later, batch_size=batch, cache=folder, on_progress=told)
     return ends[0] - start, statistics.median(b - a for a, b in pairwise(ends)), size
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blemish.references import ASKED
 from PIL import Image
 from pool import Made, bundled_photos, load_photos, make_product, make_sample
 
@@ -40,7 +41,6 @@ from blemish.evaluation.plan import effective
 from blemish.methods import create, info, names, weights
 from blemish.methods.base import FewShotMethod, MemoryBank, Method
 from blemish.metrics import auroc, pixel_metrics
-from blemish.references import ASKED
 from blemish.training import Features, Progress, Sample, mask_tensor, train
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src/blemish/weights"
@@ -184,7 +184,7 @@ def learn(method: Method, features: Features, judge: Judge, epochs: int | None) 
             kept.append((quality(scores), state))
             print(f"{name}: epoch {p.done // per_epoch} loss {p.losses['total']:.4f} {_said(scores)}", flush=True)
 
-    train(method, features, epochs=epochs, progress=told)
+    train(method, features, epochs=epochs, on_progress=told)
     best = max(range(len(kept)), key=lambda epoch: kept[epoch][0])
     method.load_state_dict(kept[best][1])
     return best + 1
@@ -203,7 +203,7 @@ def shared(methods: Sequence[Method], samples: Sequence[Sample], *, scoring: boo
         if done in (0, total):
             print(f"features: {done:,} of {total:,} pictures, {size / 1e9:.1f} GB", flush=True)
 
-    return Features(methods[0], samples, request=reduce(or_, requests), batch_size=16, told=told)
+    return Features(methods[0], samples, request=reduce(or_, requests), batch_size=16, on_progress=told)
 
 
 def judge_for(methods: Sequence[Method], judged: Products) -> Judge:

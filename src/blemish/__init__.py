@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from blemish.detection import Detection, Provenance, Region
     from blemish.detector import Detector, load
     from blemish.evaluation import evaluate
-    from blemish.export import load_exported
+    from blemish.exporting import load_exported
     from blemish.image_io import LoadedImage, find_images, read_image
 
 __version__ = "0.1.0"
@@ -35,7 +35,7 @@ _LAZY = {
     "evaluate": "blemish.evaluation",
     "find_images": "blemish.image_io",
     "load": "blemish.detector",
-    "load_exported": "blemish.export",
+    "load_exported": "blemish.exporting",
     "read_image": "blemish.image_io",
 }
 

@@ -1,6 +1,6 @@
 """What computes behind a `Detector`: prepared pictures in, a prediction out. Here in PyTorch.
 
-Another engine (a model exported to ONNX or OpenVINO: `blemish.export`) takes the same and gives the same, so that
+Another engine (a model exported to ONNX or OpenVINO: `blemish.exporting`) takes the same and gives the same, so that
 reading, tiling, thresholds and outputs are the detector's alone.
 """
 

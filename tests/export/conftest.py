@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from exporting import PACKAGES, make
 
-from blemish import export
+from blemish import exporting as export
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector
-from blemish.export.backends import BACKENDS
-from blemish.export.parity import textures
+from blemish.exporting.backends import BACKENDS
+from blemish.exporting.parity import textures
 from blemish.image_io import LoadedImage
 from helpers import save_tiny_backbone
 

@@ -11,8 +11,8 @@ from blemish import methods
 from blemish.clip import Backbone
 from blemish.detector import Detector
 from blemish.engine import TorchEngine
-from blemish.export.backends import BACKENDS
-from blemish.export.header import IMAGE
+from blemish.exporting.backends import BACKENDS
+from blemish.exporting.header import IMAGE
 
 #: Configs for two image and two text blocks, and a grid of 4 x 4.
 SIZE = 296
@@ -31,7 +31,7 @@ PACKAGES = {name: backend.runs_with + backend.writes_with for name, backend in B
 def make(name: str, backbone: Backbone, **options: Any) -> Detector:
     """A detector of a method; what it learns is as it was drawn."""
     method = methods.create(name, backbone, config={"size": SIZE, **SMALL.get(name, {})})
-    return Detector(TorchEngine(method), **{"object": "metal nut", **options})
+    return Detector(TorchEngine(method), **{"object_name": "metal nut", **options})
 
 
 def run(path: Path, pixels: np.ndarray, *outputs: str) -> list[np.ndarray]:

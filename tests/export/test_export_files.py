@@ -14,14 +14,15 @@ import torch
 from exporting import PACKAGES, make, run
 
 import blemish
-from blemish import export, methods
+from blemish import exporting as export
+from blemish import methods
 from blemish.clip import Backbone
 from blemish.detector import Detector
 from blemish.engine import Run
 from blemish.errors import ImageError, OutputError, UsageError, WeightsError
-from blemish.export.backends import BACKENDS, choose
-from blemish.export.header import KEY, LABEL, MAP, MASK, SCORE
-from blemish.export.parity import compare, textures
+from blemish.exporting.backends import BACKENDS, choose
+from blemish.exporting.header import KEY, LABEL, MAP, MASK, SCORE
+from blemish.exporting.parity import compare, textures
 from blemish.image_io import LoadedImage
 
 CLOSE = 1e-5
@@ -77,7 +78,7 @@ def test_references_are_in_the_file(
 ) -> None:
     detector = make(name, backbone)
     zero_shot = detector.detect(pictures[0])
-    show(detector.engine, list(textures(3)))  # type: ignore[arg-type]
+    detector = detector.with_references(list(textures(3)))
     again = export.load_exported(written(backend, tmp_path, detector).path)
     same(detector.detect(pictures[0]), again.detect(pictures[0]))
     assert not np.allclose(zero_shot.anomaly_map, detector.detect(pictures[0]).anomaly_map, atol=1e-3)
@@ -91,7 +92,7 @@ def test_a_file_that_is_wrong_in_batches_only_is_found_out(judge: Detector, pict
             return getattr(judge.engine, name)
 
         def run(self, pixels: torch.Tensor, object_name: str, memory: object = None) -> Run:
-            found = judge.engine.run(pixels, object)
+            found = judge.engine.run(pixels, object_name)
             score = found.prediction.score.clone()
             score[1:] += 0.5
             return replace(found, prediction=replace(found.prediction, score=score))
@@ -220,12 +221,12 @@ def test_a_wrong_file_is_not_kept(
     path.write_bytes(b"earlier")
     files = BACKENDS[backend].files
 
-    def another(engine, header, partial, calibration) -> None:
+    def another(engine, memory, header, partial, calibration) -> None:
         for source, copy in zip(made.files, files(partial), strict=True):
             shutil.copy(source, copy)
 
-    monkeypatch.setattr(f"blemish.export.to_{backend}.write", another)
-    monkeypatch.setattr("blemish.export.TOLERANCE", 0)
+    monkeypatch.setattr(f"blemish.exporting.to_{backend}.write", another)
+    monkeypatch.setattr("blemish.exporting.TOLERANCE", 0)
     with pytest.raises(OutputError, match="not written: its scores differ by"):
         export.save(make("clip-ac", backbone), path)
     assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"earlier"]

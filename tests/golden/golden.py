@@ -137,7 +137,7 @@ def exported(name: str, backbone: Backbone, folder: Path) -> dict[str, Array]:
     """What an exported graph gives, run by the runtime alone."""
     import onnxruntime
 
-    from blemish import export
+    from blemish import exporting as export
 
     path = folder / f"{name}.onnx"
     export.save(detector(name, backbone, folder), path)

@@ -19,7 +19,7 @@ from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.clip_ad_sdp import ClipAdSDP, ClipAdSdpConfig, quarter
 from blemish.methods.clip_ad_sdp_plus import ClipAdSDPPlus, ClipAdSdpPlusConfig
 from blemish.methods.maps import cosine_logits, min_max, probability_map, upsample
-from blemish.training.mosaic import mosaic
+from blemish.training.augment import mosaic
 
 APRIL = AprilGanConfig(size=148, layers=(6, 12), few_shot_layers=(18,))
 SDP = ClipAdSdpConfig(size=148, layers=(6, 12), rep_vec="mean")

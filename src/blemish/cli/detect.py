@@ -109,7 +109,7 @@ def detect(
         Tiling(tile, overlap)  # complains now, and not when all is loaded
     exported = None
     if model is not None:
-        from blemish.export import load_exported
+        from blemish.exporting import load_exported
 
         exported = load_exported(
             model,

@@ -12,7 +12,7 @@ from blemish.cli.detect import OBJECT, checked_weights
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
-    from blemish.export import Exported
+    from blemish.exporting import Exported
 
 #: With fewer, the ranges that int8 is fitted to are a matter of luck.
 FEW = 32
@@ -70,7 +70,7 @@ def export(
             f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing"
         )
 
-    from blemish.export.backends import choose
+    from blemish.exporting.backends import choose
 
     choose(out, to, write=True).need_to_write(int8=int8)
 
@@ -86,7 +86,7 @@ def export(
         note(f"{count(len(calibration), 'picture')} to calibrate on are few; a hundred are better.")
 
     from blemish.detector import load
-    from blemish.export import save
+    from blemish.exporting import save
 
     detector = load(
         method,

@@ -112,7 +112,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _exported(path: Path) -> dict[str, Any]:
-    from blemish.export import load_exported
+    from blemish.exporting import load_exported
 
     detector = load_exported(path)
     made = detector.provenance

@@ -75,7 +75,7 @@ def run_image_blocks(
         taps, each (B, 1 + N, D), and the class token (B, D) or None.
     """
     if x.device.type != "cpu" or not isinstance(x.shape[0], int):
-        # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
+        # While a graph is made (`blemish.exporting`), the batch is no number yet and cannot be parted.
         return _run_together(blocks, x, taps, class_token)
     together = concurrency.num_workers(x.shape[0], x.device)
     count = together * max(1, round(x.shape[0] * x.shape[1] / PICTURE_TOKENS / together))
@@ -166,7 +166,7 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
     index = torch.cat([index.new_zeros(len(index), 1), index + 1], dim=1)
     batch, (count, length) = x.shape[0], index.shape
     places = (torch.arange(batch, device=x.device)[:, None, None] * x.shape[1] + index).flatten(0, 1)
-    # While a graph of it is made (`blemish.export`), the batch is no number yet and cannot be parted.
+    # While a graph of it is made (`blemish.exporting`), the batch is no number yet and cannot be parted.
     parts = torch.split(places, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (places,)
     shared = [each.flatten(0, 1) for each in blocks[0].inputs(x)]
     flat = x.flatten(0, 1)

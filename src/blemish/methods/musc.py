@@ -226,7 +226,7 @@ class MuSc(Clip, TransductiveMethod):
             own, rows = self.patches(features, layer), memory.taps[Tap(layer)]
             others = rows.reshape(memory.images, -1, degrees, rows.shape[1] // degrees)
             rounded = others.to(features.precision)
-            # While a graph is made (`blemish.export`), the batch is no number yet and cannot be parted.
+            # While a graph is made (`blemish.exporting`), the batch is no number yet and cannot be parted.
             parts = torch.split(own, 1) if isinstance(own.shape[0], int) else (own,)
             compare = partial(self._compared, others=others, rounded=rounded)
             scores.append(torch.cat(parallel_map(compare, parts, num_workers(len(parts), own.device))))

@@ -1,4 +1,4 @@
-"""Masks as the trained methods' code prepares them."""
+"""Masks as the training code of the methods prepares them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def mask_tensor(mask: Image.Image | NDArray[np.generic] | None, size: int) -> Tensor:
-    """A ground-truth mask at the size of the model's input.
+    """Return a ground-truth mask at the size of the model's input.
 
-    Everything above 0 is anomalous. The mask is resized as a picture (bilinear, aspect ratio not kept, like its
-    picture) and cut at one half.
+    Everything above 0 is anomalous. The mask is resized like its image (bilinear, aspect ratio not kept) and cut at
+    one half.
 
     Args:
-        mask: a picture of any mode, an array (H, W), or None for a normal picture.
-        size: side in pixels.
+        mask: An image of any mode, an array (H, W), or None for a normal image.
+        size: Side in pixels.
 
     Returns:
         (size, size) float32 in {0, 1}.

@@ -17,7 +17,7 @@ from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ensemble import sentence_units
 from blemish.methods.maps import cosine_logits, normalise
 from blemish.training.masks import mask_tensor
-from blemish.training.mosaic import mosaic
+from blemish.training.augment import mosaic
 
 
 def outputs(case: Case) -> dict[str, Array]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.export.backends import Calibration, Opened
-from blemish.export.graph import Whole, digest, linear_weights, quiet, trace
-from blemish.export.header import IMAGE, KEY, MAP, SCORE, Header, from_json
+from blemish.exporting.backends import Calibration, Opened
+from blemish.exporting.graph import Whole, digest, linear_weights, quiet, trace
+from blemish.exporting.header import IMAGE, KEY, MAP, SCORE, Header, from_json
 from blemish.methods.base import MemoryBank
 
 #: A protobuf message, and so an ONNX file in one piece, is smaller than this, in bytes.
@@ -25,7 +25,7 @@ LIMIT = 2**31
 def write(
     engine: TorchEngine, memory: MemoryBank | None, header: Header, path: Path, calibration: Calibration | None
 ) -> None:
-    """See `blemish.export.backends.Module`. The graph resizes pictures of any size as Pillow does."""
+    """See `blemish.exporting.backends.Module`. The graph resizes pictures of any size as Pillow does."""
     import onnx
 
     whole = Whole(engine, memory, header, resize=True)
@@ -112,7 +112,7 @@ def _name_axes(model: Any, size: int) -> None:
 
 
 def read(path: Path, device: str, precision: str) -> Opened:
-    """See `blemish.export.backends.Module`."""
+    """See `blemish.exporting.backends.Module`."""
     if precision not in ("auto", "float32"):
         raise UsageError(f"ONNX Runtime computes as the file says, not in {precision}: leave out the precision")
     providers = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}

@@ -6,7 +6,7 @@
     export.load_exported("parts.onnx").detect("part.jpg")
 
 In a file lie the vision tower, the text features of one object and, few-shot, what was kept of the references. Picture
-in, score and map out; see `blemish.export.header` for the names.
+in, score and map out; see `blemish.exporting.header` for the names.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from blemish.detector import Detector
 from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError
-from blemish.export.backends import BACKENDS, choose
-from blemish.export.engine import ExportedEngine, as_input
-from blemish.export.header import Header
-from blemish.export.parity import TOLERANCE, Parity, compare
+from blemish.exporting.backends import BACKENDS, choose
+from blemish.exporting.engine import ExportedEngine, as_input
+from blemish.exporting.header import Header
+from blemish.exporting.parity import TOLERANCE, Parity, compare
 from blemish.image_io import MAX_PIXELS, read_image
 from blemish.tiles import OVERLAP, Tiling
 from blemish.types import ImageSource

@@ -15,7 +15,7 @@ from torch import Tensor
 from blemish.clip.backbone import resized
 from blemish.engine import Run
 from blemish.errors import UsageError, WeightsError
-from blemish.export.backends import Backend, Opened
+from blemish.exporting.backends import Backend, Opened
 from blemish.methods.base import MemoryBank, Prediction
 
 if TYPE_CHECKING:

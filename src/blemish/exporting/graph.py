@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 from blemish.clip.position import resize_positions
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
-from blemish.export.header import IMAGE, Header
+from blemish.exporting.header import IMAGE, Header
 from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
 
 

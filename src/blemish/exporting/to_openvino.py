@@ -19,9 +19,9 @@ from openvino.utils.decorators import custom_preprocess_function
 
 from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.export.backends import Calibration, Opened
-from blemish.export.graph import Whole, digest, linear_weights, quiet, trace
-from blemish.export.header import IMAGE, KEY, MAP, SCORE, Header, from_json
+from blemish.exporting.backends import Calibration, Opened
+from blemish.exporting.graph import Whole, digest, linear_weights, quiet, trace
+from blemish.exporting.header import IMAGE, KEY, MAP, SCORE, Header, from_json
 from blemish.methods.base import MemoryBank
 
 #: What can be asked for, in OpenVINO's words.
@@ -37,7 +37,7 @@ TOGETHER = 4
 def write(
     engine: TorchEngine, memory: MemoryBank | None, header: Header, path: Path, calibration: Calibration | None
 ) -> None:
-    """See `blemish.export.backends.Module`. OpenVINO's own Pillow filter is put before the graph."""
+    """See `blemish.exporting.backends.Module`. OpenVINO's own Pillow filter is put before the graph."""
     whole = Whole(engine, memory, header, resize=False)
     program = trace(whole)
     try:
@@ -111,7 +111,7 @@ def _is_linear(node: Any, known: set[bytes]) -> bool:
 
 
 def read(path: Path, device: str, precision: str) -> Opened:
-    """See `blemish.export.backends.Module`. An ONNX file is read, too."""
+    """See `blemish.exporting.backends.Module`. An ONNX file is read, too."""
     if precision not in HINTS:
         raise UsageError(f"OpenVINO computes in auto, float32 or bfloat16 here, not {precision}")
     core = openvino.Core()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from blemish.engine import TorchEngine
-    from blemish.export.header import Header
+    from blemish.exporting.header import Header
     from blemish.methods.base import MemoryBank
 
 #: (B, 3, S, S) float32 in [0, 1] to the score (B,) and the map (B, S, S), as the file gives them.
@@ -108,7 +108,7 @@ BACKENDS: dict[str, Backend] = {
             title="ONNX",
             suffix=".onnx",
             reads=(".onnx",),
-            module="blemish.export.to_onnx",
+            module="blemish.exporting.to_onnx",
             extra="onnx",
             runs_with=("onnxruntime",),
             writes_with=("onnx", "onnxscript"),
@@ -120,7 +120,7 @@ BACKENDS: dict[str, Backend] = {
             title="OpenVINO",
             suffix=".xml",
             reads=(".xml", ".onnx"),
-            module="blemish.export.to_openvino",
+            module="blemish.exporting.to_openvino",
             extra="openvino",
             runs_with=("openvino",),
             writes_with=(),
