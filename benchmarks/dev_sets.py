@@ -43,8 +43,8 @@ from blemish.evaluation import Evaluation, Row, Run, detectors_of, draw, tables
 from blemish.evaluation.measure import Masks, Options, measured
 from blemish.evaluation.record import Entry, Record, write_json
 from blemish.evaluation.run import digest, evaluation
+from blemish.files import common_root, write_atomically
 from blemish.methods import create, load_class
-from blemish.outputs.files import common_root, write_atomically
 from blemish.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,7 +29,7 @@ from transformers import CLIPConfig, CLIPModel
 import blemish
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import load
-from blemish.evaluation.plan import plan
+from blemish.scoring import plan
 
 #: Those that run on the built-in model out of the box, and those that need no weights of their own.
 SHIPPED = ("clip", "clip-ac", "clip-ad", "clip-ad-sdp", "anomalyclip", "winclip")
@@ -96,7 +96,7 @@ def main() -> None:
     usual = UNTRAINED if o.papers else SHIPPED
     methods = tuple(o.methods.split(",")) if o.methods else usual
     detectors = {name: load(name, backbone=backbone, precision=o.precision) for name in methods}
-    passes = [one.methods for one in plan(detectors)]
+    passes = [one.methods for one in plan({name: detector.engine for name, detector in detectors.items()})]
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         draw(data, o.pictures)

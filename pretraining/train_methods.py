@@ -37,7 +37,7 @@ from pool import Made, bundled_photos, load_photos, make_product, make_sample
 
 from blemish.clip import Computation, ImageFeatures, Request, load_backbone
 from blemish.engine import TorchEngine
-from blemish.evaluation.plan import effective
+from blemish.scoring import effective
 from blemish.methods import create, info, names, weights
 from blemish.methods.base import FewShotMethod, MemoryBank, Method
 from blemish.metrics import auroc, pixel_metrics

@@ -16,7 +16,7 @@ from PIL import Image
 
 from blemish.detection import Detection, Provenance, Timing, find_regions, trace
 from blemish.errors import UsageError
-from blemish.outputs.rle import decode_mask, encode_polygon
+from blemish.rle import decode_mask, encode_polygon
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 

@@ -25,18 +25,20 @@ class Brightness:
     """An engine whose map is how bright the picture is, and whose score is the brightest place."""
 
     provenance = Provenance("brightness", "none", "0" * 16)
-    map_range = (0.0, 1.0)
     needs_object = False
 
     def __init__(self, size: int = 16) -> None:
         self.size = size
         self.batches: list[int] = []
 
+    def map_range(self, memory: object = None) -> tuple[float, float]:
+        return 0.0, 1.0
+
     def preprocess(self, picture: Image.Image) -> torch.Tensor:
         pixels = np.asarray(picture.convert("L").resize((self.size, self.size), Image.Resampling.BOX), np.float32)
         return torch.from_numpy(pixels / 255).expand(1, 3, -1, -1)
 
-    def run(self, pixels: torch.Tensor, object_name: str) -> Run:
+    def run(self, pixels: torch.Tensor, object_name: str, memory: object = None) -> Run:
         self.batches.append(len(pixels))
         maps = pixels[:, 0].contiguous()
         return Run(Prediction(maps.amax(dim=(1, 2)), maps), 0.0, 0.0)

@@ -18,8 +18,9 @@ from PIL import Image
 
 from blemish.detector import Detector
 from blemish.errors import UsageError
+from blemish.files import write_atomically
 from blemish.metrics import auroc, bootstrap_interval
-from blemish.outputs.files import Writer, write_atomically
+from blemish.outputs.files import Writer
 from blemish.outputs.sheet import contact_sheet
 
 #: From each end of a set's ranking, on the contact sheet.

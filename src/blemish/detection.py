@@ -240,7 +240,7 @@ class Detection:
             "provenance": None if self.provenance is None else self.provenance.to_dict(),
         }
         if maps:
-            from blemish.outputs.rle import encode_mask
+            from blemish.rle import encode_mask
 
             little = np.ascontiguousarray(self.anomaly_map, dtype="<f4")
             result["anomaly_map"] = {
@@ -253,13 +253,13 @@ class Detection:
 
     def heatmap(self, *, legend: bool = False) -> Image.Image:
         """The anomaly map in colours on the fixed scale `map_range`; RGB, the map's size (plus the legend)."""
-        from blemish.outputs.draw import heatmap
+        from blemish.draw import heatmap
 
         return heatmap(self.anomaly_map, self.map_range, legend=legend)
 
     def overlay(self, picture: LoadedImage | Image.Image, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
         """The picture with the anomaly map laid over it; the higher the value, the less of the picture shows."""
-        from blemish.outputs.draw import overlay
+        from blemish.draw import overlay
 
         image: Any = getattr(picture, "image", picture)
         if self.map_step > 1 and image.size == self.size:

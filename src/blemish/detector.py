@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
-from torch import Tensor
 
 from blemish.clip import Backbone, load_backbone
-from blemish.concurrency import READER_THREADS, prefetch
-from blemish.detection import Detection, Provenance, Timing
+from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
-from blemish.errors import ImageError, UsageError
+from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, require_reference_method, sample_memory_bank
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS, LoadedImage
@@ -31,27 +28,16 @@ from blemish.methods import create, load_class
 from blemish.methods import weights as weight_files
 from blemish.methods.base import MemoryBank, Method
 from blemish.methods.catalogue import WEIGHTS
-from blemish.tiles import OVERLAP, Canvas, Tiling, batched, cut
+from blemish.methods.text_cache import TextCache
+from blemish.scoring import Failed, Scorer, Task
+from blemish.tiles import OVERLAP, Canvas, Tiling
 from blemish.types import ComputePrecision, ImageSource, OnError, Precision, resolve_device
-
-if TYPE_CHECKING:
-    pass
 
 #: A vision tower of at least this many parameters is large: half the time matters more than the last digits. The
 #: built-in one has 14.6 million.
 _LARGE = 5_000_000
-#: Tiles of a single picture that go through the model together.
-_TOGETHER = 8
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A picture, or a tile of one, on its way from the reader to the model."""
-
-    canvas: Canvas
-    place: tuple[int, int]
-    pixels: Tensor  # (1, 3, S, S)
-    timing: Timing
+#: Name of the one method in the score loop.
+_METHOD = "method"
 
 
 @dataclass(frozen=True)
@@ -180,6 +166,7 @@ class Detector:
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
         self.tiling = tiling
+        self._texts = TextCache()
 
     @property
     def provenance(self) -> Provenance:
@@ -264,9 +251,7 @@ class Detector:
         Raises:
             ImageError: It cannot be read.
         """
-        with contextlib.closing(self._prepare(picture)) as pieces:
-            found = [one for batch in batched(pieces, _TOGETHER) for one in self._score(batch, object_name)]
-        return found[0].finish()[1]
+        return next(self.detect_many([picture], object_name=object_name))
 
     def detect_many(
         self,
@@ -317,50 +302,26 @@ class Detector:
         object_name: str | None = None,
     ) -> Generator[Scored, None, None]:
         """As `stream`, but the last step is the caller's, so that it can be left to threads while the model goes on."""
-        if batch_size < 1:
-            raise UsageError(f"batch_size is at least 1, not {batch_size}")
-        batch: list[_Ready] = []
-        # Tiles are handed over one by one: all of a large picture's would not fit into the memory.
-        readers = READER_THREADS if self.tiling is None else 1
-        with contextlib.closing(prefetch(pictures, self._prepare, batch_size, threads=readers)) as items:
-            for item in items:
-                if isinstance(item, _Ready):
-                    batch.append(item)
-                    if len(batch) < batch_size:
-                        continue
-                yield from self._score(batch, object_name)
-                batch = []
-                if isinstance(item, ImageError) and on_error is not None:
-                    on_error(item.path, item)
-                elif isinstance(item, BaseException):
-                    raise item
-        yield from self._score(batch, object_name)
-
-    def _prepare(self, source: ImageSource) -> Generator[_Ready, None, None]:
-        """Read and preprocess a picture piece by piece."""
-        start = time.perf_counter()
-        for piece in cut(source, self.tiling, max_pixels=self.max_pixels):
-            read = time.perf_counter()
-            pixels = self.engine.preprocess(piece.image)
-            yield _Ready(piece.canvas, piece.place, pixels, Timing(read - start, time.perf_counter() - read))
-            start = time.perf_counter()
-
-    def _score(self, batch: Sequence[_Ready], object_name: str | None) -> Iterator[Scored]:
-        """Run one batch; gives those pictures that it completes."""
-        if not batch:
-            return
-        run = self.engine.run(
-            torch.cat([ready.pixels for ready in batch]),
-            self.object_name if object_name is None else object_name,
-            self.memory,
+        name = self.object_name if object_name is None else object_name
+        scorer = Scorer(
+            {_METHOD: self.engine},
+            batch_size=batch_size,
+            max_pixels=self.max_pixels,
+            tiling=self.tiling,
+            texts=self._texts,
         )
-        share = Timing(encode=run.encode / len(batch), score=run.score / len(batch))
-        scores, maps = run.prediction.score.tolist(), run.prediction.map
-        for ready, score, anomaly_map in zip(batch, scores, maps, strict=True):
-            canvas = ready.canvas
-            canvas.add(ready.place, score, anomaly_map, ready.timing + share)
-            if canvas.done:
-                yield Scored(canvas, partial(self._finish, canvas))
+        tasks = (Task(None, source, frozenset({_METHOD}), name) for source in pictures)
+        with contextlib.closing(scorer.run(tasks, {_METHOD: self.memory})) as results:
+            for result in results:
+                if isinstance(result, Failed):
+                    if on_error is None:
+                        raise result.error
+                    on_error(result.error.path, result.error)
+                    continue
+                canvas = result.tile.canvas
+                canvas.add(result.tile.place, result.score, result.map, result.timing)
+                if canvas.done:
+                    yield Scored(canvas, partial(self._finish, canvas))
 
     def _finish(self, canvas: Canvas) -> tuple[LoadedImage, Detection]:
         found = Detection(

@@ -1,27 +1,27 @@
-"""What computes behind a `Detector`: prepared pictures in, a prediction out. Here in PyTorch.
+"""What computes behind a detector: prepared images in, predictions out. `TorchEngine` does so in PyTorch.
 
-Another engine (a model exported to ONNX or OpenVINO: `blemish.exporting`) takes the same and gives the same, so that
-reading, tiling, thresholds and outputs are the detector's alone.
+Another engine, such as a model that was exported to ONNX or OpenVINO (`blemish.exporting`), has the same interface, so
+reading, tiling, thresholds and outputs belong to the detector alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 import blemish
-from blemish.clip import ImageFeatures, Request
+from blemish.clip import Computation, ImageFeatures, Request
 from blemish.clip.backbone import fingerprint_of
 from blemish.detection import Provenance
 from blemish.errors import UsageError
 from blemish.methods import configs
 from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
+from blemish.methods.text_cache import TextCache
 from blemish.types import ComputePrecision
 
 if TYPE_CHECKING:
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """What one batch came to."""
+    """Result of one batch."""
 
     prediction: Prediction
-    """On the CPU, float32."""
+    """Scores and maps on the CPU, float32."""
     encode: float
-    """Seconds in the backbone, of the whole batch."""
+    """Seconds in the backbone for the whole batch."""
     score: float
-    """Seconds in the method; 0 for an engine that cannot tell the two apart."""
+    """Seconds in the method for the whole batch; 0 for an engine that cannot tell the two apart."""
 
 
 class Engine(Protocol):
-    """What a `Detector` needs of whatever computes; its calls may run in several threads at once."""
+    """What a `Detector` needs of an engine. Its calls may run in several threads at once."""
 
     @property
     def provenance(self) -> Provenance:
-        """What makes the numbers."""
+        """Where its scores come from."""
 
     @property
     def size(self) -> int:
@@ -56,17 +56,17 @@ class Engine(Protocol):
 
     @property
     def needs_object(self) -> bool:
-        """Whether the object's name makes a difference."""
+        """Whether the object name makes a difference."""
 
     def preprocess(self, picture: Image.Image) -> Tensor:
-        """One picture as it takes it: (1, 3, S, S) on the CPU."""
+        """Return one image as the engine takes it: (1, 3, S, S) on the CPU."""
 
     def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         """Score a batch.
 
         Args:
             pixels: (B, 3, S, S), from `preprocess`.
-            object_name: What all images show.
+            object_name: Name of the object in all images.
             memory: References to compare with; None scores zero-shot.
 
         Raises:
@@ -79,14 +79,18 @@ class TorchEngine:
 
     Args:
         method: Ready to score; moved to `device` together with its backbone.
-        weights: Name of what the method learnt, for the provenance; None for a method without.
-        device: Where it runs.
-        precision: Of the vision tower's matrix products, and of `musc`'s. Else text features and scores are float32.
-        windows: The same for windows (WinCLIP's), where it is another.
+        weights: Name of the method's weights, for the provenance; None for a method without.
+        device: Device that computes.
+        precision: Precision of the vision tower's matrix products, and of `musc`'s comparisons. Text features and
+            scores are float32.
+        windows: Precision for windows (WinCLIP's); None for `precision`.
 
     Attributes:
-        precision: Of the vision tower.
-        windows: Of windows.
+        method: The method.
+        backbone: The backbone.
+        device: Device that computes.
+        precision: Precision of the vision tower.
+        windows: Precision for windows.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class TorchEngine:
             precision=f"{precision}, windows {windows}" if mixed else precision,
             device=str(self.device),
         )
-        self._text = lru_cache(maxsize=256)(self._encode_text)
+        self._texts = TextCache()
 
     @property
     def size(self) -> int:
@@ -126,34 +130,69 @@ class TorchEngine:
         """Return the lowest and the highest value of its maps, made with or without a memory bank."""
         return self.method.map_range if memory is None else self._reference_method.memory_map_range
 
+    def request(self, memory: MemoryBank | None = None) -> Request:
+        """Return what the method needs of an image, with or without a memory bank."""
+        return self.method.request if memory is None else self._reference_method.memory_request
+
     @property
     def needs_object(self) -> bool:
-        """Whether the object's name makes a difference."""
+        """Whether the object name makes a difference."""
         return self.method.info.needs_object
 
     def preprocess(self, picture: Image.Image) -> Tensor:
-        """One picture as it takes it: (1, 3, S, S) float32 on the CPU."""
+        """Return one image as the engine takes it: (1, 3, S, S) float32 on the CPU."""
         return self.backbone.preprocess([picture], self.size)
+
+    def text(self, object_names: Sequence[str], texts: TextCache | None = None) -> Tensor:
+        """Return the text features of a batch: (2, E) if all names are equal, else (B, 2, E).
+
+        Args:
+            object_names: Name of the object in each image.
+            texts: A cache to share with other engines; None for the engine's own.
+        """
+        return (self._texts if texts is None else texts)(self.method, object_names)
+
+    def encode(self, pixels: Tensor, request: Request, computation: Computation | None = None) -> ImageFeatures:
+        """Return the features of a batch.
+
+        Args:
+            pixels: (B, 3, S, S), from `preprocess`.
+            request: What is needed of the images.
+            computation: How the backbone computes; None for the method's own way.
+        """
+        with torch.inference_mode():
+            features = self.backbone.encode_image(
+                pixels.to(self.device),
+                request,
+                self.method.computation if computation is None else computation,
+                precision=self.precision,
+                windows=self.windows,
+            )
+        return features
+
+    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
+        """Return the method's prediction on the CPU in float32; arguments as in `ReferenceMethod.score`."""
+        with torch.inference_mode():
+            if memory is None:
+                prediction = self.method.score(features, text)
+            else:
+                prediction = self._reference_method.score(features, text, memory)
+            return Prediction(prediction.score.float().cpu(), prediction.map.float().cpu())
 
     def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         """Score a batch: see `Engine`."""
-        text = self._text(object_name)
+        text = self.text([object_name])
         start = time.perf_counter()
-        with torch.inference_mode():
-            request = self.method.request if memory is None else self._reference_method.memory_request
-            features = self._encode(pixels, request)
-            self._settle()
-            encoded = time.perf_counter()
-            prediction = self.score(features, text, memory)
+        features = self.encode(pixels, self.request(memory))
+        self.synchronize()
+        encoded = time.perf_counter()
+        prediction = self.score(features, text, memory)
         return Run(prediction, encoded - start, time.perf_counter() - encoded)
 
-    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
-        """Return the method's prediction on the CPU in float32. Arguments as in `ReferenceMethod.score`."""
-        if memory is None:
-            prediction = self.method.score(features, text)
-        else:
-            prediction = self._reference_method.score(features, text, memory)
-        return Prediction(prediction.score.float().cpu(), prediction.map.float().cpu())
+    def synchronize(self) -> None:
+        """Wait for the GPU, so that a measured time is that of the computation."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def build_memory_bank(self, batches: Iterable[Tensor], *, num_images: int, sampled: bool = False) -> MemoryBank:
         """Return the memory bank of reference images, on the engine's device.
@@ -169,7 +208,7 @@ class TorchEngine:
         method = self._reference_method
 
         def encode(pixels: Tensor) -> ImageFeatures:
-            return self._encode(pixels, method.memory_request)
+            return self.encode(pixels, method.memory_request)
 
         with torch.inference_mode():
             return method.build_memory_bank(batches, encode, num_images=num_images, sampled=sampled)
@@ -179,17 +218,3 @@ class TorchEngine:
         if not isinstance(self.method, ReferenceMethod):
             raise UsageError(f"{self.method.info.name} has no memory bank for reference images")
         return self.method
-
-    def _encode(self, pixels: Tensor, request: Request) -> ImageFeatures:
-        pixels, computation = pixels.to(self.device), self.method.computation
-        return self.backbone.encode_image(pixels, request, computation, precision=self.precision, windows=self.windows)
-
-    def _encode_text(self, object_name: str) -> Tensor:
-        """Text features (2, E) of one object name; kept, since they cost more than a picture."""
-        with torch.inference_mode():
-            return self.method.text_features([object_name])[0]
-
-    def _settle(self) -> None:
-        """Wait for the GPU, so that the timing says what it means."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)

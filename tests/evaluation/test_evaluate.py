@@ -21,9 +21,8 @@ from blemish import methods
 from blemish.clip import Backbone, Computation
 from blemish.errors import UsageError
 from blemish.evaluation import METRICS, recompute
-from blemish.evaluation.plan import effective
-from blemish.evaluation.scoring import Scorer
 from blemish.metrics import auroc, pixel_metrics
+from blemish.scoring import Scorer, effective
 from blemish.training.masks import mask_tensor
 
 
@@ -100,19 +99,30 @@ def test_a_detector_gives_the_same_scores(data: Path, backbone: Backbone, tmp_pa
         assert found.score == pytest.approx(line["score"], abs=1e-5)
 
 
+def test_respects_the_picture_limit_of_the_detectors(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    with Image.open(data / "grid/test/good/000.png") as image:
+        large = image.resize((200, 100))
+    large.save(data / "grid/test/good/000.png")
+    detectors = {"clip": blemish.load("clip", backbone=backbone, device="cpu", max_pixels=19_999)}
+    with blemish.evaluation.prepared(data, backbone=backbone, methods=["clip"], out=tmp_path / "out") as run:
+        result = blemish.evaluation.Run(run.dataset, detectors, run.record, run.options, run.facts()).execute()
+    assert [Path(failure.path).name for failure in result.failed] == ["000.png"]
+    assert "more than max_pixels = 19,999" in result.failed[0].reason
+
+
 def test_goes_on_after_a_kill(
     data: Path, backbone: Backbone, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate(data, backbone, out=tmp_path / "whole", batch_size=2)
     passes.clear()
-    original = Scorer._ride
+    original = Scorer._run_pass
 
-    def dying(self: Scorer, *rest: object) -> None:
+    def dying(self: Scorer, *rest: object) -> object:
         if len(passes) == 5:
             raise KeyboardInterrupt
-        original(self, *rest)  # type: ignore[arg-type]
+        return original(self, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scorer, "_ride", dying)
+    monkeypatch.setattr(Scorer, "_run_pass", dying)
     with pytest.raises(KeyboardInterrupt):
         evaluate(data, backbone, out=tmp_path / "out", batch_size=2)
     monkeypatch.undo()

@@ -16,8 +16,9 @@ import blemish
 from blemish import datasets, methods
 from blemish.clip import Backbone, load_backbone
 from blemish.evaluation import METRICS, detectors_of
-from blemish.evaluation.plan import Texts
 from blemish.methods import weights
+from blemish.methods.base import Method
+from blemish.methods.text_cache import TextCache
 from dataset_trees import TREES, Tree
 
 _texts: dict[str, Tensor] = {}
@@ -42,15 +43,16 @@ def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Map
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """The object_names that each method was asked to describe."""
     asked: dict[str, set[str]] = {}
-    original = Texts.__call__
+    original = TextCache.__call__
 
-    def remembered(self: Texts, name: str, object_names: Sequence[str]) -> Tensor:
+    def cached(self: TextCache, method: Method, object_names: Sequence[str]) -> Tensor:
+        name = method.info.name
         asked.setdefault(name, set()).update(object_names)
         if name not in _texts:
-            _texts[name] = original(self, name, ["metal nut"])
+            _texts[name] = original(self, method, ["metal nut"])
         return _texts[name]
 
-    monkeypatch.setattr(Texts, "__call__", remembered)
+    monkeypatch.setattr(TextCache, "__call__", cached)
     return asked
 
 

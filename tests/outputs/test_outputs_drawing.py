@@ -10,11 +10,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from blemish.detection import Detection, trace
+from blemish.draw import COLOURS, heatmap, levels, overlay
 from blemish.errors import UsageError
 from blemish.image_io import LoadedImage
-from blemish.outputs.draw import COLOURS, heatmap, levels, overlay
-from blemish.outputs.rle import decode_mask, encode_mask, encode_polygon
 from blemish.outputs.sheet import caption, contact_sheet
+from blemish.rle import decode_mask, encode_mask, encode_polygon
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 RAMP = np.linspace(-0.5, 1.5, 60, dtype=np.float32).reshape(6, 10)

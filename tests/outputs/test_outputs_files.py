@@ -14,9 +14,10 @@ from PIL import Image
 
 from blemish.detection import Detection
 from blemish.errors import OutputError, UsageError
+from blemish.files import common_root, output_name, write_atomically
 from blemish.outputs import files
-from blemish.outputs.files import KINDS, Writer, common_root, output_name, write_atomically
-from blemish.outputs.rle import decode_mask
+from blemish.outputs.files import KINDS, Writer
+from blemish.rle import decode_mask
 
 VALUES = np.zeros((6, 8), np.float32)
 VALUES[1:5, 1:5] = 0.9
@@ -187,7 +188,7 @@ def test_a_write_that_fails_is_one_sentence(tmp_path, monkeypatch, number, messa
 
 def test_a_file_where_a_folder_should_be(tmp_path):
     (tmp_path / "mask").write_text("in the way")
-    with pytest.raises(OutputError, match="stand in each other's way"):
+    with pytest.raises(OutputError, match="in the way of"):
         Writer(tmp_path, "mask", root="in").write(made())
 
 

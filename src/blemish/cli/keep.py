@@ -11,8 +11,9 @@ from typing import Any, Self
 from blemish.cli.record import Record
 from blemish.cli.sources import absolute
 from blemish.detection import Detection
+from blemish.files import output_name
 from blemish.image_io import LoadedImage
-from blemish.outputs.files import Writer, output_name
+from blemish.outputs.files import Writer
 from blemish.outputs.tables import Key
 
 #: What is collected in one file, and so written in order.

@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 from blemish.errors import OutputError
-from blemish.outputs.files import locked, open_to_append, output_error, write_atomically
+from blemish.files import output_error, try_lock, write_atomically
+from blemish.outputs.journal import open_to_append
 from blemish.outputs.tables import Key, error_row, open_table
 
 NAME = "results.jsonl"
@@ -58,7 +59,7 @@ class Record:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / ".lock").open("w")
-            if not locked(self._lock):
+            if not try_lock(self._lock):
                 raise OutputError(f"another run is writing to {folder}; wait for it or choose another --out.", folder)
             for part in folder.rglob(".*-*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed while writing: while locked there is no other

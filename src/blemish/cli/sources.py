@@ -10,8 +10,8 @@ from pathlib import Path
 
 from blemish.cli import STDIN
 from blemish.errors import UsageError
+from blemish.files import common_root
 from blemish.image_io import find_images
-from blemish.outputs.files import common_root
 
 
 def collect(words: Sequence[str], recursive: bool, out: Path | None) -> tuple[list[Path], int]:

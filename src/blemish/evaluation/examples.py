@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from blemish.datasets.samples import Sample
 from blemish.evaluation.record import SMALL, Record
-from blemish.outputs.files import write_atomically
+from blemish.files import write_atomically
 
 Kind: TypeAlias = Literal["found", "missed", "false alarm", "quiet"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from blemish.datasets.samples import Sample
 from blemish.errors import UsageError
 from blemish.evaluation.examples import choose, save
-from blemish.evaluation.plan import set_rule
 from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.methods.base import Method
 from blemish.metrics import PixelBootstrap, PixelMetrics, StreamedPixelMetrics, StreamingPixelMetrics, pixel_metrics
@@ -27,6 +27,8 @@ Aupro: TypeAlias = Literal["exact", "200"]
 EXACT_PIXELS = 600_000_000
 
 PIXEL = ("auroc", "ap", "f1_max", "f1_threshold", "iou", "aupro")
+#: What a set-wide rule may need to know of each picture, by the names of its arguments.
+PARTS = ("scores", "text_scores", "peaks")
 NO_MASKS = "it is not known where the anomalies are: there are no masks"
 
 
@@ -237,3 +239,16 @@ def _set_scores(method: Method, entries: Sequence[Entry]) -> list[float] | None:
 
 def _told(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
+
+
+def set_rule(method: Method) -> tuple[str, ...] | None:
+    """What the method's set-wide rule wants to know of each picture, of `PARTS`; None for a method without one.
+
+    Some papers score a picture only within its whole test set (min-max over a class). Such methods have
+    `set_scores`, whose arguments without default are (n,) tensors by these names.
+    """
+    rule = getattr(method, "set_scores", None)
+    if rule is None:
+        return None
+    wanted = [p.name for p in inspect.signature(rule).parameters.values() if p.default is p.empty]
+    return tuple(wanted) if set(wanted) <= set(PARTS) else None

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from blemish.datasets.samples import Sample
 from blemish.errors import OutputError, UsageError
-from blemish.outputs.files import locked, open_to_append, output_error, output_name, write_atomically
+from blemish.files import output_error, output_name, try_lock, write_atomically
+from blemish.outputs.journal import open_to_append
 
 SCORES, CATEGORIES, RUN = "scores.jsonl", "categories.jsonl", "run.json"
 #: Longer side of the maps that are kept for the report, in pixels.
@@ -87,7 +88,7 @@ class Record:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / ".lock").open("w")
-            if not locked(self._lock):
+            if not try_lock(self._lock):
                 raise OutputError(f"another run is writing to {folder}; wait for it or choose another --out.", folder)
             self._scores = open_to_append(folder / SCORES)
             self._categories = open_to_append(folder / CATEGORIES)

@@ -8,22 +8,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
 from blemish.errors import BlemishError, ImageError
 from blemish.evaluation.literature import compare
-from blemish.evaluation.measure import Masks, Options, judged, measured
-from blemish.evaluation.plan import Pass, plan, settings_of, told_object
+from blemish.evaluation.measure import Masks, Options, judged, measured, set_rule
 from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.evaluation.result import Evaluation, Failure
 from blemish.evaluation.rows import rows_of
-from blemish.evaluation.scoring import Scored, Scorer
 from blemish.few_shot import sample_memory_bank
 from blemish.methods.base import MemoryBank, TransductiveMethod
+from blemish.methods.text_cache import prompt_name
 from blemish.metrics import StreamingPixelMetrics
-from blemish.outputs.tables import settings_fingerprint
+from blemish.outputs.journal import result_settings, settings_fingerprint
+from blemish.scoring import Failed, Pass, Scored, Scorer, Task
 
 
 class Run:
@@ -51,13 +52,22 @@ class Run:
         batch_size: int = 8,
     ) -> None:
         self.dataset, self.detectors, self.record, self.options = dataset, detectors, record, options
-        self.passes: tuple[Pass, ...] = plan(detectors)
         self.categories = {category: dataset.of(category) for category in dataset.categories}
         self.failed: dict[tuple[str, str], Failure] = {}  # by method, picture
         self.done = 0
         self._keep_maps = keep_maps
-        self._scorer = Scorer(detectors, self.passes, batch_size)
-        self._settings = {name: settings_of(detector) for name, detector in detectors.items()}
+        self._scorer = Scorer(
+            {name: detector.engine for name, detector in detectors.items()},
+            batch_size=batch_size,
+            max_pixels=min(detector.max_pixels for detector in detectors.values()),
+            text_scores={
+                name for name, detector in detectors.items() if "text_scores" in (set_rule(detector.method) or ())
+            },
+        )
+        self.passes: tuple[Pass, ...] = self._scorer.passes
+        self._settings = {
+            name: settings_fingerprint(result_settings(detector.provenance)) for name, detector in detectors.items()
+        }
         self._made = {name: detector.provenance.to_dict() for name, detector in detectors.items()}
         self._files = {sample: _file(sample.path) for sample in dataset}
         self._mutual = {name for name, detector in detectors.items() if detector.method.info.transductive}
@@ -118,7 +128,7 @@ class Run:
                 {**one.to_dict(), "seconds": round(clock.passes.get(one.number, 0.0), 3)} for one in self.passes
             ],
             "seconds": {
-                "pictures": clock.pictures,
+                "pictures": clock.images,
                 "reading": round(clock.reading, 3),
                 "methods": {name: round(seconds, 3) for name, seconds in clock.methods.items()},
             },
@@ -129,19 +139,25 @@ class Run:
     def _do(self, category: str, samples: Sequence[Sample], advance: Callable[[], None]) -> None:
         masks, histograms = Masks(), self._histograms(samples)
 
-        def keep(name: str, sample: Sample, scored: Scored) -> None:
+        def keep(scored: Scored[Sample]) -> None:
+            name, sample, values = scored.method, scored.item, scored.map.numpy()
+            known = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
+            if not (np.isfinite(known).all() and np.isfinite(values).all()):
+                reason = f"{name} gives {sample.path} no finite score or map."
+                fail_one(name, sample, ImageError(reason, sample.path))
+                return
             try:
                 if name in histograms:
                     if sample.masks is not None:
-                        histograms[name].update(masks.once(sample, len(scored.map)), scored.map)
+                        histograms[name].update(masks.once(sample, len(values)), values)
                 else:
-                    self.record.write_map(name, sample, scored.map)
+                    self.record.write_map(name, sample, values)
             except ImageError as error:
                 fail_one(name, sample, error)
                 return
             key = self._key(name, sample)
             assert key is not None  # it has just been read
-            self.record.add(name, sample, Entry(scored.score, scored.peak, scored.text_score, key))
+            self.record.add(name, sample, Entry(scored.score, float(values.max()), scored.text_score, key))
             self._wanted.discard((name, sample))
             self.done += 1
             advance()
@@ -154,15 +170,19 @@ class Run:
             self._wanted.discard((name, sample))
             advance()
 
-        def fail(name: str | None, sample: Sample, error: BlemishError) -> None:
-            for one in self._names(sample) if name is None else [name]:
-                fail_one(one, sample, error)
-
-        todo = [sample for sample in samples if self._names(sample)]
+        todo = [
+            Task(sample, sample.path, names, sample.object_name) for sample in samples if (names := self._names(sample))
+        ]
         memories: dict[str, MemoryBank | None] = {}
-        for name in self._mutual.intersection(frozenset().union(*map(self._names, todo))):
-            memories[name] = sample_memory_bank(self.detectors[name].torch_engine, [sample.path for sample in samples])
-        self._scorer.run(todo, self._names, keep, fail, memories)
+        for name in self._mutual.intersection(frozenset().union(*(task.methods for task in todo))):
+            detector, paths = self.detectors[name], [sample.path for sample in samples]
+            memories[name] = sample_memory_bank(detector.torch_engine, paths, max_pixels=detector.max_pixels)
+        for result in self._scorer.run(todo, memories):
+            if not isinstance(result, Failed):
+                keep(result)
+                continue
+            for name in self._names(result.item):
+                fail_one(name, result.item, result.error)
         self._measure(category, samples, masks, histograms)
         self.record.let_go()
 
@@ -253,7 +273,7 @@ class Run:
 
     def _key(self, name: str, sample: Sample) -> tuple[int, int, str, str] | None:
         file = self._files[sample]
-        told = told_object(self.detectors[name].method, sample.object_name)
+        told = prompt_name(self.detectors[name].method, sample.object_name)
         if name in self._mutual:
             told += f" in {self._sets[sample.category]}"
         return None if file is None else (*file, self._settings[name], told)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from blemish.evaluation.literature import best
 from blemish.evaluation.record import write_json
 from blemish.evaluation.result import MEAN, METRICS, TITLES, Comparison, Evaluation, Row
-from blemish.outputs.files import write_atomically
+from blemish.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console

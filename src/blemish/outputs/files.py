@@ -14,13 +14,10 @@ whatever order they come in. Every file appears whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import itertools
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, get_args
@@ -30,102 +27,16 @@ from PIL import Image
 
 from blemish.detection import Detection, Region
 from blemish.errors import OutputError, UsageError
+from blemish.files import output_error, output_name, safe_name, write_atomically
 from blemish.outputs import png
-from blemish.outputs.rle import encode_polygon
+from blemish.outputs.journal import open_to_append
+from blemish.rle import encode_polygon
 
 if TYPE_CHECKING:
     from blemish.image_io import LoadedImage
 
 Kind = Literal["heatmap", "overlay", "mask", "map", "regions"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
-_counter = itertools.count()
-# Not allowed in file names somewhere: control characters, what Windows reserves, halves of broken UTF-8.
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\ud800-\udfff]|[. ]$')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
-_LONGEST = 180  # bytes of a name; file systems allow 255, suffixes and the temporary name take some
-
-
-def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
-    """The sentence for a file that cannot be written."""
-    shown = os.fspath(path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        remedy = "the disk is full; free some space and run again"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "it is not allowed there; check the permissions or choose another folder"
-    elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-        remedy = "a file and a folder of one name stand in each other's way; choose another folder"
-    else:
-        remedy = f"{error.strerror or type(error).__name__}; choose another folder"
-    return OutputError(f"cannot write {shown!r}: {remedy}.", shown)
-
-
-def write_atomically(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Write a file through a temporary neighbour, so that it appears whole or not at all.
-
-    Args:
-        path: the file; its folders are made.
-        fill: writes the content into the open binary file.
-
-    Raises:
-        OutputError: disk full, no permission, ...
-    """
-    # Not tempfile: its files are readable by their owner only, and results are meant to be shared.
-    part = path.with_name(f".{os.getpid()}-{next(_counter)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as stream:
-            fill(stream)
-        part.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def common_root(paths: Iterable[str | os.PathLike[str]]) -> Path | None:
-    """The deepest folder that holds all the files; None for no files or for several drives."""
-    folders = {os.path.dirname(os.path.abspath(path)) for path in paths}  # noqa: PTH100, PTH120 - links stay
-    try:
-        return Path(os.path.commonpath(folders)) if folders else None
-    except ValueError:
-        return None
-
-
-def output_name(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Path:
-    """The relative path, without the final suffix of the output, that a picture's files are kept under.
-
-    Depends on nothing but the two paths. Names that some file system would refuse are made safe and get a piece of
-    their hash, as do pictures outside the root.
-
-    Args:
-        path: the picture.
-        root: the folder that names are relative to; None = the working directory.
-    """
-    absolute = os.path.abspath(path)  # noqa: PTH100 - links stay
-    base = os.path.abspath(root or ".")  # noqa: PTH100
-    try:
-        below = Path(absolute).relative_to(base)
-    except ValueError:
-        return Path(_safe(f"{Path(absolute).name}", tag=_hash(absolute)))
-    return Path(*(_safe(part) for part in below.parts)) if below.parts else Path(_safe(Path(absolute).name))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
-
-
-def _safe(name: str, tag: str | None = None) -> str:
-    """A file name that every file system takes; two different names never become one."""
-    clean = _UNSAFE.sub("_", name)
-    if _RESERVED.match(clean):
-        clean = f"_{clean}"
-    if len(clean.encode()) > _LONGEST:
-        clean = clean.encode()[: _LONGEST - 11].decode("utf-8", "ignore")  # room for the piece of hash
-    if clean != name and tag is None:
-        tag = _hash(name)
-    return clean if tag is None else f"{clean}-{tag}"
 
 
 class Writer:
@@ -241,7 +152,7 @@ class Writer:
 
     def _stem(self, detection: Detection, name: str | None) -> Path:
         if name is not None:
-            return Path(*[_safe(part) for part in name.split("/") if part] or ["_"])
+            return Path(*[safe_name(part) for part in name.split("/") if part] or ["_"])
         if detection.path is not None:
             return output_name(detection.path, self.root)
         self._unnamed += 1
@@ -280,38 +191,6 @@ class Writer:
             self._lines.flush()
         except OSError as error:
             raise output_error(path, error) from error
-
-
-def open_to_append(path: Path) -> IO[bytes]:
-    """Open a file of lines for appending; a last line that was cut off in writing is taken away."""
-    stream = path.open("ab+")
-    end = stream.seek(0, os.SEEK_END)
-    keep = end
-    while keep > 0:
-        size = min(keep, 65536)
-        stream.seek(keep - size)
-        cut = stream.read(size).rfind(b"\n")
-        if cut >= 0:
-            keep = keep - size + cut + 1
-            break
-        keep -= size
-    if keep < end:
-        stream.truncate(keep)
-    stream.seek(0, os.SEEK_END)
-    return stream
-
-
-def locked(file: IO[str]) -> bool:
-    """Take the lock of an open file; it goes with the process, so a killed run leaves none behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory lock, and none pretended
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _coco_line(stem: Path, detection: Detection) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from blemish.detection import Detection
+from blemish.draw import font
 from blemish.errors import UsageError
-from blemish.outputs.draw import font
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

@@ -18,7 +18,8 @@ from typing import IO, Any, Protocol, Self
 
 from blemish.detection import Detection
 from blemish.errors import BlemishError, OutputError, UsageError
-from blemish.outputs.files import open_to_append, output_error
+from blemish.files import output_error
+from blemish.outputs.journal import open_to_append
 
 COLUMNS: dict[str, type] = {
     "path": str,

@@ -11,7 +11,7 @@ from pathlib import Path
 from blemish.datasets import Dataset
 from blemish.evaluation.record import Record
 from blemish.evaluation.result import Evaluation
-from blemish.outputs.files import write_atomically
+from blemish.files import write_atomically
 from blemish.report.page import page
 
 NAME = "report.html"

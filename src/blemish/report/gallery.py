@@ -13,10 +13,10 @@ from PIL import Image
 from scipy import ndimage
 
 from blemish.datasets.samples import Sample
+from blemish.draw import overlay
 from blemish.errors import ImageError
 from blemish.evaluation.examples import EACH, KINDS, Kind, load, order, wrongness
 from blemish.evaluation.record import Record
-from blemish.outputs.draw import overlay
 
 #: Longer side of a picture on the page, in pixels.
 SIDE = 288

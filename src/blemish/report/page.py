@@ -10,11 +10,11 @@ from importlib.resources import files
 import numpy as np
 
 from blemish.datasets.samples import Dataset, Sample
+from blemish.draw import COLOURS
 from blemish.evaluation import tables
 from blemish.evaluation.examples import Kind
 from blemish.evaluation.record import Record
 from blemish.evaluation.result import METRICS, TITLES, Evaluation, Row
-from blemish.outputs.draw import COLOURS
 from blemish.report import charts
 from blemish.report.curves import (
     Curve,

@@ -1,0 +1,129 @@
+"""Files that appear whole or not at all, safe names for them, and a lock that ends with its process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+from blemish.errors import OutputError
+from blemish.types import PathLike
+
+_counter = itertools.count()
+#: Characters that some file system refuses: control characters, those reserved on Windows, halves of broken UTF-8.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\ud800-\udfff]|[. ]$')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
+#: Longest name in bytes. File systems allow 255; suffixes and the temporary name take some.
+_MAX_NAME = 180
+
+
+def output_error(path: PathLike, error: OSError) -> OutputError:
+    """Return the error for a file that cannot be written."""
+    name = os.fspath(path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "the disk is full; free some space and run again"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "permission denied; check the permissions or choose another folder"
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        remedy = "a file is in the way of a folder, or a folder in the way of a file; choose another folder"
+    else:
+        remedy = f"{error.strerror or type(error).__name__}; choose another folder"
+    return OutputError(f"cannot write {name!r}: {remedy}.", name)
+
+
+def write_atomically(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Write a file through a temporary neighbour, so that it appears whole or not at all.
+
+    Args:
+        path: The file; its folders are created.
+        fill: Writes the content into the open binary file.
+
+    Raises:
+        OutputError: The disk is full, permission is denied, ...
+    """
+    # Not tempfile: its files are readable by their owner only, and results are meant to be shared.
+    part = path.with_name(f".{os.getpid()}-{next(_counter)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as stream:
+            fill(stream)
+        part.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder and its subfolders."""
+    for part in folder.rglob(".*-*.part"):
+        part.unlink(missing_ok=True)
+
+
+def try_lock(file: IO[str]) -> bool:
+    """Lock an open file and return whether that worked; the lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no advisory lock
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def absolute(path: PathLike) -> str:
+    """Return the one spelling of a path from any working directory; links are not followed."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps "..", Path.resolve follows links
+
+
+def common_root(paths: Iterable[PathLike]) -> Path | None:
+    """Return the deepest folder that holds all the files; None for no files or for several drives."""
+    folders = {os.path.dirname(absolute(path)) for path in paths}  # noqa: PTH120
+    try:
+        return Path(os.path.commonpath(folders)) if folders else None
+    except ValueError:
+        return None
+
+
+def output_name(path: PathLike, root: PathLike | None = None) -> Path:
+    """Return the relative path that the results of a picture are named by; their own suffixes are appended.
+
+    It depends on nothing but the two paths. The picture keeps its suffix, so that a/x.png, b/x.png and b/x.jpg stay
+    apart. Names that some file system would refuse are changed and get a part of their hash, as do pictures outside
+    the root.
+
+    Args:
+        path: The picture.
+        root: The folder that names are relative to; None for the working directory.
+    """
+    full, base = absolute(path), absolute(root or ".")
+    try:
+        below = Path(full).relative_to(base)
+    except ValueError:
+        return Path(safe_name(Path(full).name, tag=_hash(full)))
+    return Path(*(safe_name(part) for part in below.parts)) if below.parts else Path(safe_name(Path(full).name))
+
+
+def safe_name(name: str, tag: str | None = None) -> str:
+    """Return a file name that every file system takes; two different names never become one."""
+    clean = _UNSAFE.sub("_", name)
+    if _RESERVED.match(clean):
+        clean = f"_{clean}"
+    if len(clean.encode()) > _MAX_NAME:
+        clean = clean.encode()[: _MAX_NAME - 11].decode("utf-8", "ignore")  # leave space for the hash
+    if clean != name and tag is None:
+        tag = _hash(name)
+    return clean if tag is None else f"{clean}-{tag}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]

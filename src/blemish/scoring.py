@@ -1,0 +1,352 @@
+"""The score loop: read, preprocess, encode, score; for one method or for many that share backbone passes.
+
+    scorer = Scorer({"clip": engine})
+    for result in scorer.run([Task("a.png", "a.png", frozenset({"clip"}))]):
+        ...
+
+Threads read and preprocess while the model computes. Methods whose features are computed alike share one pass of the
+backbone, so every image is read once, preprocessed once for each input size, and encoded once for each pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from blemish.clip import Backbone, Computation, Request
+from blemish.concurrency import READER_THREADS, prefetch
+from blemish.detection import Timing
+from blemish.engine import Engine, TorchEngine
+from blemish.errors import ImageError, UsageError
+from blemish.image_io import MAX_PIXELS
+from blemish.methods.base import MemoryBank, Prediction
+from blemish.methods.text_cache import TextCache
+from blemish.tiles import Piece, Tiling, cut
+from blemish.types import ImageSource
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task(Generic[T]):
+    """An image to score."""
+
+    item: T
+    """Anything of the caller's; it comes back with the results."""
+    source: ImageSource
+    """Image as `read_image` takes it."""
+    methods: AbstractSet[str]
+    """Names of the methods that score it."""
+    object_name: str = "object"
+    """Name of the object in the image; may be empty for methods that do not use it."""
+
+
+@dataclass(frozen=True)
+class Scored(Generic[T]):
+    """Result of one method for one image, or for one tile of it."""
+
+    item: T
+    method: str
+    tile: Piece
+    score: float
+    """Image score in [0, 1]."""
+    map: Tensor
+    """(S, S) float32 on the CPU, at the size of the method's input."""
+    text_score: float | None
+    """Score of the class token, where it was asked for."""
+    timing: Timing
+    """Seconds; what a batch shares is divided equally."""
+
+
+@dataclass(frozen=True)
+class Failed(Generic[T]):
+    """An image that cannot be read; some of its tiles may have been scored before."""
+
+    item: T
+    error: ImageError
+
+
+@dataclass
+class Clock:
+    """Seconds of computing."""
+
+    reading: float = 0.0
+    """Reading and preprocessing, in all threads together."""
+    passes: dict[int, float] = field(default_factory=dict)
+    """Each pass of the backbone, by its number."""
+    methods: dict[str, float] = field(default_factory=dict)
+    """Each method's own part."""
+    images: int = 0
+    """Number of images, or tiles, that were read."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the backbone over a batch, and the methods that share it."""
+
+    number: int
+    """Number of the pass, from 1."""
+    computation: Computation | None
+    """How features are computed; None for an engine that does not run in PyTorch."""
+    methods: tuple[str, ...]
+    requests: Mapping[str, Request]
+    """What each method needs of an image, without a memory bank."""
+
+    def request(self, methods: Iterable[str] | None = None) -> Request:
+        """Return what these methods (default: all of the pass) need together."""
+        return reduce(or_, (self.requests[name] for name in (self.methods if methods is None else methods)))
+
+    def __str__(self) -> str:
+        if self.computation is None:
+            return f"pass {self.number}: {', '.join(self.methods)}"
+        computation, request = self.computation, self.request()
+        needs = [f"{len(request.taps)} tap{'s' * (len(request.taps) != 1)}"] * bool(request.taps)
+        needs += ["class token"] * request.class_token
+        needs += [f"windows of {', '.join(map(str, request.windows))}"] * bool(request.windows)
+        return (
+            f"pass {self.number}: {computation.size} x {computation.size} px, {computation.activation} activation, "
+            f"positions {computation.position}; {', '.join(needs)}: {', '.join(self.methods)}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a plain dictionary for JSON."""
+        if self.computation is None:
+            return {"pass": self.number, "methods": list(self.methods)}
+        request = self.request()
+        return {
+            "pass": self.number,
+            "size": self.computation.size,
+            "activation": self.computation.activation,
+            "position": self.computation.position,
+            "taps": [
+                {"layer": t.layer, "path": t.path, "start": t.start, "seeded": t.seeded} for t in sorted(request.taps)
+            ],
+            "class_token": request.class_token,
+            "windows": list(request.windows),
+            "methods": list(self.methods),
+        }
+
+
+def plan(engines: Mapping[str, Engine]) -> tuple[Pass, ...]:
+    """Return as few passes as there are different computations, in the order in which they are first needed."""
+    groups: dict[Hashable, list[str]] = {}
+    for name, engine in engines.items():
+        key: Hashable = name
+        if isinstance(engine, TorchEngine):
+            computation = effective(engine.method.computation, engine.backbone)
+            key = (id(engine.backbone), computation, engine.precision, engine.windows)
+        groups.setdefault(key, []).append(name)
+    passes = []
+    for number, names in enumerate(groups.values(), 1):
+        group = {name: engines[name] for name in names}
+        torch_engines = {name: engine for name, engine in group.items() if isinstance(engine, TorchEngine)}
+        first = torch_engines.get(names[0])
+        passes.append(
+            Pass(
+                number,
+                None if first is None else effective(first.method.computation, first.backbone),
+                tuple(names),
+                {name: engine.request() for name, engine in torch_engines.items()},
+            )
+        )
+    return tuple(passes)
+
+
+def effective(computation: Computation, backbone: Backbone) -> Computation:
+    """Return the computation without what makes no difference on this backbone, so that more methods share a pass.
+
+    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing.
+    """
+    changes: dict[str, Any] = {}
+    if computation.size // backbone.patch == backbone.size // backbone.patch:
+        changes["position"] = Computation(computation.size).position
+    if computation.activation == backbone.towers.config.vision_config.hidden_act:
+        changes["activation"] = "checkpoint"
+    return replace(computation, **changes)
+
+
+_Input: TypeAlias = tuple[str, int]  # backend and side: engines that are equal in both prepare images alike
+
+
+@dataclass(frozen=True)
+class _Prepared(Generic[T]):
+    """An image, or a tile of one, that is ready for the model."""
+
+    task: Task[T]
+    tile: Piece
+    pixels: Mapping[_Input, Tensor]  # (1, 3, S, S)
+    timing: Timing
+
+
+class Scorer:
+    """Scores images with one or several methods. Not for several threads at once.
+
+    Args:
+        engines: Engine of each method, by any name.
+        batch_size: Images, or tiles, that go through the model together.
+        max_pixels: Larger images are refused: see `read_image`.
+        tiling: How larger images are cut; None scores them whole.
+        text_scores: Names of methods whose `text_score` is computed, too.
+        texts: A cache of text features to use; None for a new one.
+
+    Attributes:
+        passes: What the backbone computes, and for whom.
+        clock: Seconds spent so far.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        *,
+        batch_size: int = 8,
+        max_pixels: int = MAX_PIXELS,
+        tiling: Tiling | None = None,
+        text_scores: AbstractSet[str] = frozenset(),
+        texts: TextCache | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        self.passes = plan(engines)
+        self.clock = Clock()
+        self._engines = dict(engines)
+        self._inputs = {name: (engine.provenance.backend, engine.size) for name, engine in engines.items()}
+        self._batch_size, self._max_pixels, self._tiling = batch_size, max_pixels, tiling
+        self._text_scores = text_scores
+        self._texts = TextCache() if texts is None else texts
+
+    def run(
+        self, tasks: Iterable[Task[T]], memories: Mapping[str, MemoryBank | None] | None = None
+    ) -> Generator[Scored[T] | Failed[T], None, None]:
+        """Score images; each is read once.
+
+        Args:
+            tasks: Any number of them; advanced in a thread, at most about two batches ahead.
+            memories: Memory banks of methods that compare with references.
+
+        Yields:
+            Results batch by batch. Within a batch the results of one method come together, in the order of the images.
+            An image that cannot be read follows the results of the images before it.
+
+        Raises:
+            Exception: Whatever `tasks` raises, after the results of the tasks before.
+        """
+        memories = memories or {}
+        batch: list[_Prepared[T]] = []
+        # Tiles are handed over one at a time: all tiles of a large image would not fit into memory.
+        threads = READER_THREADS if self._tiling is None else 1
+        with contextlib.closing(prefetch(tasks, self._prepare, self._batch_size, threads=threads)) as prepared:
+            for item in prepared:
+                if isinstance(item, _Prepared):
+                    batch.append(item)
+                    if len(batch) < self._batch_size:
+                        continue
+                yield from self._score(batch, memories)
+                batch = []
+                if isinstance(item, Failed):
+                    yield item
+                elif isinstance(item, BaseException):
+                    raise item
+        yield from self._score(batch, memories)
+
+    def _prepare(self, task: Task[T]) -> Generator[_Prepared[T] | Failed[T], None, None]:
+        """Read and preprocess one image, tile by tile."""
+        inputs = {self._inputs[name]: self._engines[name] for name in sorted(task.methods)}
+        start = time.perf_counter()
+        try:
+            for tile in cut(task.source, self._tiling, max_pixels=self._max_pixels):
+                read = time.perf_counter()
+                pixels = {key: engine.preprocess(tile.image) for key, engine in inputs.items()}
+                yield _Prepared(task, tile, pixels, Timing(read - start, time.perf_counter() - read))
+                start = time.perf_counter()
+        except ImageError as error:
+            yield Failed(task.item, error)
+
+    def _score(self, batch: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]) -> Iterator[Scored[T]]:
+        self.clock.reading += sum(one.timing.total for one in batch)
+        self.clock.images += len(batch)
+        for one_pass in self.passes:
+            members = set(one_pass.methods)
+            rows = [one for one in batch if not members.isdisjoint(one.task.methods)]
+            if rows:
+                yield from self._run_pass(one_pass, rows, memories)
+
+    def _run_pass(
+        self, one_pass: Pass, rows: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]
+    ) -> Iterator[Scored[T]]:
+        """Run the backbone once over a batch, and then each method that scores one of its images."""
+        names = [name for name in one_pass.methods if any(name in row.task.methods for row in rows)]
+        pixels = torch.cat([row.pixels[self._inputs[names[0]]] for row in rows])
+        object_names = [row.task.object_name for row in rows]
+        share = len(rows)
+        for name, prediction, text_score, encode, score in self._predict(
+            one_pass, names, pixels, object_names, memories
+        ):
+            self.clock.methods[name] = self.clock.methods.get(name, 0.0) + score
+            scores = prediction.score.tolist()
+            for number, row in enumerate(rows):
+                if name in row.task.methods:
+                    yield Scored(
+                        item=row.task.item,
+                        method=name,
+                        tile=row.tile,
+                        score=scores[number],
+                        map=prediction.map[number],
+                        text_score=None if text_score is None else float(text_score[number]),
+                        timing=row.timing + Timing(encode=encode / share, score=score / share),
+                    )
+
+    def _predict(
+        self,
+        one_pass: Pass,
+        names: Sequence[str],
+        pixels: Tensor,
+        object_names: Sequence[str],
+        memories: Mapping[str, MemoryBank | None],
+    ) -> Iterator[tuple[str, Prediction, Tensor | None, float, float]]:
+        """Yield name, prediction, text scores (B,) if asked for, seconds of the backbone, seconds of the method."""
+        engines = {name: self._engines[name] for name in names}
+        torch_engines = {name: engine for name, engine in engines.items() if isinstance(engine, TorchEngine)}
+        if not torch_engines:
+            for name, engine in engines.items():
+                run = engine.run(pixels, _one_object(engine, object_names), memories.get(name))
+                self._add_pass(one_pass, run.encode)
+                yield name, run.prediction, None, run.encode, run.score
+            return
+        first = torch_engines[names[0]]
+        # Before the clock runs: this happens once for each object.
+        texts = {name: engine.text(object_names, self._texts) for name, engine in torch_engines.items()}
+        request = reduce(or_, (engine.request(memories.get(name)) for name, engine in torch_engines.items()))
+        start = time.perf_counter()
+        features = first.encode(pixels, request, one_pass.computation)
+        first.synchronize()
+        encode = time.perf_counter() - start
+        self._add_pass(one_pass, encode)
+        for name, engine in torch_engines.items():
+            start = time.perf_counter()
+            prediction = engine.score(features, texts[name], memories.get(name))
+            text_score: Tensor | None = None
+            if name in self._text_scores:
+                method: Any = engine.method  # only methods with a rule for whole sets have a text score
+                with torch.inference_mode():
+                    text_score = method.text_score(features, texts[name]).float().cpu()
+            engine.synchronize()
+            yield name, prediction, text_score, encode, time.perf_counter() - start
+
+    def _add_pass(self, one_pass: Pass, seconds: float) -> None:
+        self.clock.passes[one_pass.number] = self.clock.passes.get(one_pass.number, 0.0) + seconds
+
+
+def _one_object(engine: Engine, object_names: Sequence[str]) -> str:
+    """Return the object name of a batch for an engine that takes only one."""
+    if engine.needs_object and len(set(object_names)) > 1:
+        raise UsageError("only a detector that runs in PyTorch can score images of several objects together")
+    return object_names[0]
