@@ -39,7 +39,7 @@ def test_layout(tree: Tree, tmp_path: Path) -> None:
     assert found.pixel_labels == any(masked for _, _, masked in expected.values())
     assert entry.pixel_labels or not found.pixel_labels
     for sample in found:
-        assert sample.object == entry.objects.get(sample.category, sample.category)
+        assert sample.object_name == entry.object_names.get(sample.category, sample.category)
         assert sample.picture().size == SIZE
         marked = sample.mask()
         if sample.label and sample.masks:
@@ -122,7 +122,7 @@ def test_table_is_complete() -> None:
             continue
         assert entry.use
         assert entry.home_page or entry.assumed
-        assert set(entry.objects) <= set(entry.categories)
+        assert set(entry.object_names) <= set(entry.categories)
         assert not entry.test_counts or set(entry.test_counts) == set(entry.categories)
         if entry.test_counts:
             whole = entry.counts["test"]

@@ -30,7 +30,7 @@ def test_csv_by_its_path_with_categories_and_splits(tmp_path: Path) -> None:
         "d.png,0,,bolt,bolts,train,\n"
     )
     found = read("csv", table(tmp_path, text))
-    assert [(s.category, s.object, s.label, s.defect) for s in found] == [
+    assert [(s.category, s.object_name, s.label, s.defect) for s in found] == [
         ("nuts", "metal nut", 0, ""),
         ("nuts", "metal nut", 1, "scratch"),
         ("bolts", "bolt", 1, ""),
@@ -147,7 +147,7 @@ def test_a_known_set_by_its_list(tmp_path: Path) -> None:
     folders("01", normal="ok", bad="ko")(tmp_path)
     item = {"img_path": "01/test/ko/000.png", "mask_path": "", "cls_name": "01", "anomaly": 1}
     found = read("btad", meta(tmp_path, [item]))
-    assert [(s.label, s.object, s.masks) for s in found] == [(1, "metal1", None)]
+    assert [(s.label, s.object_name, s.masks) for s in found] == [(1, "metal1", None)]
 
 
 def test_the_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

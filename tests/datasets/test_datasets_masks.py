@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blemish.datasets import Sample, check, read
-from blemish.errors import PictureError
+from blemish.errors import ImageError
 from dataset_trees import SIZE, folders, mask, picture
 
 PARITY = Path(__file__).parents[1] / "data" / "parity" / "anomalyclip" / "dataset-btad"
@@ -62,7 +62,7 @@ def test_wrong_size_names_both_files(tmp_path: Path) -> None:
     wrong = mask(tmp_path / "cup" / "ground_truth" / "bad" / "001_mask.png", size=(8, 12))
     found = read("folder", tmp_path)
     with pytest.raises(
-        PictureError, match=r"001_mask.png has 8 x 12 pixels, not 12 x 8 as its picture .*001.png"
+        ImageError, match=r"001_mask.png has 8 x 12 pixels, not 12 x 8 as its picture .*001.png"
     ) as caught:
         [sample.mask() for sample in found]
     assert caught.value.path == str(wrong)
@@ -75,9 +75,9 @@ def test_unreadable(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         path.write_bytes(content)
     sample = Sample(picture(tmp_path / "a.png"), 1, "x", (path,))
-    with pytest.raises(PictureError, match=r"a_mask\.png cannot be read"):
+    with pytest.raises(ImageError, match=r"a_mask\.png cannot be read"):
         sample.mask()
-    with pytest.raises(PictureError, match=r"picture .*gone\.png cannot be read"):
+    with pytest.raises(ImageError, match=r"picture .*gone\.png cannot be read"):
         Sample(tmp_path / "gone.png", 0, "x").mask()
 
 
@@ -106,7 +106,7 @@ def test_polygons(tmp_path: Path) -> None:
     assert found is not None
     assert np.array_equal(found, marked)
     path.write_text(json.dumps({"shapes": [{"points": [[1, 1]], "shape_type": "point"}]}))
-    with pytest.raises(PictureError, match="a point of 1 points"):
+    with pytest.raises(ImageError, match="a point of 1 points"):
         Sample(tmp_path / "a.png", 1, "x", (path,)).mask()
 
 
