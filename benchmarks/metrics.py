@@ -1,15 +1,15 @@
-"""Speed and memory of the pixel metrics, next to what else computes them.
+"""Measure speed and memory of the pixel metrics, beside other implementations.
 
     python benchmarks/metrics.py                          the whole comparison on 20 maps, and blemish on 372
     python benchmarks/metrics.py --subset 40 --full 1725  the published scale: 463 million pixels
 
-Maps are made up: coarse noise, enlarged as a model's patch grid is, raised inside the defects of one picture in two.
-Each contender runs in a process of its own on maps it makes itself from the same seed. Processor seconds are what to
-compare on a busy machine; wall seconds are printed beside them. Memory is the peak over all, maps and masks included.
+The maps are synthetic: coarse noise, enlarged like a model's patch grid, and raised inside the defects of every second
+image. Each implementation runs in its own process on maps generated from the same seed. Compare processor seconds on a
+busy machine; wall seconds are printed beside them. Memory is the peak of the process, maps and masks included.
 
-`references` is the evaluation of the published research code retold step by step: scikit-learn for AUROC, AP and the
-precision-recall curve; AUPRO by 200 thresholds, labelling every mask anew at each; IoU by comparing maps with the
-threshold. It is not their code, which is not part of this project.
+`references` follows the evaluation of the published research code step by step: scikit-learn for AUROC, AP and the
+precision-recall curve; AUPRO by 200 thresholds, labelling every mask again at each; IoU by comparing maps with the
+threshold. It is a new implementation: their code is not part of this project.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ Numbers = dict[str, float]
 Masks, Maps = NDArray[np.uint8], NDArray[np.float32]
 
 
-def make(pictures: int, size: int, seed: int = 0) -> tuple[Masks, Maps]:
-    """Masks (N, S, S) with about 3 % anomalous pixels, and maps (N, S, S) in (0, 1) that see them dimly."""
+def generate(images: int, size: int, seed: int = 0) -> tuple[Masks, Maps]:
+    """Return masks (N, S, S) with about 3 % anomalous pixels, and maps (N, S, S) in (0, 1) that correlate weakly."""
     rng = np.random.default_rng(seed)
-    masks, maps = np.zeros((pictures, size, size), np.uint8), np.empty((pictures, size, size), np.float32)
-    for index in range(pictures):
+    masks, maps = np.zeros((images, size, size), np.uint8), np.empty((images, size, size), np.float32)
+    for index in range(images):
         if index % 2:
             for _ in range(rng.integers(1, 4)):
                 side = rng.integers(size // 20, size // 4, 2)
-                row, column = (int(rng.integers(0, size - one)) for one in side)
+                row, column = (int(rng.integers(0, size - length)) for length in side)
                 masks[index, row : row + side[0], column : column + side[1]] = 1
         coarse = rng.normal(size=(37, 37)) - 2 + 2 * masks[index, :: size // 37, :: size // 37][:37, :37]
         enlarged = ndimage.zoom(coarse.astype(np.float32), size / 37, order=1, grid_mode=True, mode="nearest")
@@ -48,8 +48,8 @@ def make(pictures: int, size: int, seed: int = 0) -> tuple[Masks, Maps]:
 def blemish(masks: Masks, maps: Maps) -> Numbers:
     from blemish.metrics import pixel_metrics
 
-    found = pixel_metrics(masks, maps)
-    return {name: getattr(found, name) for name in ("auroc", "ap", "f1_max", "iou", "aupro")}
+    result = pixel_metrics(masks, maps)
+    return {name: getattr(result, name) for name in ("auroc", "ap", "f1_max", "iou", "aupro")}
 
 
 def streaming(masks: Masks, maps: Maps) -> Numbers:
@@ -58,8 +58,8 @@ def streaming(masks: Masks, maps: Maps) -> Numbers:
     stream = StreamingPixelMetrics()
     for mask, scores in zip(masks, maps, strict=True):
         stream.update(mask, scores)
-    found = stream.compute()
-    return {name: getattr(found, name) for name in ("auroc", "ap", "f1_max", "iou", "aupro")}
+    result = stream.compute()
+    return {name: getattr(result, name) for name in ("auroc", "ap", "f1_max", "iou", "aupro")}
 
 
 def scikit_learn(masks: Masks, maps: Maps) -> Numbers:
@@ -80,14 +80,14 @@ def torchmetrics(masks: Masks, maps: Maps) -> Numbers:
 def references(masks: Masks, maps: Maps) -> Numbers:
     from sklearn.metrics import precision_recall_curve
 
-    found = scikit_learn(masks, maps)
+    result = scikit_learn(masks, maps)
     precision, recall, thresholds = precision_recall_curve(masks.ravel(), maps.ravel())
     f1 = 2 * precision * recall / (precision + recall + 1e-8)
     best = int(np.argmax(f1))
     above = maps > thresholds[best]
-    found["f1_max"] = float(f1[best])
-    found["iou"] = float(np.logical_and(above, masks).sum() / np.logical_or(above, masks).sum())
-    return found | {"aupro": _stepped(masks, maps)}
+    result["f1_max"] = float(f1[best])
+    result["iou"] = float(np.logical_and(above, masks).sum() / np.logical_or(above, masks).sum())
+    return result | {"aupro": _stepped(masks, maps)}
 
 
 def _stepped(masks: Masks, maps: Maps, steps: int = 200, limit: float = 0.3) -> float:
@@ -98,10 +98,10 @@ def _stepped(masks: Masks, maps: Maps, steps: int = 200, limit: float = 0.3) -> 
     for threshold in np.linspace(maps.min(), maps.max(), steps, endpoint=False):
         predicted = maps > threshold
         overlaps = []
-        for picture, mask in zip(predicted, masks, strict=True):
+        for image, mask in zip(predicted, masks, strict=True):
             for region in regionprops(label(mask)):
                 rows, columns = region.coords.T
-                overlaps.append(picture[rows, columns].sum() / region.area)
+                overlaps.append(image[rows, columns].sum() / region.area)
         rate = np.logical_and(normal, predicted).sum() / normal.sum()
         points.append((rate, np.mean(overlaps)))
     rates, means = np.array([point for point in points if point[0] < limit])[::-1].T
@@ -109,7 +109,7 @@ def _stepped(masks: Masks, maps: Maps, steps: int = 200, limit: float = 0.3) -> 
     return float((np.diff(rates) * (means[1:] + means[:-1]) / 2).sum())
 
 
-CONTENDERS: dict[str, Callable[[Masks, Maps], Numbers]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Masks, Maps], Numbers]] = {
     "blemish": blemish,
     "streaming": streaming,
     "scikit_learn": scikit_learn,
@@ -118,24 +118,24 @@ CONTENDERS: dict[str, Callable[[Masks, Maps], Numbers]] = {
 }
 
 
-def measure(name: str, pictures: int, size: int) -> tuple[float, float, float, Numbers]:
-    """(processor seconds, wall seconds, peak gigabytes, numbers) of one contender; imports are not counted."""
-    CONTENDERS[name](*make(4, 37 * 2))
-    masks, maps = make(pictures, size)
+def measure(name: str, images: int, size: int) -> tuple[float, float, float, Numbers]:
+    """Return (processor seconds, wall seconds, peak gigabytes, numbers) of one implementation, without imports."""
+    IMPLEMENTATIONS[name](*generate(4, 37 * 2))
+    masks, maps = generate(images, size)
     cpu, wall = time.process_time(), time.perf_counter()
-    numbers = CONTENDERS[name](masks, maps)
+    numbers = IMPLEMENTATIONS[name](masks, maps)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     scale = 1e9 if sys.platform == "darwin" else 1e6
     return cpu, wall, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, numbers
 
 
-def report(names: list[str], pictures: int, size: int) -> None:
-    print(f"\n{pictures} maps of {size} x {size}: {pictures * size * size / 1e6:.1f} million pixels")
+def report(names: list[str], images: int, size: int) -> None:
+    print(f"\n{images} maps of {size} x {size}: {images * size * size / 1e6:.1f} million pixels")
     first = None
     for name in names:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             try:
-                cpu, wall, peak, numbers = pool.apply(measure, (name, pictures, size))
+                cpu, wall, peak, numbers = pool.apply(measure, (name, images, size))
             except ImportError as missing:
                 print(f"{name:>13}  skipped: {missing}")
                 continue
@@ -148,13 +148,13 @@ def report(names: list[str], pictures: int, size: int) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Speed and memory of the pixel metrics.")
+    options = argparse.ArgumentParser(description="Measure speed and memory of the pixel metrics.")
     options.add_argument("--size", type=int, default=518, help="side of a map")
-    options.add_argument("--subset", type=int, default=20, help="maps that every contender is given; 0 for none")
-    options.add_argument("--full", type=int, default=372, help="maps that only blemish is given; 0 for none")
+    options.add_argument("--subset", type=int, default=20, help="number of maps for every implementation; 0 for none")
+    options.add_argument("--full", type=int, default=372, help="number of maps for blemish alone; 0 for none")
     given = options.parse_args()
     if given.subset:
-        report(list(CONTENDERS), given.subset, given.size)
+        report(list(IMPLEMENTATIONS), given.subset, given.size)
     if given.full:
         report(["blemish", "streaming"], given.full, given.size)
 

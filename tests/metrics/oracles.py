@@ -1,4 +1,4 @@
-"""Slow and plain versions of the metrics, to test the fast ones against."""
+"""Slow and plain versions of the metrics, to compare the fast ones with."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def stepped_aupro(masks, maps, limit=0.3, steps=200):
 
 
 def sample(seed, shape=(3, 12, 14), levels=None, dtype=np.float32, share=0.12):
-    """Random masks with an anomalous and a normal pixel at least, and maps that know something about them.
+    """Return random masks with at least one anomalous and one normal pixel, and maps that correlate with them.
 
-    With `levels`, maps hold that many distinct values: heavy ties.
+    With `levels`, the maps hold that many distinct values, so there are many ties.
     """
     rng = np.random.default_rng(seed)
     masks = (rng.random(shape) < share).astype(np.uint8)

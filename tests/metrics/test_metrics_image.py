@@ -1,9 +1,8 @@
-"""Image metrics against scikit-learn, and what happens at the edges."""
+"""Image metrics and curves against scikit-learn, and edge cases."""
 
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -17,9 +16,12 @@ from blemish.metrics import (
     UndefinedMetricWarning,
     auroc,
     average_precision,
-    bootstrap_interval,
     f1_max,
+    fpr_at_tpr,
     image_metrics,
+    precision_recall_curve,
+    roc_curve,
+    tpr_at_fpr,
 )
 
 finite = st.floats(-1e6, 1e6, width=32)
@@ -45,17 +47,17 @@ def sklearn_f1(labels, scores):
 @given(st.one_of(labelled(), labelled(st.sampled_from([-1.0, 0.0, -0.0, 0.5, 2.0]))))
 def test_agrees_with_sklearn_with_and_without_ties(data):
     labels, scores = data
-    found = image_metrics(labels, scores)
-    assert found.auroc == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
-    assert found.ap == pytest.approx(sk.average_precision_score(labels, scores), abs=1e-12)
+    result = image_metrics(labels, scores)
+    assert result.auroc == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+    assert result.ap == pytest.approx(sk.average_precision_score(labels, scores), abs=1e-12)
     best, threshold = sklearn_f1(labels, scores)
-    assert found.f1_max == pytest.approx(best, abs=1e-12)
-    assert found.f1_threshold == threshold
-    predicted = scores >= found.f1_threshold
-    assert sk.f1_score(labels, predicted) == pytest.approx(found.f1_max, abs=1e-12)
-    assert (found.auroc, found.ap) == (auroc(labels, scores), average_precision(labels, scores))
-    assert (found.f1_max, found.f1_threshold) == f1_max(labels, scores)
-    assert not found.undefined
+    assert result.f1_max == pytest.approx(best, abs=1e-12)
+    assert result.f1_threshold == threshold
+    predicted = scores >= result.f1_threshold
+    assert sk.f1_score(labels, predicted) == pytest.approx(result.f1_max, abs=1e-12)
+    assert (result.auroc, result.ap) == (auroc(labels, scores), average_precision(labels, scores))
+    assert (result.f1_max, result.f1_threshold) == f1_max(labels, scores)
+    assert not result.undefined
 
 
 @settings(max_examples=30, deadline=None)
@@ -64,8 +66,8 @@ def test_only_the_order_counts(data):
     labels, scores = data
     plain = image_metrics(labels, scores)
     for bent in (np.exp(scores / 10), scores**3 - 7, np.float32(scores) * 1e-30, 1 - 1 / (scores + 100)):
-        found = image_metrics(labels, bent)
-        assert (found.auroc, found.ap, found.f1_max) == (plain.auroc, plain.ap, plain.f1_max)
+        result = image_metrics(labels, bent)
+        assert (result.auroc, result.ap, result.f1_max) == (plain.auroc, plain.ap, plain.f1_max)
     assert auroc(labels, -scores) == pytest.approx(1 - plain.auroc, abs=1e-12)
 
 
@@ -89,26 +91,26 @@ def test_float64_differences_survive():
     assert auroc([0, 1, 0, 1], scores) == 0.75
 
 
-def test_only_normal_pictures_is_nan_with_a_reason():
-    found = image_metrics([0, 0], [0.1, 0.2])
-    assert all(math.isnan(value) for value in (found.auroc, found.ap, found.f1_max, found.f1_threshold))
-    assert found.undefined["ap"] == "nothing is labelled anomalous"
+def test_only_normal_images_is_nan_with_a_reason():
+    result = image_metrics([0, 0], [0.1, 0.2])
+    assert all(math.isnan(value) for value in (result.auroc, result.ap, result.f1_max, result.f1_threshold))
+    assert result.undefined["ap"] == "nothing is labelled anomalous"
     for metric in (auroc, average_precision, f1_max):
         with pytest.warns(UndefinedMetricWarning, match="nothing is labelled anomalous"):
             metric([0, 0], [0.1, 0.2])
 
 
-def test_only_anomalous_pictures_leaves_the_precision_metrics():
-    found = image_metrics([1, 1], [0.1, 0.2])
-    assert math.isnan(found.auroc)
-    assert (found.ap, found.f1_max, found.f1_threshold) == (1.0, 1.0, pytest.approx(0.1))
-    assert set(found.undefined) == {"auroc"}
+def test_only_anomalous_images_leaves_the_precision_metrics():
+    result = image_metrics([1, 1], [0.1, 0.2])
+    assert math.isnan(result.auroc)
+    assert (result.ap, result.f1_max, result.f1_threshold) == (1.0, 1.0, pytest.approx(0.1))
+    assert set(result.undefined) == {"auroc"}
     with pytest.warns(UndefinedMetricWarning, match="everything is labelled anomalous"):
         auroc([1, 1], [0.1, 0.2])
 
 
 @pytest.mark.parametrize(
-    ("labels", "scores", "said"),
+    ("labels", "scores", "message"),
     [
         ([0, 1, 0], [0.1, math.nan, 1.0], r"scores must be finite.* 1 of 3 .* first at \[1\]"),
         ([0, 1], [0.1, math.inf], "finite"),
@@ -123,39 +125,32 @@ def test_only_anomalous_pictures_leaves_the_precision_metrics():
         ([0, 1], [[0.1], [0.2, 0.3]], "cannot be read"),
     ],
 )
-def test_bad_input_is_named(labels, scores, said):
+def test_bad_input_is_named(labels, scores, message):
     for metric in (image_metrics, auroc, average_precision, f1_max):
-        with pytest.raises(MetricInputError, match=said) as caught:
+        with pytest.raises(MetricInputError, match=message) as caught:
             metric(labels, scores)
     assert isinstance(caught.value, UsageError)
     assert isinstance(caught.value, ValueError)
 
 
-def test_bootstrap_covers_and_repeats():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 200)
-    scores = labels + rng.normal(size=200)
-    interval = bootstrap_interval(labels, scores, n=200, seed=5)
-    assert interval.low < auroc(labels, scores) < interval.high
-    assert interval == bootstrap_interval(labels, scores, auroc, 200, 5)
-    assert interval != bootstrap_interval(labels, scores, auroc, 200, 6)
-    wider = bootstrap_interval(labels, scores, n=200, seed=5, level=0.99)
-    assert wider.low <= interval.low < interval.high <= wider.high
-    narrow = bootstrap_interval(np.tile(labels, 16), np.tile(scores, 16), average_precision, n=200)
-    assert narrow.high - narrow.low < interval.high - interval.low
+@settings(max_examples=40, deadline=None)
+@given(st.one_of(labelled(), labelled(st.sampled_from([-1.0, 0.0, 0.5, 2.0]))))
+def test_curves_agree_with_sklearn_and_the_metrics(data):
+    labels, scores = data
+    roc = roc_curve(labels, scores)
+    fpr, tpr, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
+    np.testing.assert_allclose(roc, (fpr, tpr), rtol=0, atol=1e-12)
+    assert sk.auc(*roc) == pytest.approx(auroc(labels, scores), abs=1e-12)
+    curve = precision_recall_curve(labels, scores)
+    assert sk.auc(*curve) == pytest.approx(average_precision(labels, scores), abs=1e-12)
+    for share in (0.0, 0.1, 0.5, 1.0):
+        assert tpr_at_fpr(labels, scores, share) == max(tpr[fpr <= share])
+        assert fpr_at_tpr(labels, scores, share) == min(fpr[tpr >= share])
 
 
-def test_bootstrap_leaves_out_undefined_resamples_silently():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert bootstrap_interval([0, 0, 1], [0.1, 0.2, 0.3], n=50) == (1.0, 1.0)
-    with pytest.warns(UndefinedMetricWarning, match="every resample"):
-        assert math.isnan(bootstrap_interval([1, 1], [0.1, 0.2], n=5).low)
-
-
-@pytest.mark.parametrize("bad", [{"n": 0}, {"level": 1.0}])
-def test_bootstrap_options_are_checked(bad):
-    with pytest.raises(MetricInputError):
-        bootstrap_interval([0, 1], [0.1, 0.2], **bad)
-    with pytest.raises(MetricInputError, match="one row per picture"):
-        bootstrap_interval([0, 1], [0.1])
+def test_curves_with_one_label():
+    roc = roc_curve([0, 0], [0.1, 0.2])
+    assert (roc.x.tolist(), roc.y.tolist()) == ([0, 0.5, 1], [0, 0, 0])
+    assert precision_recall_curve([0, 0], [0.1, 0.2]).x.size == 0
+    assert math.isnan(fpr_at_tpr([0, 0], [0.1, 0.2], 0.9))
+    assert tpr_at_fpr([1, 1], [0.1, 0.2], 0.0) == 1

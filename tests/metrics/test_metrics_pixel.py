@@ -25,7 +25,7 @@ from blemish.metrics import (
     f1_max,
     pixel_metrics,
 )
-from blemish.metrics.pixels import rank_pixels
+from blemish.metrics.pixel import rank_pixels
 from blemish.metrics.ranking import levels
 
 NAMES = ("auroc", "ap", "f1_max", "f1_threshold", "iou", "aupro")
@@ -39,19 +39,19 @@ def numbers(metrics):
 @given(st.integers(0, 10**6), st.sampled_from([None, 2, 3, 7, 40]), st.sampled_from([0.05, 0.3, 0.77, 1.0]))
 def test_agrees_with_sklearn_and_brute_force(seed, distinct, limit):
     masks, maps = sample(seed, levels=distinct, share=(seed % 7 + 1) / 10)
-    found = pixel_metrics(masks, maps, fpr_limit=limit)
+    result = pixel_metrics(masks, maps, fpr_limit=limit)
     flat, scores = masks.ravel(), maps.ravel()
-    assert found.auroc == pytest.approx(sk.roc_auc_score(flat, scores), abs=1e-12)
-    assert found.ap == pytest.approx(sk.average_precision_score(flat, scores), abs=1e-12)
-    predicted = scores >= found.f1_threshold
-    assert found.f1_max == pytest.approx(sk.f1_score(flat, predicted), abs=1e-12)
+    assert result.auroc == pytest.approx(sk.roc_auc_score(flat, scores), abs=1e-12)
+    assert result.ap == pytest.approx(sk.average_precision_score(flat, scores), abs=1e-12)
+    predicted = scores >= result.f1_threshold
+    assert result.f1_max == pytest.approx(sk.f1_score(flat, predicted), abs=1e-12)
     tried = [scores >= threshold for threshold in np.unique(scores)]
-    assert found.f1_max >= max(2 * (flat & hit).sum() / (flat.sum() + hit.sum()) for hit in tried) - 1e-12
-    assert found.iou == pytest.approx(sk.jaccard_score(flat, predicted), abs=1e-12)
-    assert found.aupro == pytest.approx(brute_aupro(masks, maps, limit), abs=1e-12)
-    assert 0.0 <= found.aupro <= 1.0
-    assert found.aupro == aupro(masks, maps, fpr_limit=limit)
-    assert not found.undefined
+    assert result.f1_max >= max(2 * (flat & hit).sum() / (flat.sum() + hit.sum()) for hit in tried) - 1e-12
+    assert result.iou == pytest.approx(sk.jaccard_score(flat, predicted), abs=1e-12)
+    assert result.aupro == pytest.approx(brute_aupro(masks, maps, limit), abs=1e-12)
+    assert 0.0 <= result.aupro <= 1.0
+    assert result.aupro == aupro(masks, maps, fpr_limit=limit)
+    assert not result.undefined
 
 
 @pytest.mark.filterwarnings("ignore::blemish.metrics.UndefinedMetricWarning")
@@ -62,11 +62,11 @@ def test_steps_agree_with_the_plain_version(seed, distinct, steps):
     normal = maps[masks == 0]
     if np.mean(normal == normal.max()) >= 0.3 or np.unique(normal).size < 3:
         return
-    found = aupro_200(masks, maps, steps=steps)
-    if math.isnan(found):
+    result = aupro_200(masks, maps, steps=steps)
+    if math.isnan(result):
         return
-    assert found == pytest.approx(stepped_aupro(masks, maps, steps=steps), abs=1e-10)
-    assert found == pixel_metrics(masks, maps, steps=steps).aupro
+    assert result == pytest.approx(stepped_aupro(masks, maps, steps=steps), abs=1e-10)
+    assert result == pixel_metrics(masks, maps, steps=steps).aupro
 
 
 def test_steps_take_float64_maps_as_they_are():
@@ -89,8 +89,8 @@ def test_only_the_order_counts():
     masks, maps = sample(21, dtype=np.float64, levels=50)
     plain = pixel_metrics(masks, maps)
     for bent in (np.exp(3 * maps), maps**3 - 2, np.sqrt(maps), maps * 1e-300, (maps * 1e4).astype(np.float32)):
-        found = pixel_metrics(masks, bent)
-        assert [found.auroc, found.ap, found.f1_max, found.iou, found.aupro] == [
+        result = pixel_metrics(masks, bent)
+        assert [result.auroc, result.ap, result.f1_max, result.iou, result.aupro] == [
             plain.auroc, plain.ap, plain.f1_max, plain.iou, plain.aupro
         ]  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_precision_of_the_maps_does_not_matter(dtype):
     assert numbers(pixel_metrics(masks.astype(bool), maps)) == numbers(pixel_metrics(masks.astype(dtype), maps))
 
 
-def test_every_way_to_hand_over_pictures():
+def test_every_way_to_pass_images():
     masks, maps = sample(23)
     stacked = numbers(pixel_metrics(masks, maps))
     assert numbers(pixel_metrics(list(masks), tuple(maps))) == stacked
@@ -120,8 +120,8 @@ def test_every_way_to_hand_over_pictures():
 
 def test_a_lone_float64_map_without_normal_pixels():
     ones, normal = np.ones((2, 2)), np.zeros((2, 2))
-    found = pixel_metrics([ones, None], [ones + 1e-12, normal.astype(np.float32)])
-    assert found.auroc == found.aupro == 1.0
+    result = pixel_metrics([ones, None], [ones + 1e-12, normal.astype(np.float32)])
+    assert result.auroc == result.aupro == 1.0
 
 
 def test_the_arguments_are_left_alone():
@@ -132,18 +132,18 @@ def test_the_arguments_are_left_alone():
     np.testing.assert_array_equal(maps, kept[1])
 
 
-def test_pictures_of_different_sizes():
+def test_images_of_different_sizes():
     pieces = [sample(seed, shape=(1, 5 + seed, 30 - 2 * seed)) for seed in range(8)]
     masks, maps = [piece[0][0] for piece in pieces], [piece[1][0] for piece in pieces]
-    found = pixel_metrics(masks, maps)
+    result = pixel_metrics(masks, maps)
     flat, scores = np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps])
-    assert found.auroc == auroc(flat, scores)
-    assert found.ap == average_precision(flat, scores)
-    assert (found.f1_max, found.f1_threshold) == f1_max(flat, scores)
-    assert found.aupro == pytest.approx(brute_aupro(masks, maps), abs=1e-12)
+    assert result.auroc == auroc(flat, scores)
+    assert result.ap == average_precision(flat, scores)
+    assert (result.f1_max, result.f1_threshold) == f1_max(flat, scores)
+    assert result.aupro == pytest.approx(brute_aupro(masks, maps), abs=1e-12)
 
 
-def test_many_pictures_grow_the_buffer():
+def test_many_images_grow_the_buffer():
     masks, maps = sample(25, shape=(40, 64, 64), share=0.01)
     assert numbers(pixel_metrics(iter(masks), iter(maps))) == numbers(pixel_metrics(masks, maps))
 
@@ -178,10 +178,10 @@ def test_perfect_and_constant_maps():
     assert (constant.auroc, constant.ap) == (0.5, pytest.approx(masks.mean()))
     assert constant.aupro == pytest.approx(0.15)
     for maps, reason in ((masks * 1.0, "fewer than two"), (np.full(masks.shape, 0.4), "constant")):
-        found = pixel_metrics(masks, maps, steps=200)
-        assert math.isnan(found.aupro)
-        assert reason in found.undefined["aupro"]
-        assert found.auroc in (0.5, 1.0)
+        result = pixel_metrics(masks, maps, steps=200)
+        assert math.isnan(result.aupro)
+        assert reason in result.undefined["aupro"]
+        assert result.auroc in (0.5, 1.0)
         with pytest.warns(UndefinedMetricWarning, match=reason):
             aupro_200(masks, maps)
     wide = np.where(masks, 3e38, -3e38).astype(np.float32)
@@ -191,37 +191,37 @@ def test_perfect_and_constant_maps():
 def test_without_anomalous_or_without_normal_pixels():
     maps = np.arange(12.0).reshape(1, 3, 4)
     for masks in (np.zeros((1, 3, 4)), [None]):
-        found = pixel_metrics(masks, maps)
-        assert all(math.isnan(value) for value in numbers(found))
-        assert set(found.undefined) == set(NAMES)
+        result = pixel_metrics(masks, maps)
+        assert all(math.isnan(value) for value in numbers(result))
+        assert set(result.undefined) == set(NAMES)
         for metric in (aupro, aupro_200):
             with pytest.warns(UndefinedMetricWarning, match="nothing is labelled anomalous"):
                 assert math.isnan(metric(masks, maps))
-    found = pixel_metrics(np.ones((1, 3, 4)), maps, steps=200)
-    assert set(found.undefined) == {"auroc", "aupro"}
-    assert (found.ap, found.f1_max, found.iou) == (1.0, 1.0, 1.0)
+    result = pixel_metrics(np.ones((1, 3, 4)), maps, steps=200)
+    assert set(result.undefined) == {"auroc", "aupro"}
+    assert (result.ap, result.f1_max, result.iou) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("masks", "maps", "said"),
+    ("masks", "maps", "message"),
     [
         (np.zeros((2, 3, 3)), np.zeros((3, 3, 3)), "only 2 masks"),
         (np.zeros((3, 3, 3)), iter(np.zeros((2, 3, 3))), "only 2 maps"),
-        (np.zeros((2, 3, 3)), np.zeros((2, 3, 4)), "mask of picture 0 must be as large"),
-        (np.zeros((1, 1, 3, 3)), np.zeros((1, 1, 3, 3)), "map of picture 0 must be .height, width."),
-        ([None], [np.zeros((3, 3, 1))], "map of picture 0 must be .height, width."),
+        (np.zeros((2, 3, 3)), np.zeros((2, 3, 4)), "mask of image 0 must be as large"),
+        (np.zeros((1, 1, 3, 3)), np.zeros((1, 1, 3, 3)), "map of image 0 must be .height, width."),
+        ([None], [np.zeros((3, 3, 1))], "map of image 0 must be .height, width."),
         (np.full((2, 3, 3), 255), np.zeros((2, 3, 3)), "threshold them first"),
         (np.full((2, 3, 3), 0.5), np.zeros((2, 3, 3)), "hold 0.5"),
-        (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.nan), "map of picture 0 must be finite, but 4 of 4"),
-        ([None] * 3, [*np.zeros((2, 2, 2)), np.array([[0, 1], [np.inf, 2]])], r"picture 2 .* first at \[1, 0\]"),
+        (np.zeros((1, 2, 2)), np.full((1, 2, 2), np.nan), "map of image 0 must be finite, but 4 of 4"),
+        ([None] * 3, [*np.zeros((2, 2, 2)), np.array([[0, 1], [np.inf, 2]])], r"image 2 .* first at \[1, 0\]"),
         ([], [], "nothing to measure"),
-        (None, np.zeros((2, 3, 3)), "masks must be one array per picture, not NoneType"),
-        ([None], [[[1.0, 2.0], [3.0]]], "map of picture 0 cannot be read as an array"),
+        (None, np.zeros((2, 3, 3)), "masks must be one array per image, not NoneType"),
+        ([None], [[[1.0, 2.0], [3.0]]], "map of image 0 cannot be read as an array"),
         ([None], [np.zeros((0, 4))], "nothing to measure"),
     ],
 )
-def test_bad_pictures_are_named(masks, maps, said):
-    with pytest.raises(MetricInputError, match=said):
+def test_bad_images_are_named(masks, maps, message):
+    with pytest.raises(MetricInputError, match=message):
         pixel_metrics(masks, maps)
 
 
@@ -231,7 +231,7 @@ def test_bad_options_are_named(options):
         pixel_metrics(*sample(1), **options)
 
 
-def test_class_mean_is_unweighted_and_says_what_is_missing():
+def test_class_mean_is_unweighted_and_names_what_is_missing():
     first, second = pixel_metrics(*sample(1)), pixel_metrics(*sample(2, shape=(9, 5, 5)))
     mean = class_mean({"a": first, "b": second})
     assert isinstance(mean, PixelMetrics)
@@ -245,7 +245,7 @@ def test_class_mean_is_unweighted_and_says_what_is_missing():
         class_mean({})
 
 
-def test_bootstrap_over_pictures_of_a_pixel_metric():
+def test_bootstrap_over_images_of_a_pixel_metric():
     masks, maps = sample(28, shape=(12, 10, 10))
     interval = bootstrap_interval(masks, maps, aupro, n=40)
     assert interval.low < aupro(masks, maps) < interval.high

@@ -1,4 +1,4 @@
-"""The streaming histogram: its numbers stay within its own bounds."""
+"""The streaming histogram stays within its own error bounds."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_the_error_never_exceeds_the_bound(seed, bits, distinct, limit, move, dt
     masks, maps = sample(seed, levels=distinct, share=(seed % 8 + 1) / 10)
     maps = (maps * move[1] + move[0]).astype(dtype)
     exact = pixel_metrics(masks, maps, fpr_limit=limit)
-    found = streamed(masks, maps, bits).compute(fpr_limit=limit)
+    result = streamed(masks, maps, bits).compute(fpr_limit=limit)
     for name in BOUNDED:
-        assert abs(getattr(found, name) - getattr(exact, name)) <= getattr(found.error, name), name
-    assert found.f1_max <= exact.f1_max + 1e-12
+        assert abs(getattr(result, name) - getattr(exact, name)) <= getattr(result.error, name), name
+    assert result.f1_max <= exact.f1_max + 1e-12
     if dtype is not np.float64:
-        predicted = maps.ravel() >= np.float32(found.f1_threshold)
-        assert f1_score(masks.ravel(), predicted) == pytest.approx(found.f1_max, abs=1e-12)
-        assert jaccard_score(masks.ravel(), predicted) == pytest.approx(found.iou, abs=1e-12)
+        predicted = maps.ravel() >= np.float32(result.f1_threshold)
+        assert f1_score(masks.ravel(), predicted) == pytest.approx(result.f1_max, abs=1e-12)
+        assert jaccard_score(masks.ravel(), predicted) == pytest.approx(result.iou, abs=1e-12)
 
 
 def test_the_bound_is_small_for_ordinary_maps():
@@ -54,19 +54,19 @@ def test_the_bound_is_small_for_ordinary_maps():
     assert max(error.ap, error.f1_max, error.iou, error.aupro) < 5e-4
 
 
-def test_the_bound_is_honest_when_bins_see_nothing():
+def test_the_bound_is_honest_when_bins_hide_the_order():
     masks, maps = sample(4)
-    found = streamed(masks, 1000 + maps * 1e-4, bits=10).compute()
-    assert found.auroc == 0.5
-    assert found.error.auroc == pytest.approx(0.5)
+    result = streamed(masks, 1000 + maps * 1e-4, bits=10).compute()
+    assert result.auroc == 0.5
+    assert result.error.auroc == pytest.approx(0.5)
 
 
 def test_values_on_bin_edges_are_exact():
     masks, maps = sample(5, levels=9)
     maps = np.round(maps * 9) / 16
-    exact, found = pixel_metrics(masks, maps), streamed(masks, maps).compute()
+    exact, result = pixel_metrics(masks, maps), streamed(masks, maps).compute()
     for name in (*BOUNDED, "f1_threshold"):
-        assert getattr(found, name) == pytest.approx(getattr(exact, name), abs=1e-12)
+        assert getattr(result, name) == pytest.approx(getattr(exact, name), abs=1e-12)
 
 
 def test_merging_shards_changes_nothing():
@@ -81,7 +81,7 @@ def test_merging_shards_changes_nothing():
         first.merge(StreamingPixelMetrics(16))
 
 
-def test_pictures_without_masks_and_reading_midway():
+def test_images_without_masks_and_reading_midway():
     masks, maps = sample(7)
     stream = streamed(masks, maps)
     early = stream.compute()
@@ -97,18 +97,18 @@ def test_undefined_and_bad_input():
     with pytest.raises(MetricInputError, match="nothing to measure"):
         stream.compute()
     stream.update(None, np.zeros((2, 2)))
-    found = stream.compute()
-    assert math.isnan(found.auroc)
-    assert math.isnan(found.error.ap)
-    assert found.undefined["iou"] == "nothing is labelled anomalous"
+    result = stream.compute()
+    assert math.isnan(result.auroc)
+    assert math.isnan(result.error.ap)
+    assert result.undefined["iou"] == "nothing is labelled anomalous"
     for mask, scores in ((np.ones((2, 3)), np.ones((2, 2))), (None, np.full((2, 2), 1e300)), (None, np.zeros(3))):
         with pytest.raises(MetricInputError):
             stream.update(mask, scores)
     only = StreamingPixelMetrics(12)
     only.update(np.ones((2, 2)), np.ones((2, 2)))
-    found = only.compute()
-    assert set(found.undefined) == {"auroc", "aupro"}
-    assert found.f1_max == found.ap == 1.0
+    result = only.compute()
+    assert set(result.undefined) == {"auroc", "aupro"}
+    assert result.f1_max == result.ap == 1.0
     with pytest.raises(MetricInputError, match="bits"):
         StreamingPixelMetrics(9)
     with pytest.raises(MetricInputError, match="fpr_limit"):

@@ -1,32 +1,44 @@
-"""Exact metrics for anomaly detection, on NumPy arrays; usable alone.
+"""Exact metrics for anomaly detection on NumPy arrays; the package can be used on its own.
 
-Of pictures, from one score each: `image_metrics`, and singly `auroc`, `average_precision`, `f1_max`.
-Of pixels, from a map each: `pixel_metrics`, and singly `aupro`; `aupro_200` is the approximation found in papers.
-For data that do not fit into memory: `StreamingPixelMetrics`, with an error bound for every number.
-How far to trust a number: `bootstrap_interval`, and for pixels `PixelBootstrap`, which is quick. Over classes:
-`class_mean`.
+Image level, from one score per image: `image_metrics`, or `auroc`, `average_precision` and `f1_max` alone; `roc_curve`,
+`precision_recall_curve`, `tpr_at_fpr` and `fpr_at_tpr`.
+Pixel level, from one anomaly map per image: `pixel_metrics`, or `aupro` alone; `aupro_200` is the approximation of the
+papers. `StreamingPixelMetrics` is for data that do not fit into memory; it bounds the error of every number.
+Confidence intervals: `bootstrap_interval` for any metric, `bootstrap_image_metrics` and `PixelBootstrap` for speed.
+Means over classes: `class_mean`.
 
 Scores are ranked as they are: nothing is squashed, clipped or rescaled first.
 """
 
 from __future__ import annotations
 
+from blemish.metrics.bootstrap import (
+    Interval,
+    PixelBootstrap,
+    PixelIntervals,
+    bootstrap_image_metrics,
+    bootstrap_interval,
+    percentile_interval,
+)
 from blemish.metrics.checks import MetricInputError, UndefinedMetricWarning
 from blemish.metrics.image import (
+    Curve,
     F1Max,
     ImageMetrics,
-    Interval,
     auroc,
     average_precision,
-    bootstrap_interval,
     f1_max,
+    fpr_at_tpr,
     image_metrics,
+    precision_recall_curve,
+    roc_curve,
+    tpr_at_fpr,
 )
-from blemish.metrics.intervals import PixelBootstrap, PixelIntervals
 from blemish.metrics.pixel import PixelMetrics, aupro, aupro_200, class_mean, pixel_metrics
 from blemish.metrics.streaming import PixelErrors, StreamedPixelMetrics, StreamingPixelMetrics
 
 __all__ = [
+    "Curve",
     "F1Max",
     "ImageMetrics",
     "Interval",
@@ -42,9 +54,15 @@ __all__ = [
     "aupro_200",
     "auroc",
     "average_precision",
+    "bootstrap_image_metrics",
     "bootstrap_interval",
     "class_mean",
     "f1_max",
+    "fpr_at_tpr",
     "image_metrics",
+    "percentile_interval",
     "pixel_metrics",
+    "precision_recall_curve",
+    "roc_curve",
+    "tpr_at_fpr",
 ]

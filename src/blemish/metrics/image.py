@@ -1,15 +1,14 @@
-"""Metrics of one score per picture (or of any flat set of scores)."""
+"""Metrics and curves of one score per image, or of any flat set of scores."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from blemish.metrics.checks import (
     NO_NEGATIVES,
@@ -17,25 +16,23 @@ from blemish.metrics.checks import (
     Bools,
     Floats,
     MetricInputError,
-    UndefinedMetricWarning,
     as_binary,
     as_scores,
     warn_undefined,
 )
-from blemish.metrics.curves import Summary, summarise
-from blemish.metrics.ranking import levels, rank
+from blemish.metrics.ranking import Summary, levels, rank, summarise
 
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """How well one score per picture tells anomalous from normal; fractions in [0, 1].
+    """Metrics of one score per image; fractions in [0, 1].
 
     Attributes:
-        auroc: area under the ROC curve; a tie counts half.
-        ap: average precision, sum of (R_n - R_{n-1}) P_n over distinct scores, without interpolation.
-        f1_max: largest F1 over thresholds t, predicting score >= t.
-        f1_threshold: the lowest score t that reaches it.
-        undefined: for each metric that is nan, the reason.
+        auroc: Area under the ROC curve; a tie counts half.
+        ap: Average precision, the sum of (R_n - R_{n-1}) P_n over distinct scores, without interpolation.
+        f1_max: Largest F1 over thresholds t, predicting score >= t.
+        f1_threshold: Lowest score t that reaches `f1_max`.
+        undefined: Reason for each metric that is nan.
     """
 
     auroc: float
@@ -46,17 +43,17 @@ class ImageMetrics:
 
 
 class F1Max(NamedTuple):
-    """The largest F1 and the lowest threshold t that reaches it, predicting score >= t."""
+    """Largest F1, and the lowest threshold t that reaches it when score >= t is predicted."""
 
     value: float
     threshold: float
 
 
-class Interval(NamedTuple):
-    """A confidence interval."""
+class Curve(NamedTuple):
+    """Points of a line from left to right, (K,) float64 each, both coordinates in [0, 1]."""
 
-    low: float
-    high: float
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
 
 
 def image_metrics(labels: ArrayLike, scores: ArrayLike) -> ImageMetrics:
@@ -64,13 +61,14 @@ def image_metrics(labels: ArrayLike, scores: ArrayLike) -> ImageMetrics:
 
     Args:
         labels: 0 (normal) or 1 (anomalous), any shape.
-        scores: finite real numbers of the same shape, higher is more anomalous.
+        scores: Finite real numbers of the same shape, higher is more anomalous.
 
     Returns:
-        The metrics. All are nan without anomalous pictures; `auroc` is nan without normal ones. `undefined` says why.
+        The metrics. All are nan without anomalous images; `auroc` is nan without normal ones. `undefined` gives the
+        reasons.
 
     Raises:
-        MetricInputError: shapes differ, nothing is given, labels are not 0/1, or scores are not finite.
+        MetricInputError: Shapes differ, there is no image, labels are not 0/1, or scores are not finite.
     """
     flags, values = _checked(labels, scores)
     summary = _summary(flags, values)
@@ -83,10 +81,10 @@ def image_metrics(labels: ArrayLike, scores: ArrayLike) -> ImageMetrics:
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive outranks a negative, ties counting half.
+    """Return the area under the ROC curve: the chance that a positive outranks a negative, ties counting half.
 
-    Arguments and errors as for `image_metrics`. With only one class the result is nan, with an
-    `UndefinedMetricWarning` that says why.
+    Arguments and errors are those of `image_metrics`. With only one class the result is nan, with an
+    `UndefinedMetricWarning`.
     """
     flags, values = _checked(labels, scores)
     result = _summary(flags, values).auroc
@@ -96,10 +94,10 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Average precision: the sum over distinct scores of (R_n - R_{n-1}) P_n, ties grouped, no interpolation.
+    """Return the average precision: the sum over distinct scores of (R_n - R_{n-1}) P_n, without interpolation.
 
-    Arguments and errors as for `image_metrics`. Without positives the result is nan, with an
-    `UndefinedMetricWarning` (scikit-learn returns 0 there); without negatives it is 1.
+    Arguments and errors are those of `image_metrics`. Without positives the result is nan, with an
+    `UndefinedMetricWarning` (scikit-learn returns 0); without negatives it is 1.
     """
     flags, values = _checked(labels, scores)
     result = _summary(flags, values).ap
@@ -109,11 +107,18 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def f1_max(labels: ArrayLike, scores: ArrayLike, *, epsilon: float = 0.0) -> F1Max:
-    """The largest F1 = 2PR / (P + R + epsilon) over distinct scores t, predicting score >= t, and its threshold.
+    """Return the largest F1 over thresholds t, predicting score >= t, and the lowest t that reaches it.
 
-    Among equal maxima the lowest t is given. `epsilon` is 0 for F1 itself and 1e-8 for VCP-CLIP's variant.
-    Arguments and errors otherwise as for `image_metrics`. Without positives both are nan, with an
-    `UndefinedMetricWarning`.
+    Args:
+        labels: As in `image_metrics`.
+        scores: As in `image_metrics`.
+        epsilon: Added to the denominator of F1 = 2PR / (P + R); 0 for F1 itself, 1e-8 for VCP-CLIP's variant.
+
+    Returns:
+        F1 and threshold; both are nan without positives, with an `UndefinedMetricWarning`.
+
+    Raises:
+        MetricInputError: As `image_metrics`.
     """
     flags, values = _checked(labels, scores)
     summary = _summary(flags, values, epsilon)
@@ -122,52 +127,45 @@ def f1_max(labels: ArrayLike, scores: ArrayLike, *, epsilon: float = 0.0) -> F1M
     return F1Max(summary.f1_max, summary.f1_threshold)
 
 
-def bootstrap_interval(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    metric: Callable[[ArrayLike, ArrayLike], float] = auroc,
-    n: int = 1000,
-    seed: int = 0,
-    *,
-    level: float = 0.95,
-) -> Interval:
-    """Percentile bootstrap interval of a metric over pictures drawn with replacement.
+def roc_curve(labels: ArrayLike, scores: ArrayLike) -> Curve:
+    """Return true-positive rate (y) over false-positive rate (x), from (0, 0) to (1, 1).
 
-    Args:
-        labels: (M, ...) array, one row per picture: 0/1 labels, or masks for a pixel metric.
-        scores: (M, ...) array, one row per picture.
-        metric: function of (labels, scores) to a float, such as `auroc`, `average_precision` or `aupro`.
-        n: how many resamples.
-        seed: of the random draws; equal seeds give equal intervals.
-        level: coverage in (0, 1).
-
-    Returns:
-        The interval. Resamples in which the metric is undefined (nan) are left out; if all are, both ends are nan,
-        with an `UndefinedMetricWarning`.
-
-    Raises:
-        MetricInputError: lengths differ, nothing is given, `n` < 1, `level` not in (0, 1), or whatever `metric` raises.
+    There is one point per distinct score. Arguments and errors are those of `image_metrics`; the rate of a class
+    without images is 0.
     """
-    rows, values = np.asarray(labels), np.asarray(scores)
-    if rows.ndim == 0 or values.ndim == 0 or rows.shape[0] != values.shape[0] or rows.shape[0] == 0:
-        raise MetricInputError(
-            f"labels and scores need one row per picture, but have shapes {rows.shape} and {values.shape}."
-        )
-    if n < 1 or not 0.0 < level < 1.0:
-        raise MetricInputError(f"n must be at least 1 and level between 0 and 1, not {n} and {level}.")
-    generator = np.random.default_rng(seed)
-    drawn = np.empty(n)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        for index in range(n):
-            chosen = generator.integers(rows.shape[0], size=rows.shape[0])
-            drawn[index] = metric(rows[chosen], values[chosen])
-    drawn = drawn[~np.isnan(drawn)]
-    if drawn.size == 0:
-        warn_undefined("the bootstrap interval", "the metric is undefined in every resample")
-        return Interval(math.nan, math.nan)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    flags, values = _checked(labels, scores)
+    tp, fp = _cumulative_counts(flags, values)
+    x, y = fp / max(int((~flags).sum()), 1), tp / max(int(flags.sum()), 1)
+    return Curve(np.concatenate([[0.0], x]), np.concatenate([[0.0], y]))
+
+
+def precision_recall_curve(labels: ArrayLike, scores: ArrayLike) -> Curve:
+    """Return precision (y) over recall (x) as steps whose area is the average precision.
+
+    Between two recalls the precision is that of the higher recall. Arguments and errors are those of
+    `image_metrics`; there are no points without positives.
+    """
+    flags, values = _checked(labels, scores)
+    tp, fp = _cumulative_counts(flags, values)
+    gains = np.diff(tp, prepend=0) > 0
+    recall, precision = tp[gains] / max(int(flags.sum()), 1), (tp / (tp + fp))[gains]
+    return Curve(np.repeat(np.concatenate([[0.0], recall]), 2)[1:-1], np.repeat(precision, 2))
+
+
+def tpr_at_fpr(labels: ArrayLike, scores: ArrayLike, max_fpr: float) -> float:
+    """Return the largest true-positive rate of a threshold whose false-positive rate is at most `max_fpr`."""
+    curve = roc_curve(labels, scores)
+    return float(curve.y[curve.x <= max_fpr].max())
+
+
+def fpr_at_tpr(labels: ArrayLike, scores: ArrayLike, min_tpr: float) -> float:
+    """Return the smallest false-positive rate of a threshold whose true-positive rate is at least `min_tpr`.
+
+    The result is nan without positives.
+    """
+    curve = roc_curve(labels, scores)
+    reached = curve.x[curve.y >= min_tpr]
+    return float(reached.min()) if reached.size else math.nan
 
 
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]:
@@ -182,3 +180,12 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]:
 def _summary(flags: Bools, values: Floats, f1_epsilon: float = 0.0) -> Summary:
     ranking = rank(flags, values)
     return summarise(levels(ranking), ranking.positives.size, ranking.negatives.size, f1_epsilon=f1_epsilon)
+
+
+def _cumulative_counts(flags: Bools, values: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return true and false positives at every distinct score, from the highest down."""
+    order = np.argsort(-values, axis=None, kind="stable")
+    ranked, hits = values.ravel()[order], flags.ravel()[order]
+    last = np.append(np.flatnonzero(np.diff(ranked)), ranked.size - 1)
+    tp = np.cumsum(hits)[last]
+    return tp, last + 1 - tp

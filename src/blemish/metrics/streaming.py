@@ -1,9 +1,9 @@
-"""Pixel metrics in fixed memory, for data that do not fit: a histogram of scores, and how wrong it can be.
+"""Pixel metrics in constant memory: a histogram of scores, with bounds on the error that the bins cause.
 
-A score falls into the bin of its leading bits (sign, exponent, start of the fraction), so no range has to be known
-beforehand and bins keep the order of scores. The numbers are those of maps whose values within a bin are all equal.
-What a bin hides is only the order inside it; the best and the worst order bound the error of each metric, and these
-bounds are computed from the histogram itself: they hold for the very data that were seen, whatever its distribution.
+A score belongs to the bin of its leading bits (sign, exponent, start of the fraction), so no range has to be known
+beforehand and the bins preserve the order of scores. The metrics are those of maps whose values within a bin are equal.
+A bin only hides the order inside it; the best and the worst order bound the error of each metric. The bounds are
+computed from the histogram itself and hold for the very data that were added, whatever their distribution.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from blemish.metrics.checks import MetricInputError, checked_limit
-from blemish.metrics.curves import summarise
-from blemish.metrics.pixel import PixelMetrics, undefined_reasons
-from blemish.metrics.pixels import checked_pair, label_regions
-from blemish.metrics.ranking import Counts, Keys, Levels, Shares, from_keys, to_keys
+from blemish.metrics.checks import MetricInputError, check_fpr_limit
+from blemish.metrics.pixel import PixelMetrics, checked_pair, label_regions, undefined_reasons
+from blemish.metrics.ranking import Counts, Keys, Levels, Shares, from_keys, summarise, to_keys
 
 _ROUNDING = 1e-12
-"""Added to every bound for the rounding of sums in float64."""
+"""Part of every bound that covers the rounding of sums in float64."""
 
 
 @dataclass(frozen=True)
 class PixelErrors:
-    """How far each streamed metric can be from the exact one, at most (absolute); nan where it is undefined.
+    """Upper bounds of the absolute error of each streamed metric; nan where the metric is undefined.
 
-    `f1_max` is never above the exact value and is reached at `f1_threshold`, so it errs to one side only. `iou` is
-    exact for that threshold; its bound is against the IoU at the exact best threshold.
+    The streamed `f1_max` is reached at the streamed `f1_threshold`, so it is never above the exact value. The
+    streamed `iou` is exact for that threshold; its bound is for the IoU at the exact best threshold.
     """
 
     auroc: float
@@ -47,14 +45,14 @@ class StreamedPixelMetrics(PixelMetrics):
 
 
 class StreamingPixelMetrics:
-    """Pixel metrics gathered picture by picture in memory that does not grow.
+    """Pixel metrics of images that are added one by one, in memory that does not grow.
 
-    Use one per class; `merge` joins those of several processes (they can be pickled).
+    Use one object per class. Objects can be pickled, and `merge` joins those of several processes.
 
     Args:
-        bits: leading bits of a float32 score that tell bins apart, 10 to 24. Scores whose relative difference exceeds
-            2**(9 - bits) are never confused: 0.012 % at the default of 22. MemoryBank is at most 24 bytes x 2**bits
-            (100 MB), less where scores span few powers of two.
+        bits: Leading bits of a float32 score that select its bin, 10 to 24. Scores whose relative difference exceeds
+            2**(9 - bits) are always in different bins: 0.012 % at the default of 22. Memory is at most 24 bytes x
+            2**bits (100 MB), and less if scores span few powers of two.
 
     Raises:
         MetricInputError: `bits` is out of range.
@@ -70,14 +68,15 @@ class StreamingPixelMetrics:
         self._covered: Shares = np.zeros(1 << bits, dtype=np.float64)
 
     def update(self, mask: ArrayLike | None, scores: ArrayLike) -> None:
-        """Add one picture.
+        """Add one image.
 
         Args:
-            mask: (H, W) of exactly 0/1, or None for a picture without anomaly.
-            scores: (H, W) map of finite numbers; float64 is rounded to float32 first, to which `f1_threshold` refers.
+            mask: (H, W) of exactly 0/1, or None for an image without anomaly.
+            scores: (H, W) anomaly map of finite numbers; float64 is rounded to float32, and `f1_threshold` refers to
+                the rounded values.
 
         Raises:
-            MetricInputError: as `pixel_metrics`; nothing has been added then.
+            MetricInputError: As `pixel_metrics`; nothing has been added then.
         """
         flags, values = checked_pair(mask, scores)
         if values.dtype != np.float32:
@@ -95,10 +94,10 @@ class StreamingPixelMetrics:
         self.regions += areas.size
 
     def merge(self, other: StreamingPixelMetrics) -> None:
-        """Add everything `other` has seen, as if this one had seen it.
+        """Add all images that were added to `other`.
 
         Raises:
-            MetricInputError: the two differ in `bits`.
+            MetricInputError: The two differ in `bits`.
         """
         if other.bits != self.bits:
             raise MetricInputError(f"histograms of {self.bits} and {other.bits} bits cannot be merged.")
@@ -108,15 +107,15 @@ class StreamingPixelMetrics:
         self.regions += other.regions
 
     def compute(self, *, fpr_limit: float = 0.3) -> StreamedPixelMetrics:
-        """The metrics of everything seen so far, with their error bounds; more may be added afterwards.
+        """Compute the metrics of all images so far, with error bounds; more images may be added afterwards.
 
         Definitions, undefined cases and `fpr_limit` are those of `pixel_metrics`; `f1_threshold` is the lower edge of
         a bin, and {map >= f1_threshold} has exactly the `f1_max` and `iou` that are returned.
 
         Raises:
-            MetricInputError: nothing has been added, or `fpr_limit` is out of range.
+            MetricInputError: No pixel has been added, or `fpr_limit` is out of range.
         """
-        limit = checked_limit(fpr_limit)
+        limit = check_fpr_limit(fpr_limit)
         positives, negatives = int(self._positives.sum()), int(self._negatives.sum())
         if positives + negatives == 0:
             raise MetricInputError("there is nothing to measure: no pixel has been added.")
@@ -136,54 +135,56 @@ class StreamingPixelMetrics:
         )
 
     def _levels(self) -> Levels:
-        """One level per bin with a positive, from the highest down."""
-        held = np.flatnonzero(self._positives)[::-1]
-        edges: Keys = ((held - (1 << (self.bits - 1))) << (32 - self.bits)).astype(np.int32)
-        fp = self._negatives[::-1].cumsum()[::-1][held]
-        overlap = np.cumsum(self._covered[held]) / max(self.regions, 1)
-        overlap[-1:] = 1.0  # every region is covered: what the sum misses of it is rounding
+        """Return one level per bin with a positive, from the highest bin down."""
+        filled = np.flatnonzero(self._positives)[::-1]
+        edges: Keys = ((filled - (1 << (self.bits - 1))) << (32 - self.bits)).astype(np.int32)
+        fp = self._negatives[::-1].cumsum()[::-1][filled]
+        overlap = np.cumsum(self._covered[filled]) / max(self.regions, 1)
+        overlap[-1:] = 1.0  # every region is covered: the sum differs from 1 only by rounding
         return Levels(
             scores=from_keys(edges),
-            tp=self._positives[held].cumsum(),
+            tp=self._positives[filled].cumsum(),
             fp=fp,
-            fp_above=fp - self._negatives[held],
+            fp_above=fp - self._negatives[filled],
             pro=np.minimum(overlap, 1.0),
         )
 
 
 def _count(histogram: NDArray[np.int64] | Shares, bins: Keys, weights: Shares | None = None) -> None:
-    """Add to a histogram, touching only the stretch that `bins` span."""
+    """Add to a histogram in place, touching only the range that `bins` span."""
     if bins.size:
         low = int(bins.min())
-        seen = np.bincount(bins - low, weights)
-        histogram[low : low + seen.size] += seen
+        counts = np.bincount(bins - low, weights)
+        histogram[low : low + counts.size] += counts
 
 
 def _bounds(level: Levels, positives: int, negatives: int, limit: float, f1_max: float) -> PixelErrors:
+    """Return the error bounds of the metrics that `summarise` computes from one level per bin."""
     if positives == 0:
         return PixelErrors(*[math.nan] * 5)
     gained = np.diff(level.tp, prepend=0)
     tied = level.fp - level.fp_above
 
-    # AUROC: every pair inside a bin counts half; at worst it counts nothing or one.
+    # AUROC: every pair inside a bin counts half; its true contribution is between 0 and 1.
     auroc = float((gained * tied).sum()) / (2 * positives * negatives) if negatives else math.nan
 
-    # AP: the estimate ends each bin with its lowest precision. At worst all negatives of the bin come first, then its
-    # positives one by one: the sum of (tp + i) / (tp + i + fp) for i = 1..g. At best the positives come first, tied.
+    # AP: the estimate takes the precision at the end of each bin. In the worst order all negatives of the bin come
+    # first, then its g positives one by one: the sum of (tp + i) / (tp + i + fp) for i = 1..g. In the best order its
+    # positives come first, tied.
     before = level.tp - gained
     start = before + level.fp
-    # Sum of 1 / (start + i): one term as it is, several at most the integral over the cells around each term.
+    # Sum of 1 / (start + i): exact for one term, bounded by the integral over the cells around the terms otherwise.
     spread = np.where(gained == 1, 1 / (start + 1), np.log1p(gained / (start + 0.5)))
     worst = np.maximum(gained - level.fp * spread, 0.0)
     best = gained * (level.tp / (level.tp + level.fp_above))
-    told = gained * (level.tp / (level.tp + level.fp))
-    ap = max(float((best - told).sum()), float((told - worst).sum())) / positives
+    estimate = gained * (level.tp / (level.tp + level.fp))
+    ap = max(float((best - estimate).sum()), float((estimate - worst).sum())) / positives
 
-    # F1 and IoU: at best a bin's positives come before its negatives.
+    # F1 and IoU: in the best order a bin's positives come before its negatives.
     highest = float((2 * level.tp / (level.tp + level.fp_above + positives)).max())
     f1 = highest - f1_max
 
-    # AUPRO: the true curve stays inside the box that a bin spans; the estimate takes the diagonal.
+    # AUPRO: the true curve stays inside the rectangle that a bin spans; the estimate is its diagonal.
     cap = limit * negatives
     width = np.minimum(level.fp, cap) - np.minimum(level.fp_above, cap)
     under = width / (2 * np.maximum(tied, 1))
