@@ -31,17 +31,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from blemish.references import ASKED
 from PIL import Image
 from pool import Made, bundled_photos, load_photos, make_product, make_sample
 
 from blemish.clip import Computation, ImageFeatures, Request, load_backbone
+from blemish.datasets.masks import resize_mask
 from blemish.engine import TorchEngine
 from blemish.evaluation.plan import effective
 from blemish.methods import create, info, names, weights
 from blemish.methods.base import FewShotMethod, MemoryBank, Method
 from blemish.metrics import auroc, pixel_metrics
-from blemish.references import ASKED
-from blemish.training import Features, Progress, Sample, mask_tensor, train
+from blemish.training import Features, Progress, Sample, train
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "src/blemish/weights"
 TRAIN_SEED, JUDGE_SEED, COMPARE_SEED = 20_001, 20_002, 20_003
@@ -209,7 +210,7 @@ def shared(methods: Sequence[Method], samples: Sequence[Sample], *, scoring: boo
 def judge_for(methods: Sequence[Method], judged: Products) -> Judge:
     """What ranks these methods, which are computed alike."""
     size, (pictures, groups) = methods[0].computation.size, judged
-    masks = np.stack([mask_tensor(sample.mask, size).numpy() > 0 for sample in pictures])
+    masks = np.stack([resize_mask(sample.mask, size) for sample in pictures])
     labels = np.array([sample.label for sample in pictures])
     return Judge(pictures, shared(methods, pictures, scoring=True), masks, labels, groups)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from blemish.methods.losses import dice, focal
 from blemish.training.loop import Progress, train
-from blemish.training.masks import mask_tensor
 from blemish.training.places import Places
 from blemish.training.samples import Features, Sample
 
-__all__ = ["Features", "Places", "Progress", "Sample", "dice", "focal", "mask_tensor", "train"]
+__all__ = ["Features", "Places", "Progress", "Sample", "dice", "focal", "train"]

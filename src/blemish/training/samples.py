@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from blemish.clip import ImageFeatures, Request
+from blemish.datasets.masks import resize_mask
 from blemish.errors import OutputError, UsageError
 from blemish.methods.base import Method
-from blemish.training.masks import mask_tensor
 
 Cache: TypeAlias = str | os.PathLike[str] | Literal[False] | None
 
@@ -144,7 +144,7 @@ class Features:
     def _pixels(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         size = self._method.computation.size
         pixels = self._method.backbone.preprocess([sample.image for sample in samples], size)
-        return pixels, torch.stack([mask_tensor(sample.mask, size) for sample in samples])
+        return pixels, torch.from_numpy(np.stack([resize_mask(sample.mask, size) for sample in samples])).float()
 
     @torch.no_grad()
     def _forward(self, pixels: Tensor) -> ImageFeatures:
