@@ -51,10 +51,10 @@ def test_check_names_what_is_wrong(run, tmp_path: Path) -> None:
 def test_check_of_a_complete_set(run, tmp_path: Path, monkeypatch) -> None:
     from dataclasses import replace
 
-    from blemish.datasets import Counts, table
+    from blemish.datasets import Counts, catalog
 
     small = replace(info("kvasir"), counts={"test": Counts(0, 2)})
-    monkeypatch.setattr(table, "_ALIASES", {"kvasir": small})
+    monkeypatch.setattr(catalog, "_BY_ALIAS", {"kvasir": small})
     for number in range(2):
         picture(tmp_path / "images" / f"{number}.png")
         mask(tmp_path / "masks" / f"{number}.png")

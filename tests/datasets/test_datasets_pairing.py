@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blemish.datasets import read
-from blemish.datasets.files import pair
+from blemish.datasets.pairing import pair
 from dataset_trees import folders, mask, picture
 
 KINDS = ["_mask", "_label", "_GT", "_Segmentation", "-mask", "_masks", "_ground_truth", ""]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blemish.datasets.entry import Counts, DatasetInfo
-from blemish.datasets.masks import mask_size, picture_size
+from blemish.datasets.catalog import Counts, DatasetInfo, info
+from blemish.datasets.masks import image_size, mask_size
+from blemish.datasets.reading import empty_message, read_split
 from blemish.datasets.samples import Dataset, Issue, Sample
-from blemish.datasets.table import info, load, nothing
 from blemish.errors import ImageError, UsageError
 
 SPLITS = ("train", "validation", "test")
@@ -69,9 +69,9 @@ def check(name: str, path: str | os.PathLike[str], *, progress: Callable[[int, i
         UsageError: unknown name, nothing there, or another layout.
     """
     entry, root = info(name), Path(path).expanduser()
-    splits = {split: load(entry, root, split) for split in SPLITS}
+    splits = {split: read_split(entry, root, split) for split in SPLITS}
     if not any(splits.values()):
-        raise UsageError(nothing(entry, splits["test"]))
+        raise UsageError(empty_message(entry, splits["test"]))
     done, total = itertools.count(1), sum(map(len, splits.values()))
 
     def look() -> None:
@@ -157,7 +157,7 @@ def _damage(found: Dataset, look: Callable[[], None]) -> list[Issue]:
     issues = []
     for sample in found:
         try:
-            size = picture_size(sample.path)
+            size = image_size(sample.path)
         except ImageError:
             issues.append(Issue("unreadable picture", sample.path, sample.category))
             size = None

@@ -1,4 +1,4 @@
-"""Readers of data sets that are told by their folders. Each takes (root, split, known categories) and options."""
+"""Readers of layouts in which folders determine split, category and label; `Reader` describes the first arguments."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from blemish.datasets.files import (
-    Found,
-    by_position_note,
-    folders_in,
-    known_as,
-    mask_files,
-    pair,
-    pictures_in,
-)
-from blemish.datasets.masks import read_any
-from blemish.datasets.samples import Issue, Sample
+from blemish.datasets.masks import is_marked
+from blemish.datasets.pairing import by_position_note, folders_in, images_in, masks_in, match_categories, pair
+from blemish.datasets.samples import Issue, ReadResult, Sample
 from blemish.errors import ImageError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-LabelRule = Literal["anomalous", "masked", "content", "folder", "annotated"]
+LabelRule: TypeAlias = Literal["anomalous", "masked", "content", "folder", "annotated"]
 
 
 def split_folders(
@@ -34,19 +26,17 @@ def split_folders(
     splits: Mapping[str, Sequence[str]] = SPLITS,
     pictures: str = ".",
     masks: Sequence[str] = ("ground_truth/{defect}",),
-) -> Found | None:
-    """`<category>/<split>/<kind>/*` as in MVTec AD.
-
-    The root may be a category itself.
+) -> ReadResult | None:
+    """Read `<category>/<split>/<kind>/*` as in MVTec AD; the root may be a category itself.
 
     Args:
-        root: The folder given.
-        split: "train", "validation" or "test".
-        known: Categories; other folders are strangers. Empty: all are taken.
+        root: See `Reader`.
+        split: See `Reader`.
+        known: See `Reader`.
         normal: Kinds that are no defects.
-        splits: Folder names of the splits.
-        pictures: Where the pictures are below a kind.
-        masks: Where its masks are, below the category; the first that exists. Empty: there are none.
+        splits: Folder names of each split.
+        pictures: Folder of the pictures below a kind.
+        masks: Folders below the category that may hold a kind's masks; the first that exists is used.
     """
     names = {name for several in splits.values() for name in several}
     candidates = [folder for folder in folders_in(root) if any((folder / name).is_dir() for name in names)]
@@ -54,25 +44,25 @@ def split_folders(
         candidates = [root]
     if not candidates:
         return None
-    categories, strangers = known_as(candidates, known)
-    found = Found(strangers=strangers)
+    categories, unknown_folders = match_categories(candidates, known)
+    result = ReadResult(unknown_folders=unknown_folders)
     for folder, category in categories.items():
         places = [folder / name for name in splits.get(split, ()) if (folder / name).is_dir()]
         kinds = [kind for place in places[:1] for kind in folders_in(place) if kind.name != "ground_truth"]
         kinds.sort(key=lambda kind: kind.name not in normal)
         missing_masks = 0
         for kind in kinds:
-            files = pictures_in(kind / pictures)
+            files = images_in(kind / pictures)
             if kind.name in normal:
-                found.samples += [Sample(path, 0, category, (), category, kind.name) for path in files]
+                result.samples += [Sample(path, 0, category, (), category, kind.name) for path in files]
                 continue
             options = [folder / m.format(defect=kind.name, split=places[0].name) for m in masks]
             place = next((option for option in options if option.is_dir()), None)
             if place is None:
                 missing_masks += len(files)
-                found.samples += [Sample(path, 1, category, None, category, kind.name) for path in files]
+                result.samples += [Sample(path, 1, category, None, category, kind.name) for path in files]
                 if any(option.parent.is_dir() for option in options):
-                    found.issues += [Issue("picture without mask", path, category) for path in files]
+                    result.issues += [Issue("picture without mask", path, category) for path in files]
                     missing_masks -= len(files)
                 continue
             others = [
@@ -80,18 +70,18 @@ def split_folders(
                 for several in splits.values()
                 for name in several
                 if name != places[0].name
-                for path in pictures_in(folder / name / kind.name / pictures)
+                for path in images_in(folder / name / kind.name / pictures)
             ]
-            _add_pairs(found, files, place, category, kind.name, others)
+            _add_pairs(result, files, place, category, kind.name, others)
         for template in masks:
             base = folder / template.removesuffix("{defect}")
             if template.endswith("{defect}") and "{split}" not in template:
                 theirs = {kind.name for several in splits.values() for n in several for kind in folders_in(folder / n)}
                 orphans = [path for path in folders_in(base) if path.name not in theirs]
-                found.issues += [Issue("folder of masks without pictures", path, category) for path in orphans]
+                result.issues += [Issue("folder of masks without pictures", path, category) for path in orphans]
         if missing_masks and masks:
-            found.notes.append(f"{category} has no masks: only its pictures can be judged, not its maps")
-    return found
+            result.notes.append(f"{category} has no masks: pixel metrics are not available")
+    return result
 
 
 def mask_folders(
@@ -103,44 +93,50 @@ def mask_folders(
     label: LabelRule = "anomalous",
     mask_names: str = "",
     normal: Sequence[str] = (),
-) -> Found | None:
-    """Pictures in some folders, masks in others or beside them.
+) -> ReadResult | None:
+    """Read pictures in some folders whose masks are in other folders or beside them.
 
     Args:
-        root: The folder given.
-        split: A key of `places`.
-        known: Categories. Where there is more than one, the first folder below the root tells which.
-        places: Per split a pattern of the folders of pictures below the root, and where their masks are from there.
-        label: What makes a picture anomalous: "anomalous" all are; "masked" it has a mask; "content" its mask is not
-            empty; "folder" its folder or the one above is not in `normal`; "annotated" all that have a mask are, the
-            others are left out.
-        mask_names: A regular expression for the names of masks, where they lie beside the pictures.
-        normal: For the rule "folder".
+        root: See `Reader`.
+        split: See `Reader`.
+        known: See `Reader`. If there are several categories, the first folder below the root is the category.
+        places: By split: a pattern of the picture folders below the root, and the mask folder relative to them.
+        label: Rule by which a picture is anomalous. "anomalous": always; "masked": if it has a mask; "content": if
+            its mask is not empty; "folder": if neither its folder nor the one above is in `normal`; "annotated": if it
+            has a mask, and pictures without one are left out.
+        mask_names: Regular expression of the names of masks that lie beside the pictures.
+        normal: Folders of normal pictures for the rule "folder".
     """
     if not any(_matching(root, pattern) for pattern, _ in places.values()):
         return None
-    found = Found()
+    result = ReadResult()
     if split not in places:
-        return found
+        return result
     pattern, relative = places[split]
     folders = _matching(root, pattern)
     tops = {folder: (root / folder.relative_to(root).parts[0]) if folder != root else root for folder in folders}
-    names, found.strangers = known_as(list(dict.fromkeys(tops.values())), known)
+    names, result.unknown_folders = match_categories(list(dict.fromkeys(tops.values())), known)
     left_out = 0
     for folder in sorted(folders, key=lambda f: list(names).index(tops[f]) if tops[f] in names else -1):
         category = known[0] if len(known) == 1 else names.get(tops[folder])
         if category is None:
             continue
         place = Path(os.path.normpath(folder / relative))
-        files, masks = pictures_in(folder), mask_files(place)
+        files, masks = images_in(folder), masks_in(place)
         if mask_names:
             masks = [path for path in masks if re.search(mask_names, path.name) and not path.is_dir()]
             files = [path for path in files if path not in set(masks)]
         pairs = pair(files, masks)
-        found.issues += [Issue("mask without picture", path, category) for path in pairs.unused]
+        result.issues += [Issue("mask without picture", path, category) for path in pairs.unused]
         if pairs.by_position:
-            found.notes.append(by_position_note(folder))
-        kind = folder.name if folder.name.lower() not in _PLAIN else folder.parent.name if label == "folder" else ""
+            result.notes.append(by_position_note(folder))
+        kind = (
+            folder.name
+            if folder.name.lower() not in _IMAGE_FOLDERS
+            else folder.parent.name
+            if label == "folder"
+            else ""
+        )
         for path in files:
             own = pairs.masks.get(path)
             if own is None and label == "annotated":
@@ -149,17 +145,17 @@ def mask_folders(
             try:
                 anomalous = _is_anomalous(label, own, kind in normal)
             except ImageError as error:
-                found.issues.append(Issue("unreadable mask", Path(error.path or path), category))
+                result.issues.append(Issue("unreadable mask", Path(error.path or path), category))
                 continue
             if own is None and (anomalous or label == "content"):
-                found.issues.append(Issue("picture without mask", path, category))
+                result.issues.append(Issue("picture without mask", path, category))
                 if label == "content":
                     continue
             defect = kind if label == "folder" else ""
-            found.samples.append(Sample(path, int(anomalous), category, own if anomalous else (), category, defect))
+            result.samples.append(Sample(path, int(anomalous), category, own if anomalous else (), category, defect))
     if left_out:
-        found.notes.append(f"{left_out:,} pictures without annotation are left out")
-    return found
+        result.notes.append(f"{left_out:,} pictures without annotation are left out")
+    return result
 
 
 def label_folders(
@@ -171,44 +167,44 @@ def label_folders(
     skip: Sequence[str] = (),
     inside: str = "images",
     masks: str = "",
-) -> Found | None:
-    """One folder per label: `no/*`, `yes/*`. There are no splits: all is test.
+) -> ReadResult | None:
+    """Read one folder per label, such as `no/*` and `yes/*`. There are no splits: everything is test.
 
     Args:
-        root: The folder given.
-        split: "test".
-        known: The one category.
-        normal: Folders of normal pictures, in lower case; all others hold anomalous ones.
+        root: See `Reader`.
+        split: See `Reader`.
+        known: The only category; if empty, the root's name.
+        normal: Folders of normal pictures, in lower case; all other folders hold anomalous ones.
         skip: Folders to leave out, in lower case.
-        inside: Where the pictures are inside a label's folder, if not in it.
-        masks: The folder of folders of masks, one per label, where there may be one.
+        inside: Subfolder of a label's folder that holds its pictures if the folder itself holds none.
+        masks: Folder that may hold a folder of masks per label.
     """
     folders = [folder for folder in folders_in(root) if folder.name.lower() not in (*skip, masks)]
     if not any(folder.name.lower() in normal for folder in folders):
         return None
-    found = Found()
+    result = ReadResult()
     if split != "test":
-        return found
+        return result
     category = known[0] if known else root.name
     for folder in sorted(folders, key=lambda folder: folder.name.lower() not in normal):
         anomalous = folder.name.lower() not in normal
-        files = pictures_in(folder) or pictures_in(folder / inside)
+        files = images_in(folder) or images_in(folder / inside)
         if anomalous and masks and (root / masks / folder.name).is_dir():
-            _add_pairs(found, files, root / masks / folder.name, category, folder.name, ())
+            _add_pairs(result, files, root / masks / folder.name, category, folder.name, ())
             continue
         marked = None if anomalous else ()
-        found.samples += [Sample(path, int(anomalous), category, marked, category, folder.name) for path in files]
-    return found
+        result.samples += [Sample(path, int(anomalous), category, marked, category, folder.name) for path in files]
+    return result
 
 
-_PLAIN = ("imgs", "images", "img")
+_IMAGE_FOLDERS = ("imgs", "images", "img")
 
 
 def _is_anomalous(rule: LabelRule, masks: Sequence[Path] | None, normal: bool) -> bool:
     if rule == "masked":
         return masks is not None
     if rule == "content":
-        return masks is not None and any(map(read_any, masks))
+        return masks is not None and any(map(is_marked, masks))
     return not normal if rule == "folder" else True
 
 
@@ -219,18 +215,18 @@ def _matching(root: Path, pattern: str) -> list[Path]:
 
 
 def _add_pairs(
-    found: Found, files: Sequence[Path], place: Path, category: str, defect: str, others: Sequence[Path]
+    result: ReadResult, files: Sequence[Path], place: Path, category: str, defect: str, others: Sequence[Path]
 ) -> None:
-    masks = mask_files(place)
+    masks = masks_in(place)
     pairs = pair(files, masks)
     if pairs.by_position:
-        found.notes.append(by_position_note(files[0].parent))
+        result.notes.append(by_position_note(files[0].parent))
     for path in files:
         own = pairs.masks.get(path)
         if own is None:
-            found.issues.append(Issue("picture without mask", path, category))
-        found.samples.append(Sample(path, 1, category, own, category, defect))
+            result.issues.append(Issue("picture without mask", path, category))
+        result.samples.append(Sample(path, 1, category, own, category, defect))
     # The masks of all splits may lie in one folder.
-    taken = pair(others, pairs.unused)
-    unused = pairs.unused if taken.by_position else taken.unused
-    found.issues += [Issue("mask without picture", path, category) for path in unused]
+    others_paired = pair(others, pairs.unused)
+    unused = pairs.unused if others_paired.by_position else others_paired.unused
+    result.issues += [Issue("mask without picture", path, category) for path in unused]

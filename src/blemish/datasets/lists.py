@@ -1,4 +1,4 @@
-"""Readers of data sets that are told by a list: CSV, the papers' meta.json, Real-IAD's JSON, Head CT's labels."""
+"""Readers of layouts with a list of samples; `Reader` describes the first arguments."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blemish.datasets.files import Found, known_as, pictures_in, plain
-from blemish.datasets.samples import Issue, Sample
+from blemish.datasets.pairing import images_in, match_categories, normalize_name
+from blemish.datasets.samples import Issue, ReadResult, Sample
 from blemish.errors import UsageError
 
 _NORMAL = ("0", "0.0", "normal", "good", "ok", "no", "false")
@@ -26,17 +26,17 @@ _COLUMNS = {
 }
 
 
-def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[str] = ()) -> Found | None:
-    """A table with the columns path, label, and perhaps mask, object, category, split, defect.
+def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[str] = ()) -> ReadResult | None:
+    """Read a CSV table with the columns path and label, and optionally mask, object, category, split and defect.
 
-    Paths are taken from the folder of the table, or from the one above. Several masks are divided by "|". A table
-    without a column `split` is all test. VisA's own table is read as it is.
+    Paths are relative to the folder of the table or to the one above. Several masks are separated by "|". Without a
+    column `split` all rows are test. VisA's own table is read unchanged.
 
     Args:
         root: The table, or a folder that holds one.
-        split: As the column says it.
-        known: Categories, for their spelling.
-        files: Where the table is below the root; the first that exists. Empty: the only `*.csv` there.
+        split: See `Reader`.
+        known: See `Reader`; also gives the spelling of categories.
+        files: Possible paths of the table below the root; empty for the only `*.csv` there.
     """
     table = _list_file(root, files, "*.csv")
     if table is None:
@@ -45,35 +45,36 @@ def csv_list(root: Path, split: str, known: Sequence[str], *, files: Sequence[st
         with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{table} cannot be read as a table ({error}); save it as CSV in UTF-8") from error
+        raise UsageError(f"{table} cannot be read as a table ({error}); save it as CSV in UTF-8.") from error
     head = {str(name).strip().lower(): name for name in (rows[0] if rows else {}) if name is not None}
     columns = {key: next((head[word] for word in words if word in head), None) for key, words in _COLUMNS.items()}
     if not rows or columns["path"] is None or columns["label"] is None:
         if files:
             return None
-        raise UsageError(f"{table} has no rows with the columns path and label; its first line must name them")
+        raise UsageError(f"{table} has no rows with the columns path and label; its first line must name them.")
     cells = [{key: _cell(row, name) for key, name in columns.items()} for row in rows]
     bases = [*([root] if root.is_dir() else []), table.parent, table.parent.parent]
     base = next((base for base in bases if (base / cells[0]["path"]).is_file()), bases[0])
-    found = Found()
+    result = ReadResult()
     for line, cell in enumerate(cells, start=2):
         if (cell["split"].lower() or "test") != split:
             continue
         given = cell["category"] or cell["object"] or table.stem
-        category = _spelt(given, known)
+        category = _catalogue_spelling(given, known)
         label = _label(cell["label"], table, line)
         masks = [part.strip() for part in cell["mask"].split("|") if part.strip()]
-        sample = _sample(found, base, cell["path"], masks, label, category, cell["defect"])
+        sample = _sample(result, base, cell["path"], masks, label, category, cell["defect"])
         if sample is not None:
-            found.samples.append(replace(sample, object_name=cell["object"] or category))
-    return found
+            result.samples.append(replace(sample, object_name=cell["object"] or category))
+    return result
 
 
-def meta_json(root: Path, split: str, known: Sequence[str]) -> Found | None:
-    """The `meta.json` that the papers' scripts write, or VCP-CLIP's `meta_<name>.json`.
+def meta_json(root: Path, split: str, known: Sequence[str]) -> ReadResult | None:
+    """Read the `meta.json` that the papers' scripts write, or VCP-CLIP's `meta_<name>.json`.
 
-    `{"test": {category: [{"img_path", "mask_path", "cls_name", "specie_name", "anomaly"}]}}`; "Test" is accepted too.
-    Absolute paths of another machine are looked for below the root. No mask, or a folder: it is not known where.
+    The content is `{"test": {category: [{"img_path", "mask_path", "cls_name", "specie_name", "anomaly"}]}}`; "Test" is
+    accepted as well. Absolute paths of another machine are searched below the root. If the mask of an anomalous
+    picture is missing or a folder, its anomalous area is unknown.
     """
     file = _list_file(root, ("meta.json",), "meta_*.json")
     if file is None or file.suffix.lower() != ".json":
@@ -81,14 +82,14 @@ def meta_json(root: Path, split: str, known: Sequence[str]) -> Found | None:
     content = _json(file)
     try:
         splits = {str(name).lower(): categories for name, categories in content.items()}
-        found = Found()
+        result = ReadResult()
         for given, items in splits.get(split, {}).items():
             for item in items:
-                category = _spelt(str(item.get("cls_name") or given), known)
+                category = _catalogue_spelling(str(item.get("cls_name") or given), known)
                 mask = str(item.get("mask_path") or "")
                 marked = [mask] if mask and not (file.parent / mask).is_dir() else []
                 sample = _sample(
-                    found,
+                    result,
                     file.parent,
                     str(item["img_path"]),
                     marked,
@@ -97,22 +98,24 @@ def meta_json(root: Path, split: str, known: Sequence[str]) -> Found | None:
                     str(item.get("specie_name") or ""),
                 )
                 if sample is not None:
-                    found.samples.append(sample)
+                    result.samples.append(sample)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{file} is not a meta.json as the papers' scripts write it ({error!r})") from error
-    return found
+        raise UsageError(f"{file} is not a meta.json as the papers' scripts write it ({error!r}).") from error
+    return result
 
 
-def real_iad(root: Path, split: str, known: Sequence[str]) -> Found | None:
-    """`realiad_jsons/[realiad_jsons/]<category>.json` with `realiad_{1024,512,256}/<category>/...` beside."""
+def real_iad(root: Path, split: str, known: Sequence[str]) -> ReadResult | None:
+    """Read `realiad_jsons/[realiad_jsons/]<category>.json` with `realiad_{1024,512,256}/<category>/...` beside it."""
     places = [root / "realiad_jsons" / "realiad_jsons", root / "realiad_jsons"]
     lists = next((files for files in ([*sorted(place.glob("*.json"))] for place in places) if files), [])
     sizes = [root / f"realiad_{size}" for size in ("1024", "512", "256", "raw")]
     pictures = next((folder for folder in sizes if folder.is_dir()), None)
     if not lists or pictures is None:
         return None
-    stems, strangers = known_as([path.with_suffix("") for path in lists], known)
-    found = Found(strangers=strangers, notes=[f"pictures of {pictures.name}, splits of {lists[0].parent.name}"])
+    stems, unknown_folders = match_categories([path.with_suffix("") for path in lists], known)
+    result = ReadResult(
+        unknown_folders=unknown_folders, notes=[f"pictures of {pictures.name}, splits of {lists[0].parent.name}"]
+    )
     for stem, category in stems.items():
         file = stem.parent / f"{stem.name}.json"
         content = _json(file)
@@ -122,55 +125,55 @@ def real_iad(root: Path, split: str, known: Sequence[str]) -> Found | None:
                 mask = [str(item["mask_path"])] if item.get("mask_path") else []
                 defect = str(item["anomaly_class"])
                 label = int(defect != normal)
-                sample = _sample(found, pictures / stem.name, str(item["image_path"]), mask, label, category, defect)
+                sample = _sample(result, pictures / stem.name, str(item["image_path"]), mask, label, category, defect)
                 if sample is not None:
-                    found.samples.append(sample)
+                    result.samples.append(sample)
         except (AttributeError, KeyError, TypeError) as error:
-            raise UsageError(f"{file} is not a list of Real-IAD ({error!r})") from error
-    return found
+            raise UsageError(f"{file} is not a list of Real-IAD ({error!r}).") from error
+    return result
 
 
-def numbered_list(root: Path, split: str, known: Sequence[str], *, file: str, folder: str) -> Found | None:
-    """A table of (number, label) without paths; picture 7 is `<folder>/007.png`."""
+def numbered_list(root: Path, split: str, known: Sequence[str], *, file: str, folder: str) -> ReadResult | None:
+    """Read a table of (number, label) without paths; picture 7 is `<folder>/007.png`."""
     table = root / file
-    pictures = pictures_in(root / folder) or pictures_in(root / folder / folder)
+    pictures = images_in(root / folder) or images_in(root / folder / folder)
     if not table.is_file() or not pictures:
         return None
     by_number = {int(path.stem): path for path in pictures if path.stem.isdecimal()}
-    found = Found()
+    result = ReadResult()
     if split != "test":
-        return found
+        return result
     with table.open(newline="", encoding="utf-8-sig") as stream:
         for line, row in enumerate(csv.reader(stream), start=1):
             if len(row) < 2 or not row[0].strip().isdecimal():
-                continue  # the head
+                continue  # the header
             number, label = int(row[0]), _label(row[-1].strip(), table, line)
             path = by_number.pop(number, None)
             if path is None:
-                found.issues.append(Issue("missing picture", root / folder / f"{number:03}.png", known[0]))
+                result.issues.append(Issue("missing picture", root / folder / f"{number:03}.png", known[0]))
             else:
-                found.samples.append(Sample(path, label, known[0], None if label else (), known[0]))
-    found.issues += [Issue("picture without label", path, known[0]) for path in by_number.values()]
-    return found
+                result.samples.append(Sample(path, label, known[0], None if label else (), known[0]))
+    result.issues += [Issue("picture without label", path, known[0]) for path in by_number.values()]
+    return result
 
 
 def _sample(
-    found: Found, base: Path, picture: str, masks: Sequence[str], label: int, category: str, defect: str
+    result: ReadResult, base: Path, picture: str, masks: Sequence[str], label: int, category: str, defect: str
 ) -> Sample | None:
-    """One listed picture, or None and an issue."""
+    """Return the sample of a listed picture; None, and an issue in `result`, if it is missing."""
     path = _resolve(base, picture)
     if not path.is_file():
-        found.issues.append(Issue("missing picture", path, category))
+        result.issues.append(Issue("missing picture", path, category))
         return None
     files = tuple(_resolve(base, mask) for mask in masks) if label else ()
     gone = [file for file in files if not file.is_file()]
-    found.issues += [Issue("missing mask", file, category) for file in gone]
+    result.issues += [Issue("missing mask", file, category) for file in gone]
     marked = files if (files and not gone) or not label else None
     return Sample(path, label, category, marked, category, defect)
 
 
 def _resolve(base: Path, text: str) -> Path:
-    """A listed path. An absolute one of another machine is looked for below the base, longest tail first."""
+    """Return a listed path. An absolute path of another machine is searched below the base, longest tail first."""
     path = base / text.replace("\\", "/")
     if not path.is_absolute() or path.exists():
         return path
@@ -179,9 +182,9 @@ def _resolve(base: Path, text: str) -> Path:
     return next((tail for tail in tails if tail.exists()), path)
 
 
-def _spelt(given: str, known: Sequence[str]) -> str:
-    """The category's name as the table of data sets spells it, or as it is given: copies have names of their own."""
-    return next((name for name in known if plain(name) == plain(given)), given)
+def _catalogue_spelling(given: str, known: Sequence[str]) -> str:
+    """Return the category in the catalogue's spelling, or unchanged if the catalogue does not list it."""
+    return next((name for name in known if normalize_name(name) == normalize_name(given)), given)
 
 
 def _list_file(root: Path, files: Sequence[str], pattern: str) -> Path | None:
@@ -190,15 +193,15 @@ def _list_file(root: Path, files: Sequence[str], pattern: str) -> Path | None:
     for name in files:
         if (root / name).is_file():
             return root / name
-    found = sorted(root.glob(pattern)) if pattern.startswith("meta") or not files else []
-    return found[0] if len(found) == 1 else None
+    matches = sorted(root.glob(pattern)) if pattern.startswith("meta") or not files else []
+    return matches[0] if len(matches) == 1 else None
 
 
 def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read as JSON ({error})") from error
+        raise UsageError(f"{file} cannot be read as JSON ({error}).") from error
 
 
 def _cell(row: dict[str, Any], name: str | None) -> str:
@@ -209,4 +212,4 @@ def _label(text: str, table: Path, line: int) -> int:
     word = text.lower()
     if word in _NORMAL or word in _ANOMALOUS:
         return int(word in _ANOMALOUS)
-    raise UsageError(f"{table}, line {line}: {text!r} is no label; write 0 or normal, 1 or anomaly")
+    raise UsageError(f"{table}, line {line}: {text!r} is no label; write 0 or normal, 1 or anomaly.")

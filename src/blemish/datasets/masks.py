@@ -1,4 +1,4 @@
-"""Mask files: any positive value marks an anomaly, several files of one picture are merged."""
+"""Read mask files: any positive value is anomalous, and several files of one picture are merged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from blemish.errors import ImageError
 _ORIENTATION = 0x0112
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture as `read_image` gives it (upright), from its header. Raises ImageError."""
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) of a picture as `read_image` returns it (upright), from its header. Raises ImageError."""
     try:
         with Image.open(path) as image:
             turned = _orientation(image) in (5, 6, 7, 8)
@@ -28,17 +28,17 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """One mask file.
+    """Read one mask file.
 
     Args:
-        path: A picture of any mode (opacity is not looked at), or the JSON file of polygons that labelme writes.
+        path: A picture of any mode (opacity is ignored), or a JSON file of polygons as labelme writes it.
         size: (width, height) of its picture in pixels.
 
     Returns:
         (height, width) bool, True where any channel is above 0.
 
     Raises:
-        ImageError: it cannot be read, or has another size than its picture.
+        ImageError: The file cannot be read or differs from its picture in size.
     """
     try:
         if path.suffix.lower() == ".json":
@@ -49,12 +49,12 @@ def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     except ImageError:
         raise
     except Exception as error:
-        # Decoders meet broken bytes with whatever they stumble over; the cause stays attached.
+        # Decoders raise all kinds of exceptions for damaged files; the cause stays attached.
         raise ImageError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
 
 
 def merge_masks(paths: Sequence[Path], picture: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """All masks of a picture as one, (height, width) bool. Raises ImageError as `read_mask` does."""
+    """Return the union of all masks of a picture, (height, width) bool. Raises ImageError like `read_mask`."""
     merged = np.zeros((size[1], size[0]), bool)
     for path in paths:
         try:
@@ -66,13 +66,33 @@ def merge_masks(paths: Sequence[Path], picture: Path, size: tuple[int, int]) -> 
     return merged
 
 
-def read_any(path: Path) -> bool:
-    """Whether a mask marks anything at all. Raises ImageError."""
+def resize_mask(mask: Image.Image | NDArray[np.generic] | None, size: int) -> NDArray[np.bool_]:
+    """Return a mask at the size of the model's input, as the papers' code prepares it.
+
+    Every value above 0 is anomalous. The mask is resized like its picture (bilinear, without keeping the aspect ratio)
+    and thresholded at one half.
+
+    Args:
+        mask: Picture of any mode, array (H, W), or None for a normal picture.
+        size: Side in pixels.
+
+    Returns:
+        (size, size) bool.
+    """
+    if mask is None:
+        return np.zeros((size, size), bool)
+    pixels = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
+    binary = Image.fromarray((pixels > 0).astype(np.uint8) * 255)
+    return np.asarray(binary.resize((size, size), Image.Resampling.BILINEAR)) > 127.5
+
+
+def is_marked(path: Path) -> bool:
+    """Return whether a mask marks any pixel as anomalous. Raises ImageError."""
     return path.suffix.lower() == ".json" or bool(read_mask(path, mask_size(path) or (1, 1)).any())
 
 
 def mask_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of a mask from its header; None for polygons, which have none. Raises ImageError."""
+    """Return (width, height) of a mask from its header; None for polygons, which have no size. Raises ImageError."""
     if path.suffix.lower() == ".json":
         return None
     try:
@@ -83,23 +103,23 @@ def mask_size(path: Path) -> tuple[int, int] | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    # For PNG `getexif` decodes the whole picture, in case the tag comes after the pixels; nobody writes it there.
+    # For PNG, `getexif` decodes the whole picture in case the tag follows the pixels, where it is not used in practice.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     return int(image.getexif().get(_ORIENTATION, 1))
 
 
 class _WrongSize(ImageError):
-    """A mask that does not fit its picture."""
+    """A mask and its picture differ in size."""
 
 
-def _check_size(found: tuple[int, int], wanted: tuple[int, int], path: Path) -> None:
-    if found != wanted:
-        raise _WrongSize(f"the mask {path} has {found[0]} x {found[1]} pixels, not {wanted[0]} x {wanted[1]}", path)
+def _check_size(size: tuple[int, int], expected: tuple[int, int], path: Path) -> None:
+    if size != expected:
+        raise _WrongSize(f"the mask {path} has {size[0]} x {size[1]} pixels, not {expected[0]} x {expected[1]}", path)
 
 
 def _positive(image: Image.Image) -> NDArray[np.bool_]:
-    # A palette's numbers are names of colours, so its colours decide; opacity says nothing about defects.
+    # Palette indices are arbitrary, so the colours decide; opacity is no label.
     if image.mode in ("P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")
     elif image.mode in ("LA", "La"):
@@ -131,5 +151,5 @@ def _polygons(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "it is not there"
+        return "it does not exist"
     return str(getattr(error, "strerror", None) or error).splitlines()[0][:120] if str(error) else type(error).__name__

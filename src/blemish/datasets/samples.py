@@ -1,16 +1,16 @@
-"""What a data set is made of: samples that are opened when they are needed, and what could not be paired."""
+"""Samples of a data set, which are opened only when needed, and problems with its files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blemish.datasets.masks import merge_masks, picture_size
+from blemish.datasets.masks import image_size, merge_masks
 
 if TYPE_CHECKING:
     from blemish.image_io import LoadedImage
@@ -18,42 +18,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and what is known of it. Nothing is opened before `picture` or `mask` is called."""
+    """One picture of a data set. Nothing is opened before `picture` or `mask` is called."""
 
     path: Path
     label: int
-    """1 = anomalous."""
+    """0 = normal, 1 = anomalous."""
     category: str
     masks: tuple[Path, ...] | None = ()
-    """The files that mark what is anomalous, merged when read. (): nothing is; None: it is not known where."""
+    """Mask files, merged when read; () if nothing is anomalous, None if the anomalous area is unknown."""
     object_name: str = ""
-    """What the papers put into prompts for this category, as they spell it ("metal_nut")."""
+    """Name of the object in the papers' prompts ("metal_nut")."""
     defect: str = ""
-    """The kind of anomaly, or the data set's word for none ("good"); "" where it is not told."""
+    """Kind of anomaly, or the data set's word for none ("good"); "" if unknown."""
 
     def picture(self) -> LoadedImage:
-        """The picture, read now. Raises ImageError."""
+        """Read the picture. Raises ImageError."""
         from blemish.image_io import read_image
 
         return read_image(self.path)
 
     def mask(self, size: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
-        """What is anomalous, read now.
-
-        Any positive value of a mask file counts; several files are merged.
+        """Read the mask: any positive value of a mask file is anomalous, and several files are merged.
 
         Args:
-            size: (width, height) of the picture in pixels where it is known, else its header is read.
+            size: (width, height) of the picture in pixels; None reads it from the header.
 
         Returns:
-            (height, width) bool; all False for a normal picture; None where it is not known.
+            (height, width) bool; all False for a normal picture; None if the anomalous area is unknown.
 
         Raises:
-            ImageError: a mask that cannot be read, or of another size than its picture.
+            ImageError: A mask cannot be read or differs from the picture in size.
         """
         if self.masks is None:
             return None
-        width, height = picture_size(self.path) if size is None else size
+        width, height = image_size(self.path) if size is None else size
         if not self.masks:
             return np.zeros((height, width), bool)
         return merge_masks(self.masks, self.path, (width, height))
@@ -61,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Issue:
-    """A file that found no partner, or one that a list names and the disk lacks."""
+    """A problem with one file of a data set."""
 
     kind: str
     """"picture without mask", "mask without picture", "missing picture", "missing mask", "unreadable mask", ..."""
@@ -70,6 +68,30 @@ class Issue:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.path}"
+
+
+@dataclass
+class ReadResult:
+    """What a reader collected from one folder."""
+
+    samples: list[Sample] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unknown_folders: list[str] = field(default_factory=list)
+    """Folders that look like categories of the layout but are not among the data set's."""
+
+
+class Reader(Protocol):
+    """A function that reads one layout; options are bound beforehand."""
+
+    def __call__(self, root: Path, split: str, categories: Sequence[str], /) -> ReadResult | None:
+        """Return what is below `root`, or None if it has another layout.
+
+        Args:
+            root: The given folder or file.
+            split: "train", "validation" or "test".
+            categories: Categories of the data set; empty if any are allowed.
+        """
 
 
 @dataclass(frozen=True)
@@ -81,10 +103,10 @@ class Dataset(Sequence[Sample]):
     split: str
     samples: tuple[Sample, ...]
     layout: str = ""
-    """How the files were laid out, in words."""
+    """Description of the detected layout."""
     issues: tuple[Issue, ...] = ()
     notes: tuple[str, ...] = ()
-    """What else should be known: masks paired by position, pictures left out, ..."""
+    """Remarks for the user: masks paired by position, pictures left out, ..."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,19 +123,19 @@ class Dataset(Sequence[Sample]):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """In the order of the samples."""
+        """Categories in the order of the samples."""
         return tuple(dict.fromkeys(sample.category for sample in self.samples))
 
     def of(self, category: str) -> tuple[Sample, ...]:
-        """The samples of one category; none for an unknown one."""
+        """Return the samples of one category; none for an unknown one."""
         return tuple(sample for sample in self.samples if sample.category == category)
 
     @property
     def image_labels(self) -> bool:
-        """Whether there are normal and anomalous pictures, so that pictures can be ranked."""
+        """Whether there are both normal and anomalous pictures, so that image metrics are defined."""
         return len({sample.label for sample in self.samples}) == 2
 
     @property
     def pixel_labels(self) -> bool:
-        """Whether an anomalous picture has a mask, so that maps can be judged (where `masks` is not None)."""
+        """Whether an anomalous picture has a mask, so that pixel metrics are defined."""
         return any(sample.label and sample.masks for sample in self.samples)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from blemish.datasets.masks import resize_mask
 from blemish.datasets.samples import Sample
 from blemish.errors import UsageError
 from blemish.evaluation.examples import choose, save
 from blemish.evaluation.record import Entry, Finished, Record, digest_of
 from blemish.methods.base import Method
 from blemish.metrics import PixelBootstrap, PixelMetrics, StreamedPixelMetrics, StreamingPixelMetrics, pixel_metrics
-from blemish.training.masks import mask_tensor
 
 Aupro: TypeAlias = Literal["exact", "200"]
 
@@ -81,7 +81,7 @@ class Masks:
     @staticmethod
     def once(sample: Sample, side: int) -> NDArray[np.bool_] | None:
         """The same, and nothing is kept."""
-        mask = mask_tensor(sample.mask(), side).numpy().astype(bool) if sample.masks else None
+        mask = resize_mask(sample.mask(), side) if sample.masks else None
         return mask if mask is not None and mask.any() else None
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from blemish.clip import Request, Tap
 from blemish.clip.position import resize_positions
+from blemish.datasets.masks import resize_mask
 from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 from blemish.methods.maps import as_grid, cosine_logits, normalise, upsample
-from blemish.training.masks import mask_tensor
 
 
 def outputs(case: Case) -> dict[str, Array]:
@@ -89,7 +89,12 @@ def _training(case: Case) -> dict[str, Array]:
         features = backbone.encode_image(pixels, method.request, method.computation)
         taps = [array(backbone.project(features.taps[method.tap(k)])) for k in method.layers]
     size = d["image_size"]
-    masks = torch.stack([mask_tensor(None if name is None else case.open(name), size) for name in d["mask_files"]])
+    masks = torch.stack(
+        [
+            torch.from_numpy(resize_mask(None if name is None else case.open(name), size)).float()
+            for name in d["mask_files"]
+        ]
+    )
     labels = torch.tensor(d["labels"])
     optimizer = method.optimizer(lr=d["lr"], betas=tuple(d["betas"]))
     out: dict[str, Array] = {
@@ -141,7 +146,7 @@ def _dataset(case: Case) -> dict[str, Array]:
         scores.append(array(prediction.score)[0])
         maps.append(array(prediction.map)[0])
         mask = case.open(item["mask_path"]) if item["mask_path"] else None
-        masks.append(array(mask_tensor(mask, d["image_size"])))
+        masks.append(array(torch.from_numpy(resize_mask(mask, d["image_size"])).float()))
     out = {
         "image_score": np.array(scores),
         "anomaly_map": np.stack(maps),

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from blemish.clip import ImageFeatures, Tap
 from blemish.clip.position import resize_positions
+from blemish.datasets.masks import resize_mask
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ensemble import sentence_units
 from blemish.methods.maps import cosine_logits, normalise
-from blemish.training.masks import mask_tensor
-from blemish.training.augment import mosaic
+from blemish.training.mosaic import mosaic
 
 
 def outputs(case: Case) -> dict[str, Array]:
@@ -133,7 +133,7 @@ def common(
 def masks(case: Case) -> Tensor:
     return torch.stack(
         [
-            mask_tensor(_box(image, box), case.data["image_size"])
+            torch.from_numpy(resize_mask(_box(image, box), case.data["image_size"])).float()
             for image, box in zip(case.images, case.data["mask_boxes"], strict=True)
         ]
     )
@@ -240,7 +240,7 @@ def _mosaic(case: Case) -> dict[str, Array]:
         "mosaic_mask": np.asarray(mask, np.float32),
         "image_tensor": array(case.backbone.preprocess([image], size)),
         "mask_tensor": resized[None],
-        "gt_mask": array(mask_tensor(mask, size))[None],
+        "gt_mask": array(torch.from_numpy(resize_mask(mask, size)).float())[None],
     }
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from blemish.clip import ImageFeatures
 from blemish.clip.forward import embed_image
 from blemish.clip.position import resize_positions
+from blemish.datasets.masks import resize_mask
 from blemish.methods.maps import as_grid
 from blemish.methods.vcp_clip import VCPCLIP, VcpClipConfig, top_mean
 from blemish.prompts import PromptSet
-from blemish.training.masks import mask_tensor
 
 
 def outputs(case: Case) -> dict[str, Array]:
@@ -233,7 +233,9 @@ def _masks(case: Case) -> Tensor:
     files = {item["image"]: item["mask"] for rows in case.data["classes"].values() for item in rows}
     named = [files[name] for name in case.data["image_files"]]
     size = case.data["image_size"]
-    return torch.stack([mask_tensor(None if name is None else case.open(name), size) for name in named])
+    return torch.stack(
+        [torch.from_numpy(resize_mask(None if name is None else case.open(name), size)).float() for name in named]
+    )
 
 
 def _rows(case: Case) -> list[list[int]]:
