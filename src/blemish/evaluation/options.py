@@ -73,9 +73,7 @@ class EvaluationOptions:
             raise UsageError("maps and a report are written to a folder, but there is none; give out")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
-        if self.limit is not None and self.limit < 2:
-            raise UsageError(f"limit must be at least 2 images per category, not {self.limit}")
-        _ = self.metrics
+        _ = self.metrics  # checks aupro
 
     @property
     def metrics(self) -> MetricOptions:
@@ -112,7 +110,7 @@ class MetricOptions:
 def takes_options(
     options: Callable[P, EvaluationOptions],
 ) -> Callable[[Callable[[EvaluationOptions], T]], Callable[P, T]]:
-    """Let a function of `EvaluationOptions` be called with the options as its arguments, for people and type checkers."""
+    """Let a function of `EvaluationOptions` be called with the fields as arguments, also for type checkers."""
 
     def decorate(function: Callable[[EvaluationOptions], T]) -> Callable[P, T]:
         @functools.wraps(function)
