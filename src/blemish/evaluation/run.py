@@ -118,7 +118,7 @@ class Run:
         facts = self.facts()
         self.folder.write_facts(facts)
         methods = list(self.detectors)
-        return _evaluation(self.folder, self.dataset, methods, self.options, self._failures, facts)
+        return make_evaluation(self.folder, self.dataset, methods, self.options, self._failures, facts)
 
     def facts(self) -> dict[str, Any]:
         """Return where the numbers come from, as JSON values."""
@@ -320,10 +320,10 @@ def recompute_result(
                 failure = Failure(kind="mask", category=category, path=path, reason=str(error))
                 failures.append(_MethodFailure(name, failure))
                 folder.results.pop((name, category), None)
-    return _evaluation(folder, dataset, methods, options, failures, facts)
+    return make_evaluation(folder, dataset, methods, options, failures, facts)
 
 
-def _evaluation(
+def make_evaluation(
     folder: EvaluationFolder,
     dataset: Dataset,
     methods: Sequence[str],
