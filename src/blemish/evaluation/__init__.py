@@ -258,7 +258,7 @@ def _dataset_facts(dataset: Dataset, limit: int | None) -> dict[str, Any]:
 
 
 def _partial_categories(dataset: Dataset, limit: int | None) -> list[str]:
-    """Return the categories, and "mean", whose images are known to be others than those of published numbers."""
+    """Return the categories, and "mean", whose images differ from those of published numbers."""
     entry = datasets.info(dataset.name)
 
     def differ(samples: Sequence[Sample], published: datasets.Counts | None) -> bool:

@@ -24,7 +24,7 @@ from blemish.metrics import PixelBootstrap, PixelMetrics, StreamedPixelMetrics, 
 
 PIXEL_METRICS = ("auroc", "ap", "f1_max", "f1_threshold", "iou", "aupro")
 NO_MASKS = "there are no masks, so it is unknown where the anomalies are"
-_NO_MAPS = "the maps were not kept; evaluate again and keep them"
+_NO_MAPS = "the maps were not kept; run the evaluation with maps kept"
 
 Kind: TypeAlias = Literal["true positive", "false negative", "false positive", "true negative"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -65,8 +65,8 @@ def read_mask(sample: Sample, side: int) -> NDArray[np.bool_] | None:
 
 def with_known_masks(samples: Sequence[Sample]) -> list[Sample]:
     """Return the images whose masks are known; none unless one of them has an anomaly marked."""
-    known = [sample for sample in samples if sample.masks is not None]
-    return known if any(sample.masks for sample in known) else []
+    masked = [sample for sample in samples if sample.masks is not None]
+    return masked if any(sample.masks for sample in masked) else []
 
 
 def to_pixel_metrics(values: Mapping[str, float | None], undefined: Mapping[str, str]) -> PixelMetrics:
@@ -235,24 +235,24 @@ def _pixel_metrics(
     bootstrap: PixelBootstrap,
 ) -> PixelMetrics:
     """Return the metrics; images of a category whose maps fit into memory are added to the bootstrap."""
-    known = with_known_masks(samples)
-    if not known:
+    masked = with_known_masks(samples)
+    if not masked:
         return undefined_pixel_metrics(NO_MASKS)
     if histogram is None:
-        side = len(folder.read_map(name, known[0]))
-        if len(known) * side**2 <= options.max_exact_pixels:
+        side = len(folder.read_map(name, masked[0]))
+        if len(masked) * side**2 <= options.max_exact_pixels:
 
             def maps() -> Iterator[NDArray[np.float32]]:
-                for sample in known:
+                for sample in masked:
                     anomaly_map = folder.read_map(name, sample)
                     bootstrap.update(masks(sample, side), anomaly_map)
                     yield anomaly_map
 
             steps = None if options.aupro == "exact" else 200
-            truth = (masks(sample, side) for sample in known)
+            truth = (masks(sample, side) for sample in masked)
             return pixel_metrics(truth, maps(), fpr_limit=options.fpr_limit, steps=steps)
         histogram = StreamingPixelMetrics()
-        for sample in known:
+        for sample in masked:
             histogram.update(masks(sample, side), folder.read_map(name, sample))
     streamed = histogram.compute(fpr_limit=options.fpr_limit)
     if options.aupro == "exact":

@@ -169,10 +169,10 @@ def _mean_intervals(parts: Sequence[_CategoryNumbers], pixel: PixelMetrics) -> d
     return intervals
 
 
-def _rank_differently(one: Mapping[str, _CategoryNumbers], other: Mapping[str, _CategoryNumbers]) -> bool:
+def _rank_differently(first: Mapping[str, _CategoryNumbers], second: Mapping[str, _CategoryNumbers]) -> bool:
     """Return whether two kinds of scores give different metrics; rescaled scores do not."""
 
     def metrics(part: _CategoryNumbers) -> list[float]:
         return [part.image.auroc, part.image.ap, part.image.f1_max]
 
-    return not all(np.allclose(metrics(one[c]), metrics(other[c]), rtol=0, atol=1e-9, equal_nan=True) for c in one)
+    return not all(np.allclose(metrics(first[c]), metrics(second[c]), rtol=0, atol=1e-9, equal_nan=True) for c in first)

@@ -14,7 +14,7 @@ from blemish.evaluation.result import MEAN, METRICS, TITLES, Comparison, Evaluat
 from blemish.files import write_atomically
 
 AUPRO_200 = "Published AUPRO is an approximation in 200 steps; to compare it, compute ours in the same way (aupro 200)."
-_OTHER_PICTURES = "These are other pictures than those of the published means: do not compare them."
+_OTHER_PICTURES = "Our pictures differ from those of the published means, so do not compare the means."
 _PUBLISHED = ["method", "metric", "ours", "published", "difference", "backbone", "trained on", "table"]
 
 

@@ -53,21 +53,21 @@ def make_gallery(folder: EvaluationFolder, name: str, categories: Mapping[str, S
     """Return the clearest examples over all categories; None if no maps of them were kept."""
     candidates: dict[Kind, list[Example]] = {kind: [] for kind in KINDS}
     for category, samples in categories.items():
-        maps = folder.read_examples(name, category)
+        small_maps = folder.read_examples(name, category)
         scored = [sample for sample in samples if folder.score(name, sample) is not None]
         labels, scores = labels_and_scores(folder, name, scored)
         errors = rank_error(labels, scores)
         for kind, indices in choose_examples(labels, scores).items():
             for i in indices:
-                anomaly_map = maps.get(folder.identity(scored[i]))
+                anomaly_map = small_maps.get(folder.identity(scored[i]))
                 if anomaly_map is not None:
                     candidates[kind].append(Example(scored[i], float(scores[i]), float(errors[i]), anomaly_map))
     examples: dict[Kind, list[Example]] = {}
     for kind, candidate in candidates.items():
         sign = -1 if kind.startswith("false") else 1
         examples[kind] = _alternate(sorted(candidate, key=lambda example: sign * example.rank_error))
-    shown = [example.anomaly_map for chosen in examples.values() for example in chosen]
-    return Gallery(examples, _map_range(shown)) if shown else None
+    maps = [example.anomaly_map for chosen in examples.values() for example in chosen]
+    return Gallery(examples, _map_range(maps)) if maps else None
 
 
 def render(example: Example, map_range: tuple[float, float], name: str) -> list[tuple[str, str]] | None:
@@ -98,11 +98,11 @@ def render(example: Example, map_range: tuple[float, float], name: str) -> list[
 
 def _alternate(examples: Sequence[Example]) -> list[Example]:
     """Return the first of each category before the second of any, so that no category fills the page."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     turns = []
     for example in examples:
-        turns.append(seen.get(example.sample.category, 0))
-        seen[example.sample.category] = turns[-1] + 1
+        turns.append(counts.get(example.sample.category, 0))
+        counts[example.sample.category] = turns[-1] + 1
     order = sorted(range(len(examples)), key=turns.__getitem__)
     return [examples[i] for i in order[:NUM_EXAMPLES]]
 
