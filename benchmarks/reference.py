@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from blemish.clip import Backbone
+from blemish.clip.blocks import nonlinearity
 from blemish.clip.forward import embed_image
 from blemish.methods.base import Method
 
@@ -45,8 +46,8 @@ class Tower:
     """
 
     def __init__(self, backbone: Backbone, method: Method) -> None:
-        self.vision = backbone.model.vision_model
-        self.projection = backbone.model.visual_projection
+        self.vision = backbone.towers.vision_model
+        self.projection = backbone.towers.visual_projection
         self.config: Any = method.config
         self.blocks = []
         for module in self.vision.encoder.layers:
@@ -86,7 +87,7 @@ class Tower:
     def mlp(self, block: _Block, x: Tensor) -> Tensor:
         """What the MLP adds to the stream."""
         mlp = block.module.mlp
-        activation = {"gelu": F.gelu, "checkpoint": mlp.activation_fn}[self.config.activation]
+        activation = nonlinearity(self.config.activation, self.vision.config)
         return mlp.fc2(activation(mlp.fc1(block.module.layer_norm2(x))))
 
 

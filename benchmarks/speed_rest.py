@@ -23,8 +23,7 @@ from rows import Row
 from towers import random_vit_l
 
 import metrics
-from blemish.clip import Backbone, ImageFeatures, load_backbone
-from blemish.clip.backbone import CLIP_MEAN, CLIP_STD
+from blemish.clip import CLIP_MEAN, CLIP_STD, Backbone, ImageFeatures, load_backbone
 from blemish.methods import create
 from blemish.methods.anomalyclip import AnomalyCLIP
 from blemish.methods.losses import dice, focal
@@ -163,7 +162,7 @@ def _published_loss(
 ) -> torch.Tensor:
     """The published losses on whole maps: both texts over all 77 tokens, maps of every class at the picture's size."""
     embeddings, end = method.prompts()
-    deep, text, x = method.deep_tokens(), backbone.model.text_model, embeddings
+    deep, text, x = method.deep_tokens(), backbone.towers.text_model, embeddings
     x = x + text.embeddings.position_embedding.weight[: x.shape[1]]
     causal = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
     for number, block in enumerate(text.encoder.layers):
@@ -176,7 +175,7 @@ def _published_loss(
         weights = (query @ key.mT * query.shape[-1] ** -0.5 + causal).softmax(-1)
         x = x + a.out_proj((weights @ value).transpose(1, 2).flatten(2))
         x = x + block.mlp(block.layer_norm2(x))
-    texts = normalise(backbone.model.text_projection(text.final_layer_norm(x)[torch.arange(2), end]))
+    texts = normalise(backbone.towers.text_projection(text.final_layer_norm(x)[torch.arange(2), end]))
     temperature = method.config.temperature
     image = F.cross_entropy(normalise(backbone.project(token, norm=False)) @ texts.T / temperature, labels)
     probability = (normalise(backbone.project(patches)) @ texts.T / temperature).softmax(-1)[:, 1:]

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
 
-from blemish.clip import Backbone
+from blemish.clip import Backbone, Towers, clip_tokenizer
 from blemish.clip.forward import run_image_blocks
-from blemish.clip.tokenizer import clip_tokenizer
+from blemish.clip.model import ClipConfig
 from blemish.methods.base import Method
 
-#: ViT-L/14@336, as OpenAI's configuration has it.
+#: OpenAI's configuration of ViT-L/14@336.
 VIT_L = {
     "vision_config": {
         "hidden_size": 1024,
@@ -33,35 +32,30 @@ VIT_L = {
     },
     "projection_dim": 768,
 }
-#: Values of one attention matrix that are made at once, so that they stay near the processor.
-_AT_ONCE = 2_000_000
+#: Values of attention matrices that are computed together, so that they stay in the cache.
+_MAX_VALUES = 2_000_000
 
 
 def random_vit_l() -> Backbone:
-    """ViT-L/14@336 with random weights. They repeat a block of random numbers: drawing 428 million takes longer."""
-    with torch.device("meta"):
-        model = CLIPModel(CLIPConfig(**VIT_L))
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
-    drawn = 0.02 * torch.randn(2**22, generator=torch.Generator().manual_seed(0))
-    for name, value in model.named_parameters():
+    """Return ViT-L/14@336 with random weights that repeat a block of numbers: drawing 428 million takes longer."""
+    towers = Towers(ClipConfig.from_dict(VIT_L)).to_empty(device="cpu").eval().requires_grad_(False)
+    numbers = 0.02 * torch.randn(2**22, generator=torch.Generator().manual_seed(0))
+    for name, value in towers.named_parameters():
         if "norm" in name:
             value.fill_(1.0 if name.endswith("weight") else 0.0)
         else:
-            value.copy_(drawn.repeat(-(-value.numel() // len(drawn)))[: value.numel()].view(value.shape))
-    for name, value in model.named_buffers():
-        if name.endswith("position_ids"):
-            value.copy_(torch.arange(value.numel()).view(value.shape))
-    return Backbone(model, clip_tokenizer(), "random ViT-L/14@336", "random")
+            value.copy_(numbers.repeat(-(-value.numel() // len(numbers)))[: value.numel()].view(value.shape))
+    return Backbone(towers, clip_tokenizer(), "random ViT-L/14@336", "random")
 
 
 class _Recorder:
-    """A block that computes nothing and notes which matrix products it was asked for."""
+    """A block that computes nothing and records the shapes of the matrix products it is asked for."""
 
-    def __init__(self, heads: int, wider: int, seen: list[tuple[int, ...]]) -> None:
-        self.heads, self.wider, self.seen = heads, wider, seen
+    def __init__(self, heads: int, hidden: int, shapes: list[tuple[int, ...]]) -> None:
+        self.heads, self.hidden, self.shapes = heads, hidden, shapes
 
     def _product(self, x: Tensor, wide: int) -> None:
-        self.seen.append((x.shape[0] * x.shape[1], x.shape[2], wide))
+        self.shapes.append((x.shape[0] * x.shape[1], x.shape[2], wide))
 
     def inputs(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         width = x.shape[2]
@@ -76,48 +70,48 @@ class _Recorder:
         self._product(x, x.shape[2])
         return x
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         count, rows, width = query.shape
-        self.seen.append((count * self.heads, rows, key.shape[1], width // self.heads))
+        self.shapes.append((count * self.heads, rows, key.shape[1], width // self.heads))
         self._product(query, width)
         return query
 
     def mlp(self, x: Tensor) -> Tensor:
-        self._product(x, self.wider)
-        self.seen.append((x.shape[0] * x.shape[1], self.wider, x.shape[2]))
+        self._product(x, self.hidden)
+        self.shapes.append((x.shape[0] * x.shape[1], self.hidden, x.shape[2]))
         return x
 
 
 def products(method: Method, batch: int, dtype: torch.dtype) -> tuple[Callable[[], None], float]:
-    """The matrix products of the blocks that a method needs, and nothing else: no norm, no softmax, no copies.
+    """Return the matrix products that a method needs of the blocks, without norms, softmax and copies.
 
     Args:
-        method: whose request is computed.
-        batch: pictures.
-        dtype: of the products.
+        method: Method whose request is computed.
+        batch: Number of images.
+        dtype: Type of the products.
 
     Returns:
-        A function that computes them on random numbers, and how many billion operations that are.
+        A function that computes them on random numbers, and its operations in billions.
     """
     backbone, size = method.backbone, method.computation.size
-    vision = backbone.model.config.vision_config
-    seen: list[tuple[int, ...]] = []
-    block = _Recorder(vision.num_attention_heads, vision.intermediate_size, seen)
+    vision = backbone.towers.config.vision_config
+    shapes: list[tuple[int, ...]] = []
+    block = _Recorder(vision.num_attention_heads, vision.intermediate_size, shapes)
     tokens = torch.empty(batch, 1 + (size // backbone.patch) ** 2, backbone.width, device="meta")
     request = method.request
     run_image_blocks([block] * backbone.layers, tokens, request.taps, class_token=request.class_token)
-    made: dict[tuple[Any, ...], Tensor] = {}
+    operands: dict[tuple[Any, ...], Tensor] = {}
 
     def of(*shape: int) -> Tensor:
-        if shape not in made:
-            made[shape] = torch.randn(shape).to(dtype)
-        return made[shape]
+        if shape not in operands:
+            operands[shape] = torch.randn(shape).to(dtype)
+        return operands[shape]
 
     def linear(rows: int, deep: int, wide: int) -> None:
         torch.mm(of(rows, deep), of(wide, deep).T, out=of(rows, wide))
 
     def attention(heads: int, rows: int, length: int, deep: int) -> None:
-        group = max(1, _AT_ONCE // (rows * length))
+        group = max(1, _MAX_VALUES // (rows * length))
         for first in range(0, heads, group):
             count = min(group, heads - first)
             weights = of(count, rows, length)
@@ -125,8 +119,8 @@ def products(method: Method, batch: int, dtype: torch.dtype) -> tuple[Callable[[
             torch.bmm(weights, of(count, length, deep), out=of(count, rows, deep))
 
     def compute() -> None:
-        for shape in seen:
+        for shape in shapes:
             (linear if len(shape) == 3 else attention)(*shape)
 
-    operations = sum(2 * s[0] * s[1] * s[2] if len(s) == 3 else 4 * s[0] * s[1] * s[2] * s[3] for s in seen)
+    operations = sum(2 * s[0] * s[1] * s[2] if len(s) == 3 else 4 * s[0] * s[1] * s[2] * s[3] for s in shapes)
     return compute, operations / 1e9

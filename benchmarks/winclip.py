@@ -59,7 +59,7 @@ class Plain:
     """The vision tower as the reproductions run it: float32, every block over all tokens."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self.vision, self.projection = backbone.model.vision_model, backbone.model.visual_projection
+        self.vision, self.projection = backbone.towers.vision_model, backbone.towers.visual_projection
         self.blocks = list(self.vision.encoder.layers)
         attentions = [block.self_attn for block in self.blocks]
         joined = [[a.q_proj, a.k_proj, a.v_proj] for a in attentions]

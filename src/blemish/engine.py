@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 import blemish
-from blemish.clip import Computation, ImageFeatures, Request
-from blemish.clip.backbone import fingerprint_of
+from blemish.clip import Computation, ImageFeatures, Request, fingerprint_of
 from blemish.detection import Provenance
 from blemish.errors import UsageError
 from blemish.methods import configs

@@ -12,11 +12,11 @@ from blemish.methods import create, load_class
 
 @pytest.mark.parametrize("name", ["anomalyclip", "clip", "april-gan"])
 @pytest.mark.parametrize("builtin", [True, False])
-def test_the_reference_is_the_same_computation(name: str, embedded: bool, tiny_backbone) -> None:
+def test_the_reference_is_the_same_computation(name: str, builtin: bool, tiny_backbone) -> None:
     import reference
 
-    backbone = load_backbone("builtin" if embedded else str(tiny_backbone))
-    method = create(name, backbone, config=load_class(name).BUILTIN if embedded else None)
+    backbone = load_backbone("builtin" if builtin else str(tiny_backbone))
+    method = create(name, backbone, config=load_class(name).BUILTIN if builtin else None)
     engine, tower = TorchEngine(method), reference.Tower(backbone, method)
     pixels = torch.randn(2, 3, engine.size, engine.size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from parity import tiny_clip
 @torch.no_grad()
 def test_project_takes_any_leading_shape(backbone):
     tokens = torch.randn(2, 3, 5, 128)
-    weight, norm = backbone.model.visual_projection.weight, backbone.model.vision_model.post_layernorm
+    weight, norm = backbone.towers.visual_projection.weight, backbone.towers.vision_model.post_layernorm
     torch.testing.assert_close(backbone.project(tokens), norm(tokens) @ weight.T)
     torch.testing.assert_close(backbone.project(tokens, norm=False), tokens @ weight.T)
 
@@ -32,7 +32,7 @@ def test_preprocess_resizes_in_the_pictures_mode_then_normalises(backbone, mode)
 
 
 def test_preprocess_uses_the_checkpoints_mean_and_std(backbone):
-    other = Backbone(backbone.model, backbone.tokenizer, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
+    other = Backbone(backbone.towers, backbone.tokenizer, mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
     pixels = other.preprocess([Image.new("RGB", (9, 9), (255, 255, 255))], 8)
     torch.testing.assert_close(pixels.mean((2, 3)), torch.tensor([[2.0, 1.0, 0.5]]))
 

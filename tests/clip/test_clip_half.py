@@ -22,11 +22,11 @@ REQUESTS = {
 @torch.no_grad()
 def test_is_the_same_computation(backbone: Backbone, pixels, request_: Request, activation) -> None:
     """Made in float32, where nothing is rounded, it agrees to the last digits."""
-    modules = backbone.model.vision_model.encoder.layers
-    between = blocks.nonlinearity(activation, modules)
-    exact = [blocks.ModuleBlock(module, between) for module in modules]
-    joined = [blocks.halve(module, between, torch.float32) for module in modules]
-    tokens, grid = forward.embed_image(backbone.model.vision_model, pixels, "bilinear")
+    vision = backbone.towers.vision_model
+    function = blocks.nonlinearity(activation, vision.config)
+    exact = [blocks.ModuleBlock(layer, function) for layer in vision.encoder.layers]
+    joined = [blocks.halve(layer, function, torch.float32) for layer in vision.encoder.layers]
+    tokens, grid = forward.embed_image(vision, pixels, "bilinear")
 
     def run(chosen):
         taps, token = forward.run_image_blocks(chosen, tokens, request_.taps, class_token=request_.class_token)
@@ -41,7 +41,7 @@ def test_is_the_same_computation(backbone: Backbone, pixels, request_: Request, 
 @torch.no_grad()
 def test_patches_are_embedded_alike(backbone: Backbone, size: int) -> None:
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    vision = backbone.model.vision_model
+    vision = backbone.towers.vision_model
     exact, grid = forward.embed_image(vision, pixels, "bilinear")
     half, same = forward.embed_image(vision, pixels, "bilinear", torch.float16)
     assert (grid, half.dtype) == (same, torch.float32)
@@ -62,34 +62,9 @@ def test_is_near_and_hands_out_float32(backbone: Backbone, pixels, precision, ap
         assert 0 < error < apart
 
 
-@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("rows", [None, 1])
-def test_products_are_those_of_pytorch(kind: torch.dtype, rows: int | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, weight, bias = (torch.randn(*shape, generator=generator).to(kind) for shape in ((3, 7, 32), (48, 32), (48,)))
-    x = x[:, :rows]
-    expected = torch.nn.functional.linear(x, weight, bias)
-    torch.testing.assert_close(blocks._product(x, weight, bias), expected, atol=0.03, rtol=0.02)  # summed otherwise
-    x.requires_grad_()
-    blocks._product(x, weight, bias).sum().backward()
-    assert x.grad is not None
-
-
-@pytest.mark.parametrize("count", [5, 129, 144, 401])
-def test_any_number_of_keys(count: int) -> None:
-    """Keys that are put in for speed have no share."""
-    generator = torch.Generator().manual_seed(count)
-    query, key, value = torch.randn(3, 2, count, 64, generator=generator)
-    value = value + 10
-    exact = blocks._attention(query, key, value, 2, None)
-    half = blocks._attention(*(x.bfloat16() for x in (query, key, value)), 2, None)
-    torch.testing.assert_close(half.float(), exact, atol=0.08, rtol=0)
-    assert half.shape == (2, count, 64)
-
-
 @torch.no_grad()
 def test_weights_are_cast_once_for_each_activation_and_precision(backbone: Backbone, pixels, monkeypatch) -> None:
-    own = Backbone(backbone.model, backbone.tokenizer)
+    own = Backbone(backbone.towers, backbone.tokenizer)
     made = []
     halve = blocks.halve
     monkeypatch.setattr(blocks, "halve", lambda *given: made.append(given[2]) or halve(*given))

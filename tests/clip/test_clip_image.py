@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from blemish.clip import Backbone, Computation, Request, Tap, from_openai_state_dict
-from blemish.clip.blocks import quick_gelu
+from blemish.clip.model import quick_gelu
 from blemish.clip.tokenizer import clip_tokenizer
 from blemish.errors import UsageError
 
@@ -30,7 +30,7 @@ def attention(block, y, against):
 
 def naive_streams(backbone, tokens, activation=quick_gelu):
     """x_0..x_L, a_1..a_L, v_1..v_L as in the papers, from tokens before the first layer norm."""
-    vision = backbone.model.vision_model
+    vision = backbone.towers.vision_model
     x = [vision.pre_layrnorm(tokens)]
     a, v = [None], [None]
     for block in vision.encoder.layers:
@@ -44,7 +44,7 @@ def naive_streams(backbone, tokens, activation=quick_gelu):
 
 def naive_tokens(backbone, pixels, positions=None):
     """Class token first, then patches row by row, plus positions."""
-    embeddings = backbone.model.vision_model.embeddings
+    embeddings = backbone.towers.vision_model.embeddings
     patches = F.conv2d(pixels, embeddings.patch_embedding.weight, stride=backbone.patch).flatten(2).transpose(1, 2)
     first = embeddings.class_embedding.expand(len(pixels), 1, -1)
     positions = embeddings.position_embedding.weight if positions is None else positions
@@ -136,18 +136,18 @@ class Counter:
     """Counts calls of modules through their class, so that the model itself stays as it is."""
 
     def __init__(self, monkeypatch, backbone):
-        self.names = {module: name for name, module in backbone.model.vision_model.named_modules()}
-        self.seen = []
+        self.names = {module: name for name, module in backbone.towers.vision_model.named_modules()}
+        self.calls = []
         original = torch.nn.Linear.forward
 
         def forward(module, x):
-            self.seen.append((self.names.get(module), tuple(x.shape)))
+            self.calls.append((self.names.get(module), tuple(x.shape)))
             return original(module, x)
 
         monkeypatch.setattr(torch.nn.Linear, "forward", forward)
 
     def of(self, part):
-        return [name for name, _ in self.seen if name and part in name]
+        return [name for name, _ in self.calls if name and part in name]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_only_what_is_needed_runs(backbone, pixels, monkeypatch, tap, blocks, at
 def test_nothing_asked_runs_no_block(backbone, pixels, monkeypatch):
     counter = Counter(monkeypatch, backbone)
     features = backbone.encode_image(pixels, Request(class_token=False))
-    assert counter.seen == []
+    assert counter.calls == []
     assert features.class_token is None
 
 
@@ -182,8 +182,8 @@ def test_nothing_asked_runs_no_block(backbone, pixels, monkeypatch):
 def test_the_last_block_computes_the_class_token_only_if_that_is_all(backbone, pixels, monkeypatch):
     counter = Counter(monkeypatch, backbone)
     backbone.encode_image(pixels)
-    assert [shape for name, shape in counter.seen if name == "encoder.layers.4.mlp.fc1"] == [(3, 1, 128)]
-    assert [shape for name, shape in counter.seen if name == "encoder.layers.3.mlp.fc1"] == [(3, 17, 128)]
+    assert [shape for name, shape in counter.calls if name == "encoder.layers.4.mlp.fc1"] == [(3, 1, 128)]
+    assert [shape for name, shape in counter.calls if name == "encoder.layers.3.mlp.fc1"] == [(3, 17, 128)]
 
 
 @torch.no_grad()
@@ -266,7 +266,7 @@ def test_bfloat16_autocast_stays_close(backbone, pixels):
 @torch.no_grad()
 def test_positions_are_resized_from_the_checkpoints_grid(backbone, position, size):
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(size))
-    stored = backbone.model.vision_model.embeddings.position_embedding.weight
+    stored = backbone.towers.vision_model.embeddings.position_embedding.weight
     grid = size // 16
     resized = F.interpolate(
         stored[1:].T.reshape(1, 128, 4, 4),
@@ -335,27 +335,27 @@ def test_windows_keep_the_class_token_and_their_own_patches(backbone, pixels, mo
 @pytest.mark.parametrize("tokens_at_once", [1, 17, 40])
 @torch.no_grad()
 def test_a_batch_run_in_parts_is_the_batch(backbone, pixels, streams, monkeypatch, tokens_at_once):
-    monkeypatch.setattr("blemish.clip.forward.PICTURE_TOKENS", tokens_at_once)
-    seen = []
-    first = backbone.model.vision_model.encoder.layers[0].mlp.fc1
-    with first.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))):
+    monkeypatch.setattr("blemish.clip.forward.IMAGE_TOKENS", tokens_at_once)
+    lengths = []
+    first = backbone.towers.vision_model.encoder.layers[0].mlp.fc1
+    with first.register_forward_pre_hook(lambda _, given: lengths.append(len(given[0]))):
         features = backbone.encode_image(pixels, Request(TAPS))
         nothing = backbone.encode_image(pixels, Request(class_token=False))
     for tap in TAPS:
         torch.testing.assert_close(features.taps[tap], expected(backbone, streams, tap), **CLOSE, msg=str(tap))
     torch.testing.assert_close(features.class_token, streams[0][5][:, 0], **CLOSE)
     assert nothing.class_token is None
-    assert seen == ([3] if tokens_at_once == 40 else [1, 1, 1])
+    assert lengths == ([3] if tokens_at_once == 40 else [1, 1, 1])
 
 
 @torch.no_grad()
 def test_windows_share_what_the_first_block_makes_of_a_token_alone(backbone, pixels, monkeypatch):
     monkeypatch.setattr("blemish.clip.forward.WINDOW_TOKENS", 20)
-    seen = []
-    attention = backbone.model.vision_model.encoder.layers[0].self_attn
-    with attention.k_proj.register_forward_hook(lambda _, given, __: seen.append(tuple(given[0].shape))):
+    shapes = []
+    attention = backbone.towers.vision_model.encoder.layers[0].self_attn
+    with attention.k_proj.register_forward_hook(lambda _, given, __: shapes.append(tuple(given[0].shape))):
         backbone.encode_image(pixels, Request(windows=(2,), class_token=False))
-    assert seen == [(3, 17, 128)]  # not the 45 tokens of the windows of each picture
+    assert shapes == [(3, 17, 128)]  # not the 45 tokens of the windows of each picture
 
 
 @pytest.mark.parametrize(

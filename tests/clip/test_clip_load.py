@@ -25,7 +25,7 @@ def test_a_folder_of_transformers(folder, backbone, capfd):
     loaded = load_backbone(str(folder))
     assert same(loaded, backbone)
     assert loaded.name == str(folder)
-    assert not loaded.model.training
+    assert not loaded.towers.training
     assert not any(p.requires_grad for p in loaded.parameters())
     assert (loaded.mean, loaded.std) == (backbone.mean, backbone.std)
     assert torch.equal(torch.random.get_rng_state(), random)
@@ -48,14 +48,29 @@ def test_half_weights_become_float32(own, backbone):
     save_file(weights, own / "model.safetensors", metadata={"format": "pt"})
     loaded = load_backbone(str(own))
     assert all(p.dtype == torch.float32 for p in loaded.parameters())
-    weight = loaded.model.visual_projection.weight
-    assert torch.equal(weight, backbone.model.visual_projection.weight.half().float())
+    weight = loaded.towers.visual_projection.weight
+    assert torch.equal(weight, backbone.towers.visual_projection.weight.half().float())
 
 
 def test_weights_of_torch_save_in_a_folder(own, backbone):
     (own / "model.safetensors").unlink()
     torch.save(backbone.model.state_dict(), own / "pytorch_model.bin")
     assert same(load_backbone(str(own)), backbone)
+
+
+def test_weights_of_torch_save_in_several_files(own, backbone):
+    (own / "model.safetensors").unlink()
+    state = backbone.towers.state_dict()
+    files = {name: f"pytorch_model-{number % 2}.bin" for number, name in enumerate(state)}
+    for file in set(files.values()):
+        torch.save({name: value for name, value in state.items() if files[name] == file}, own / file)
+    index = own / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": files}))
+    assert same(load_backbone(str(own)), backbone)
+    (own / "pytorch_model-1.bin").unlink()
+    refused(own, "cannot be opened")
+    index.write_text("{}")
+    refused(own, "does not list")
 
 
 def test_the_home_folder_is_understood(own, backbone, monkeypatch):
@@ -121,7 +136,7 @@ def test_damaged_folders_are_refused(own, damage, says):
 
 def test_a_tokenizer_is_needed_where_the_vocabulary_is_not_clips(state, tmp_path):
     state["token_embedding.weight"] = state["token_embedding.weight"][:100]
-    from_openai_state_dict(state, activation="gelu").save_pretrained(tmp_path)
+    from_openai_state_dict(state, activation="gelu").to_transformers().save_pretrained(tmp_path)
     refused(tmp_path, "no tokenizer")
     clip_tokenizer().backend.save(str(tmp_path / "tokenizer.json"))
     refused(tmp_path, "more tokens")
@@ -140,7 +155,7 @@ def evil_pickle(mark):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
-def test_open_clip_files_have_exact_gelu_unless_told(state, tmp_path, suffix, wrapped):
+def test_open_clip_files_have_exact_gelu_by_default(state, tmp_path, suffix, wrapped):
     path = tmp_path / f"open_clip{suffix}"
     if wrapped:
         state = {f"module.{key}": value for key, value in state.items()}
@@ -152,7 +167,7 @@ def test_open_clip_files_have_exact_gelu_unless_told(state, tmp_path, suffix, wr
     for given, wanted in ((None, "gelu"), ("quick_gelu", "quick_gelu")):
         loaded = load_backbone(str(path), activation=given)
         model = from_openai_state_dict(bare, activation=wanted)
-        assert loaded.model.config.vision_config.hidden_act == wanted
+        assert loaded.towers.config.vision_config.hidden_act == wanted
         assert same(loaded, Backbone(model, clip_tokenizer()))
 
 
@@ -186,9 +201,9 @@ def test_openai_archives_have_quick_gelu(openai_archive, state):
     loaded = load_backbone(str(openai_archive))
     rounded = {key: value.half() for key, value in state.items()}
     model = from_openai_state_dict(rounded, activation="quick_gelu")
-    assert loaded.model.config.text_config.hidden_act == "quick_gelu"
+    assert loaded.towers.config.text_config.hidden_act == "quick_gelu"
     assert same(loaded, Backbone(model, clip_tokenizer()))
-    assert load_backbone(str(openai_archive), activation="gelu").model.config.text_config.hidden_act == "gelu"
+    assert load_backbone(str(openai_archive), activation="gelu").towers.config.text_config.hidden_act == "gelu"
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
@@ -282,11 +297,12 @@ def test_a_folder_of_open_clip_without_weights(state, tmp_path):
 # Names
 
 
-def test_embedded_is_a_folder_in_the_package(own, backbone, monkeypatch, tmp_path):
+def test_builtin_is_a_folder_in_the_package(own, backbone, monkeypatch, tmp_path):
     monkeypatch.setattr(load_module, "BUILTIN", own)
     loaded = load_backbone()
     assert loaded.name == "builtin"
     assert loaded.fingerprint == backbone.fingerprint
+    assert load_backbone("embedded").name == "builtin"  # its earlier name
     monkeypatch.setattr(load_module, "BUILTIN", tmp_path / "nowhere")
     refused("builtin", "missing from this installation")
 

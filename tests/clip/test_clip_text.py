@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from blemish.clip import Backbone, from_openai_state_dict
-from blemish.clip.blocks import quick_gelu
+from blemish.clip.model import quick_gelu
 from blemish.clip.tokenizer import clip_tokenizer
 from blemish.errors import UsageError
 
@@ -16,7 +16,7 @@ SENTENCES = ["a photo of a cat", "", "a very long sentence about one damaged met
 
 def naive(backbone, embeddings, end, deep=(), activation=quick_gelu, inserted=None, before_norm=None):
     """All positions, one sentence at a time, with an explicit causal mask."""
-    text = backbone.model.text_model
+    text = backbone.towers.text_model
     out = []
     for row in range(len(embeddings)):
         x = embeddings[row] + text.embeddings.position_embedding.weight[: embeddings.shape[1]]
@@ -35,7 +35,7 @@ def naive(backbone, embeddings, end, deep=(), activation=quick_gelu, inserted=No
             x = x + block.self_attn.out_proj((q @ k.T / 8 + hidden).softmax(-1) @ v)  # one head of 64
             x = x + block.mlp.fc2(activation(block.mlp.fc1(block.layer_norm2(x))))
         x = x if before_norm is None else before_norm(x)
-        out.append(text.final_layer_norm(x)[last] @ backbone.model.text_projection.weight.T)
+        out.append(text.final_layer_norm(x)[last] @ backbone.towers.text_projection.weight.T)
     return torch.stack(out)
 
 

@@ -119,7 +119,7 @@ def test_authors_files_of_several_classes(backbone: Backbone, tmp_path: Path) ->
 
 
 def test_temperature_is_the_checkpoints(backbone: Backbone) -> None:
-    expected = 1 / float(backbone.model.logit_scale.exp())
+    expected = 1 / float(backbone.towers.logit_scale.exp())
     assert CoOp(backbone, RECIPE).temperature == pytest.approx(expected)
     assert CoOp(backbone, replace(RECIPE, temperature=0.5)).temperature == 0.5
 

@@ -1,46 +1,51 @@
-"""The forward passes, as plain functions over transformer blocks and the modules of a `transformers.CLIPModel`.
+"""The forward pass of both towers, as plain functions of the modules' weights.
 
-Nothing is hooked, replaced or remembered: the modules are called, that is all.
+Nothing is hooked, replaced or cached: a call changes no module.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from blemish import concurrency
-from blemish.clip.blocks import Block, ModuleBlock, Nonlinearity, run
-from blemish.clip.position import resize_positions
+from blemish.clip.blocks import Block, ModuleBlock, run
+from blemish.clip.model import Nonlinearity, TextTower, VisionTower
 from blemish.clip.request import PositionMode, Tap
-from blemish.errors import UsageError
+from blemish.errors import UsageError, WeightsError
 
-#: Tokens that go through the blocks together, of pictures on a CPU, and of windows: enough to keep the matrix products
-#: busy, few enough that what lies between the layers of an MLP stays near the processor (measured: from twice as many
-#: on, the memory is what one waits for).
-PICTURE_TOKENS = 2048
+#: Tokens that go through the blocks together, of images on a CPU and of windows. Enough to keep the matrix products
+#: busy, few enough that the hidden layer of an MLP stays in the cache: twice as many were measured to be slower.
+IMAGE_TOKENS = 2048
 WINDOW_TOKENS = 2048
 #: Sentences in one batch of text.
 SENTENCES = 128
 
+_INTERPOLATIONS: dict[str, tuple[str, bool]] = {
+    "bilinear": ("bilinear", False),
+    "bicubic": ("bicubic", False),
+    "bicubic-antialias": ("bicubic", True),
+}
+
 
 def embed_image(
-    vision: Any, pixels: Tensor, position: PositionMode, precision: torch.dtype = torch.float32
+    vision: VisionTower, pixels: Tensor, position: PositionMode, precision: torch.dtype = torch.float32
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Class token and patch tokens with positions, before the first layer norm.
+    """Compute class token and patch tokens with positions, before the first layer norm.
 
     Args:
-        vision: the vision tower.
+        vision: The vision tower.
         pixels: (B, 3, H, W); pixels beyond the last whole patch are left out.
-        position: how positional embeddings are resized.
-        precision: of the product of patches and weights.
+        position: How positional embeddings are resized.
+        precision: Type of the product of patches and weights.
 
     Returns:
-        tokens (B, 1 + N, D) and the grid (rows, columns).
+        Tokens (B, 1 + N, D) and the grid (rows, columns).
     """
     embeddings = vision.embeddings
     layer = embeddings.patch_embedding
@@ -50,12 +55,42 @@ def embed_image(
         tokens = layer(pixels.to(layer.weight.dtype)).flatten(2).transpose(1, 2)
     else:
         # As one matrix product: several times as fast as the convolution, which half precision hardly helps.
-        cut = pixels.to(precision).unfold(2, side, side).unfold(3, side, side)  # (B, 3, rows, columns, side, side)
-        rows = cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-        tokens = F.linear(rows, layer.weight.to(precision).flatten(1)).to(layer.weight.dtype)
-    first = embeddings.class_embedding.expand(tokens.shape[0], 1, -1)
+        patches = pixels.to(precision).unfold(2, side, side).unfold(3, side, side)  # (B, 3, rows, columns, side, side)
+        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+        tokens = F.linear(patches, layer.weight.to(precision).flatten(1)).to(layer.weight.dtype)
+    class_token = embeddings.class_embedding.expand(tokens.shape[0], 1, -1)
     positions = resize_positions(embeddings.position_embedding.weight, grid, position)
-    return torch.cat([first, tokens], dim=1) + positions, grid
+    return torch.cat([class_token, tokens], dim=1) + positions, grid
+
+
+def resize_positions(weight: Tensor, grid: tuple[int, int], mode: PositionMode) -> Tensor:
+    """Resize positional embeddings, always from the checkpoint's own.
+
+    Args:
+        weight: (1 + n * n, D), the class token's position first.
+        grid: Rows and columns of the result.
+        mode: Interpolation, with align_corners=False. `bicubic-antialias` differs from `bicubic` even when enlarging,
+            because PyTorch then uses another cubic kernel.
+
+    Returns:
+        (1 + rows * columns, D); `weight` itself if the grid is the checkpoint's. Differentiable.
+
+    Raises:
+        UsageError: The mode is unknown.
+        WeightsError: The checkpoint's grid is not square.
+    """
+    if mode not in _INTERPOLATIONS:
+        raise UsageError(f"there is no positional interpolation {mode!r}: choose one of {', '.join(_INTERPOLATIONS)}")
+    side = math.isqrt(weight.shape[0] - 1)
+    if side * side != weight.shape[0] - 1:
+        raise WeightsError(f"the {weight.shape[0] - 1} patch positions of the model are not those of a square grid")
+    if grid == (side, side):
+        return weight
+    name, antialias = _INTERPOLATIONS[mode]
+    # Autocast does not touch interpolation, but the weights may be half: interpolate in float32.
+    patches = weight[1:].float().T.reshape(1, -1, side, side)
+    resized = F.interpolate(patches, size=grid, mode=name, align_corners=False, antialias=antialias)
+    return torch.cat([weight[:1], resized.flatten(2)[0].T.to(weight.dtype)])
 
 
 def run_image_blocks(
@@ -63,24 +98,24 @@ def run_image_blocks(
 ) -> tuple[dict[Tap, Tensor], Tensor | None]:
     """Run the vision blocks as far as needed, and in each block only what is needed.
 
-    On a CPU a large batch is run in parts, which hand out what the whole would.
+    On a CPU a large batch is run in parts, side by side.
 
     Args:
-        blocks: all L blocks of the tower.
+        blocks: All L blocks of the tower.
         x: (B, 1 + N, D), after the first layer norm.
-        taps: streams to hand out, layers at most L.
-        class_token: also hand out the class token after block L.
+        taps: Streams to return, of layers up to L.
+        class_token: Whether to return the class token after block L.
 
     Returns:
-        taps, each (B, 1 + N, D), and the class token (B, D) or None.
+        The taps, (B, 1 + N, D) each, and the class token (B, D) or None.
     """
     if x.device.type != "cpu" or not isinstance(x.shape[0], int):
-        # While a graph is made (`blemish.exporting`), the batch is no number yet and cannot be parted.
-        return _run_together(blocks, x, taps, class_token)
-    together = concurrency.num_workers(x.shape[0], x.device)
-    count = together * max(1, round(x.shape[0] * x.shape[1] / PICTURE_TOKENS / together))
-    run_part = partial(_run_together, blocks, taps=taps, class_token=class_token)
-    parts = concurrency.parallel_map(run_part, x.tensor_split(min(count, x.shape[0])), together)
+        # While a graph is traced (`blemish.exporting`), the batch size is a symbol, so that the batch cannot be split.
+        return _run_image_part(blocks, x, taps, class_token)
+    workers = concurrency.num_workers(x.shape[0], x.device)
+    count = workers * max(1, round(x.shape[0] * x.shape[1] / IMAGE_TOKENS / workers))
+    run_part = partial(_run_image_part, blocks, taps=taps, class_token=class_token)
+    parts = concurrency.parallel_map(run_part, x.tensor_split(min(count, x.shape[0])), workers)
     if len(parts) == 1:
         return parts[0]
     tokens = [token for _, token in parts if token is not None]
@@ -88,7 +123,7 @@ def run_image_blocks(
     return joined, torch.cat(tokens) if tokens else None
 
 
-def _run_together(
+def _run_image_part(
     blocks: Sequence[Block], x: Tensor, taps: Collection[Tap], class_token: bool
 ) -> tuple[dict[Tap, Tensor], Tensor | None]:
     last = len(blocks)
@@ -106,15 +141,15 @@ def _run_together(
         active = [group for group in groups if group[0] <= number <= ends[group]]
 
         plain = whole or middle is not None or class_token
-        # The last block computes the class token's row only, if no one taps its patches.
+        # If nobody taps the last block's patches, it computes the class token's row only.
         rows = None if whole or middle else 1
         query, key, value = block.inputs(x, rows) if plain else (x, x, block.value(x))
         if active:
-            added = block.attend(value, value, value)
+            value_attention = block.attend(value, value, value)
             for group in active:
                 before = sums.get(group, x if group[1] else None)
-                # Never in place: taps handed out earlier are these very tensors. Never in half precision: it is a sum.
-                sums[group] = added.to(x.dtype) if before is None else before + added
+                # Not in place, because returned taps are these very tensors; in the stream's precision, as it is a sum.
+                sums[group] = value_attention.to(x.dtype) if before is None else before + value_attention
                 tap = Tap(number, "value", *group)
                 if tap in taps:
                     out[tap] = sums[group]
@@ -129,15 +164,18 @@ def _run_together(
             out[residual] = x
         if number == last and ending in taps:
             out[ending] = x
-    # A copy, so that keeping the class token does not keep the patches.
+    # A copy, so that the class token does not keep the patches in memory.
     return out, x[:, 0].clone() if class_token else None
 
 
 def window_indices(grid: tuple[int, int], side: int) -> Tensor:
-    """Patch numbers of all windows of side * side patches at stride 1: (n_windows, side * side), all row-major.
+    """Return the patch numbers of all windows of side * side patches at stride 1.
+
+    Returns:
+        (n_windows, side * side) int64; windows and the patches in them are row-major.
 
     Raises:
-        UsageError: if no such window fits into the grid.
+        UsageError: No such window fits into the grid.
     """
     rows, columns = grid
     if side > min(grid):
@@ -147,46 +185,49 @@ def window_indices(grid: tuple[int, int], side: int) -> Tensor:
 
 
 def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Class token of each window: only the class token and the window's patches go through the blocks.
+    """Compute the class token of each window: only it and the window's patches go through the blocks (WinCLIP).
 
-    Windows of all pictures share their batches. A token enters the first block the same in every window that it lies
-    in, so what that block makes of it alone (layer norm, query, key, value) is made once per picture and handed out.
+    Windows of all images share their batches. A token enters the first block with the same value in all its windows, so
+    the part of that block that looks at single tokens (layer norm, query, key, value) is computed once per image.
 
     Args:
-        blocks: all blocks of the tower.
-        x: (B, 1 + N, D), after the first layer norm (it acts on tokens one by one, so it commutes with choosing them).
-        grid: (rows, columns) of the N patches.
-        side: of the windows in patches.
+        blocks: All blocks of the tower.
+        x: (B, 1 + N, D), after the first layer norm.
+        grid: Rows and columns of the N patches.
+        side: Side of the windows in patches.
 
     Returns:
         (B, n_windows, D), raw.
+
+    Raises:
+        UsageError: No such window fits into the grid.
     """
     index = window_indices(grid, side).to(x.device)
     # Position 0 is the class token, patches begin at 1.
     index = torch.cat([index.new_zeros(len(index), 1), index + 1], dim=1)
     batch, (count, length) = x.shape[0], index.shape
-    places = (torch.arange(batch, device=x.device)[:, None, None] * x.shape[1] + index).flatten(0, 1)
-    # While a graph of it is made (`blemish.exporting`), the batch is no number yet and cannot be parted.
-    parts = torch.split(places, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (places,)
+    tokens = (torch.arange(batch, device=x.device)[:, None, None] * x.shape[1] + index).flatten(0, 1)
+    # While a graph is traced (`blemish.exporting`), the batch size is a symbol, so that the batch cannot be split.
+    parts = torch.split(tokens, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (tokens,)
     shared = [each.flatten(0, 1) for each in blocks[0].inputs(x)]
     flat = x.flatten(0, 1)
-    # Of the last block only the class token's row is wanted.
+    # The last block computes the class token's row only.
     rows = [None] * (len(blocks) - 1) + [1]
 
     def run_part(part: Tensor) -> Tensor:
         query, key, value = (each[part] for each in shared)
         window = flat[part][:, : rows[0]] + blocks[0].attend(query[:, : rows[0]], key, value)
         window = window + blocks[0].mlp(window)
-        for block, wanted in zip(blocks[1:], rows[1:], strict=True):
-            window = run(block, window, rows=wanted)
+        for block, kept in zip(blocks[1:], rows[1:], strict=True):
+            window = run(block, window, rows=kept)
         return window[:, 0]
 
-    done = concurrency.parallel_map(run_part, parts, concurrency.num_workers(len(parts), x.device))
-    return torch.cat(done).reshape(batch, count, -1)
+    class_tokens = concurrency.parallel_map(run_part, parts, concurrency.num_workers(len(parts), x.device))
+    return torch.cat(class_tokens).reshape(batch, count, -1)
 
 
 def run_text(
-    text: Any,
+    text: TextTower,
     embeddings: Tensor,
     end: Tensor,
     deep: Sequence[Tensor],
@@ -195,18 +236,18 @@ def run_text(
     inserted: Tensor | None = None,
     before_norm: Nonlinearity | None = None,
 ) -> Tensor:
-    """Run the text tower over token embeddings and take the end token.
+    """Run the text tower over token embeddings and take the end tokens.
 
-    What comes after the last end token is left out: attention is causal, so it cannot matter.
+    Tokens after the last end token are left out: attention is causal, so they cannot matter.
 
     Args:
-        text: the text tower.
+        text: The text tower.
         embeddings: (T, n, Wt), without positions.
-        end: (T,) position of the end token.
+        end: (T,) positions of the end tokens.
         deep: deep[k], (T, m, Wt), replaces the hidden states at positions 1..m before block k + 2.
-        activation: the MLPs' nonlinearity.
-        inserted: (T, m, Wt), tokens that come after the first one and have no positions; `end` does not count them.
-        before_norm: acts on the end tokens (T, Wt) before the final layer norm.
+        activation: The MLPs' nonlinearity.
+        inserted: (T, m, Wt) tokens after the first one, without positions; `end` does not count them.
+        before_norm: Function of the end tokens (T, Wt), applied before the final layer norm.
 
     Returns:
         (T, Wt) after the final layer norm, not projected.
@@ -214,16 +255,16 @@ def run_text(
     length = int(end.max()) + 1
     x = embeddings[:, :length] + text.embeddings.position_embedding.weight[:length]
     if inserted is not None:
-        x = _after_first(x, inserted)
-        # A sentence that ends with its first token ends before them.
+        x = _put_after_first(x, inserted)
+        # A sentence that ends with its first token ends before the inserted ones.
         end = end + inserted.shape[1] * (end > 0)
-    seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-    x = _run_text_blocks(text, x, seen, deep, activation)
-    return _finished(text, x[torch.arange(len(x), device=x.device), end], before_norm)
+    attn_mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+    x = _run_text_blocks(text, x, attn_mask, deep, activation)
+    return _norm_end_tokens(text, x[torch.arange(len(x), device=x.device), end], before_norm)
 
 
 def run_endings(
-    text: Any,
+    text: TextTower,
     embeddings: Tensor,
     endings: Tensor,
     deep: Sequence[Tensor],
@@ -232,48 +273,54 @@ def run_endings(
     inserted: Tensor | None = None,
     before_norm: Nonlinearity | None = None,
 ) -> Tensor:
-    """`run_text` for sentences that begin alike: what they share goes through the tower once.
+    """Run the text tower over sentences that begin alike, computing the shared beginning once.
 
-    All endings follow the beginning in one sequence, each at the positions that it would have by itself, and see the
-    beginning and themselves.
+    All endings follow the beginning in one sequence. Each has the positions that it has in its own sentence and attends
+    to the beginning and to itself, so the result is that of `run_text`.
 
     Args:
+        text: The text tower.
         embeddings: (T, s, Wt) beginnings, without positions.
         endings: (T, B, r, Wt), each with its end token last.
-        text, deep, activation, inserted, before_norm: as in `run_text`; deep and inserted tokens lie in the beginnings.
+        deep: As for `run_text`; the tokens lie in the beginnings.
+        activation: The MLPs' nonlinearity.
+        inserted: As for `run_text`; the tokens lie in the beginnings.
+        before_norm: As for `run_text`.
 
     Returns:
-        (T, B, Wt).
+        (T, B, Wt) after the final layer norm, not projected.
     """
     start, length = embeddings.shape[1], endings.shape[2]
     positions = text.embeddings.position_embedding.weight
     first, rest = embeddings + positions[:start], endings + positions[start : start + length]
     if inserted is not None:
-        first = _after_first(first, inserted)
+        first = _put_after_first(first, inserted)
         start = first.shape[1]
     x = torch.cat([first, rest.flatten(1, 2)], dim=1)
     order = torch.arange(x.shape[1], device=x.device)
     ending = torch.where(order < start, -1, order.sub(start).clamp_min(0) // length)  # -1 in the beginning
-    seen = (order <= order[:, None]) & ((ending < 0) | (ending == ending[:, None]))
-    x = _run_text_blocks(text, x, seen, deep, activation)
-    return _finished(text, x[:, start + length - 1 :: length], before_norm)
+    attn_mask = (order <= order[:, None]) & ((ending < 0) | (ending == ending[:, None]))
+    x = _run_text_blocks(text, x, attn_mask, deep, activation)
+    return _norm_end_tokens(text, x[:, start + length - 1 :: length], before_norm)
 
 
-def _after_first(x: Tensor, tokens: Tensor, instead_of: int = 0) -> Tensor:
-    """Puts tokens (T, m, Wt) behind the first of each sentence (T, n, Wt), in place of as many as are told."""
-    return torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + instead_of :]], dim=1)
+def _put_after_first(x: Tensor, tokens: Tensor, replaced: int = 0) -> Tensor:
+    """Put tokens (T, m, Wt) after the first of each sentence (T, n, Wt), in place of the next `replaced` tokens."""
+    return torch.cat([x[:, :1], tokens.to(x.dtype), x[:, 1 + replaced :]], dim=1)
 
 
-def _run_text_blocks(text: Any, x: Tensor, seen: Tensor, deep: Sequence[Tensor], activation: Nonlinearity) -> Tensor:
-    """(T, n, Wt), positions added, through the blocks; `seen` (n, n) says which places each place looks at."""
-    for number, block in enumerate(text.encoder.layers):
+def _run_text_blocks(
+    text: TextTower, x: Tensor, attn_mask: Tensor, deep: Sequence[Tensor], activation: Nonlinearity
+) -> Tensor:
+    """Run the blocks over (T, n, Wt) with positions; `attn_mask` (n, n) is true where a row may look."""
+    for number, layer in enumerate(text.encoder.layers):
         if 1 <= number <= len(deep):
             tokens = deep[number - 1][:, : x.shape[1] - 1]
-            x = _after_first(x, tokens, instead_of=tokens.shape[1])
-        x = run(ModuleBlock(block, activation), x, seen=seen.unsqueeze(0))
+            x = _put_after_first(x, tokens, replaced=tokens.shape[1])
+        x = run(ModuleBlock(layer, activation), x, attn_mask=attn_mask.unsqueeze(0))
     return x
 
 
-def _finished(text: Any, end_tokens: Tensor, before_norm: Nonlinearity | None) -> Tensor:
+def _norm_end_tokens(text: TextTower, end_tokens: Tensor, before_norm: Nonlinearity | None) -> Tensor:
     out: Tensor = text.final_layer_norm(end_tokens if before_norm is None else before_norm(end_tokens))
     return out

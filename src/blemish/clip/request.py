@@ -1,4 +1,4 @@
-"""What a method asks of the image, and what it gets."""
+"""What a method asks of an image's forward pass, and what it gets back."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ Path: TypeAlias = Literal["residual", "middle", "value"]
 
 @dataclass(frozen=True, order=True)
 class Tap:
-    """One residual-like stream of the vision tower, raw: no final layer norm, no projection.
+    """One stream of the vision tower, (B, 1 + N, D), raw: without the final layer norm and the projection.
 
-    With x_l the stream after block l, a_l the attention output of block l and v_l its V-V attention output
-    (values attend to values with the same weights, read from the original stream):
+    With x_l the stream after block l, a_l = softmax(Q K^T / sqrt(d)) V the attention output of block l, and
+    v_l = softmax(V V^T / sqrt(d)) V its V-V attention output (same weights, from the original stream x_{l-1}; both
+    head by head and through the output projection):
 
     * `residual` is x_l;
-    * `middle` is x_l + a_{l+1}, and x_L at the last block L;
-    * `value` is [x_{start-1}] + v_start + ... + v_l, beginning with x_{start-1} only if `seeded`.
+    * `middle` is x_l + a_{l+1}, and x_L at the last block L (CLIP-AD's dual path uses it beside `value`);
+    * `value` is [x_{start-1}] + v_start + ... + v_l. AnomalyCLIP's DPAM is the seeded sum, which begins with
+      x_{start-1}; the dual path of CLIP-AD is the unseeded one, which begins with zero at each stage's first block.
 
     Attributes:
-        layer: block, counted from 1 as in the papers.
-        path: which stream.
-        start: `value` only: first block whose V-V attention is added, 1 <= start <= layer.
-        seeded: `value` only: the sum begins with the stream that enters block `start`, else with zero.
+        layer: Number of the block, from 1 as in the papers.
+        path: Which of the three streams.
+        start: First block whose V-V attention is added, 1 <= start <= layer; for `value` only.
+        seeded: Whether the sum begins with the stream that enters block `start`; for `value` only.
 
     Raises:
-        UsageError: for a layer or start below 1, a start beyond the layer, or options of `value` on another path.
+        UsageError: A layer or start is below 1, a start is beyond the layer, or options of `value` are given for
+            another path.
     """
 
     layer: int
@@ -61,9 +64,12 @@ class Request:
     """What one method needs of the image; `a | b` is what both need.
 
     Attributes:
-        taps: streams to hand out.
-        class_token: hand out the class token after the last block.
-        windows: side lengths of square windows in patches, each >= 1 (WinCLIP).
+        taps: Streams to return.
+        class_token: Whether to return the class token after the last block.
+        windows: Side lengths of square windows in patches, each at least 1 (WinCLIP).
+
+    Raises:
+        UsageError: A window is smaller than a patch.
     """
 
     taps: frozenset[Tap] = field(default_factory=frozenset)
@@ -71,7 +77,7 @@ class Request:
     windows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # Any iterable will do; what is stored is what the type says.
+        # Callers may give any iterable; the stored values have the declared types.
         object.__setattr__(self, "taps", frozenset(self.taps))
         object.__setattr__(self, "windows", tuple(sorted(set(self.windows))))
         if any(side < 1 for side in self.windows):
@@ -87,12 +93,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Computation:
-    """How the image is computed. Methods share a pass only if these agree.
+    """How the image is computed. Methods share a pass only if these values agree.
 
     Attributes:
-        size: side of the square input in pixels.
-        activation: `checkpoint` is what the checkpoint was trained with; the others replace it (`gelu` is exact, erf).
-        position: how positional embeddings are resized when the grid is not the checkpoint's (align_corners False).
+        size: Side of the square input in pixels.
+        activation: The checkpoint's own activation (`checkpoint`), or its replacement; `gelu` is the exact one (erf).
+        position: How positional embeddings are resized to another grid than the checkpoint's (align_corners=False).
     """
 
     size: int
@@ -102,14 +108,14 @@ class Computation:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What one pass over B pictures handed out. D is the vision width, N = rows * columns of the patch grid.
+    """Result of one pass over B images. D is the vision width, N = rows * columns of the patch grid.
 
     Attributes:
-        taps: each (B, 1 + N, D); row 0 is the class token, then patches row by row.
-        class_token: (B, D) after the last block, raw; None if not asked for.
-        windows: side -> (B, n_windows, D) raw class tokens, windows row-major by their top left patch.
-        grid: (rows, columns) of patches.
-        precision: of the products that made the taps, which are float32 themselves.
+        taps: Stream of each tap, (B, 1 + N, D) float32; row 0 is the class token, then patches row by row.
+        class_token: (B, D) after the last block, raw; None if it was not requested.
+        windows: Raw class tokens of the windows of each side length, (B, n_windows, D), row-major by top left patch.
+        grid: Rows and columns of patches.
+        precision: Type of the matrix products that the taps come from.
     """
 
     taps: Mapping[Tap, Tensor]

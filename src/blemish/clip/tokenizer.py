@@ -1,4 +1,4 @@
-"""Sentences to token numbers."""
+"""Tokenizers: sentences to token numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from blemish.errors import UsageError, WeightsError
 
-#: Tokens of CLIP's own vocabulary, of all of OpenAI's models and nearly all of open_clip's.
+#: Size of CLIP's own vocabulary, which all of OpenAI's models and nearly all of open_clip's have.
 CLIP_VOCABULARY = 49408
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -29,30 +29,30 @@ class TextTokenizer:
     eos: int
 
     def encode(self, texts: Sequence[str], context: int) -> Tensor:
-        """Tokenise sentences.
+        """Turn sentences into token numbers.
 
         Args:
             texts: T sentences.
-            context: length of each row.
+            context: Length of each row.
 
         Returns:
             (T, context) int64, padded with 0 after the end token.
 
         Raises:
-            UsageError: if a sentence has more than `context` tokens; nothing is cut off.
+            UsageError: A sentence has more than `context` tokens; nothing is cut off.
         """
         out = torch.zeros(len(texts), context, dtype=torch.int64)
-        for row, (text, coded) in enumerate(zip(texts, self.backend.encode_batch(list(texts)), strict=True)):
-            if len(coded.ids) > context:
+        for row, (text, encoded) in enumerate(zip(texts, self.backend.encode_batch(list(texts)), strict=True)):
+            if len(encoded.ids) > context:
                 raise UsageError(
-                    f"the sentence {text!r} has {len(coded.ids)} tokens, but the model reads {context}: shorten it"
+                    f"the sentence {text!r} has {len(encoded.ids)} tokens, but the model reads {context}: shorten it"
                 )
-            out[row, : len(coded.ids)] = torch.tensor(coded.ids, dtype=torch.int64)
+            out[row, : len(encoded.ids)] = torch.tensor(encoded.ids, dtype=torch.int64)
         return out
 
 
 def as_text_tokenizer(tokenizer: Any) -> TextTokenizer:
-    """Take a `TextTokenizer` as it is, or the fast tokenizer inside one of transformers' (copied, not changed)."""
+    """Return a `TextTokenizer` as it is; of a fast tokenizer of transformers, wrap a copy of its backend."""
     if isinstance(tokenizer, TextTokenizer):
         return tokenizer
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
@@ -64,17 +64,17 @@ def as_text_tokenizer(tokenizer: Any) -> TextTokenizer:
 def read_tokenizer(folder: Path, model_eos: int | None = None) -> TextTokenizer | None:
     """Read the tokenizer of a checkpoint folder.
 
-    The end token is what tokenizer_config.json calls `eos_token`, else CLIP's, else number `model_eos`.
+    The end token is the `eos_token` of tokenizer_config.json, else CLIP's, else number `model_eos`.
 
     Args:
-        folder: may hold tokenizer.json, or vocab.json and merges.txt (CLIP's kind).
-        model_eos: end token that the model's configuration names.
+        folder: Folder with tokenizer.json, or with vocab.json and merges.txt (CLIP's kind), or without either.
+        model_eos: Number of the end token in the model's configuration.
 
     Returns:
-        the tokenizer, or None if the folder holds none.
+        The tokenizer, or None if the folder holds none.
 
     Raises:
-        WeightsError: if the files cannot be used.
+        WeightsError: The files cannot be used.
     """
     path = folder / "tokenizer.json"
     try:
@@ -115,10 +115,10 @@ def _end_token(folder: Path, backend: Any, model_eos: int | None) -> int | None:
 
 
 def clip_tokenizer() -> TextTokenizer:
-    """CLIP's own tokenizer, from the merges that come with blemish.
+    """Return CLIP's own tokenizer, built from the merges that come with blemish.
 
     bpe_merges.txt.gz holds the 48,894 byte-pair merges of OpenAI's CLIP (MIT licence, (c) 2021 OpenAI). The vocabulary
-    follows from them: 256 bytes, the same at the end of a word, the merged tokens, start and end.
+    follows from them.
     """
     merges = clip_merges()
     backend = build_clip_tokenizer(clip_vocabulary(merges), merges)
@@ -126,40 +126,40 @@ def clip_tokenizer() -> TextTokenizer:
 
 
 def clip_vocabulary(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Token -> number as CLIP counts: 256 bytes, the same at the end of a word, the merged tokens, start and end."""
+    """Return CLIP's vocabulary: 256 bytes, the same at the end of a word, the merged tokens, start and end."""
     letters = _byte_letters()
     tokens = [*letters, *(letter + "</w>" for letter in letters), *(left + right for left, right in merges), START, END]
     return {token: number for number, token in enumerate(tokens)}
 
 
 def clip_merges() -> list[tuple[str, str]]:
-    """The 48,894 byte-pair merges of CLIP, in order of rank."""
+    """Return the 48,894 byte-pair merges of CLIP, in order of rank."""
     packed = resources.files("blemish.clip").joinpath("bpe_merges.txt.gz").read_bytes()
     return _pairs(gzip.decompress(packed).decode("utf-8"))
 
 
 def _pairs(merges: str) -> list[tuple[str, str]]:
-    """Lines of "left right"; merges.txt begins with its version."""
+    """Split lines of "left right"; the first line of merges.txt is its version."""
     # Not splitlines(): it would also split at characters that may be part of a token.
     pairs = (line.partition(" ") for line in merges.split("\n") if line and not line.startswith("#version"))
     return [(left, right) for left, _, right in pairs]
 
 
 def _byte_letters() -> list[str]:
-    """A printable letter for each byte, in the order of CLIP's vocabulary.
+    """Return a printable letter for each byte, in the order of CLIP's vocabulary.
 
-    Bytes that Latin-1 prints stand for themselves and come first; the others follow as letters from 256 on.
+    Bytes that are printable in Latin-1 come first, as themselves; the others follow as letters from 256 on.
     """
     printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printed] + [chr(256 + number) for number in range(256 - len(printed))]
 
 
 def build_clip_tokenizer(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> Any:
-    """CLIP's byte-pair encoding as a `tokenizers.Tokenizer`.
+    """Return CLIP's byte-pair encoding as a `tokenizers.Tokenizer`.
 
     Args:
-        vocab: token -> number.
-        merges: pairs in order of rank.
+        vocab: Number of each token.
+        merges: Pairs in order of rank.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 

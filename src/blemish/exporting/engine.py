@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blemish.clip.backbone import resized
+from blemish.clip import resize_image
 from blemish.engine import Run
 from blemish.errors import UsageError, WeightsError
 from blemish.exporting.backends import Backend, Opened
@@ -79,7 +79,7 @@ def as_input(picture: Image.Image, size: int) -> Tensor:
 
     Resized by Pillow here, so that the graph's own resizing has nothing left to do.
     """
-    return resized(picture, size).unsqueeze(0).float().div_(255)
+    return resize_image(picture, size).unsqueeze(0).float().div_(255)
 
 
 def fingerprint(files: Iterable[Path]) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from blemish.clip.position import resize_positions
+from blemish.clip import resize_positions
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
 from blemish.exporting.header import IMAGE, Header

@@ -10,8 +10,7 @@ import torch
 from cases import Array, Case, array
 from torch import Tensor
 
-from blemish.clip import Request, Tap
-from blemish.clip.position import resize_positions
+from blemish.clip import Request, Tap, resize_positions
 from blemish.datasets.masks import resize_mask
 from blemish.methods.anomalyclip import AnomalyCLIP, AnomalyClipConfig
 from blemish.methods.maps import as_grid, cosine_logits, normalise, upsample
@@ -54,7 +53,7 @@ def _inference(case: Case) -> dict[str, Array]:
     text = method.text_features(["object"])[0]
     unrounded = _replaced(method, half_deep_tokens=False).text_features(["object"])[0]
     taps = [features.taps[method.tap(k)] for k in method.layers]
-    position = backbone.model.vision_model.embeddings.position_embedding.weight
+    position = backbone.towers.vision_model.embeddings.position_embedding.weight
     temperature, size = method.config.temperature, method.config.size
     probability = method.patch_probability(features, text)
     prediction = method.score(features, text)
@@ -177,7 +176,7 @@ def _metrics(found: dict[str, Array], classes: int) -> dict[str, Array]:
 
 def _end_states(method: AnomalyCLIP, embeddings: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """The text features before normalisation, and the end token after each block (listened to, for the test only)."""
-    text = method.backbone.model.text_model
+    text = method.backbone.towers.text_model
     states: list[Tensor] = []
     # what a block hands on enters the next block's first layer norm, or after the last block the final norm
     norms = [layer.layer_norm1 for layer in list(text.encoder.layers)[1:]]

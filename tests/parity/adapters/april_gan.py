@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from blemish.training.mosaic import mosaic
 from cases import Array, Case, array
 from PIL import Image
 from torch import Tensor
 
-from blemish.clip import ImageFeatures, Tap
-from blemish.clip.position import resize_positions
+from blemish.clip import ImageFeatures, Tap, resize_positions
 from blemish.datasets.masks import resize_mask
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ensemble import sentence_units
 from blemish.methods.maps import cosine_logits, normalise
-from blemish.training.mosaic import mosaic
 
 
 def outputs(case: Case) -> dict[str, Array]:
@@ -245,7 +244,7 @@ def _mosaic(case: Case) -> dict[str, Array]:
 
 
 def _positions(case: Case, features: ImageFeatures) -> Array:
-    weight = case.backbone.model.vision_model.embeddings.position_embedding.weight
+    weight = case.backbone.towers.vision_model.embeddings.position_embedding.weight
     return array(resize_positions(weight, features.grid, "bicubic-antialias"))
 
 

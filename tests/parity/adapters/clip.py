@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from cases import Array, Case, array
 
-from blemish.clip import Tap
-from blemish.clip.position import resize_positions
+from blemish.clip import Tap, resize_positions
 from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.maps import cosine_logits, normalise
 from blemish.prompts import PromptSet
@@ -34,7 +33,7 @@ def image_side(case: Case, method: type[Clip]) -> dict[str, Array]:
     pixels = case.pixels()
     features = backbone.encode_image(pixels, plain.request, plain.computation)
     text = plain.text_features(d["class_names"])
-    position = backbone.model.vision_model.embeddings.position_embedding.weight
+    position = backbone.towers.vision_model.embeddings.position_embedding.weight
     out = {
         "image_tensor": array(pixels),
         "positional_embedding": array(resize_positions(position, features.grid, "bilinear")),

@@ -11,9 +11,8 @@ import torch
 from cases import Array, Case, array
 from torch import Tensor, nn
 
-from blemish.clip import ImageFeatures
+from blemish.clip import ImageFeatures, resize_positions
 from blemish.clip.forward import embed_image
-from blemish.clip.position import resize_positions
 from blemish.datasets.masks import resize_mask
 from blemish.methods.maps import as_grid
 from blemish.methods.vcp_clip import VCPCLIP, VcpClipConfig, top_mean
@@ -78,7 +77,7 @@ def _inference(case: Case) -> dict[str, Array]:
     d, backbone, method = case.data, case.backbone, make_method(case).eval()
     pixels = case.pixels()
     features = backbone.encode_image(pixels, method.request, method.computation)
-    vision = backbone.model.vision_model
+    vision = backbone.towers.vision_model
     text = method.text_features(["object"])[0]
     names = method.names(features)
     texts = method.sentence_features(names)
@@ -184,7 +183,7 @@ def _image_side(case: Case, method: VCPCLIP, pixels: Tensor, features: ImageFeat
 def _text_tower(method: VCPCLIP, names: Tensor) -> dict[str, Array]:
     """The normal sentences over all positions, in and out of the text blocks (listened to, for the test)."""
     backbone, deep = method.backbone, method.deep
-    text = backbone.model.text_model
+    text = backbone.towers.text_model
     blocks = list(text.encoder.layers)
     normal = len(method.PROMPTS.sentences("{}")[0])
     embeddings = method.prompts(names)[0][:normal]

@@ -16,7 +16,7 @@ from blemish.methods.winclip import WinCLIP, WinClipConfig, harmonic
 def outputs(case: Case) -> dict[str, Array]:
     d, backbone, method = case.data, case.backbone, _method(case)
     pixels = _pixels(case, "image", d["image_files"])
-    embedded, grid = forward.embed_image(backbone.model.vision_model, pixels, "bicubic-antialias")
+    embedded, grid = forward.embed_image(backbone.towers.vision_model, pixels, "bicubic-antialias")
     text = method.text_features([d["class_name"]])[0]
     memory = references = None
     if d["reference_files"]:
@@ -89,4 +89,4 @@ def _pixels(case: Case, name: str, files: list[str]) -> Tensor:
 
 
 def _apart(memory: MemoryBank, rows: Tensor) -> Tensor:
-    return rows.unflatten(0, (memory.pictures, -1))
+    return rows.unflatten(0, (memory.images, -1))

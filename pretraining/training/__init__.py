@@ -1,0 +1,1 @@
+"""Training: of the image tower, from DINOv2 to what ships, and of the methods that learn."""

@@ -1,0 +1,1 @@
+"""Validation: on the synthetic training distribution, on out-of-distribution products, and of the words."""
