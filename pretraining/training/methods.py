@@ -24,9 +24,9 @@ from PIL import Image
 
 import synthesis
 from blemish.clip import Backbone, Computation, load_backbone
-from blemish.evaluation.plan import effective
 from blemish.methods import create, info, names, weights
 from blemish.methods.base import Method
+from blemish.scoring import effective
 from blemish.training import Features, Progress, Sample, train
 from pretraining.validation.ranking import (
     PHOTOGRAPHS,
