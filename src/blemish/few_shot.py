@@ -77,8 +77,8 @@ def sample_memory_bank(
         max_pixels: As in `blemish.load`.
 
     Returns:
-        The memory bank of the sampled images that can be read; None if none can, or if the set has fewer than two, since
-        there is nothing to compare with. Unreadable images are skipped here and reported when they are scored.
+        The memory bank of the sampled images that can be read; None if none can, or if the set has fewer than two, so
+        that there is nothing to compare with. Unreadable images are skipped here and reported when they are scored.
 
     Raises:
         UsageError: The method is not transductive.

@@ -49,11 +49,11 @@ def test_tables_and_files(evaluate, tmp_path: Path) -> None:  # type: ignore[no-
     assert "4 pictures (2 anomalous) in 1 category" in done.out
     there = {path.name for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert there >= {"results.csv", "results.json", "results.md", "report.html", "scores.jsonl", "run.json"}
-    again = evaluate("--out", tmp_path / "out")
-    assert "8 scores of 8 are there already" in again.err
+    second = evaluate("--out", tmp_path / "out")
+    assert "8 scores of 8 are there already" in second.err
 
 
-def test_without_a_folder_nothing_is_promised(evaluate) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_folder_no_files_are_named(evaluate) -> None:  # type: ignore[no-untyped-def]
     done = evaluate()
     assert done.code == 0, done.err
     assert "pixel AUPRO" in done.out
@@ -75,13 +75,13 @@ def test_json_and_recompute(evaluate, run, tmp_path: Path) -> None:  # type: ign
     assert [(row["method"], row["mean"]) for row in rows] == [
         ("clip", False), ("clip", True), ("clip-ac", False), ("clip-ac", True)
     ]  # fmt: skip
-    again = run("evaluate", "--recompute", "--out", tmp_path / "out", "--json")
-    assert again.out == first.out
+    recomputed = run("evaluate", "--recompute", "--out", tmp_path / "out", "--json")
+    assert recomputed.out == first.out
     fewer = run("evaluate", "--recompute", "--out", tmp_path / "out", "--json", "--methods", "clip-ac")
     assert fewer.out.splitlines() == first.out.splitlines()[2:]
 
 
-def test_a_failure_is_said_and_the_exit_code_is_one(evaluate, data: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_failure_is_named_and_the_exit_code_is_one(evaluate, data: Path) -> None:  # type: ignore[no-untyped-def]
     (data / "test/good/0.png").write_bytes(b"no picture")
     done = evaluate()
     assert done.code == 1
@@ -90,7 +90,7 @@ def test_a_failure_is_said_and_the_exit_code_is_one(evaluate, data: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "part"),
     [
         ((), "--data"),
         (("--data", "nowhere"), "nowhere"),
@@ -102,12 +102,13 @@ def test_a_failure_is_said_and_the_exit_code_is_one(evaluate, data: Path) -> Non
         (("--data", ".", "--weights", "clip"), "METHOD=FILE"),
         (("--data", ".", "--methods", "clap"), "clip"),
         (("--data", ".", "--aupro", "fast"), "aupro"),
+        (("--data", ".", "--limit", "1"), "--limit"),
     ],
 )
-def test_usage_errors(run, tmp_path: Path, monkeypatch, words: tuple[str, ...], told: str) -> None:  # type: ignore[no-untyped-def]
+def test_usage_errors(run, tmp_path: Path, monkeypatch, words: tuple[str, ...], part: str) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.chdir(tmp_path)
     done = run("evaluate", *words)
     assert done.code == 2
-    assert told in done.err
+    assert part in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

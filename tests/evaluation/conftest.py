@@ -28,19 +28,19 @@ def backbone(tiny_backbone: Path) -> Backbone:
 
 @pytest.fixture(scope="session")
 def learnt(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """Weights of every method that has some, as drawn."""
+    """Random weights of every trainable method."""
     folder = tmp_path_factory.mktemp("learnt")
-    found = {}
+    paths = {}
     for name in methods.list_methods():
         if methods.info(name).trainable:
-            found[name] = folder / f"{name}.safetensors"
-            checkpoints.save(methods.create(name, backbone), found[name], trained_on="nothing", source="a test")
-    return found
+            paths[name] = folder / f"{name}.safetensors"
+            checkpoints.save(methods.create(name, backbone), paths[name], trained_on="nothing", source="a test")
+    return paths
 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each backbone pass got."""
+    """Number of pictures in each backbone pass."""
     calls: list[int] = []
     original = Backbone.encode_image
 

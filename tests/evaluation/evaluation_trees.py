@@ -9,7 +9,7 @@ from PIL import Image
 
 import blemish
 from blemish.clip import Backbone
-from blemish.evaluation import Evaluation
+from blemish.evaluation import Evaluation, EvaluationOptions
 from helpers import save_picture
 
 CHEAP = ("clip", "clip-ac")
@@ -32,6 +32,10 @@ def add_category(root: Path, category: str, *, normal: int = 4, anomalous: int =
             target = root / category / "ground_truth" / "scratch" / f"{number:03}_mask.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(target)
+
+
+def options(data: Path, backbone: Backbone, **rest: object) -> EvaluationOptions:
+    return EvaluationOptions(data, backbone=backbone, device="cpu", **{"methods": CHEAP, **rest})  # type: ignore[arg-type]
 
 
 def evaluate(data: Path, backbone: Backbone, **rest: object) -> Evaluation:

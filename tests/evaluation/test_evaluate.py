@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import inspect
 import json
 import math
 import shutil
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_trees import CHEAP, evaluate, numbers
+from evaluation_trees import evaluate, numbers, options
 from PIL import Image
 
 import blemish
@@ -21,7 +23,7 @@ from blemish import methods
 from blemish.clip import Backbone, Computation
 from blemish.datasets.masks import resize_mask
 from blemish.errors import UsageError
-from blemish.evaluation import METRICS, recompute
+from blemish.evaluation import METRICS, EvaluationOptions, Run, prepare, recompute
 from blemish.metrics import auroc, pixel_metrics
 from blemish.scoring import Scorer, effective
 
@@ -39,8 +41,8 @@ def test_every_method(data: Path, backbone: Backbone, learnt: Mapping[str, Path]
             assert all(0 <= getattr(row, metric) <= 1 for metric in METRICS), name
             assert 0 <= row.image_auroc_low <= row.image_auroc_high <= 1
     # at 518 pixels (the grid is the checkpoint's own), the same with another activation, and at 240 pixels
-    assert [one["size"] for one in result.facts["passes"]] == [518, 518, 240]
-    assert sum(passes) == 16 * 3 + 16  # musc meets the pictures of each category before it scores them
+    assert [entry["size"] for entry in result.facts["passes"]] == [518, 518, 240]
+    assert sum(passes) == 16 * 3 + 16  # musc encodes the references of each category first
 
 
 def test_methods_that_compute_alike_cost_one_pass(data: Path, backbone: Backbone, passes: list[int]) -> None:
@@ -66,12 +68,12 @@ def test_what_makes_no_difference_parts_no_methods(backbone: Backbone) -> None:
 
 
 def test_text_is_encoded_once_per_object(data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[list[str]] = []
+    encoded: list[list[str]] = []
     cls = methods.load_class("clip")
     original = cls.text_features
-    monkeypatch.setattr(cls, "text_features", lambda self, names: told.append(list(names)) or original(self, names))
+    monkeypatch.setattr(cls, "text_features", lambda self, names: encoded.append(list(names)) or original(self, names))
     evaluate(data, backbone, methods=["clip"], batch_size=3)
-    assert told == [["grid"], ["metal_nut"]]
+    assert encoded == [["grid"], ["metal_nut"]]
 
 
 def test_numbers_are_those_of_the_metrics(data: Path, backbone: Backbone, tmp_path: Path) -> None:
@@ -86,8 +88,8 @@ def test_numbers_are_those_of_the_metrics(data: Path, backbone: Backbone, tmp_pa
     exact = pixel_metrics(masks, maps)
     assert (row.pixel_auroc, row.pixel_ap, row.pixel_aupro) == (exact.auroc, exact.ap, exact.aupro)
     assert maps[0].dtype == np.float32
-    for line, one in zip(here, maps, strict=True):
-        assert line["peak"] == one.max()
+    for line, anomaly_map in zip(here, maps, strict=True):
+        assert line["peak"] == anomaly_map.max()
 
 
 def test_a_detector_gives_the_same_scores(data: Path, backbone: Backbone, tmp_path: Path) -> None:
@@ -104,13 +106,13 @@ def test_respects_the_picture_limit_of_the_detectors(data: Path, backbone: Backb
         large = image.resize((200, 100))
     large.save(data / "grid/test/good/000.png")
     detectors = {"clip": blemish.load("clip", backbone=backbone, device="cpu", max_pixels=19_999)}
-    with blemish.evaluation.prepared(data, backbone=backbone, methods=["clip"], out=tmp_path / "out") as run:
-        result = blemish.evaluation.Run(run.dataset, detectors, run.record, run.options, run.facts()).execute()
+    with prepare(options(data, backbone, methods=["clip"], out=tmp_path / "out")) as run:
+        result = Run(run.dataset, detectors, run.folder, run.options, run.facts()).execute()
     assert [Path(failure.path).name for failure in result.failed] == ["000.png"]
     assert "more than max_pixels = 19,999" in result.failed[0].reason
 
 
-def test_goes_on_after_a_kill(
+def test_continues_after_a_kill(
     data: Path, backbone: Backbone, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = evaluate(data, backbone, out=tmp_path / "whole", batch_size=2)
@@ -130,11 +132,10 @@ def test_goes_on_after_a_kill(
     assert len(scores.read_text().splitlines()) == 5 * 2 * 2
     with scores.open("a") as file:
         file.write('{"method": "clip", "categ')  # cut off while being written
-    goes_on = blemish.evaluation.prepared(data, backbone=backbone, methods=CHEAP, out=tmp_path / "out", batch_size=2)
-    with goes_on as run:
-        assert (run.todo, run.taken_over) == (12, 20)
-        again = run.execute()
-    assert numbers(again) == numbers(whole)
+    with prepare(options(data, backbone, out=tmp_path / "out", batch_size=2)) as run:
+        assert (run.todo, run.reused) == (12, 20)
+        continued = run.execute()
+    assert numbers(continued) == numbers(whole)
     assert len(scores.read_text().splitlines()) == 32
 
 
@@ -164,9 +165,9 @@ def test_recompute_equals_the_first_run(data: Path, backbone: Backbone, tmp_path
     first = evaluate(data, backbone, out=out, maps=True, seed=3)
     kept = (out / "results.csv").read_bytes()
     passes.clear()
-    again = recompute(out)
+    recomputed = recompute(out)
     assert passes == []
-    assert numbers(again) == numbers(first)
+    assert numbers(recomputed) == numbers(first)
     assert (out / "results.csv").read_bytes() == kept
     moved = data.rename(tmp_path / "moved")
     assert numbers(recompute(out, data=moved)) == numbers(first)
@@ -197,23 +198,23 @@ def test_files(data: Path, backbone: Backbone, tmp_path: Path) -> None:
         table = list(csv.DictReader(file))
     assert [line["category"] for line in table] == ["grid", "metal_nut", "mean"] * 2
     assert float(table[0]["image_auroc"]) == pytest.approx(result.rows[0].image_auroc)
-    told = json.loads((out / "results.json").read_text())
-    assert len(told["rows"]) == 6
-    assert told["facts"]["methods"]["clip"]["backbone_fingerprint"] == backbone.fingerprint
-    assert [one["methods"] for one in told["facts"]["passes"]] == [["clip", "clip-ac"]]
+    stored = json.loads((out / "results.json").read_text())
+    assert len(stored["rows"]) == 6
+    assert stored["facts"]["methods"]["clip"]["backbone_fingerprint"] == backbone.fingerprint
+    assert [entry["methods"] for entry in stored["facts"]["passes"]] == [["clip", "clip-ac"]]
     text = (out / "results.md").read_text()
     assert text == result.to_markdown()
     assert "| clip-ac |" in text
-    assert "on it rode clip, clip-ac" in text
+    assert "used by clip, clip-ac" in text
 
 
 def test_arguments_that_do_not_go_together(data: Path, backbone: Backbone, tmp_path: Path) -> None:
     for wrong, words in (
         ({"maps": True}, "folder"),
-        ({"methods": []}, "which methods"),
+        ({"methods": []}, "no methods"),
         ({"methods": ["anomlyclip"]}, "did you mean anomalyclip"),
         ({"weights": {"winclip": "x"}}, "not among the methods"),
-        ({"aupro": "fast"}, "AUPRO"),
+        ({"aupro": "fast"}, "aupro"),
         ({"limit": 1}, "at least 2"),
         ({"batch_size": 0}, "batch_size"),
         ({"categories": ["gird"]}, "gird"),
@@ -221,3 +222,18 @@ def test_arguments_that_do_not_go_together(data: Path, backbone: Backbone, tmp_p
     ):
         with pytest.raises(UsageError, match=words):
             evaluate(data, backbone, **wrong)
+
+
+def test_an_evaluation_of_another_version_is_refused(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    evaluate(data, backbone, methods=["clip"], out=tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "run.json").read_text())
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**facts, "format": 1}))
+    with pytest.raises(UsageError, match="another version of blemish"):
+        recompute(tmp_path / "out")
+
+
+def test_every_option_is_an_argument_and_is_documented() -> None:
+    fields = [field.name for field in dataclasses.fields(EvaluationOptions)]
+    assert list(inspect.signature(blemish.evaluate).parameters) == fields
+    assert EvaluationOptions.__doc__ is not None
+    assert all(f"        {name}: " in EvaluationOptions.__doc__ for name in fields)

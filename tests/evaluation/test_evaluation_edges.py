@@ -5,26 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from evaluation_trees import add_category, evaluate, numbers
+from evaluation_trees import add_category, evaluate, numbers, options
 
 import blemish
 from blemish import datasets
 from blemish.clip import Backbone
-from blemish.evaluation import draw, measure, rows
-from blemish.evaluation.examples import choose, wrongness
+from blemish.evaluation import limit_images, measure, prepare
+from blemish.evaluation import options as option_module
+from blemish.evaluation.measure import choose_examples, rank_error
 from blemish.methods import load_class
-from blemish.metrics import PixelBootstrap, auroc, average_precision, bootstrap_interval
-
-Metric = Callable[[object, object], float]
+from blemish.metrics import PixelBootstrap, auroc
+from helpers import save_picture
 
 
 def test_without_masks(tmp_path: Path, backbone: Backbone) -> None:
@@ -52,20 +53,20 @@ def test_one_label_only(tmp_path: Path, backbone: Backbone) -> None:
     assert "tile" in mean.undefined["image_auroc"]
 
 
-def test_a_broken_picture_is_named_and_the_others_go_on(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+def test_a_broken_picture_is_named_and_the_others_are_scored(data: Path, backbone: Backbone, tmp_path: Path) -> None:
     broken = data / "grid/test/good/002.png"
     content = broken.read_bytes()
     broken.write_bytes(b"no picture")
     result = evaluate(data, backbone, out=tmp_path / "out")
-    assert [one.path for one in result.failed] == [str(broken)]
+    assert [failure.path for failure in result.failed] == [str(broken)]
     assert (result.row("clip", "grid").pictures, result.row("clip", "grid").failed) == (7, 1)
     assert result.row("clip-ac").failed == 1
     broken.write_bytes(content)
-    with blemish.evaluation.prepared(data, backbone=backbone, methods=["clip", "clip-ac"], out=tmp_path / "out") as run:
+    with prepare(options(data, backbone, out=tmp_path / "out")) as run:
         assert run.todo == 2
-        mended = run.execute()
-    assert mended.failed == ()
-    assert numbers(mended) == numbers(evaluate(data, backbone))
+        repaired = run.execute()
+    assert repaired.failed == ()
+    assert numbers(repaired) == numbers(evaluate(data, backbone))
 
 
 def test_a_broken_mask_leaves_pixel_metrics_undefined(data: Path, backbone: Backbone, tmp_path: Path) -> None:
@@ -73,11 +74,11 @@ def test_a_broken_mask_leaves_pixel_metrics_undefined(data: Path, backbone: Back
     content = mask.read_bytes()
     mask.write_bytes(b"no picture")
     result = evaluate(data, backbone, methods=["clip"], out=tmp_path / "out")
-    assert [one.path for one in result.failed] == [str(mask)]
+    assert [failure.path for failure in result.failed] == [str(mask)]
     assert math.isnan(result.row("clip", "grid").pixel_auroc)
     assert not math.isnan(result.row("clip", "grid").image_auroc)
     mask.write_bytes(content)
-    with blemish.evaluation.prepared(data, backbone=backbone, methods=["clip"], out=tmp_path / "out") as run:
+    with prepare(options(data, backbone, methods=["clip"], out=tmp_path / "out")) as run:
         assert run.todo == 0
         assert not math.isnan(run.execute().row("clip", "grid").pixel_auroc)
 
@@ -86,12 +87,12 @@ def test_scores_that_are_no_numbers(data: Path, backbone: Backbone, monkeypatch:
     cls = load_class("clip")
     original = cls.score
 
-    def spoilt(self: object, features: object, text: object) -> object:
-        found = original(self, features, text)  # type: ignore[arg-type]
-        found.score[0] = torch.nan
-        return found
+    def score(self: object, features: object, text: object) -> object:
+        prediction = original(self, features, text)  # type: ignore[arg-type]
+        prediction.score[0] = torch.nan
+        return prediction
 
-    monkeypatch.setattr(cls, "score", spoilt)
+    monkeypatch.setattr(cls, "score", score)
     result = evaluate(data, backbone, methods=["clip", "clip-ac"], categories=["grid"])
     assert len(result.failed) == 2  # clip-ac is a kind of clip
     assert "no finite score" in result.failed[0].reason
@@ -102,18 +103,18 @@ def test_large_categories_are_measured_by_a_histogram(
     data: Path, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = evaluate(data, backbone, methods=["clip"])
-    monkeypatch.setattr(measure, "EXACT_PIXELS", 1000)
-    for kept in (False, True):
-        out = tmp_path / f"out-{kept}"
-        streamed = evaluate(data, backbone, methods=["clip"], out=out, maps=kept)
+    monkeypatch.setattr(option_module, "MAX_EXACT_PIXELS", 1000)
+    for maps in (False, True):
+        out = tmp_path / f"out-{maps}"
+        streamed = evaluate(data, backbone, methods=["clip"], out=out, maps=maps)
         for category in ("grid", "metal_nut"):
             one, other = exact.row("clip", category), streamed.row("clip", category)
             assert 0 < other.pixel_error < 0.01
             assert one.pixel_error == 0
             for metric in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro"):
                 assert abs(getattr(one, metric) - getattr(other, metric)) <= other.pixel_error
-        assert (out / "maps").exists() == kept
-        assert numbers(evaluate(data, backbone, methods=["clip"], out=out, maps=kept)) == numbers(streamed)
+        assert (out / "maps").exists() == maps
+        assert numbers(evaluate(data, backbone, methods=["clip"], out=out, maps=maps)) == numbers(streamed)
 
 
 def test_set_wide_scores(data: Path, backbone: Backbone, learnt: Mapping[str, Path], tmp_path: Path) -> None:
@@ -138,19 +139,19 @@ def test_set_wide_scores(data: Path, backbone: Backbone, learnt: Mapping[str, Pa
     assert numbers(blemish.evaluation.recompute(out)) == numbers(result)
 
 
-def test_draw(tmp_path: Path) -> None:
+def test_limit(tmp_path: Path) -> None:
     add_category(tmp_path, "grid", normal=4, anomalous=12)
     add_category(tmp_path, "tile", normal=2, anomalous=2)
     whole = datasets.read("folder", tmp_path)
-    assert draw(whole, None, 0) is whole
-    few = draw(whole, 8, 0)
-    assert Counter((one.category, one.label) for one in few) == {
+    assert limit_images(whole, None, 0) is whole
+    few = limit_images(whole, 8, 0)
+    assert Counter((sample.category, sample.label) for sample in few) == {
         ("grid", 0): 2, ("grid", 1): 6, ("tile", 0): 2, ("tile", 1): 2
     }  # fmt: skip
-    assert draw(whole, 8, 0) == few
-    assert draw(whole, 8, 1) != few
-    assert [one for one in whole if one in few.samples] == list(few)
-    assert Counter(one.label for one in draw(whole, 2, 0).of("grid")) == {0: 1, 1: 1}
+    assert limit_images(whole, 8, 0) == few
+    assert limit_images(whole, 8, 1) != few
+    assert [sample for sample in whole if sample in few.samples] == list(few)
+    assert Counter(sample.label for sample in limit_images(whole, 2, 0).of("grid")) == {0: 1, 1: 1}
 
 
 def test_frames(data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,35 +183,15 @@ def test_frames_are_made_of_plain_columns(tmp_path: Path, backbone: Backbone, mo
         assert (first["method"], first["category"], first["mean"], mean["mean"]) == ("clip", "alien", False, True)
         assert first["image_auroc"] == result.rows[0].image_auroc
         assert {type(value) for value in first.values()} <= {str, bool, int, float}
-        assert "pixel_aupro: it is not known where" in first["undefined"]
+        assert "pixel_aupro: there are no masks" in first["undefined"]
 
 
-def test_how_wrong_a_score_is() -> None:
+def test_examples() -> None:
     labels, scores = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.2, 0.5, 0.5, 0.15])
-    np.testing.assert_allclose(wrongness(labels, scores), [0, 0.5, 1, 1 / 3, 2 / 3])
-    found = choose(labels, scores, each=1)
-    assert found == {"found": [3], "missed": [4], "false alarm": [2], "quiet": [0]}
-    assert choose(np.array([1]), np.array([0.5]))["quiet"] == []
-
-
-@pytest.mark.parametrize("metric", [auroc, average_precision])
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.filterwarnings("ignore::blemish.metrics.UndefinedMetricWarning")
-def test_resampling_is_that_of_the_metrics(seed: int, metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_CELLS", 500)
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, 9)
-    scores = (labels + rng.normal(0, 1, 9)).round(seed)  # with ties
-    draws = rows.resampled(labels, scores, 200, seed)[0 if metric is auroc else 1]
-    expected: list[float] = []
-
-    def kept(flags: object, values: object) -> float:
-        expected.append(metric(flags, values))
-        return expected[-1]
-
-    interval = bootstrap_interval(labels, scores, kept, 200, seed)
-    np.testing.assert_allclose(draws, expected, rtol=0, atol=1e-12)
-    assert rows._interval(draws) == pytest.approx(tuple(interval), abs=1e-12)
+    np.testing.assert_allclose(rank_error(labels, scores), [0, 0.5, 1, 1 / 3, 2 / 3])
+    examples = choose_examples(labels, scores, count=1)
+    assert examples == {"true positive": [3], "false negative": [4], "false positive": [2], "true negative": [0]}
+    assert choose_examples(np.array([1]), np.array([0.5]))["true negative"] == []
 
 
 def test_intervals(data: Path, backbone: Backbone, tmp_path: Path) -> None:
@@ -222,15 +203,67 @@ def test_intervals(data: Path, backbone: Backbone, tmp_path: Path) -> None:
             assert low <= getattr(row, metric) <= high, metric
     grid = blemish.datasets.read("folder", data, categories=["grid"])
     side = len(np.load(next((out / "maps/clip/grid").rglob("*.npy"))))
-    boot = PixelBootstrap(seed=4)
+    bootstrap = PixelBootstrap(seed=4)
     for sample in grid:
         values = np.load(out / "maps/clip/grid" / f"{sample.path.relative_to(data)}.npy")
-        boot.update(measure.Masks()(sample, side), values)
-    row, found = result.row("clip", "grid"), boot.intervals()
-    assert (row.pixel_auroc_low, row.pixel_aupro_high) == (found.auroc.low, found.aupro.high)
-    # A mean of two independent numbers is known better than the worse known of them.
+        bootstrap.update(measure.MaskCache()(sample, side), values)
+    row, intervals = result.row("clip", "grid"), bootstrap.intervals()
+    assert (row.pixel_auroc_low, row.pixel_aupro_high) == (intervals.auroc.low, intervals.aupro.high)
+    # The mean of two independent numbers is more certain than the less certain of them.
     widths = [row.pixel_auroc_high - row.pixel_auroc_low for row in result.rows]
     assert widths[2] < max(widths[:2])
     stepped = blemish.evaluation.recompute(out, aupro="200").row("clip", "grid")
     assert math.isnan(stepped.pixel_aupro_low)
     assert stepped.pixel_auroc_low == row.pixel_auroc_low
+
+
+def test_a_word_in_a_path_hides_no_broken_picture(tmp_path: Path, backbone: Backbone) -> None:
+    add_category(tmp_path, "grid")
+    broken = tmp_path / "grid/test/mask off/000.png"
+    broken.parent.mkdir()
+    broken.write_bytes(b"no picture")
+    result = evaluate(tmp_path, backbone, methods=["clip"])
+    assert [(failure.path, failure.kind) for failure in result.failed] == [(str(broken), "picture")]
+    assert (result.row("clip", "grid").pictures, result.row("clip", "grid").failed) == (8, 1)
+
+
+def test_a_failure_is_not_counted_as_done(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    (data / "grid/test/good/002.png").write_bytes(b"no picture")
+    for num_earlier in (0, 15):
+        with prepare(options(data, backbone, methods=["clip"], out=tmp_path / "out")) as run:
+            assert run.reused == num_earlier
+            run.execute()
+            assert (run.done, run.failed, run.todo, run.reused) == (15 - num_earlier, 1, 0, num_earlier)
+
+
+def test_pictures_beyond_the_limit_are_refused(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    result = evaluate(data, backbone, methods=["clip", "musc"], categories=["grid"], max_pixels=40 * 30 - 1)
+    assert len(result.failed) == 8
+    assert "pixels" in result.failed[0].reason
+
+
+def test_library_errors_name_no_command_line_options(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(data, backbone, methods=["clip"], out=out, categories=["grid"])
+    blemish.evaluation.recompute(out, aupro="200")
+    words = (out / "results.json").read_text() + (out / "results.md").read_text()
+    for call in (
+        lambda: evaluate(data, backbone, limit=1),
+        lambda: blemish.evaluation.recompute(tmp_path),
+        lambda: blemish.evaluation.recompute(out, data=_with_one_picture_more(data)),
+    ):
+        with pytest.raises(blemish.UsageError) as raised:
+            call()
+        words += str(raised.value)
+    folder = tmp_path / "locked"
+    holder = prepare(options(data, backbone, methods=["clip"], out=folder))
+    with holder, pytest.raises(blemish.OutputError) as locked:
+        evaluate(data, backbone, methods=["clip"], out=folder)
+    words += str(locked.value)
+    assert "another run" in words
+    assert re.findall(r"--\w+", words) == []
+
+
+def _with_one_picture_more(data: Path) -> Path:
+    save_picture(data / "grid/test/good/new.png", seed=5)
+    return data

@@ -15,7 +15,7 @@ from torch import Tensor
 import blemish
 from blemish import datasets, methods
 from blemish.clip import Backbone, load_backbone
-from blemish.evaluation import METRICS, detectors_of
+from blemish.evaluation import METRICS, load_detectors
 from blemish.methods import checkpoints
 from blemish.methods.base import Method, TextFeatureCache
 from dataset_trees import TREES, Tree
@@ -24,35 +24,35 @@ _texts: dict[str, Tensor] = {}
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Backbone:
+def builtin() -> Backbone:
     return load_backbone("builtin")
 
 
 @pytest.fixture(scope="module")
-def missing(embedded: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+def missing(builtin: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Weights as drawn for the methods that come with none for the built-in model."""
     folder = tmp_path_factory.mktemp("missing")
-    found = {name: folder / f"{name}.safetensors" for name in detectors_of(["all"], embedded)[1]}
-    for name, path in found.items():
-        checkpoints.save(methods.create(name, embedded), path, trained_on="nothing", source="a test")
-    return found
+    paths = {name: folder / f"{name}.safetensors" for name in load_detectors(["all"], builtin)[1]}
+    for name, path in paths.items():
+        checkpoints.save(methods.create(name, builtin), path, trained_on="nothing", source="a test")
+    return paths
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
-    """The object_names that each method was asked to describe."""
-    asked: dict[str, set[str]] = {}
+def object_names(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """Object names that each method encoded."""
+    names: dict[str, set[str]] = {}
     original = TextFeatureCache.batch
 
     def cached(self: TextFeatureCache, method: Method, object_names: Sequence[str]) -> Tensor:
         name = method.info.name
-        asked.setdefault(name, set()).update(object_names)
+        names.setdefault(name, set()).update(object_names)
         if name not in _texts:
             _texts[name] = original(self, method, ["metal nut"])
         return _texts[name]
 
     monkeypatch.setattr(TextFeatureCache, "batch", cached)
-    return asked
+    return names
 
 
 def test_there_is_a_tree_for_every_data_set() -> None:
@@ -62,7 +62,7 @@ def test_there_is_a_tree_for_every_data_set() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tree", TREES, ids=str)
 def test_every_method(
-    tree: Tree, tmp_path: Path, embedded: Backbone, missing: Mapping[str, Path], told: dict[str, set[str]]
+    tree: Tree, tmp_path: Path, builtin: Backbone, missing: Mapping[str, Path], object_names: dict[str, set[str]]
 ) -> None:
     root = tmp_path / "here"
     tree.build(root)
@@ -72,14 +72,14 @@ def test_every_method(
         root,
         tree.name,
         methods=["all"],
-        backbone=embedded,
+        backbone=builtin,
         weights=missing,
         categories=[category],
         limit=2,
         device="cpu",
     )
     assert not result.failed
-    assert told == {name: {first.object_name} for name in methods.list_methods()}
+    assert object_names == {name: {first.object_name} for name in methods.list_methods()}
     normal, anomalous, masked = tree.test.get("*" if category == root.name and "*" in tree.test else category)  # type: ignore[misc]
     for name in methods.list_methods():
         row = result.row(name, category)

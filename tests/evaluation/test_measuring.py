@@ -1,4 +1,4 @@
-"""Measuring: side by side, from maps in memory, as long as there is room."""
+"""Measuring: several methods at once, from maps in memory, as far as they fit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_trees import evaluate, numbers
+from evaluation_trees import evaluate, numbers, options
 
 from blemish import OutputError, datasets
 from blemish.clip import Backbone
-from blemish.evaluation import Run, measure, prepared, record, run
-from blemish.evaluation.record import Record
+from blemish.evaluation import EvaluationFolder, folder, measure, prepare, run
+from blemish.evaluation import options as option_module
 
 
 @pytest.fixture
@@ -25,53 +25,52 @@ def two_threads() -> object:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_two_methods_are_measured_side_by_side(data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, met = measure.measured, threading.Barrier(2, timeout=20)
+def test_two_methods_are_measured_at_once(data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, barrier = measure.measure_category, threading.Barrier(2, timeout=20)
 
-    def together(*told: object) -> object:
-        met.wait()  # breaks unless another one is being measured
-        return alone(*told)  # type: ignore[arg-type]
+    def together(*args: object) -> object:
+        barrier.wait()  # breaks unless another method is being measured
+        return original(*args)  # type: ignore[arg-type]
 
     expected = numbers(evaluate(data, backbone))
-    monkeypatch.setattr(run, "measured", together)
+    monkeypatch.setattr(run, "measure_category", together)
     assert numbers(evaluate(data, backbone)) == expected
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_no_more_are_measured_together_than_can_be_held(
+def test_no_more_are_measured_at_once_than_fit_into_memory(
     data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    busy, most, alone = [0], [0], measure.measured
+    busy, maximum, original = [0], [0], measure.measure_category
 
-    def counted(*told: object) -> object:
+    def counted(*args: object) -> object:
         busy[0] += 1
-        most[0] = max(most[0], busy[0])
-        found = alone(*told)  # type: ignore[arg-type]
+        maximum[0] = max(maximum[0], busy[0])
+        result = original(*args)  # type: ignore[arg-type]
         busy[0] -= 1
-        return found
+        return result
 
-    monkeypatch.setattr(run, "measured", counted)
+    monkeypatch.setattr(run, "measure_category", counted)
     side = 518
-    monkeypatch.setattr(measure, "EXACT_PIXELS", 8 * side**2)  # one category
+    monkeypatch.setattr(option_module, "MAX_EXACT_PIXELS", 8 * side**2)  # one category
     evaluate(data, backbone)
-    assert most == [1]
+    assert maximum == [1]
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_what_goes_wrong_while_measuring_is_told(
+def test_errors_while_measuring_are_raised(
     data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fails(*_: object) -> object:
         raise OutputError("the disk is full.", "maps")
 
     with monkeypatch.context() as broken:
-        broken.setattr(run, "measured", fails)
+        broken.setattr(run, "measure_category", fails)
         with pytest.raises(OutputError, match="disk is full"):
             evaluate(data, backbone, out=tmp_path / "out")
-    with prepared(data, backbone=backbone, methods=["clip", "clip-ac"], out=tmp_path / "out") as again:
-        assert isinstance(again, Run)
-        assert again.todo == 16  # of the second category; the scores and maps of the first one are there
-        assert numbers(again.execute()) == numbers(evaluate(data, backbone))
+    with prepare(options(data, backbone, out=tmp_path / "out")) as prepared:
+        assert prepared.todo == 16  # of the second category; scores and maps of the first one are there
+        assert numbers(prepared.execute()) == numbers(evaluate(data, backbone))
 
 
 def test_windows_have_their_own_precision_in_a_shared_pass(
@@ -80,7 +79,10 @@ def test_windows_have_their_own_precision_in_a_shared_pass(
     monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device: True)
     both = evaluate(data, backbone, methods=["clip-ad", "winclip"], categories=["grid"])
     assert passes == [8]
-    assert [made["precision"] for made in both.facts["methods"].values()] == ["float32", "float32, windows bfloat16"]
+    assert [method["precision"] for method in both.facts["methods"].values()] == [
+        "float32",
+        "float32, windows bfloat16",
+    ]
     for name in ("clip-ad", "winclip"):
         alone = evaluate(data, backbone, methods=[name], categories=["grid"])
         for metric in ("image_f1_threshold", "pixel_auroc", "pixel_f1_threshold"):
@@ -88,31 +90,32 @@ def test_windows_have_their_own_precision_in_a_shared_pass(
             assert found == pytest.approx(expected, abs=1e-5), metric
 
 
-def test_maps_are_held_until_they_are_measured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_stay_in_memory_until_they_are_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = [np.full((8, 8), number, np.float32) for number in range(3)]
-    monkeypatch.setattr(record, "HELD", 2 * values[0].nbytes)
+    monkeypatch.setattr(folder, "MAP_CACHE_BYTES", 2 * values[0].nbytes)
     samples = list(datasets.read("folder", data))[:3]
-    with Record(tmp_path / "out", data) as kept:
-        for sample, one in zip(samples, values, strict=True):
-            kept.write_map("clip", sample, one)
+    with EvaluationFolder(tmp_path / "out", data) as kept:
+        for sample, anomaly_map in zip(samples, values, strict=True):
+            kept.write_map("clip", sample, anomaly_map)
         for sample in samples:
             np.save(kept.map_path("clip", sample), np.full((8, 8), 9, np.float32))
-        found = [float(kept.read_map("clip", sample)[0, 0]) for sample in samples]
-        assert found == [0, 1, 9]  # there was no room for the third
+        assert [float(kept.read_map("clip", sample)[0, 0]) for sample in samples] == [0, 1, 9]  # the third did not fit
         kept.write_map("clip", samples[0], values[2])
         assert kept.read_map("clip", samples[0])[0, 0] == 2
-        kept.let_go()
+        kept.clear_map_cache()
         assert [float(kept.read_map("clip", sample)[0, 0]) for sample in samples] == [2, 9, 9]
 
 
 def test_masks_are_read_once_by_all_threads(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    masks, read = measure.Masks(), []
-    sample = next(one for one in datasets.read("folder", data) if one.label)
-    original = measure.Masks.once
-    monkeypatch.setattr(measure.Masks, "once", staticmethod(lambda *told: (read.append(told), original(*told))[1]))
+    masks, calls = measure.MaskCache(), []
+    sample = next(sample for sample in datasets.read("folder", data) if sample.label)
+    original = measure.read_mask
+    monkeypatch.setattr(measure, "read_mask", lambda *args: (calls.append(args), original(*args))[1])
     threads = [threading.Thread(target=masks, args=(sample, 64)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(read) == 1
+    assert len(calls) == 1

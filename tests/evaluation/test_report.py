@@ -1,4 +1,4 @@
-"""The report: one file that needs nothing else, readable without eyes, honest about its curves."""
+"""The report: one self-contained file, accessible to screen readers, whose curves agree with the metrics."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from evaluation_trees import CHEAP, add_category, evaluate
 
 from blemish.clip import Backbone
 from blemish.evaluation import recompute
-from blemish.metrics import auroc, average_precision
-from blemish.report import charts
-from blemish.report.curves import alarms_for, found_at, mean_curve, precision_recall, roc, shares
-from blemish.report.page import _verdict
+from blemish.metrics import auroc, average_precision, precision_recall_curve, roc_curve
+from blemish.outputs import svg
+from blemish.report.page import _verdict, histogram, mean_curve
 
 VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Checks that tags are closed in order, and gathers what is asked of them."""
+    """Checks that tags are closed in order, and collects tags and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -59,7 +58,7 @@ def text(data: Path, backbone: Backbone, tmp_path: Path) -> str:
     return (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_one_file_that_needs_nothing_else(text: str) -> None:
+def test_is_self_contained(text: str) -> None:
     page = Page(text)
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "iframe", "object", "embed")
@@ -69,7 +68,7 @@ def test_one_file_that_needs_nothing_else(text: str) -> None:
     assert len(page.all("main")) == len(page.all("h1")) == 1
 
 
-def test_says_what_it_shows(text: str) -> None:
+def test_describes_what_it_shows(text: str) -> None:
     page = Page(text)
     images = page.all("img")
     assert len(images) >= 2 * 2 * 4
@@ -101,7 +100,7 @@ def test_charts_are_xml(text: str) -> None:
         ElementTree.fromstring(chart)
 
 
-def test_can_be_made_later_and_without_the_pictures(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+def test_can_be_written_later(data: Path, backbone: Backbone, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(data, backbone, methods=["clip"], categories=["grid"], out=out)
     assert not (out / "report.html").exists()
@@ -116,50 +115,41 @@ def test_curves_have_the_areas_of_the_metrics() -> None:
     for _ in range(3):
         labels = rng.integers(0, 2, 60)
         pairs.append((labels, (labels + rng.normal(0, 1, 60)).round(1)))  # with ties
-    for labels, scores in pairs:
-        curve = roc(labels, scores)
-        assert np.trapezoid(curve.y, curve.x) == pytest.approx(auroc(labels, scores))
-        curve = precision_recall(labels, scores)
-        assert np.trapezoid(curve.y, curve.x) == pytest.approx(average_precision(labels, scores))
-    for curve_of, metric in ((roc, auroc), (precision_recall, average_precision)):
+    for curve_of, metric in ((roc_curve, auroc), (precision_recall_curve, average_precision)):
+        for labels, scores in pairs:
+            curve = curve_of(labels, scores)
+            assert np.trapezoid(curve.y, curve.x) == pytest.approx(metric(labels, scores))
         mean = mean_curve(pairs, curve_of)
         assert mean is not None
-        wanted = np.mean([metric(labels, scores) for labels, scores in pairs])
-        assert np.trapezoid(mean.y, mean.x) == pytest.approx(wanted, abs=5e-3)
+        expected = np.mean([metric(labels, scores) for labels, scores in pairs])
+        assert np.trapezoid(mean.y, mean.x) == pytest.approx(expected, abs=5e-3)
         assert mean.y[-1] == pytest.approx(np.mean([curve_of(*pair).y[-1] for pair in pairs]))
-    assert mean_curve([*pairs, (np.ones(3, dtype=np.int64), np.ones(3))], roc) is None
+    assert mean_curve([*pairs, (np.ones(3, dtype=np.int64), np.ones(3))], roc_curve) is None
 
 
-def test_what_a_threshold_reaches() -> None:
-    labels = np.array([0] * 10 + [1] * 4)
-    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.9, 0.95, 0.8, 0.7, 0.05])
-    assert [found_at(labels, scores, share) for share in (0, 0.09, 0.1, 0.2, 1)] == [0.25, 0.25, 0.5, 0.75, 1]
-    assert [alarms_for(labels, scores, share) for share in (0.25, 0.5, 0.75, 1)] == [0, 0.1, 0.2, 1]
-
-
-def test_no_more_is_said_than_the_interval_allows(data: Path, backbone: Backbone) -> None:
+def test_the_verdict_is_as_careful_as_the_interval(data: Path, backbone: Backbone) -> None:
     first, second = evaluate(data, backbone, categories=["grid"]).means
     first = replace(first, image_auroc=0.9, image_auroc_low=0.8, image_auroc_high=0.95)
-    words = _verdict(first, (first, replace(second, image_auroc=0.7)))
+    words = _verdict([first, replace(second, image_auroc=0.7)])
     assert "90 of 100 cases (95 % interval 80 to 95)" in words
     assert "not certain" not in words
-    assert "not certain: clip" in _verdict(first, (first, replace(second, image_auroc=0.82)))
-    assert "do not show that it works" in _verdict(replace(first, image_auroc_low=0.45), (first, second))
+    assert "not certain: clip" in _verdict([first, replace(second, image_auroc=0.82)])
+    assert "do not show that the method works" in _verdict([replace(first, image_auroc_low=0.45), second])
 
 
 def test_histograms() -> None:
-    np.testing.assert_allclose(shares(np.array([0.0, 0.1, 0.9, 1.0]), 0, 1, 2), [0.5, 0.5])
-    np.testing.assert_allclose(shares(np.array([0.3, 0.3]), 0.3, 0.3, 4).sum(), 1)
-    assert shares(np.array([]), 0, 1, 3).tolist() == [0, 0, 0]
+    np.testing.assert_allclose(histogram(np.array([0.0, 0.1, 0.9, 1.0]), 0, 1, 2), [0.5, 0.5])
+    np.testing.assert_allclose(histogram(np.array([0.3, 0.3]), 0.3, 0.3, 4).sum(), 1)
+    assert histogram(np.array([]), 0, 1, 3).tolist() == [0, 0, 0]
 
 
 def test_charts_of_hard_names() -> None:
     nan = float("nan")
-    chart = charts.bars(["<&>", "x" * 60], [(0, 'a"b', [0.5, 0.1])], "t", "w", chance=True)
+    chart = svg.bar_chart(["<&>", "x" * 60], [(0, 'a"b', [0.5, 0.1])], "t", "w", midline=True)
     ElementTree.fromstring(chart)
     assert "nan" not in chart
-    chart = charts.bars(["known", "unknown"], [(0, "a", [0.5, nan]), (1, "b", [0.4, nan])], "t", "w", chance=False)
+    chart = svg.bar_chart(["known", "unknown"], [(0, "a", [0.5, nan]), (1, "b", [0.4, nan])], "t", "w")
     assert "known" in chart
     assert "unknown" not in chart
-    assert charts.interval(nan, nan, nan) == ""
-    ElementTree.fromstring(charts.interval(0.5, nan, nan))
+    assert svg.interval(nan, nan, nan) == ""
+    ElementTree.fromstring(svg.interval(0.5, nan, nan))

@@ -13,7 +13,7 @@ import golden
 from blemish.clip import Backbone
 
 CHECKSUMS = json.loads((golden.DATA / "checksums.json").read_text())
-#: Another instruction set adds up in another order: AVX2 against AVX-512 moves a value by up to 5e-5 (temperature 0.01).
+#: Another instruction set adds up in another order: AVX2 in place of AVX-512 moves a value by up to 5e-5.
 TOLERANCE = 1e-6 if CHECKSUMS["machine"] == golden.machine() else 1e-4
 
 

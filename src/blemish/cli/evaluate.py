@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Sequence, Set
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import count, note, one_line, print_json, progress
+from blemish.cli.console import columns, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
     from blemish.evaluation import Evaluation, Run
 
-#: Columns of the tables where the output is no terminal.
-WIDE = 200
+#: Categories in a table on the terminal; the files have all.
+MAX_CATEGORIES = 40
 
 
 def evaluate(
@@ -41,63 +42,68 @@ def evaluate(
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     json: bool = False,
 ) -> int:
-    """Measure how well methods do on a labelled data set, beside what was published.
+    """Measure methods on a labelled data set, beside published numbers.
 
     Args:
-        data: Where the data set lies, as it is distributed.
-        dataset: Its name, such as mvtec or visa; `blemish datasets` lists them. [default: folder]
-        category: Only these categories; several after one another or with commas.
-        methods: Comma list of methods, or all. [default: anomalyclip]
+        data: Folder of the data set, laid out as it is distributed.
+        dataset: Name of the data set, such as mvtec or visa; `blemish datasets` lists them. [default: folder]
+        category: Categories to evaluate, separated by spaces or commas. [default: all]
+        methods: Comma-separated methods, or all. [default: anomalyclip]
         backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
-        weights: What a method learnt, if not what is shipped for it: METHOD=FILE, several after one another.
-        out: Folder for scores, tables and report.
-        limit: At most so many pictures of each category, drawn at random.
-        seed: Of that draw, and of the bootstrap.
-        split: Of the data set: test, train, validation.
+        weights: Weights of a method in place of those that blemish ships: METHOD=FILE, several separated by spaces.
+        out: Folder for scores, tables and the report.
+        limit: Maximum number of pictures per category, drawn at random.
+        seed: Seed of that draw and of the bootstrap.
+        split: Split of the data set: test, train, validation.
         maps: Keep all anomaly maps, so that pixel metrics can be recomputed without the model.
         aupro: exact, or 200 for the papers' approximation in 200 steps. [default: exact]
         report: Write one self-contained page, report.html, into the folder.
-        recompute: Make all numbers anew from the folder, without the model.
-        batch_size: Pictures that go through the model together.
+        recompute: Compute all numbers again from the folder, without the model.
+        batch_size: Number of pictures that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
-        precision: Of the vision tower; auto takes float32 unless there is much to compute and hardware made for less.
+        precision: Precision of the vision tower; auto takes float32 unless the backbone is large and the hardware has
+            units for bfloat16.
         json: Print one JSON object per row on standard output, and nothing else there.
     """
     if report and out is None:
         raise UsageError("--report needs a folder to write to: give --out DIR")
     if maps and out is None:
         raise UsageError("--maps needs a folder to write to: give --out DIR")
-    wanted = _words(methods)
+    method_names = _words(methods)
     if recompute:
         if out is None:
             raise UsageError("--recompute needs the folder of an evaluation: give --out DIR")
-        from blemish.evaluation import recompute as again
+        from blemish import evaluation
 
-        result = again(out, data=data, methods=wanted, aupro=aupro, report=report)
-        return _tell(result, report, json)
+        result = evaluation.recompute(out, data=data, methods=method_names, aupro=aupro, report=report)
+        return _print_result(result, report, json)
     if data is None:
-        raise UsageError("say where the data set lies: give --data PATH")
-    learnt = _weights(weights or [])
+        raise UsageError("there is no data set to evaluate: give --data PATH")
+    if limit is not None and limit < 2:
+        raise UsageError(f"--limit must be at least 2 pictures per category, not {limit}")
+    weights_of = _weights(weights or [])
 
-    from blemish.evaluation import prepared, tables
+    from blemish.evaluation import EvaluationOptions, prepare, write_results
 
-    with prepared(
+    options = EvaluationOptions(
         data,
         dataset or "folder",
-        categories=[word for one in category for word in _words(one) or []] if category else None,
-        methods=wanted or ["anomalyclip"],
+        categories=[word for words in category for word in _words(words) or []] if category else None,
+        methods=method_names or ["anomalyclip"],
         backbone=backbone,
-        weights=learnt,
+        weights=weights_of,
         out=out,
         limit=limit,
         seed=seed,
         maps=maps,
         aupro=aupro or "exact",
+        report=report,
         split=split,
         batch_size=batch_size,
         device=device,
         precision=precision,
-    ) as run:
+    )
+    with prepare(options) as run:
         _announce(run, out)
         try:
             with progress(run.todo, "scoring") as advance:
@@ -108,15 +114,8 @@ def evaluate(
             if run.done:
                 note(_state(run, "stopped", out))
             raise
-        if out is None:
-            result = replace(result, folder=None)  # which is gone in a moment
-        else:
-            tables.write(result, out)
-            if report:
-                from blemish.report import write_report
-
-                write_report(result, run.record, run.dataset)
-    return _tell(result, report, json)
+        write_results(result, run.folder, run.dataset, report=report)
+    return _print_result(result, report, json)
 
 
 def _words(given: str | None) -> list[str] | None:
@@ -126,61 +125,88 @@ def _words(given: str | None) -> list[str] | None:
 
 
 def _weights(given: Sequence[str]) -> dict[str, Path]:
-    found = {}
+    weights = {}
     for word in given:
         method, equals, file = word.partition("=")
         if not (method and equals and file):
             raise UsageError(f"--weights takes METHOD=FILE, not {word!r}")
-        found[method] = Path(file)
-    return found
+        weights[method] = Path(file)
+    return weights
 
 
 def _announce(run: Run, out: Path | None) -> None:
-    """Say what is about to be done, and which method rides on which pass."""
-    data = run.dataset
-    title = run.facts()["dataset_title"]
-    pictures, anomalous = count(len(data), "picture"), sum(one.label for one in data)
-    several = f" in {len(run.categories)} categories" if len(run.categories) > 1 else ""
-    note(f"{title} ({data.split}): {pictures}{several}, {anomalous:,} anomalous.")
-    for sentence in data.notes:
+    """Print what will be done, and which methods share a pass."""
+    dataset, facts = run.dataset, run.facts()
+    pictures, anomalous = count(len(dataset), "picture"), sum(sample.label for sample in dataset)
+    categories = f" in {len(run.categories)} categories" if len(run.categories) > 1 else ""
+    note(f"{facts['dataset_title']} ({dataset.split}): {pictures}{categories}, {anomalous:,} anomalous.")
+    for sentence in dataset.notes:
         note(sentence)
-    if data.issues:
-        note(f"{count(len(data.issues), 'file')} without a partner, such as {one_line(str(data.issues[0]))}.")
-    for method, reason in run.facts()["left_out"].items():
+    if dataset.issues:
+        note(f"{count(len(dataset.issues), 'file')} without a partner, such as {one_line(str(dataset.issues[0]))}.")
+    for method, reason in facts["left_out"].items():
         note(f"{method} is left out: {reason}.")
     passes = "1 backbone pass" if len(run.passes) == 1 else f"{len(run.passes)} backbone passes"
     note(f"{passes} per picture for {count(len(run.detectors), 'method')}:")
-    for one in run.passes:
-        note(f"  {one}")
-    if run.taken_over:
-        note(f"{out}: {count(run.taken_over, 'score')} of {run.taken_over + run.todo:,} are there already.")
+    for backbone_pass in run.passes:
+        note(f"  {backbone_pass}")
+    if run.reused:
+        note(f"{out}: {count(run.reused, 'score')} of {run.reused + run.todo:,} are there already.")
 
 
-def _state(run: Run, what: str, out: Path | None) -> str:
-    """One sentence for a run that ends early."""
-    done = f"{what}: {count(run.done + run.taken_over, 'score')} finished, {run.todo:,} to do"
+def _state(run: Run, event: str, out: Path | None) -> str:
+    """Return a sentence for a run that ends early."""
+    failed = f", {run.failed:,} failed" if run.failed else ""
+    state = f"{event}: {count(run.done + run.reused, 'score')} finished{failed}, {run.todo:,} to do"
     if out is None:
-        return f"{done}; nothing is kept without --out."
-    return f"{done}; they are kept in {out}, and the same command goes on from there."
+        return f"{state}; nothing is kept without --out."
+    return f"{state}; finished scores are kept in {out}, and the same command continues from there."
 
 
-def _tell(result: Evaluation, report: bool, json: bool) -> int:
+def _print_result(result: Evaluation, report: bool, json: bool) -> int:
     from blemish.evaluation import tables
 
     if json:
         for row in result.rows:
             print_json(row.to_dict())
     else:
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=WIDE)
-        tables.show(result, console)
+        _print_tables(result)
         print(tables.summary(result))
     for line in tables.reasons(result):
         note(one_line(line))
     if result.folder is not None:
-        kept = ["results.csv", "results.json", "results.md", "scores.jsonl", *["report.html"] * report]
-        (note if json else print)(f"Results are in {result.folder}: {', '.join(kept)}.")
+        files = ["results.csv", "results.json", "results.md", "scores.jsonl", *["report.html"] * report]
+        (note if json else print)(f"Results are in {result.folder}: {', '.join(files)}.")
     return EXIT_FAILED if result.failed else EXIT_OK
+
+
+def _print_tables(result: Evaluation) -> None:
+    from blemish.evaluation import tables
+    from blemish.evaluation.result import TITLES
+
+    facts = result.facts
+    title = f"{facts.get('dataset_title', facts.get('dataset'))}, mean over categories, percent"
+    _print_table(title, *tables.means(result))
+    for metric in ("image_auroc", "pixel_aupro") if len(result.categories) > 1 else ():
+        head, body = tables.by_category(result, metric)
+        if body:
+            *categories, mean = body
+            _print_table(f"{TITLES[metric]} by category, percent", head, [*categories[:MAX_CATEGORIES], mean])
+            if len(categories) > MAX_CATEGORIES:
+                print(f"... and {len(categories) - MAX_CATEGORIES} more categories in results.csv\n")
+    head, body = tables.published(result, means_only=True)
+    if body:
+        _print_table("Published numbers of the same methods, percent", head, body, left={0, 1, 5, 6, 7})
+        for sentence in tables.caution(result):
+            print(f"{sentence}\n")
+
+
+def _print_table(
+    title: str, head: Sequence[str], body: Sequence[Sequence[str]], left: Set[int] = frozenset({0})
+) -> None:
+    right = [column for column in range(len(head)) if column not in left]
+    text = columns([head, *body], right)
+    if sys.stdout.isatty() and len(text.partition("\n")[0]) > get_terminal_size().columns:
+        first, last = zip(*(name.rpartition(" ")[::2] for name in head), strict=True)
+        text = columns([first, last, *body], right)
+    print(f"{title}\n{text}\n")

@@ -1,8 +1,7 @@
-"""Published numbers of the same methods on the same data, next to ours.
+"""Published numbers of the same methods on the same data, for comparison.
 
-They are facts read from papers, figures, logs and READMEs (`published.json`, each with its source), in percent. The
-AUPRO in them is the approximation in 200 steps. A difference is given only where the backbone is the same, and the
-pictures are as many as were published.
+They are facts read from papers, figures, logs and READMEs (`published.json`, each with its source), in percent; their
+AUPRO is the approximation in 200 steps. A difference is given only for the same backbone and as many images.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 from blemish.evaluation.result import METRICS, Comparison, Row
 
-#: A published backbone by what is left of its common names without punctuation and case.
+#: Parts of the common names of each published backbone, without punctuation and case.
 _BACKBONES = {
     "CLIP ViT-L/14@336px (OpenAI)": ("clipvitlargepatch14336", "vitl14336"),
     "CLIP ViT-B/16+ 240 (LAION-400M)": ("vitbasepatch16plusclip240", "vitb16plus240"),
@@ -25,80 +24,70 @@ _BACKBONES = {
 
 
 @cache
-def tables() -> tuple[Mapping[str, Any], ...]:
-    """The published tables: facts about each, and `numbers` by data set (or "data set/category") and metric."""
+def published_tables() -> tuple[Mapping[str, Any], ...]:
+    """Return the published tables: facts about each, and `numbers` by data set (or "data set/category") and metric."""
     return tuple(json.loads(files(__package__).joinpath("published.json").read_text(encoding="utf-8")))
 
 
 def compare(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[Comparison, ...]:
-    """Published numbers for the rows, those of the method's own authors first.
+    """Return the published numbers for the rows; those that compare best come first.
 
     Args:
-        rows: Of one data set. Where a method has set-wide scores, its image metrics are taken from these, since the
-            paper's are.
-        facts: Of the run: "backbone", "dataset_names" (everything that the data set is called) and "partial" (the
-            categories, or "mean", whose pictures are not all there).
+        rows: Rows of one data set. Published image metrics are compared with set-wide scores if the method has them,
+            since its paper does so, too.
+        facts: Facts of the run: "backbone", "dataset_names" (all names of the data set) and "partial" (the categories,
+            or "mean", of which some images are missing).
     """
-    called = {_plain(name) for name in facts.get("dataset_names", ())}
-    backbone, partial = _plain(str(facts.get("backbone", ""))), set(facts.get("partial", ()))
-    rules = {row.method: "set-wide" for row in rows if row.scores == "set-wide"}
-    found: list[Comparison] = []
+    dataset_names = {_normalize(name) for name in facts.get("dataset_names", ())}
+    backbone, partial = _normalize(str(facts.get("backbone", ""))), set(facts.get("partial", ()))
+    image_rules = {row.method: "set-wide" for row in rows if row.scores == "set-wide"}
+    comparisons: list[Comparison] = []
     for row in rows:
-        suffix = "" if row.mean else f"/{_plain(row.category)}"
-        for table in tables():
+        image_rule = image_rules.get(row.method, "picture")
+        for table in published_tables():
             if table["method"] != row.method:
                 continue
-            for place, numbers in table["numbers"].items():
-                data, _, category = place.partition("/")
-                if _plain(data) not in called or (f"/{_plain(category)}" if category else "") != suffix:
+            for key, numbers in table["numbers"].items():
+                dataset, _, category = key.partition("/")
+                if _normalize(dataset) not in dataset_names or bool(category) == row.mean:
                     continue
-                wanted = rules.get(row.method, "picture")
-                metrics = [
-                    m for m in METRICS if m in numbers and row.scores == (wanted if m[:5] == "image" else "picture")
-                ]
-                found += [
-                    _comparison(row, metric, table, numbers[metric], backbone, row.category not in partial)
-                    for metric in metrics
-                ]
-    return tuple(sorted(found, key=_rank))
+                if category and _normalize(category) != _normalize(row.category):
+                    continue
+                for metric in METRICS:
+                    rule = image_rule if metric.startswith("image") else "picture"
+                    if metric in numbers and row.scores == rule:
+                        is_complete = row.category not in partial
+                        comparisons.append(_comparison(row, metric, table, numbers[metric], backbone, is_complete))
+    # Sorting is stable: equal ones stay in the order of rows and tables.
+    return tuple(sorted(comparisons, key=lambda c: (not c.same_backbone, not c.own, not c.verified)))
 
 
-def best(published: Sequence[Comparison]) -> dict[tuple[str, str, str], Comparison]:
-    """The foremost comparison for each (method, category, metric)."""
-    chosen: dict[tuple[str, str, str], Comparison] = {}
-    for one in published:
-        chosen.setdefault((one.method, one.category, one.metric), one)
-    return chosen
+def best_comparisons(published: Sequence[Comparison]) -> dict[tuple[str, str, str], Comparison]:
+    """Return the first comparison for each (method, category, metric)."""
+    best: dict[tuple[str, str, str], Comparison] = {}
+    for comparison in published:
+        best.setdefault((comparison.method, comparison.category, comparison.metric), comparison)
+    return best
 
 
 def _comparison(
-    row: Row, metric: str, table: Mapping[str, Any], value: float, backbone: str, whole: bool
+    row: Row, metric: str, table: Mapping[str, Any], percent: float, backbone: str, is_complete: bool
 ) -> Comparison:
-    same = any(word in backbone for word in _BACKBONES.get(table["backbone"], ()))
-    ours = getattr(row, metric)
+    same_backbone = any(part in backbone for part in _BACKBONES.get(table["backbone"], ()))
+    ours, published = getattr(row, metric), percent / 100
     return Comparison(
         method=row.method,
         category=row.category,
         metric=metric,
         ours=ours,
-        published=value / 100,
-        difference=ours - value / 100 if same and whole else math.nan,
-        backbone=table["backbone"],
-        same_backbone=same,
-        same_pictures=whole,
-        trained_on=table["trained_on"],
-        table=table["table"],
-        source=table["source"],
-        own=table["own"],
-        verified=table["verified"],
+        published=published,
+        difference=ours - published if same_backbone and is_complete else math.nan,
+        same_backbone=same_backbone,
+        same_pictures=is_complete,
         note="; ".join(part for part in (table["as"] if "(" in table["as"] else "", table["note"]) if part),
+        **{name: table[name] for name in ("backbone", "trained_on", "table", "source", "own", "verified")},
     )
 
 
-def _rank(one: Comparison) -> tuple[bool, bool, bool]:
-    """Sorting is stable: within a rank the order of the rows and tables stays."""
-    return (not one.same_backbone, not one.own, not one.verified)
-
-
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()

@@ -1,4 +1,4 @@
-"""From what was recorded of a category to its numbers."""
+"""From the scores and maps of a category to its pixel metrics, set-wide scores and examples."""
 
 from __future__ import annotations
 
@@ -6,249 +6,296 @@ import inspect
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from blemish.datasets.masks import resize_mask
 from blemish.datasets.samples import Sample
 from blemish.errors import UsageError
-from blemish.evaluation.examples import choose, save
-from blemish.evaluation.record import Entry, Finished, Record, digest_of
+from blemish.evaluation.folder import CategoryResult, EvaluationFolder, ImageScore
+from blemish.evaluation.options import MetricOptions
 from blemish.methods.base import Method
 from blemish.metrics import PixelBootstrap, PixelMetrics, StreamedPixelMetrics, StreamingPixelMetrics, pixel_metrics
 
-Aupro: TypeAlias = Literal["exact", "200"]
+PIXEL_METRICS = ("auroc", "ap", "f1_max", "f1_threshold", "iou", "aupro")
+NO_MASKS = "there are no masks, so it is unknown where the anomalies are"
+_NO_MAPS = "the maps were not kept; run the evaluation with maps kept"
 
-#: A category of more pixels is measured by a histogram, whose error bound is told; below, 4 bytes a pixel are held.
-EXACT_PIXELS = 600_000_000
-
-PIXEL = ("auroc", "ap", "f1_max", "f1_threshold", "iou", "aupro")
-#: What a set-wide rule may need to know of each picture, by the names of its arguments.
-PARTS = ("scores", "text_scores", "peaks")
-NO_MASKS = "it is not known where the anomalies are: there are no masks"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How numbers are computed.
-
-    Attributes:
-        aupro: "exact", or "200" for the approximation in 200 steps that the papers' code makes.
-        fpr_limit: Up to which false-positive rate AUPRO is taken.
-        seed: Of the bootstrap intervals.
-        exact_pixels: Categories with more are measured by a histogram.
-    """
-
-    aupro: Aupro = "exact"
-    fpr_limit: float = 0.3
-    seed: int = 0
-    exact_pixels: int = field(default_factory=lambda: EXACT_PIXELS)
-
-    def __post_init__(self) -> None:
-        if self.aupro not in get_args(Aupro):
-            raise UsageError(f"AUPRO is computed {' or '.join(get_args(Aupro))}, not {self.aupro!r}")
-
-    @property
-    def label(self) -> str:
-        """What AUPRO was computed how; numbers of another label are not taken over."""
-        return f"{self.aupro} to {self.fpr_limit:g}"
+Kind: TypeAlias = Literal["true positive", "false negative", "false positive", "true negative"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+#: Examples of each kind.
+NUM_EXAMPLES = 4
+#: Longer side of the examples' maps in pixels.
+EXAMPLE_SIDE = 128
+#: What a rule for set-wide scores may need of each image, by the names of its arguments.
+_SET_SCORE_INPUTS = ("scores", "text_scores", "peaks")
 
 
-class Masks:
-    """The masks of a category at the size of the models' inputs, read once and kept as bits.
+class MaskCache:
+    """Masks of a category at the size of the models' inputs, read once and kept as bits. Thread-safe.
 
-    As in the papers' code, a mask is resized like its picture and cut at one half. Several threads may ask.
+    As in the papers' code, a mask is resized like its image and thresholded at one half.
     """
 
     def __init__(self) -> None:
         self._bits: dict[tuple[int, Sample], NDArray[np.uint8] | None] = {}
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, sample: Sample, side: int) -> NDArray[np.bool_] | None:
-        """(side, side) bool, or None for a picture without anomaly. Raises ImageError."""
+        """Return the mask (side, side); None for an image without anomaly. Raises ImageError."""
         key = (side, sample)
-        with self._one:  # who comes second waits for the first, who is making what both need
+        with self._lock:  # also while reading, since other threads need the same mask
             if key not in self._bits:
-                mask = self.once(sample, side)
+                mask = read_mask(sample, side)
                 self._bits[key] = None if mask is None else np.packbits(mask)
             bits = self._bits[key]
         return None if bits is None else np.unpackbits(bits, count=side * side).reshape(side, side).astype(bool)
 
-    @staticmethod
-    def once(sample: Sample, side: int) -> NDArray[np.bool_] | None:
-        """The same, and nothing is kept."""
-        mask = resize_mask(sample.mask(), side) if sample.masks else None
-        return mask if mask is not None and mask.any() else None
+
+def read_mask(sample: Sample, side: int) -> NDArray[np.bool_] | None:
+    """Return the mask (side, side); None for an image without anomaly. Raises ImageError."""
+    mask = resize_mask(sample.mask(), side) if sample.masks else None
+    return mask if mask is not None and mask.any() else None
 
 
-def no_pixels(reason: str) -> PixelMetrics:
-    """Nothing but the reason for it."""
-    return told_pixels(dict.fromkeys(PIXEL), dict.fromkeys(PIXEL, reason))
+def with_known_masks(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the images whose masks are known; none unless one of them has an anomaly marked."""
+    masked = [sample for sample in samples if sample.masks is not None]
+    return masked if any(sample.masks for sample in masked) else []
 
 
-def told_pixels(values: Mapping[str, float | None], undefined: Mapping[str, str]) -> PixelMetrics:
-    """Pixel metrics from recorded values, in which None stands for nan."""
-    known = {metric: values.get(metric) for metric in PIXEL}
-    numbers = {metric: math.nan if value is None else value for metric, value in known.items()}
+def to_pixel_metrics(values: Mapping[str, float | None], undefined: Mapping[str, str]) -> PixelMetrics:
+    """Return pixel metrics from stored values, in which None is nan."""
+    numbers = {metric: math.nan if (v := values.get(metric)) is None else v for metric in PIXEL_METRICS}
     return PixelMetrics(**numbers, undefined=dict(undefined))
 
 
-def judged(samples: Sequence[Sample]) -> list[Sample]:
-    """The pictures of which it is known where they are anomalous, if any is; else none."""
-    known = [sample for sample in samples if sample.masks is not None]
-    return known if any(sample.masks for sample in known) else []
+def undefined_pixel_metrics(reason: str) -> PixelMetrics:
+    """Return pixel metrics that are all undefined."""
+    return to_pixel_metrics({}, dict.fromkeys(PIXEL_METRICS, reason))
 
 
-def measured(
-    record: Record,
+def measure_category(
+    folder: EvaluationFolder,
     name: str,
     method: Method | None,
     category: str,
     samples: Sequence[Sample],
-    options: Options,
-    masks: Masks,
+    options: MetricOptions,
+    masks: MaskCache,
     histogram: StreamingPixelMetrics | None = None,
-) -> Finished:
-    """Measure one method's category from the maps that are kept; several threads may do so, each for a method.
+) -> CategoryResult:
+    """Measure one category of one method. Threads may measure several methods at once.
 
     Args:
-        record: Holds a score of every picture, and a map of each unless there is a histogram.
-        name: Of the method.
-        method: For its set-wide rule; None takes over the set-wide scores of an earlier measurement.
-        category: Its name.
-        samples: Its pictures that were scored.
+        folder: Has a score of every image and, without `histogram`, a map of every image.
+        name: Name of the method.
+        method: The method, for its set-wide scores; None to keep those of the stored result.
+        category: Name of the category.
+        samples: Images of the category that were scored.
         options: How to measure.
         masks: Shared by the methods.
-        histogram: Of a category that is too large to keep its maps.
+        histogram: Pixels of a category that is too large to keep its maps.
 
     Raises:
         ImageError: A mask cannot be used.
-        OutputError: A map cannot be read, or the examples not be written.
+        OutputError: A map cannot be read, or the examples cannot be written.
     """
-    entries = {record.identity(sample): entry_of(record, name, sample) for sample in samples}
-    labels = {record.identity(sample): sample.label for sample in samples}
-    digest = digest_of(entries, labels)
+    labels, scores = labels_and_scores(folder, name, samples)
+    digest = folder.digest(name, samples)
     bootstrap = PixelBootstrap(seed=options.seed)
-    found = _pixels(record, name, samples, options, masks, histogram, bootstrap)
-    chosen: list[int] = []
+    metrics = _pixel_metrics(folder, name, samples, options, masks, histogram, bootstrap)
+    examples: list[int] = []
     if histogram is None:
-        chosen = sorted({i for indices in choose(*_arrays(entries, labels)).values() for i in indices})
-        save(record, name, category, [samples[i] for i in chosen])
-    before = record.finished.get((name, category))
-    wide: Sequence[float] | None
+        examples = sorted({i for indices in choose_examples(labels, scores).values() for i in indices})
+        if examples:
+            folder.write_examples(name, category, [_shrink(folder.read_map(name, samples[i])) for i in examples])
+    stored = folder.results.get((name, category))
+    set_scores: Sequence[float] | None = None
     if method is not None:
-        wide = _set_scores(method, list(entries.values()))
-    else:
-        wide = before.set_scores if before is not None and before.digest == digest else None
-    return Finished(
+        set_scores = _set_scores(method, [_require_score(folder, name, sample) for sample in samples])
+    elif stored is not None and stored.digest == digest:
+        set_scores = stored.set_scores
+    return CategoryResult(
         digest=digest,
         aupro=options.label,
-        pixel={metric: _told(getattr(found, metric)) for metric in PIXEL},
-        undefined=dict(found.undefined),
-        error=_bound(found),
-        set_scores=wide,
-        examples=[record.identity(samples[i]) for i in chosen],
-        intervals=_intervals(bootstrap, found, options),
+        pixel={m: None if math.isnan(v := getattr(metrics, m)) else float(v) for m in PIXEL_METRICS},
+        undefined=dict(metrics.undefined),
+        error=_error_bound(metrics),
+        set_scores=set_scores,
+        examples=[folder.identity(samples[i]) for i in examples],
+        intervals=_intervals(bootstrap, metrics, options),
     )
 
 
-def entry_of(record: Record, name: str, sample: Sample) -> Entry:
-    """What is known of a picture. Raises UsageError if nothing is."""
-    entry = record.entry(name, sample)
-    if entry is None:
-        raise UsageError(f"{name} has not scored {sample.path}; run the evaluation without --recompute")
-    return entry
-
-
-def _arrays(entries: Mapping[str, Entry], labels: Mapping[str, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    return np.array(list(labels.values())), np.array([entry.score for entry in entries.values()])
-
-
-def _pixels(
-    record: Record,
+def remeasure_category(
+    folder: EvaluationFolder,
     name: str,
+    category: str,
     samples: Sequence[Sample],
-    options: Options,
-    masks: Masks,
-    histogram: StreamingPixelMetrics | None,
-    bootstrap: PixelBootstrap,
-) -> PixelMetrics:
-    """The metrics; the bootstrap gets the pictures of a category whose maps are held."""
-    known = judged(samples)
-    if not known:
-        return no_pixels(NO_MASKS)
-    if histogram is None:
-        side = len(record.read_map(name, known[0]))
-        if len(known) * side**2 <= options.exact_pixels:
-            steps = None if options.aupro == "exact" else 200
+    options: MetricOptions,
+    masks: MaskCache,
+) -> None:
+    """Update `folder.results` for one category of one method, without the model.
 
-            def maps() -> Iterator[NDArray[np.float32]]:
-                for sample in known:
-                    values = record.read_map(name, sample)
-                    bootstrap.update(masks(sample, side), values)
-                    yield values
+    Without the maps of all images the stored pixel metrics stay, except an AUPRO of another variant, which becomes
+    undefined.
 
-            marked = (masks(sample, side) for sample in known)
-            return pixel_metrics(marked, maps(), fpr_limit=options.fpr_limit, steps=steps)
-        histogram = StreamingPixelMetrics()
-        for sample in known:
-            histogram.update(masks(sample, side), record.read_map(name, sample))
-    streamed = histogram.compute(fpr_limit=options.fpr_limit)
-    if options.aupro == "exact":
-        return streamed
-    reason = "the approximation in 200 steps needs all maps at once, which are too many here"
-    values = {metric: getattr(streamed, metric) for metric in PIXEL} | {"aupro": math.nan}
-    return StreamedPixelMetrics(**values, undefined={**streamed.undefined, "aupro": reason}, error=streamed.error)
+    Raises:
+        ImageError: A mask cannot be used.
+        OutputError: A map cannot be read, or the folder cannot be written to.
+    """
+    if all(folder.map_path(name, sample).is_file() for sample in samples):
+        result = measure_category(folder, name, None, category, samples, options, masks)
+        folder.add_result(name, category, result)
+        return
+    stored = folder.results.get((name, category))
+    # What follows changes the results in memory only: the folder keeps what was measured.
+    if stored is None or stored.digest != folder.digest(name, samples):
+        undefined = dict.fromkeys(PIXEL_METRICS, _NO_MAPS)
+        folder.results[name, category] = CategoryResult("", options.label, {}, undefined, 0.0, None, ())
+    elif stored.aupro != options.label:
+        folder.results[name, category] = replace(
+            stored,
+            pixel={**stored.pixel, "aupro": None},
+            undefined={"aupro": _NO_MAPS, **stored.undefined},
+            intervals={metric: ends for metric, ends in stored.intervals.items() if metric != "aupro"},
+        )
 
 
-def _intervals(bootstrap: PixelBootstrap, found: PixelMetrics, options: Options) -> dict[str, list[float]]:
-    """Of the metrics that are exact and defined; the steps of "200" are another number, so it has none."""
-    known = {"auroc", "aupro"} if options.aupro == "exact" else {"auroc"}
-    made = bootstrap.intervals(fpr_limit=options.fpr_limit)
-    ends = {"auroc": made.auroc, "aupro": made.aupro}
-    return {metric: list(ends[metric]) for metric in known - set(found.undefined) if not math.isnan(ends[metric].low)}
+def labels_and_scores(
+    folder: EvaluationFolder, name: str, samples: Sequence[Sample]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return labels and scores of a method's images, (n,) each; images without a score are left out."""
+    scored = [(sample.label, score.score) for sample in samples if (score := folder.score(name, sample)) is not None]
+    labels = np.array([label for label, _ in scored], dtype=np.int64)
+    return labels, np.array([score for _, score in scored], dtype=np.float64)
 
 
-def _bound(found: PixelMetrics) -> float:
-    if not isinstance(found, StreamedPixelMetrics):
-        return 0.0
-    bounds = [bound for bound in vars(found.error).values() if not math.isnan(bound)]
-    return max(bounds, default=0.0)
+def rank_error(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each image is on the wrong side of the other label, (n,) in [0, 1].
+
+    For an anomalous image it is the share of normal images with a score at least as high, for a normal image the share
+    of anomalous images with a score at most as high; 0 without images of the other label. Scores of different
+    categories have no common scale, so an image is compared within its own category.
+    """
+    normal, anomalous = np.sort(scores[labels == 0]), np.sort(scores[labels == 1])
+    above = (normal.size - np.searchsorted(normal, scores, side="left")) / max(normal.size, 1)
+    below = np.searchsorted(anomalous, scores, side="right") / max(anomalous.size, 1)
+    return np.where(labels == 1, above, below)
 
 
-def _set_scores(method: Method, entries: Sequence[Entry]) -> list[float] | None:
-    """The paper's scores over the whole category; None for a method without such a rule, or where it is undefined."""
-    wanted = set_rule(method)
-    if wanted is None or not entries:
-        return None
-    parts: dict[str, list[float | None]] = {
-        "scores": [entry.score for entry in entries],
-        "text_scores": [entry.text_score for entry in entries],
-        "peaks": [entry.peak for entry in entries],
-    }
-    if any(None in parts[part] for part in wanted):
-        return None
-    rule: Any = getattr(method, "set_scores")  # noqa: B009 - not every method has it
-    values: list[float] = rule(**{part: torch.tensor(parts[part], dtype=torch.float64) for part in wanted}).tolist()
-    return values if all(map(math.isfinite, values)) else None
+def choose_examples(
+    labels: NDArray[np.int64], scores: NDArray[np.float64], count: int = NUM_EXAMPLES
+) -> dict[Kind, list[int]]:
+    """Return indices of the clearest examples of each kind in one category; ties go by score, then by order."""
+    error = rank_error(labels, scores)
+    examples: dict[Kind, list[int]] = {}
+    for kind in KINDS:
+        by_score = -scores if kind in ("true positive", "false positive") else scores
+        by_error = -error if kind.startswith("false") else error
+        order = np.lexsort((by_score, by_error))
+        label = int(kind in ("true positive", "false negative"))
+        examples[kind] = order[labels[order] == label][:count].tolist()
+    return examples
 
 
-def _told(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def set_score_inputs(method: Method) -> tuple[str, ...] | None:
+    """Return what the method's `set_scores` needs of each image; None for a method without set-wide scores.
 
-
-def set_rule(method: Method) -> tuple[str, ...] | None:
-    """What the method's set-wide rule wants to know of each picture, of `PARTS`; None for a method without one.
-
-    Some papers score a picture only within its whole test set (min-max over a class). Such methods have
-    `set_scores`, whose arguments without default are (n,) tensors by these names.
+    Some papers score an image only within its whole test set (min-max over a category). Their methods have
+    `set_scores`, whose arguments without default are (n,) tensors named as in `_SET_SCORE_INPUTS`.
     """
     rule = getattr(method, "set_scores", None)
     if rule is None:
         return None
-    wanted = [p.name for p in inspect.signature(rule).parameters.values() if p.default is p.empty]
-    return tuple(wanted) if set(wanted) <= set(PARTS) else None
+    inputs = [p.name for p in inspect.signature(rule).parameters.values() if p.default is p.empty]
+    return tuple(inputs) if set(inputs) <= set(_SET_SCORE_INPUTS) else None
+
+
+def _require_score(folder: EvaluationFolder, name: str, sample: Sample) -> ImageScore:
+    score = folder.score(name, sample)
+    if score is None:
+        raise UsageError(f"{name} has not scored {sample.path}; run the evaluation again")
+    return score
+
+
+def _pixel_metrics(
+    folder: EvaluationFolder,
+    name: str,
+    samples: Sequence[Sample],
+    options: MetricOptions,
+    masks: MaskCache,
+    histogram: StreamingPixelMetrics | None,
+    bootstrap: PixelBootstrap,
+) -> PixelMetrics:
+    """Return the metrics; images of a category whose maps fit into memory are added to the bootstrap."""
+    masked = with_known_masks(samples)
+    if not masked:
+        return undefined_pixel_metrics(NO_MASKS)
+    if histogram is None:
+        side = len(folder.read_map(name, masked[0]))
+        if len(masked) * side**2 <= options.max_exact_pixels:
+
+            def maps() -> Iterator[NDArray[np.float32]]:
+                for sample in masked:
+                    anomaly_map = folder.read_map(name, sample)
+                    bootstrap.update(masks(sample, side), anomaly_map)
+                    yield anomaly_map
+
+            steps = None if options.aupro == "exact" else 200
+            truth = (masks(sample, side) for sample in masked)
+            return pixel_metrics(truth, maps(), fpr_limit=options.fpr_limit, steps=steps)
+        histogram = StreamingPixelMetrics()
+        for sample in masked:
+            histogram.update(masks(sample, side), folder.read_map(name, sample))
+    streamed = histogram.compute(fpr_limit=options.fpr_limit)
+    if options.aupro == "exact":
+        return streamed
+    reason = "the approximation in 200 steps needs all maps at once, and there are too many"
+    return replace(streamed, aupro=math.nan, undefined={**streamed.undefined, "aupro": reason})
+
+
+def _intervals(bootstrap: PixelBootstrap, metrics: PixelMetrics, options: MetricOptions) -> dict[str, list[float]]:
+    """Return the intervals of metrics that are exact and defined; the approximated AUPRO is another number."""
+    names = {"auroc", "aupro"} if options.aupro == "exact" else {"auroc"}
+    intervals = bootstrap.intervals(fpr_limit=options.fpr_limit)._asdict()
+    return {
+        name: list(intervals[name]) for name in names - set(metrics.undefined) if not math.isnan(intervals[name].low)
+    }
+
+
+def _error_bound(metrics: PixelMetrics) -> float:
+    if not isinstance(metrics, StreamedPixelMetrics):
+        return 0.0
+    return max((bound for bound in vars(metrics.error).values() if not math.isnan(bound)), default=0.0)
+
+
+def _set_scores(method: Method, scores: Sequence[ImageScore]) -> list[float] | None:
+    """Return the scores by the paper's rule for whole sets; None without such a rule or where it is undefined."""
+    inputs = set_score_inputs(method)
+    if inputs is None or not scores:
+        return None
+    values: dict[str, list[float | None]] = {
+        "scores": [score.score for score in scores],
+        "text_scores": [score.text_score for score in scores],
+        "peaks": [score.peak for score in scores],
+    }
+    if any(None in values[name] for name in inputs):
+        return None
+    rule: Any = getattr(method, "set_scores")  # noqa: B009 - only some methods have it
+    result: list[float] = rule(**{name: torch.tensor(values[name], dtype=torch.float64) for name in inputs}).tolist()
+    return result if all(map(math.isfinite, result)) else None
+
+
+def _shrink(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    side = min(EXAMPLE_SIDE, len(anomaly_map))
+    small: NDArray[np.float32] = functional.adaptive_avg_pool2d(torch.from_numpy(anomaly_map)[None, None], side)[
+        0, 0
+    ].numpy()
+    return small

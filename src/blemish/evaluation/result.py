@@ -1,4 +1,4 @@
-"""What an evaluation says: rows of numbers, and where they come from."""
+"""The result of an evaluation: rows of numbers, and where they come from."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import polars
 
 Rule: TypeAlias = Literal["picture", "set-wide"]
+FailureKind: TypeAlias = Literal["picture", "mask"]
 
 MEAN = "mean"
-#: The metrics of a row, all fractions in [0, 1]; thresholds are on the scale of scores and maps.
+#: Metrics of a row, all fractions in [0, 1]; thresholds are on the scale of scores and maps.
 METRICS = (
     "image_auroc",
     "image_ap",
@@ -43,30 +44,31 @@ TITLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method on one category, or (category "mean", `mean` true) the unweighted mean over the categories.
+    """One method on one category, or the unweighted mean over the categories.
 
-    A number that the data do not define is nan, and `undefined` says why.
+    A metric that the data do not define is nan, with the reason in `undefined`.
 
     Attributes:
-        method: Its name.
-        scores: "picture": each picture was scored on its own. "set-wide": by the paper's rule over the whole category,
-            which no single picture can be scored by; pixel metrics do not depend on it and are nan here.
-        dataset: The data set's name.
-        category: Of the data set.
+        method: Name of the method.
+        scores: "picture" if each picture was scored on its own, or "set-wide" for the paper's rule over a whole
+            category, which cannot score a single picture. Pixel metrics do not depend on the rule; they are nan in
+            set-wide rows.
+        dataset: Name of the data set.
+        category: Name of the category; "mean" for the mean.
         mean: Whether this is the mean over the categories.
-        pictures: How many were scored.
-        anomalous: How many of them are anomalous.
-        failed: How many could not be scored, and are missing from the numbers.
+        pictures: Number of pictures that were scored.
+        anomalous: Number of anomalous pictures among them.
+        failed: Number of pictures that could not be scored; they are missing from the numbers.
         image_auroc_low: Lower end of the 95 % bootstrap interval of `image_auroc` over pictures; likewise for
-            `image_ap`, `pixel_auroc` and `pixel_aupro`. Of the mean row: its categories are resampled each on its own
-            (of pixel metrics: their half-widths are joined as those of independent numbers). nan where it is not
-            known, as for pixel metrics of categories too large to hold.
-        image_auroc_high: Its upper end.
-        image_f1_threshold: The score that reaches `image_f1_max` (of the mean row: no threshold to use).
-        pixel_f1_threshold: The map value that reaches `pixel_f1_max`.
-        pixel_categories: Of how many categories the pixel metrics are the mean; those without masks are left out.
-        pixel_error: How far pixel metrics can be from the exact ones, at most; 0 = they are exact.
-        undefined: For each metric that is nan, the reason.
+            `image_ap`, `pixel_auroc` and `pixel_aupro`. For a mean, each category is resampled on its own; half-widths
+            of pixel metrics are combined as those of independent numbers. nan if unknown, as for the pixel metrics of
+            categories that do not fit into memory.
+        image_auroc_high: Upper end of that interval.
+        image_f1_threshold: Score that reaches `image_f1_max`; the mean of thresholds is not a threshold to use.
+        pixel_f1_threshold: Map value that reaches `pixel_f1_max`.
+        pixel_categories: Number of categories with masks, over which pixel metrics are averaged.
+        pixel_error: Largest distance of pixel metrics to the exact ones; 0 for exact ones.
+        undefined: Reason for each metric that is nan.
     """
 
     method: str
@@ -101,11 +103,11 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What the row is called in a table: the method, and its rule where that is not the usual one."""
+        """Name of the row in a table: the method, and the rule of set-wide scores."""
         return self.method if self.scores == "picture" else f"{self.method} ({self.scores})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for JSON: None instead of nan."""
+        """Return a plain dictionary for JSON, with None instead of nan."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["undefined"] = dict(self.undefined)
         return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in values.items()}
@@ -113,24 +115,24 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A published number next to ours.
+    """A published number beside ours.
 
     Attributes:
-        method: As in `Row`.
-        category: As in `Row`; "mean" for the data set.
+        method: Name of the method.
+        category: Name of the category; "mean" for the data set.
         metric: One of `METRICS`.
-        ours: A fraction; nan where it is undefined.
-        published: A fraction.
-        difference: ours - published; nan unless both are of one backbone and of the same pictures.
-        backbone: That the published number was made with.
-        same_backbone: Whether it is ours.
-        same_pictures: Whether ours is of as many pictures; True where it is not known how many were published.
-        trained_on: What the published weights were trained on.
-        table: Where it was published.
-        source: Where it was read.
-        own: The method's own authors published it.
-        verified: It was read in the table itself, not quoted by someone else.
-        note: What else should be known.
+        ours: Our number, a fraction; nan if undefined.
+        published: The published number, a fraction.
+        difference: ours - published; nan unless backbone and pictures are the same.
+        backbone: Backbone of the published number.
+        same_backbone: Whether ours is the same backbone.
+        same_pictures: Whether ours has as many pictures; True if the published count is unknown.
+        trained_on: Training data of the published weights.
+        table: Where the number was published.
+        source: Where the number was read.
+        own: Whether the method's own authors published it.
+        verified: Whether it was read in the table itself rather than quoted by others.
+        note: Further remarks.
     """
 
     method: str
@@ -150,14 +152,15 @@ class Comparison:
     note: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for JSON: None instead of nan."""
+        """Return a plain dictionary for JSON, with None instead of nan."""
         return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A picture that could not be scored, or a category that could not be measured."""
+    """A picture that cannot be scored, or a mask that cannot be used."""
 
+    kind: FailureKind
     category: str
     path: str
     reason: str
@@ -168,11 +171,11 @@ class Evaluation:
     """The result of `blemish.evaluate`.
 
     Attributes:
-        rows: Per method and category, then the means; see `Row`.
-        published: Published numbers of the same methods on the same data, ours beside them.
-        failed: What is missing from the numbers.
-        facts: Where the numbers come from: data, methods with configs and fingerprints, passes, options, seconds.
-        folder: Where scores and tables are; None if they were not to be kept.
+        rows: Rows of each method: its categories, then their mean.
+        published: Published numbers of the same methods on the same data, beside ours.
+        failed: Pictures and masks that are missing from the numbers.
+        facts: Provenance as JSON values: data, methods with configs and fingerprints, passes, options, seconds.
+        folder: Folder of scores and tables; None if nothing was kept.
     """
 
     rows: tuple[Row, ...]
@@ -183,34 +186,34 @@ class Evaluation:
 
     @property
     def means(self) -> tuple[Row, ...]:
-        """The mean rows, best image AUROC first; those without one last."""
+        """Mean rows, best image AUROC first; undefined ones last."""
         rows = [row for row in self.rows if row.mean]
         return tuple(sorted(rows, key=lambda row: 1.0 if math.isnan(row.image_auroc) else -row.image_auroc))
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """In the data set's order."""
+        """Categories in the order of the data set."""
         return tuple(dict.fromkeys(row.category for row in self.rows if not row.mean))
 
     def row(self, method: str, category: str | None = None, scores: Rule = "picture") -> Row:
-        """One row; without a category the mean. Raises UsageError if it is not there."""
+        """Return the row of a category; of the mean for None. Raises UsageError if there is no such row."""
         for row in self.rows:
-            here = row.mean if category is None else not row.mean and row.category == category
-            if here and row.method == method and row.scores == scores:
+            matches = row.mean if category is None else not row.mean and row.category == category
+            if matches and row.method == method and row.scores == scores:
                 return row
         raise UsageError(f"there is no row of {method} for {category or 'the mean'}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as plain JSON values."""
+        """Return everything as plain JSON values."""
         return {
             "facts": dict(self.facts),
             "rows": [row.to_dict() for row in self.rows],
-            "published": [one.to_dict() for one in self.published],
-            "failed": [vars(one) for one in self.failed],
+            "published": [comparison.to_dict() for comparison in self.published],
+            "failed": [vars(failure) for failure in self.failed],
         }
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The rows as a pandas frame. Raises UsageError if pandas is not installed."""
+        """Return the rows as a pandas frame. Raises UsageError if pandas is not installed."""
         try:
             import pandas
         except ImportError as error:
@@ -218,7 +221,7 @@ class Evaluation:
         return pandas.DataFrame(_records(self.rows))
 
     def to_polars(self) -> polars.DataFrame:
-        """The rows as a polars frame. Raises UsageError if polars is not installed."""
+        """Return the rows as a polars frame. Raises UsageError if polars is not installed."""
         try:
             import polars
         except ImportError as error:
@@ -226,14 +229,14 @@ class Evaluation:
         return polars.DataFrame(_records(self.rows))
 
     def to_markdown(self) -> str:
-        """The tables as Markdown."""
+        """Return the tables as Markdown."""
         from blemish.evaluation.tables import to_markdown
 
         return to_markdown(self)
 
 
 def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows as columns of plain values; the reasons for nan as one text."""
+    """Return rows as dictionaries of plain values, with the reasons for nan as one text."""
     records = []
     for row in rows:
         values = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}

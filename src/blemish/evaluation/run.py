@@ -1,11 +1,11 @@
-"""One evaluation: what is to be done, doing it category by category, and the numbers of what is recorded."""
+"""One evaluation: what is left to do, doing it category by category, and the result."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,121 +14,125 @@ import torch
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
 from blemish.engine import prompt_name
-from blemish.errors import BlemishError, ImageError
+from blemish.errors import ImageError, UsageError
+from blemish.evaluation.folder import CategoryResult, EvaluationFolder, ImageScore
 from blemish.evaluation.literature import compare
-from blemish.evaluation.measure import Masks, Options, judged, measured, set_rule
-from blemish.evaluation.record import Entry, Finished, Record, digest_of
-from blemish.evaluation.result import Evaluation, Failure
-from blemish.evaluation.rows import rows_of
-from blemish.few_shot import sample_memory_bank
-from blemish.methods.base import MemoryBank, TransductiveMethod
+from blemish.evaluation.measure import (
+    MaskCache,
+    measure_category,
+    read_mask,
+    remeasure_category,
+    set_score_inputs,
+    with_known_masks,
+)
+from blemish.evaluation.options import MetricOptions
+from blemish.evaluation.result import Evaluation, Failure, FailureKind
+from blemish.evaluation.rows import make_rows
+from blemish.methods.base import TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
-from blemish.outputs.journal import result_settings, settings_fingerprint
-from blemish.scoring import Failed, Pass, Scored, Scorer, Task
+from blemish.outputs.journal import file_key, result_settings, settings_fingerprint
+from blemish.scoring import Failed, Scored, Scorer, Task
+
+
+@dataclass(frozen=True)
+class _MethodFailure:
+    method: str
+    failure: Failure
 
 
 class Run:
-    """Scores and measures; whatever an earlier run into the same folder finished is taken over.
+    """Scores and measures a data set with several methods; reuses what an earlier run into the folder completed.
 
     Args:
-        dataset: Its samples are all used: `draw` fewer beforehand.
-        detectors: By method, all on one backbone, device and precision.
-        record: The open folder.
-        options: How to measure.
-        facts: What else should be told of the run.
+        dataset: Images to evaluate, all of them.
+        detectors: Detector of each method, all on one backbone, device and precision.
+        folder: Folder of the evaluation, open.
+        options: How metrics are computed.
+        facts: Further facts for the result.
         keep_maps: Keep all maps, so that metrics can be recomputed without the model.
-        batch_size: Pictures that go through the model together.
+        batch_size: Number of images that go through the model together.
+
+    Attributes:
+        passes: Passes of the backbone over each image.
+        todo: Number of scores left to compute.
+        done: Number of scores computed so far.
+        reused: Number of scores of earlier runs.
+        failed: Number of scores that could not be computed.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         detectors: Mapping[str, Detector],
-        record: Record,
-        options: Options,
+        folder: EvaluationFolder,
+        options: MetricOptions,
         facts: Mapping[str, Any],
         *,
         keep_maps: bool = False,
         batch_size: int = 8,
     ) -> None:
-        self.dataset, self.detectors, self.record, self.options = dataset, detectors, record, options
+        self.dataset, self.detectors, self.folder, self.options = dataset, detectors, folder, options
         self.categories = {category: dataset.of(category) for category in dataset.categories}
-        self.failed: dict[tuple[str, str], Failure] = {}  # by method, picture
-        self.done = 0
-        self._keep_maps = keep_maps
+        self._facts, self._keep_maps = dict(facts), keep_maps
+        methods = {name: detector.torch_engine.method for name, detector in detectors.items()}
         self._scorer = Scorer(
             {name: detector.engine for name, detector in detectors.items()},
             batch_size=batch_size,
             max_pixels=min(detector.max_pixels for detector in detectors.values()),
-            text_scores={
-                name
-                for name, detector in detectors.items()
-                if "text_scores" in (set_rule(detector.torch_engine.method) or ())
-            },
+            text_scores={name for name, method in methods.items() if "text_scores" in (set_score_inputs(method) or ())},
         )
-        self.passes: tuple[Pass, ...] = self._scorer.passes
-        self._settings = {
-            name: settings_fingerprint(result_settings(detector.provenance)) for name, detector in detectors.items()
-        }
-        self._made = {name: detector.provenance.to_dict() for name, detector in detectors.items()}
-        self._files = {sample: _file(sample.path) for sample in dataset}
-        self._mutual = {name for name, detector in detectors.items() if detector.torch_engine.method.info.transductive}
-        # Their scores depend on all pictures of the category.
-        self._sets = {
-            category: settings_fingerprint({"files": [self._files[sample] for sample in samples]})
-            for category, samples in self.categories.items()
-            if self._mutual
-        }
-        self._facts = dict(facts)
-        self._wanted = {
+        self.passes = self._scorer.passes
+        self._settings = {name: settings_fingerprint(result_settings(d.provenance)) for name, d in detectors.items()}
+        self._files = {sample: file_key(sample.path) for sample in dataset}
+        self._transductive = {name for name, method in methods.items() if method.info.transductive}
+        self._sets = {category: self._set_fingerprint(samples) for category, samples in self.categories.items()}
+        self._failures: list[_MethodFailure] = []
+        self._todo = {
             (name, sample)
             for category in self.categories
             for name in detectors
             for sample in self._missing(name, category)
         }
+        self.done = self.failed = 0
+        self.reused = len(dataset) * len(detectors) - len(self._todo)
 
     @property
     def todo(self) -> int:
-        """How many scores are still to be made."""
-        return len(self._wanted)
+        """Number of scores left to compute."""
+        return len(self._todo)
 
-    @property
-    def taken_over(self) -> int:
-        """How many scores are there from an earlier run."""
-        return len(self.dataset) * len(self.detectors) - self.done - self.todo
-
-    def execute(self, advance: Callable[[], None] = lambda: None) -> Evaluation:
-        """Do what is missing, one category after the other.
+    def execute(self, on_progress: Callable[[], None] = lambda: None) -> Evaluation:
+        """Compute what is missing, one category after the other.
 
         Args:
-            advance: Called for each score that is made, or cannot be made.
+            on_progress: Called for each score that is computed, or cannot be computed.
 
         Raises:
-            OutputError: The folder cannot be written to; what was finished before stays.
+            OutputError: The folder cannot be written to; what was completed before stays.
         """
-        self.record.write_run(self.facts())
+        self.folder.write_facts(self.facts())
         for category, samples in self.categories.items():
-            self._do(category, samples, advance)
+            histograms = self._histograms(samples)
+            self._score(category, samples, histograms, on_progress)
+            self._measure(category, samples, histograms)
+            self.folder.clear_map_cache()
         facts = self.facts()
-        self.record.write_run(facts)
-        return evaluation(
-            self.record, self.dataset, self.categories, list(self.detectors), self.options, self.failed, facts
-        )
+        self.folder.write_facts(facts)
+        methods = list(self.detectors)
+        return make_evaluation(self.folder, self.dataset, methods, self.options, self._failures, facts)
 
     def facts(self) -> dict[str, Any]:
-        """Where the numbers come from, as JSON values."""
+        """Return where the numbers come from, as JSON values."""
         clock = self._scorer.clock
         return {
             **self._facts,
             "pictures": len(self.dataset),
             "categories": list(self.categories),
             "methods": {
-                name: {**self._made[name], "settings": self._settings[name], "map_range": _range(detector)}
-                for name, detector in self.detectors.items()
+                name: {**d.provenance.to_dict(), "settings": self._settings[name], "map_range": _map_range(d)}
+                for name, d in self.detectors.items()
             },
-            "passes": [
-                {**one.to_dict(), "seconds": round(clock.passes.get(one.number, 0.0), 3)} for one in self.passes
-            ],
+            "passes": [{**p.to_dict(), "seconds": round(clock.passes.get(p.number, 0.0), 3)} for p in self.passes],
             "seconds": {
                 "pictures": clock.images,
                 "reading": round(clock.reading, 3),
@@ -136,203 +140,213 @@ class Run:
             },
         }
 
-    # one category
+    # Scoring
 
-    def _do(self, category: str, samples: Sequence[Sample], advance: Callable[[], None]) -> None:
-        masks, histograms = Masks(), self._histograms(samples)
-
-        def keep(scored: Scored[Sample]) -> None:
-            name, sample, values = scored.method, scored.item, scored.map.numpy()
-            known = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
-            if not (np.isfinite(known).all() and np.isfinite(values).all()):
-                reason = f"{name} gives {sample.path} no finite score or map."
-                fail_one(name, sample, ImageError(reason, sample.path))
-                return
-            try:
-                if name in histograms:
-                    if sample.masks is not None:
-                        histograms[name].update(masks.once(sample, len(values)), values)
-                else:
-                    self.record.write_map(name, sample, values)
-            except ImageError as error:
-                fail_one(name, sample, error)
-                return
-            key = self._key(name, sample)
-            assert key is not None  # it has just been read
-            self.record.add(name, sample, Entry(scored.score, float(values.max()), scored.text_score, key))
-            self._wanted.discard((name, sample))
-            self.done += 1
-            advance()
-
-        def fail_one(name: str, sample: Sample, error: BlemishError) -> None:
-            self.record.forget(name, sample, str(error))
-            self.failed[name, self.record.identity(sample)] = Failure(
-                category=category, path=str(sample.path), reason=str(error)
-            )
-            self._wanted.discard((name, sample))
-            advance()
-
-        todo = [
-            Task(sample, sample.path, names, sample.object_name) for sample in samples if (names := self._names(sample))
-        ]
-        memories: dict[str, MemoryBank | None] = {}
-        for name in self._mutual.intersection(frozenset().union(*(task.methods for task in todo))):
-            detector, paths = self.detectors[name], [sample.path for sample in samples]
-            memories[name] = sample_memory_bank(detector.torch_engine, paths, max_pixels=detector.max_pixels)
-        for result in self._scorer.run(todo, memories):
-            if not isinstance(result, Failed):
-                keep(result)
-                continue
-            for name in self._names(result.item):
-                fail_one(name, result.item, result.error)
-        self._measure(category, samples, masks, histograms)
-        self.record.let_go()
-
-    def _measure(
+    def _score(
         self,
         category: str,
         samples: Sequence[Sample],
-        masks: Masks,
         histograms: Mapping[str, StreamingPixelMetrics],
+        on_progress: Callable[[], None],
     ) -> None:
-        """Measure every method whose numbers are not there yet, several at once."""
-        with ThreadPoolExecutor(self._at_once(samples), "blemish-measure") as pool:
-            found: dict[str, tuple[int, Future[Finished]]] = {}
-            for name, detector in self.detectors.items():
-                if self._settled(name, category):
-                    continue
-                scored = [sample for sample in samples if (name, self.record.identity(sample)) not in self.failed]
-                if not scored:
-                    self.record.finished.pop((name, category), None)
-                    continue
-                told = (
-                    self.record,
-                    name,
-                    detector.torch_engine.method,
-                    category,
-                    scored,
-                    self.options,
-                    masks,
-                    histograms.get(name),
-                )
-                found[name] = len(scored), pool.submit(measured, *told)
+        tasks = [Task(s, s.path, names, s.object_name) for s in samples if (names := self._methods_todo(s))]
+        paths = [sample.path for sample in samples]
+        memories = {
+            name: self.detectors[name].with_set(paths).memory
+            for name in self._transductive
+            if any(name in task.methods for task in tasks)
+        }
+        for result in self._scorer.run(tasks, memories):
+            error: ImageError | None
+            if isinstance(result, Failed):
+                methods, error = self._methods_todo(result.item), result.error
+            else:
+                methods, error = frozenset({result.method}), self._store(result, histograms.get(result.method))
+            for name in methods:
+                self._todo.discard((name, result.item))
+                if error is None:
+                    self.done += 1
+                else:
+                    self.failed += 1
+                    self.folder.add_failure(name, result.item, str(error))
+                    self._add_failure(name, category, "picture", str(result.item.path), error)
+                on_progress()
+
+    def _store(self, scored: Scored[Sample], histogram: StreamingPixelMetrics | None) -> ImageError | None:
+        """Store a score and its map; return the error if they are unusable."""
+        name, sample, anomaly_map = scored.method, scored.item, scored.map.numpy()
+        numbers = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
+        if not (np.isfinite(numbers).all() and np.isfinite(anomaly_map).all()):
+            return ImageError(f"{name} gives {sample.path} no finite score or map.", sample.path)
+        if histogram is None:
+            self.folder.write_map(name, sample, anomaly_map)
+        elif sample.masks is not None:
             try:
-                for name, (count, future) in found.items():
-                    self._take(name, category, future, whole=count == len(samples))
+                histogram.update(read_mask(sample, len(anomaly_map)), anomaly_map)
+            except ImageError as error:
+                return error
+        key = self._key(name, sample)
+        assert key is not None  # the file has just been read
+        score = ImageScore(scored.score, float(anomaly_map.max()), scored.text_score, key)
+        self.folder.add_score(name, sample, score)
+        return None
+
+    # Measuring
+
+    def _measure(
+        self, category: str, samples: Sequence[Sample], histograms: Mapping[str, StreamingPixelMetrics]
+    ) -> None:
+        """Measure every method that has no result of this category yet, several at once."""
+        masks = MaskCache()
+        unscored = {(f.method, f.failure.path) for f in self._failures if f.failure.category == category}
+        with ThreadPoolExecutor(self._num_threads(samples), "blemish-measure") as pool:
+            futures: dict[str, tuple[bool, Future[CategoryResult]]] = {}
+            for name, detector in self.detectors.items():
+                if self._is_measured(name, category):
+                    continue
+                scored = [sample for sample in samples if (name, str(sample.path)) not in unscored]
+                if not scored:
+                    self.folder.results.pop((name, category), None)
+                    continue
+                method, histogram = detector.torch_engine.method, histograms.get(name)
+                task = (self.folder, name, method, category, scored, self.options, masks, histogram)
+                futures[name] = len(scored) == len(samples), pool.submit(measure_category, *task)
+            try:
+                for name, (is_complete, future) in futures.items():
+                    self._store_result(name, category, future, remove_maps=is_complete and not self._keep_maps)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _take(self, name: str, category: str, future: Future[Finished], *, whole: bool) -> None:
+    def _store_result(self, name: str, category: str, future: Future[CategoryResult], *, remove_maps: bool) -> None:
         try:
-            self.record.finish(name, category, future.result())
-        except ImageError as error:  # a mask: the maps stay, and the category is measured when it is put right
-            path = error.path or category
-            self.failed[name, f"mask {path}"] = Failure(category=category, path=path, reason=str(error))
-            self.record.finished.pop((name, category), None)
+            self.folder.add_result(name, category, future.result())
+        except ImageError as error:  # a mask: the maps stay, so that the category can be measured once it is repaired
+            self._add_failure(name, category, "mask", str(error.path or category), error)
+            self.folder.results.pop((name, category), None)
             return
-        if not self._keep_maps and whole:
-            self.record.drop_maps(name, category)
+        if remove_maps:
+            self.folder.remove_maps(name, category)
 
-    def _at_once(self, samples: Sequence[Sample]) -> int:
-        """How many methods are measured together: as many as threads, while the pixels of all of them can be held."""
+    def _add_failure(self, name: str, category: str, kind: FailureKind, path: str, error: ImageError) -> None:
+        failure = Failure(kind=kind, category=category, path=path, reason=str(error))
+        self._failures.append(_MethodFailure(name, failure))
+
+    def _num_threads(self, samples: Sequence[Sample]) -> int:
+        """Return how many methods to measure at once: as many as threads, if their pixels fit into memory."""
         side = max(detector.torch_engine.method.computation.size for detector in self.detectors.values())
-        room = self.options.exact_pixels // max(len(samples) * side**2, 1)
-        return max(1, min(torch.get_num_threads(), len(self.detectors), room))
+        max_methods = self.options.max_exact_pixels // max(len(samples) * side**2, 1)
+        return max(1, min(torch.get_num_threads(), len(self.detectors), max_methods))
 
     def _histograms(self, samples: Sequence[Sample]) -> dict[str, StreamingPixelMetrics]:
-        """For the methods whose maps of this category are too many to be kept."""
-        if self._keep_maps:
+        """Return a histogram for each method whose maps of this category are too large to keep."""
+        if self._keep_maps or not with_known_masks(samples):
             return {}
-        large = {
-            name
-            for name, detector in self.detectors.items()
-            if len(samples) * detector.torch_engine.method.computation.size**2 > self.options.exact_pixels
-        }
-        return {name: StreamingPixelMetrics() for name in large if judged(samples)}
+        sides = {name: detector.torch_engine.method.computation.size for name, detector in self.detectors.items()}
+        limit = self.options.max_exact_pixels
+        return {name: StreamingPixelMetrics() for name, side in sides.items() if len(samples) * side**2 > limit}
 
-    # what is there already
+    # What an earlier run completed
 
-    def _names(self, sample: Sample) -> frozenset[str]:
-        return frozenset(name for name in self.detectors if (name, sample) in self._wanted)
+    def _methods_todo(self, sample: Sample) -> frozenset[str]:
+        return frozenset(name for name in self.detectors if (name, sample) in self._todo)
 
     def _missing(self, name: str, category: str) -> Sequence[Sample]:
         samples = self.categories[category]
-        if self._settled(name, category):
+        if self._is_measured(name, category):
             return []
-        missing = [sample for sample in samples if not self._scored(name, sample)]
-        streamed = bool(missing) and name in self._histograms(samples)
-        return samples if streamed else missing  # a histogram cannot be gone on with
+        missing = [
+            sample
+            for sample in samples
+            if not (self._is_scored(name, sample) and self.folder.map_path(name, sample).is_file())
+        ]
+        # A histogram is not stored, so it needs all images again.
+        return samples if missing and name in self._histograms(samples) else missing
 
-    def _scored(self, name: str, sample: Sample) -> bool:
-        """Whether a score of this very picture is there, and its map."""
-        return self._same(name, sample) and self.record.map_path(name, sample).is_file()
+    def _is_scored(self, name: str, sample: Sample) -> bool:
+        score = self.folder.score(name, sample)
+        return score is not None and score.key == self._key(name, sample)
 
-    def _same(self, name: str, sample: Sample) -> bool:
-        entry = self.record.entry(name, sample)
-        return entry is not None and entry.key == self._key(name, sample)
-
-    def _settled(self, name: str, category: str) -> bool:
-        """Whether the category's numbers are there, of these very pictures and as they are asked for."""
+    def _is_measured(self, name: str, category: str) -> bool:
+        """Return whether there is a result for the images, settings and options of this run."""
         samples = self.categories[category]
-        found = self.record.finished.get((name, category))
-        if found is None or found.aupro != self.options.label or not all(self._same(name, one) for one in samples):
+        result = self.folder.results.get((name, category))
+        if result is None or result.aupro != self.options.label:
             return False
-        if self._keep_maps and not all(self.record.map_path(name, one).is_file() for one in samples):
+        if not all(self._is_scored(name, sample) for sample in samples):
             return False
-        return found.digest == digest(self.record, name, samples)
+        if self._keep_maps and not all(self.folder.map_path(name, sample).is_file() for sample in samples):
+            return False
+        return result.digest == self.folder.digest(name, samples)
 
     def _key(self, name: str, sample: Sample) -> tuple[int, int, str, str] | None:
         file = self._files[sample]
-        told = prompt_name(self.detectors[name].torch_engine.method, sample.object_name)
-        if name in self._mutual:
-            told += f" in {self._sets[sample.category]}"
-        return None if file is None else (*file, self._settings[name], told)
+        object_name = prompt_name(self.detectors[name].torch_engine.method, sample.object_name)
+        if name in self._transductive:
+            object_name += f" in {self._sets[sample.category]}"
+        return None if file is None else (file.size, file.modified, self._settings[name], object_name)
+
+    def _set_fingerprint(self, samples: Sequence[Sample]) -> str:
+        """Return a hash of all files of a category, on which the scores of transductive methods depend."""
+        files = [self._files[sample] for sample in samples]
+        return settings_fingerprint({"files": [file and (file.size, file.modified) for file in files]})
 
 
-def evaluation(
-    record: Record,
+def recompute_result(
+    folder: EvaluationFolder,
     dataset: Dataset,
-    categories: Mapping[str, Sequence[Sample]],
     methods: Sequence[str],
-    options: Options,
-    failed: Mapping[tuple[str, str], Failure],
+    options: MetricOptions,
     facts: Mapping[str, Any],
 ) -> Evaluation:
-    """The result of what is recorded."""
-    counts = Counter((name, failure.category) for (name, what), failure in failed.items() if "mask " not in what)
-    rows = rows_of(record, dataset.name, categories, methods, options, counts)
+    """Compute the result again from stored scores and maps, without the model.
+
+    Raises:
+        UsageError: Some images have no score of the settings in `facts`.
+    """
+    failures: list[_MethodFailure] = []
+    for category in dataset.categories:
+        samples, masks = dataset.of(category), MaskCache()
+        for name in methods:
+            scores = [folder.score(name, sample) for sample in samples]
+            missing = sum(s is None or s.key[2] != facts["methods"][name]["settings"] for s in scores)
+            if missing:
+                raise UsageError(
+                    f"{folder.path} lacks the scores of {missing} of {len(samples)} pictures by {name}: the evaluation "
+                    "was not completed, or the data set has changed; run the evaluation again"
+                )
+            try:
+                remeasure_category(folder, name, category, samples, options, masks)
+            except ImageError as error:
+                path = str(error.path or category)
+                failure = Failure(kind="mask", category=category, path=path, reason=str(error))
+                failures.append(_MethodFailure(name, failure))
+                folder.results.pop((name, category), None)
+    return make_evaluation(folder, dataset, methods, options, failures, facts)
+
+
+def make_evaluation(
+    folder: EvaluationFolder,
+    dataset: Dataset,
+    methods: Sequence[str],
+    options: MetricOptions,
+    failures: Sequence[_MethodFailure],
+    facts: Mapping[str, Any],
+) -> Evaluation:
+    """Return the result of what is stored in the folder."""
+    counts = Counter((f.method, f.failure.category) for f in failures if f.failure.kind == "picture")
+    categories = {category: dataset.of(category) for category in dataset.categories}
+    rows = make_rows(folder, dataset.name, categories, methods, options.seed, counts)
     return Evaluation(
         rows=tuple(rows),
         published=compare(rows, facts),
-        failed=_once(failed.values()),
+        failed=tuple({(f.failure.path, f.failure.reason): f.failure for f in failures}.values()),
         facts=facts,
-        folder=record.folder,
+        folder=folder.kept,
     )
 
 
-def digest(record: Record, name: str, samples: Sequence[Sample]) -> str:
-    """Of a category's recorded scores; all have to be there."""
-    found = {record.identity(sample): record.entry(name, sample) for sample in samples}
-    entries = {identity: entry for identity, entry in found.items() if entry is not None}
-    return digest_of(entries, {record.identity(sample): sample.label for sample in samples})
-
-
-def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
-    return tuple({(one.path, one.reason): one for one in failures}.values())
-
-
-def _range(detector: Detector) -> list[float]:
+def _map_range(detector: Detector) -> list[float]:
     method = detector.torch_engine.method
-    if isinstance(method, TransductiveMethod):
-        return [float(end) for end in method.memory_map_range]
-    return [float(end) for end in method.map_range]
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    """Bytes and modification time of a picture; None if it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+    map_range = method.memory_map_range if isinstance(method, TransductiveMethod) else method.map_range
+    return [float(end) for end in map_range]

@@ -1,7 +1,6 @@
-"""The report: one self-contained page that needs no network, to read, to print, to hand on.
+"""The report of an evaluation: one self-contained HTML page, made from the evaluation's folder without the model.
 
-Everything on it comes from an evaluation's folder; the model is not needed. Charts are SVG, pictures are inlined small,
-there is no script.
+Charts are SVG, pictures are inlined small, and there is no script.
 """
 
 from __future__ import annotations
@@ -9,26 +8,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from blemish.datasets import Dataset
-from blemish.evaluation.record import Record
-from blemish.evaluation.result import Evaluation
+from blemish.evaluation import Evaluation, EvaluationFolder
 from blemish.files import write_atomically
-from blemish.report.page import page
+from blemish.report.page import make_page
 
 NAME = "report.html"
 
 
-def write_report(result: Evaluation, record: Record, dataset: Dataset) -> Path:
-    """Write `report.html` into the record's folder.
+def write_report(result: Evaluation, folder: EvaluationFolder, dataset: Dataset) -> Path:
+    """Write `report.html` into the folder of an evaluation.
 
     Args:
-        result: What is told.
-        record: Scores and small maps.
-        dataset: The pictures; those that are gone are left out.
+        result: The result.
+        folder: Scores and small maps.
+        dataset: The pictures; missing ones are left out.
+
+    Returns:
+        Path of the report.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The report cannot be written.
     """
-    path = record.folder / NAME
-    text = page(result, record, dataset)
+    path = folder.path / NAME
+    text = make_page(result, folder, dataset)
     write_atomically(path, lambda stream: stream.write(text.encode("utf-8")))
     return path

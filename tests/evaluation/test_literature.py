@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from blemish import datasets
-from blemish.evaluation import _facts_of, draw
-from blemish.evaluation.literature import best, compare, tables
+from blemish.evaluation import _dataset_facts, limit_images
+from blemish.evaluation.literature import best_comparisons, compare, published_tables
 from blemish.evaluation.result import METRICS, Evaluation, Row
 from blemish.evaluation.tables import published, to_markdown
 from blemish.methods import METHODS
@@ -46,8 +46,8 @@ def row(method: str = "anomalyclip", category: str = "mean", **values: Any) -> R
 
 def test_the_data() -> None:
     assert (Path(__file__).parents[2] / "src/blemish/evaluation/published.json").stat().st_size < 300_000
-    assert {table["method"] for table in tables()} <= set(METHODS)
-    for table in tables():
+    assert {table["method"] for table in published_tables()} <= set(METHODS)
+    for table in published_tables():
         assert table["source"]
         for numbers in table["numbers"].values():
             assert set(numbers) <= set(METRICS)
@@ -55,24 +55,24 @@ def test_the_data() -> None:
 
 
 def test_the_same_backbone_gets_a_difference() -> None:
-    found = best(compare([row(image_auroc=0.92)], FACTS))["anomalyclip", "mean", "image_auroc"]
-    assert (found.published, found.own, found.verified) == (0.915, True, True)
-    assert found.difference == pytest.approx(0.005)
-    assert "AnomalyCLIP" in found.table
+    comparisons = best_comparisons(compare([row(image_auroc=0.92)], FACTS))["anomalyclip", "mean", "image_auroc"]
+    assert (comparisons.published, comparisons.own, comparisons.verified) == (0.915, True, True)
+    assert comparisons.difference == pytest.approx(0.005)
+    assert "AnomalyCLIP" in comparisons.table
 
 
 def test_another_backbone_gets_none() -> None:
-    found = compare([row()], {**FACTS, "backbone": "builtin"})
-    assert found
-    assert all(math.isnan(one.difference) and not one.same_backbone for one in found)
+    comparisons = compare([row()], {**FACTS, "backbone": "builtin"})
+    assert comparisons
+    assert all(math.isnan(c.difference) and not c.same_backbone for c in comparisons)
 
 
 def test_other_pictures_get_none() -> None:
     rows = (row(), row(category="bottle"))
     facts = {**FACTS, "partial": ["mean"]}
     result = Evaluation(rows=rows, published=compare(rows, facts), failed=(), facts=facts, folder=None)
-    found = best(result.published)
-    mean, bottle = (found["anomalyclip", one, "image_auroc"] for one in ("mean", "bottle"))
+    comparisons = best_comparisons(result.published)
+    mean, bottle = (comparisons["anomalyclip", category, "image_auroc"] for category in ("mean", "bottle"))
     assert math.isnan(mean.difference)
     assert bottle.difference == pytest.approx(0.9 - bottle.published)
     assert "other pictures" in {line[4] for line in published(result)[1]}
@@ -81,9 +81,9 @@ def test_other_pictures_get_none() -> None:
 
 def test_which_pictures_are_others(tmp_path: Path) -> None:
     def partial(name: str, limit: int | None = None, **options: Any) -> list[str]:
-        facts = _facts_of(draw(datasets.read(name, tmp_path / name, **options), limit, 0), limit)
-        found: list[str] = facts["partial"]
-        return found
+        facts = _dataset_facts(limit_images(datasets.read(name, tmp_path / name, **options), limit, 0), limit)
+        categories: list[str] = facts["partial"]
+        return categories
 
     for tree in TREES:
         if str(tree) in ("mvtec-release", "mpdd-release", "dagm-release", "folder-categories"):
@@ -99,8 +99,8 @@ def test_which_pictures_are_others(tmp_path: Path) -> None:
 
 
 def test_categories_and_names() -> None:
-    found = compare([row(category="metal_nut")], FACTS)
-    assert {one.category for one in found} == {"metal_nut"}
+    comparisons = compare([row(category="metal_nut")], FACTS)
+    assert {c.category for c in comparisons} == {"metal_nut"}
     assert compare([row()], {**FACTS, "dataset_names": []}) == ()
     assert compare([row("no-such-method")], FACTS) == ()
 
@@ -108,9 +108,9 @@ def test_categories_and_names() -> None:
 def test_set_wide_scores_stand_beside_the_paper() -> None:
     nan = dict.fromkeys([metric for metric in METRICS if metric.startswith("pixel")], math.nan)
     rows = [row(image_auroc=0.5), row(image_auroc=0.8, scores="set-wide", **nan)]
-    found = best(compare(rows, FACTS))
-    assert found["anomalyclip", "mean", "image_auroc"].ours == 0.8
-    assert found["anomalyclip", "mean", "pixel_auroc"].ours == 0.9
+    comparisons = best_comparisons(compare(rows, FACTS))
+    assert comparisons["anomalyclip", "mean", "image_auroc"].ours == 0.8
+    assert comparisons["anomalyclip", "mean", "pixel_auroc"].ours == 0.9
 
 
 def test_tables() -> None:
