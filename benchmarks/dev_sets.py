@@ -121,7 +121,7 @@ def evaluated(
         untrained = create("clip", random_backbone(backbone), config=clip.default_config(backbone))
         engine = TorchEngine(untrained, device=device)
         floor[RANDOM] = Detector(engine)
-    slow = {name: detector for name, detector in detectors.items() if few and detector.method.request.windows}
+    slow = {name: detector for name, detector in detectors.items() if few and detector.torch_engine.method.request.windows}
     fast = {name: detector for name, detector in detectors.items() if name not in slow}
     fewer = limit_images(dataset, few, seed) if few else dataset
     groups = [(fast, dataset), (slow, fewer), (floor, fewer)]

@@ -39,7 +39,7 @@ def test_every_category_is_a_set_of_its_own(data: Path, backbone: Backbone, tmp_
             object_name=samples[0].object_name,
         )
         for sample in samples:
-            expected = detector.detect(sample.path).score
+            expected = detector(sample.path).score
             torch.testing.assert_close(scores[str(sample.path)], expected, rtol=0, atol=1e-5)
 
 
