@@ -23,12 +23,12 @@ from rows import Row
 from towers import random_vit_l
 
 import metrics
+from blemish import draw
 from blemish.clip import CLIP_MEAN, CLIP_STD, Backbone, ImageFeatures, load_backbone
 from blemish.methods import create
 from blemish.methods.anomalyclip import AnomalyCLIP
 from blemish.methods.losses import dice, focal
 from blemish.methods.ops import normalise
-from blemish.outputs import colour, png
 
 #: What every start has to wait for.
 LIBRARIES = "import torch; from transformers import CLIPModel"
@@ -57,10 +57,10 @@ def preprocess(rounds: int) -> Iterator[Row]:
         ratio(seconds, "usual", "ours"), "times as fast as the usual transforms, with the same numbers",
     )  # fmt: skip
     heat = rng.random((1024, 1024)).astype(np.float32)
-    laid = colour.overlay(picture, heat, (0.0, 1.0))
+    laid = draw.overlay(picture, heat, (0.0, 1.0))
     packing: dict[str, Contender] = {
         "usual": lambda: laid.save(io.BytesIO(), "PNG", compress_level=1),
-        "ours": lambda: png.write(laid, io.BytesIO()),
+        "ours": lambda: draw.save_png(laid, io.BytesIO()),
     }
     seconds = turns(packing, 3 * rounds)
     yield Row(
@@ -211,10 +211,11 @@ if {what!r} != "libraries":
     method = "clip" if large else "anomalyclip"
     detector = blemish.load(method, backbone=backbone, precision={precision!r}, device="cpu")
     if {precision!r} == "float32" and {published}:
-        tower = reference.Tower(detector.torch_engine.backbone, detector.torch_engine.method)
+        engine = detector.torch_engine
+        tower = reference.Tower(engine.backbone, engine.method)
         with torch.inference_mode():
-            pixels = detector.engine.preprocess(picture)
-            reference.run(detector.torch_engine.method, tower, pixels, detector.torch_engine.method.text_features(["object"])[0])
+            pixels = engine.preprocess(picture)
+            reference.run(engine.method, tower, pixels, engine.method.text_features(["object"])[0])
     else:
         for _ in detector.stream((picture for _ in range({count})), batch_size=batch):
             pass

@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from blemish.outputs.files import Writer
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from blemish.cli import job as jobs
 from blemish.clip import Backbone, Request, Tap, load_backbone
+from blemish.detection import Detection
 from blemish.detector import Detector
+from blemish.draw import save_png
 from blemish.engine import TorchEngine
 from blemish.loading import load
 from blemish.methods import create
 from blemish.methods.base import Prediction
 from blemish.methods.ops import upsample, upsample_smoothly
-from blemish.outputs import png
 from helpers import save_picture
 
 
@@ -115,7 +114,7 @@ def test_pictures_are_packed_faster_than_pillow_does() -> None:
     noise = np.random.default_rng(0).normal(128, 10, (512, 512, 3))
     picture = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
     found = times_as_fast(
-        lambda: png.write(picture, io.BytesIO()), lambda: picture.save(io.BytesIO(), "PNG", compress_level=1)
+        lambda: save_png(picture, io.BytesIO()), lambda: picture.save(io.BytesIO(), "PNG", compress_level=1)
     )
     assert found > 1.3
 
@@ -126,7 +125,7 @@ def test_the_model_does_not_wait_for_reading_or_writing(tiny_backbone, tmp_path:
 
     paths = [save_picture(tmp_path / "photos" / f"{number:02}.png", number) for number in range(32)]
     engine = load("clip", backbone=str(tiny_backbone), device="cpu").engine
-    size, write = engine.size, Writer.write
+    size, save = engine.size, Detection.save
 
     def slow(result, seconds):
         def run(*given, **named):
@@ -135,18 +134,19 @@ def test_the_model_does_not_wait_for_reading_or_writing(tiny_backbone, tmp_path:
 
         return run
 
-    def sleep(pixels: torch.Tensor, object_name: str):
+    def sleep(pixels: torch.Tensor, object_name: str, memory: object = None):
         time.sleep(0.01 * len(pixels))
         return type(ran)(Prediction(torch.zeros(len(pixels)), torch.zeros(len(pixels), size, size)), 0.01, 0.0)
 
     ran = engine.run(engine.preprocess(Image.new("RGB", (8, 8))), "object")
     monkeypatch.setattr(engine, "run", sleep)
     monkeypatch.setattr(engine, "preprocess", slow(lambda picture: torch.zeros(1, 3, 8, 8), 0.02))
-    monkeypatch.setattr(Writer, "write", lambda *given, **named: slow(write, 0.01)(*given, **named))
-    monkeypatch.setattr("blemish.detector.READERS", 3)
+    monkeypatch.setattr(Detection, "save", lambda *given, **named: slow(save, 0.01)(*given, **named))
+    monkeypatch.setattr("blemish.scoring.READER_THREADS", 3)
     watched = Watched(engine)
-    order = jobs.Order(["mask"], ["jsonl"], 4, tmp_path / "out", tmp_path, overwrite=False, json=False)
-    assert jobs.Job(Detector(watched), order).run(paths) == 0
+    options = DetectOptions(kinds=["map"], tables=(), batch_size=4)
+    with DetectRun(Detector(watched), paths, tmp_path / "out", options) as run:
+        assert len(run.execute()) == 32
     assert watched.idle < 0.4
 
 
