@@ -24,6 +24,7 @@ from blemish.loading import load
 from blemish.methods import create
 from blemish.methods.base import Prediction
 from blemish.methods.ops import upsample, upsample_smoothly
+from blemish.outputs.run import DetectOptions, DetectRun
 from helpers import save_picture
 
 
