@@ -73,7 +73,9 @@ def _datasets(*, json: bool = False) -> int:
 app.command("blemish.cli.evaluate:evaluate", name="evaluate", help=EVALUATE)
 app.command("blemish.cli.train:train", name="train", help=TRAIN)
 app.command("blemish.cli.export:export", name="export", help=EXPORT)
-weights = App(name="weights", help="List, download and convert weights that authors published.", help_format="plaintext")
+weights = App(
+    name="weights", help="List, download and convert weights that authors published.", help_format="plaintext"
+)
 for verb, words in WEIGHTS.items():
     weights.command(f"blemish.cli.weights:weights_{verb}", name=verb, help=words)
 app.command(weights)
