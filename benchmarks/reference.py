@@ -184,5 +184,5 @@ def run(method: Method, tower: Tower, pixels: Tensor, text: Tensor) -> Found:
     """The reference of a method, by its name: `anomalyclip`, `clip` or `april-gan`."""
     if method.info.name == "april-gan":
         adapters: Any = method.adapters
-        return april_gan(tower, pixels, text, adapters.layers)
+        return april_gan(tower, pixels, text, adapters.fc)
     return {"anomalyclip": anomalyclip, "clip": clip}[method.info.name](tower, pixels, text)

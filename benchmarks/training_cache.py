@@ -46,14 +46,14 @@ def measure(
     batch = batch or schedule.batch_size
     per_epoch = -(-count // batch)
 
-    def told(progress: Progress) -> None:
+    def record(progress: Progress) -> None:
         if progress.stage == "steps" and progress.done % per_epoch == 0:
             ends.append(time.perf_counter())
 
     samples = plates(count)
     size = Features(method, samples, cache=False).size()
     start = time.perf_counter()
-    train(method, samples, epochs=1 + later, batch_size=batch, cache=folder, progress=told)
+    train(method, samples, epochs=1 + later, batch_size=batch, cache=folder, on_progress=record)
     return ends[0] - start, statistics.median(b - a for a, b in pairwise(ends)), size
 
 

@@ -125,7 +125,7 @@ def train_best_epoch(method: Method, features: Features, ranking: Ranking, epoch
             loss = progress.losses["total"]
             print(f"{name}: epoch {len(states)} loss {loss:.4f} {line(scores)}", flush=True)
 
-    train(method, features, epochs=epochs, progress=on_progress)
+    train(method, features, epochs=epochs, on_progress=on_progress)
     best = max(range(len(states)), key=lambda epoch: states[epoch][0])
     method.load_state_dict(states[best][1])
     return best + 1

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish.cli.train import _Run
+from blemish.cli.train import _Watch
 from blemish.methods import info, list_methods
 from blemish.training import Progress
 from helpers import save_picture
@@ -62,14 +62,14 @@ class Killed(BaseException):
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
-    told = _Run.told
+    on_progress = _Watch.on_progress
 
-    def change(self: _Run, progress: Progress) -> None:
+    def change(self: _Watch, progress: Progress) -> None:
         if progress.stage == "steps" and progress.done == step:
             act()
-        told(self, progress)
+        on_progress(self, progress)
 
-    monkeypatch.setattr(_Run, "told", change)
+    monkeypatch.setattr(_Watch, "on_progress", change)
 
 
 def kill() -> None:
@@ -136,8 +136,8 @@ def test_interrupted_from_the_keyboard(train, tmp_path: Path, monkeypatch) -> No
         stop_at(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
         outcome = train("april-gan", broken, "--epochs", 2)
     assert outcome.code == 130
-    assert f"interrupted: 2 of 6 steps done, kept in {broken.with_name('x.checkpoint.safetensors')}" in outcome.err
-    assert "--resume goes on" in outcome.err
+    assert f"interrupted: 2 of 6 steps done, saved in {broken.with_name('x.checkpoint.safetensors')}" in outcome.err
+    assert "--resume continues" in outcome.err
     assert signal.getsignal(signal.SIGINT) is before
     outcome = train("april-gan", broken, "--epochs", 2)
     assert outcome.code == 2
@@ -169,7 +169,7 @@ def test_varied_pictures(train, tmp_path: Path, monkeypatch) -> None:
     words = ("--epochs", 2, "--mosaic", 0.5, "--augment")
     outcome = train("april-gan", whole, *words)
     assert outcome.code == 0, outcome.err
-    assert "varied (mosaics 0.5, augmented): nothing of them is kept" in outcome.err
+    assert "varied (mosaics 0.5, augmented), so their features are not cached" in outcome.err
     with monkeypatch.context() as patch:
         stop_at(patch, 5, kill)
         with pytest.raises(Killed):
@@ -202,7 +202,7 @@ def test_from_a_table(train, run, plates: Path, tmp_path: Path, tiny_backbone: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("clip", "--steps", 1), "clip has nothing to train; these learn: anomalyclip"),
+        (("clip", "--steps", 1), "clip has nothing to train; these methods have: anomalyclip"),
         (("anomalyklip", "--steps", 1), "did you mean anomalyclip"),
         (("april-gan", "--steps", 0), "--steps is at least 1"),
         (("april-gan", "--steps", 1, "--epochs", 1), "not both"),

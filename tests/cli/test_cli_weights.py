@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from blemish.clip import Backbone, load_backbone
-from blemish.hub import TABLE, Published, blob_id, kept_at
+from blemish.hub import TABLE, Published, blob_id, local_path
 from blemish.methods import create, load_class
 from blemish.methods.base import Method
 from helpers import save_picture, save_tiny_backbone
@@ -209,8 +209,8 @@ def pulled(run, publication, tiny_backbone: Path, monkeypatch: pytest.MonkeyPatc
     _, path = publication("april-gan")
     one = Published("plates", "april-gan", "PlateS", "owner/code", "0" * 40, "weights/x.pth", blob_id(path))
     monkeypatch.setitem(TABLE, "plates", one)
-    kept_at(one).parent.mkdir(parents=True)
-    path.rename(kept_at(one))
+    local_path(one).parent.mkdir(parents=True)
+    path.rename(local_path(one))
     return "plates"
 
 
@@ -254,7 +254,7 @@ def test_detect_finds_it_by_name(run, pulled: str, tiny_backbone: Path, tmp_path
     assert outcome.code == 0, outcome.err
     for more, message in (
         (("--backbone", tiny_backbone), "are weights of april-gan, not of anomalyclip"),
-        (("--method", "april-gan"), "not on the built-in backbone"),
+        (("--method", "april-gan"), "not on the built-in model"),
     ):
         outcome = run(*words, *more)
         assert outcome.code == 2

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.hub import TABLE, base_address, blob_id, entry, find, home, kept_at, pull
-from blemish.hub.download import Patience, fetch
+from blemish.hub import TABLE, base_address, blob_id, entry, find, home, local_path, pull
+from blemish.hub.download import RetryPolicy, fetch
 from blemish.hub.store import locate
 
 CONTENT = bytes(range(256)) * 1000
-FAST = Patience(attempts=3, timeout=5, pause=0.01)
+FAST = RetryPolicy(attempts=3, timeout=5, pause=0.01)
 
 
 def blob_of(content: bytes) -> str:
@@ -28,8 +28,8 @@ def get(server, tmp_path: Path):
     server.files["/file"] = CONTENT
 
     def call(**options):
-        patience = options.pop("patience", FAST)
-        fetch(f"{server.address}/file", tmp_path / "x" / "file.pth", blob_of(CONTENT), patience=patience, **options)
+        retry = options.pop("retry", FAST)
+        fetch(f"{server.address}/file", tmp_path / "x" / "file.pth", blob_of(CONTENT), retry=retry, **options)
         return tmp_path / "x" / "file.pth"
 
     return call
@@ -53,7 +53,7 @@ def test_the_table() -> None:
 
 def test_whole(get, server) -> None:
     seen: list[tuple[int, int | None]] = []
-    path = get(told=lambda done, total: seen.append((done, total)))
+    path = get(on_progress=lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == CONTENT
     assert [one.name for one in path.parent.iterdir()] == ["file.pth"]
     assert seen[-1] == (len(CONTENT), len(CONTENT))
@@ -144,12 +144,12 @@ def test_too_large(get, server) -> None:
     for length in (True, False):
         server.length = length
         with pytest.raises(WeightsError, match="larger than any published file"):
-            get(patience=Patience(largest=1000, pause=0.01))
+            get(retry=RetryPolicy(max_bytes=1000, pause=0.01))
 
 
 def test_nobody_answers(tmp_path: Path, server) -> None:
     with pytest.raises(WeightsError, match=r"could not be fetched: .*refused"):
-        fetch("http://127.0.0.1:9/x", tmp_path / "x", "0" * 40, patience=FAST)
+        fetch("http://127.0.0.1:9/x", tmp_path / "x", "0" * 40, retry=FAST)
 
 
 def test_a_server_that_stalls(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_server_that_stalls(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
         with pytest.raises(WeightsError, match="did not answer in time"):
-            fetch(address, tmp_path / "x", "0" * 40, patience=Patience(attempts=1, timeout=0.1))
+            fetch(address, tmp_path / "x", "0" * 40, retry=RetryPolicy(attempts=1, timeout=0.1))
 
 
 def test_only_http(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_through_a_proxy(get, server, monkeypatch: pytest.MonkeyPatch, tmp_path:
     try:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
         monkeypatch.setenv("no_proxy", "")
-        fetch("http://mirror.invalid/file", tmp_path / "file", blob_of(CONTENT), patience=FAST)
+        fetch("http://mirror.invalid/file", tmp_path / "file", blob_of(CONTENT), retry=FAST)
     finally:
         proxy.shutdown()
         proxy.server_close()
@@ -219,25 +219,25 @@ def test_pull_and_find(publish, server) -> None:
     publish("plates", "anomalyclip", CONTENT)
     with pytest.raises(WeightsError, match="run blemish weights pull plates"):
         find("plates")
-    path = pull("plates", patience=FAST)
-    assert path == find("plates") == kept_at(entry("plates")) == home() / "published" / "plates.pth"
-    pull("plates", patience=FAST)
+    path = pull("plates", retry=FAST)
+    assert path == find("plates") == local_path(entry("plates")) == home() / "published" / "plates.pth"
+    pull("plates", retry=FAST)
     assert len(server.requests) == 1
 
 
 def test_a_kept_file_that_changed_is_not_used(publish, server) -> None:
     publish("plates", "anomalyclip", CONTENT)
-    path = pull("plates", patience=FAST)
+    path = pull("plates", retry=FAST)
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(WeightsError, match="not the published file any more"):
         find("plates")
-    assert pull("plates", patience=FAST).read_bytes() == CONTENT
+    assert pull("plates", retry=FAST).read_bytes() == CONTENT
 
 
 def test_from_a_mirror(publish, server, monkeypatch: pytest.MonkeyPatch) -> None:
     publish("plates", "anomalyclip", CONTENT)
     monkeypatch.setenv("BLEMISH_WEIGHTS_URL", "http://127.0.0.1:9")
-    assert pull("plates", base=f"{server.address}/", patience=FAST).read_bytes() == CONTENT
+    assert pull("plates", base=f"{server.address}/", retry=FAST).read_bytes() == CONTENT
     monkeypatch.delenv("BLEMISH_WEIGHTS_URL")
     assert base_address() == "https://raw.githubusercontent.com"
 
@@ -254,14 +254,14 @@ def test_where_files_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_names_for_detect(publish, tmp_path: Path) -> None:
     one = publish("plates", "anomalyclip", CONTENT)
-    path = pull("plates", patience=FAST)
+    path = pull("plates", retry=FAST)
     assert locate("plates", "anomalyclip", one.backbone) == path
     (tmp_path / "file").write_text("")
     assert locate(tmp_path / "file", "clip", "builtin") == tmp_path / "file"
     for words, message in (
         (("plates", "april-gan", one.backbone), "weights of anomalyclip, not of april-gan"),
-        (("plates", "anomalyclip", "builtin"), "learnt on openai/.*, not on the embedded"),
-        (("plate", "anomalyclip", "x/y"), "no weights file plate, and .* did you mean plates"),
+        (("plates", "anomalyclip", "builtin"), "learnt on openai/.*, not on the built-in"),
+        (("plate", "anomalyclip", "x/y"), "no weights file plate, and .*did you mean plates"),
         ((tmp_path / "none.pth", "anomalyclip", "x/y"), "there is no weights file .*none.pth$"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -19,7 +19,7 @@ from blemish.methods import clip_ad as rvs
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.clip_ad import ClipAdSDP, ClipAdSdpConfig, ClipAdSDPPlus, ClipAdSdpPlusConfig, quarter
 from blemish.methods.ops import cosine_logits, min_max, probability_map, upsample
-from blemish.training.mosaic import mosaic
+from blemish.training.augment import mosaic
 
 APRIL = AprilGanConfig(size=148, layers=(6, 12), few_shot_layers=(18,))
 SDP = ClipAdSdpConfig(size=148, layers=(6, 12), rep_vec="mean")

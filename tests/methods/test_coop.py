@@ -161,7 +161,7 @@ def test_training_lowers_the_loss_and_resumes(backbone: Backbone, samples: list[
     losses = [row["total"] for row in train(whole, samples, **settings)]
     assert losses[-1] < 0.9 * losses[0]
     with pytest.raises(KeyboardInterrupt):
-        train(cut, samples, **settings, out=tmp_path, progress=stop)
+        train(cut, samples, **settings, out=tmp_path, on_progress=stop)
     cut.reset(9)
     train(cut, samples, **settings, out=tmp_path, resume=True)
     assert torch.equal(cut.context, whole.context)

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from blemish.errors import UsageError
 from blemish.training import augment
-from blemish.training.augment import PAPERS, Augmentation, Augmented, Source, vary
-from blemish.training.samples import Sample
+from blemish.training.augment import PAPERS, Augmentation, Augmented, vary
+from blemish.training.samples import Sample, Source
 
 
 def noise(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
@@ -121,7 +121,7 @@ def test_sources_spare_opening_pictures() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    with pytest.raises(UsageError, match="1 samples have as many sources, not 2"):
+    with pytest.raises(UsageError, match="there are 2 sources for 1 samples"):
         Augmented([plain(1, 1)], Augmentation(mosaic=0.5), sources=[Source("nut", 1)] * 2)
     with pytest.raises(UsageError, match=r"between 0 and 1, not 1\.2"):
         Augmentation(mosaic=1.2)
@@ -237,7 +237,7 @@ def test_the_last_step_is_one_of_three() -> None:
     calls: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_box", "_gauss", "_jitter"):
-            patch.setattr(augment, name, lambda picture, rng, name=name: calls.update([name]) or picture)
+            patch.setattr(augment, name, lambda image, rng, name=name: calls.update([name]) or image)
         rng = np.random.default_rng(0)
         for _ in range(600):
             vary(Sample(Image.new("RGB", (4, 4)), None, 0), rng)

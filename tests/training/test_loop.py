@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_random_state_outside_is_left_alone(fresh: Callable[[], AnomalyCLIP]) ->
 def test_a_stopped_run_goes_on_to_the_same_bits(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:
     whole, stopped, resumed = fresh(), fresh(), fresh()
     samples = make_samples()
-    train(whole, samples, epochs=4, batch_size=4, seed=3, out=tmp_path / "whole")
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 4, "seed": 3}
+    train(whole, samples, **settings, out=tmp_path / "whole")
 
     class Killed(BaseException):
         """Nothing is written after it."""
@@ -98,7 +100,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(fresh: Callable[[], AnomalyCLIP]
             raise Killed
 
     with pytest.raises(Killed):
-        train(stopped, samples, epochs=4, batch_size=4, seed=3, out=tmp_path / "b", checkpoint_every=3, progress=stop)
+        train(
+            stopped, samples, epochs=4, batch_size=4, seed=3, out=tmp_path / "b", checkpoint_every=3, on_progress=stop
+        )
     history = train(resumed, samples, epochs=4, batch_size=4, seed=3, out=tmp_path / "b", resume=True)
     assert history[0]["step"] == 5  # the checkpoint after step 4, the end of the second epoch
     assert same(whole, resumed)
@@ -117,7 +121,7 @@ def test_interrupted_after_a_step_keeps_it(fresh: Callable[[], AnomalyCLIP], tmp
 
     train(whole, make_samples(), steps=4, batch_size=2)
     with pytest.raises(KeyboardInterrupt):
-        train(stopped, make_samples(), steps=4, batch_size=2, out=out, progress=stop)
+        train(stopped, make_samples(), steps=4, batch_size=2, out=out, on_progress=stop)
     names = {one.name for one in out.parent.iterdir()}
     assert names == {"x.safetensors", "x.checkpoint.safetensors", "x.losses.jsonl", "x.losses.svg"}
     history = train(resumed, make_samples(), steps=4, batch_size=2, out=out, resume=True)
@@ -179,7 +183,7 @@ def test_kept_features_give_the_same_run(fresh: Callable[[], AnomalyCLIP], tmp_p
     told: list[Progress] = []
     train(runs["memory"], make_samples(), steps=3, batch_size=4)
     for name in ("disk", "again"):
-        train(runs[name], make_samples(), steps=3, batch_size=4, cache=tmp_path / "cache", progress=told.append)
+        train(runs[name], make_samples(), steps=3, batch_size=4, cache=tmp_path / "cache", on_progress=told.append)
         assert same(runs["memory"], runs[name])
     first = told[0]
     assert (first.stage, first.done, first.total) == ("features", 0, 6)

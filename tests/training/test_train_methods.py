@@ -75,7 +75,7 @@ def test_killed_and_resumed_is_as_unbroken(fresh: Callable[[], Method], tmp_path
     whole, killed, resumed = fresh(), fresh(), fresh()
     train(whole, plates(), **settings, out=tmp_path / "whole")
     with pytest.raises(Killed):
-        train(killed, plates(), **settings, out=tmp_path / "run", progress=kill)
+        train(killed, plates(), **settings, out=tmp_path / "run", on_progress=kill)
     history = train(resumed, plates(), **settings, out=tmp_path / "run", resume=True)
     assert history[0]["step"] == 7
     assert same(whole, resumed)

@@ -1,7 +1,8 @@
-"""`blemish export`, and the exported file of `blemish detect --model`."""
+"""`blemish export`."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,8 +15,8 @@ from blemish.errors import UsageError
 if TYPE_CHECKING:
     from blemish.exporting import Exported
 
-#: With fewer, the ranges that int8 is fitted to are a matter of luck.
-FEW = 32
+#: With fewer calibration pictures a note is printed: the ranges of int8 then depend on chance.
+MIN_CALIBRATION = 32
 
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -37,31 +38,31 @@ def export(
     recursive: bool = False,
     json: bool = False,
 ) -> int:
-    """Write a whole detector to one file for ONNX Runtime or OpenVINO: pictures in, score and map out.
+    """Write a whole detector, from picture to score and map, to one file for ONNX Runtime or OpenVINO.
 
     Args:
-        out: The file: x.onnx, or x.xml for OpenVINO, which gets a x.bin beside it.
-        method: How CLIP is asked; `blemish methods` lists them.
-        to: onnx or openvino. [default: what the file's name says]
+        out: File to write: x.onnx, or x.xml for OpenVINO, which writes x.bin beside it.
+        method: The method; `blemish methods` lists them.
+        to: onnx or openvino. [default: by the suffix of the file]
         backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
-        weights: What the method learnt, if not what is shipped for it: a file, or a name from `blemish weights list`.
-        object_name: What the pictures show, such as "metal nut"; folded into the file.
-        reference: Normal pictures for winclip and april-gan, unlabelled ones for musc: files, folders, patterns. What
-            is kept of them is folded into the file.
-        threshold: A picture with this score or a higher one is anomalous: the file then gives the verdict, too.
-        mask_threshold: The same for pixels, as a fraction of the method's scale. [default: that of the pictures]
-        int8: Compute the linear layers in 8-bit whole numbers; needs --calibrate.
-        calibrate: Normal pictures that int8 is fitted to, a hundred or so: files, folders, patterns.
-        check: Pictures on which the file is compared with PyTorch. [default: textures made at random]
-        recursive: Look into subfolders.
+        weights: Weights of the method: a file, or a name from `blemish weights list`. [default: the shipped ones]
+        object_name: Name of the object, such as "metal nut"; it is constant in the file.
+        reference: Reference pictures, normal ones for few-shot methods and unlabelled ones for methods that need a set:
+            files, folders, patterns. Their memory bank goes into the file.
+        threshold: Score from which on a picture is anomalous; the file then gives labels and masks, too.
+        mask_threshold: The same for pixels, as a fraction of the method's scale. [default: --threshold]
+        int8: Compute the linear layers in 8-bit integers; needs --calibrate.
+        calibrate: Normal pictures to calibrate int8 on, a hundred or so: files, folders, patterns.
+        check: Pictures on which the file is compared with PyTorch. [default: random textures]
+        recursive: Include subfolders.
         json: Print one JSON object instead of lines.
     """
     if int8 and not calibrate:
-        raise UsageError("--int8 is fitted to pictures of normal things: give --calibrate good/*.png")
+        raise UsageError("--int8 is calibrated on normal pictures: give --calibrate good/*.png")
     if calibrate and not int8:
         raise UsageError("--calibrate is for --int8: give both or neither")
     if mask_threshold is not None and threshold is None:
-        raise UsageError("--mask-threshold in a file goes with one for pictures: give --threshold NUMBER, too")
+        raise UsageError("--mask-threshold needs a threshold for pictures: give --threshold NUMBER, too")
 
     from blemish.methods import info
 
@@ -72,18 +73,18 @@ def export(
 
     from blemish.exporting.backends import choose
 
-    choose(out, to, write=True).need_to_write(int8=int8)
+    choose(out, to, write=True).require_to_write(int8=int8)
 
     weights = checked_weights(method, backbone, weights, object_name)
 
     from blemish.image_io import find_images
 
-    def found(words: list[str] | None) -> list[Path]:
+    def images(words: list[str] | None) -> list[Path]:
         return list(find_images(words, recursive=recursive)) if words else []
 
-    calibration, checked, references = found(calibrate), found(check), found(reference)
-    if int8 and len(calibration) < FEW:
-        note(f"{count(len(calibration), 'picture')} to calibrate on are few; a hundred are better.")
+    calibration, checked, references = images(calibrate), images(check), images(reference)
+    if int8 and len(calibration) < MIN_CALIBRATION:
+        note(f"{count(len(calibration), 'picture')} to calibrate on is little; a hundred are better.")
 
     from blemish.exporting import export as export_detector
     from blemish.loading import load
@@ -99,48 +100,42 @@ def export(
         precision="float32",
         references=references or None,
     )
-    made = export_detector(detector, out, backend=to, calibrate=calibration, check=checked)
+    exported = export_detector(detector, out, backend=to, calibrate=calibration, check=checked)
     if json:
-        print_json(_facts(made))
+        print_json(_facts(exported))
     else:
-        _say(made)
+        _print(exported)
     return 0
 
 
-def _facts(made: Exported) -> dict[str, object]:
-    parity = made.parity
+def _facts(exported: Exported) -> dict[str, object]:
+    header = exported.header
     return {
-        "files": [{"path": str(path), "bytes": path.stat().st_size} for path in made.files],
-        "backend": made.backend,
-        "fingerprint": made.fingerprint,
-        "precision": made.header.precision,
-        "object": made.header.object_name,
-        "size": made.header.size,
-        "outputs": list(made.header.outputs),
-        "map_range": list(made.header.map_range),
-        "calibration": made.header.calibration,
-        "parity": {
-            "pictures": parity.pictures,
-            "given": parity.given,
-            "score": parity.score,
-            "map": parity.map,
-            "mean_map": parity.mean_map,
-        },
+        "files": [{"path": str(path), "bytes": path.stat().st_size} for path in exported.files],
+        "backend": exported.backend,
+        "fingerprint": exported.fingerprint,
+        "precision": header.precision,
+        "object": header.object_name,
+        "size": header.size,
+        "outputs": list(header.outputs),
+        "map_range": list(header.map_range),
+        "calibration": header.calibration,
+        "parity": dataclasses.asdict(exported.parity),
     }
 
 
-def _say(made: Exported) -> None:
-    source, parity = made.header.provenance, made.parity
-    told = "" if made.header.object_name is None else f" for {made.header.object_name!r}"
-    fitted = f", fitted to {count(made.header.calibration, 'picture')}" if made.header.calibration else ""
-    sizes = ", ".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in made.files)
-    shown = count(parity.pictures, "picture") if parity.given else f"{parity.pictures} textures made at random"
-    print(f"{sizes}: {source.method}{told} on the backbone {source.backbone} ({source.backbone_fingerprint}),")
-    print(f"{made.header.precision}{fitted}; {made.backend}, fingerprint {made.fingerprint}.")
-    outputs = ", ".join(made.header.outputs)
-    print(f"In: image, (batch, 3, height, width) float32 RGB from 0 to 1, any size. Out: {outputs}.")
+def _print(exported: Exported) -> None:
+    header, source, parity = exported.header, exported.header.provenance, exported.parity
+    named = "" if header.object_name is None else f" for {header.object_name!r}"
+    calibrated = f", calibrated on {count(header.calibration, 'picture')}" if header.calibration else ""
+    sizes = ", ".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in exported.files)
+    images = count(parity.pictures, "picture") if parity.given else f"{parity.pictures} random textures"
+    print(f"{sizes}: {source.method}{named} on the backbone {source.backbone} ({source.backbone_fingerprint}),")
+    print(f"{header.precision}{calibrated}; {exported.backend}, fingerprint {exported.fingerprint}.")
+    outputs = ", ".join(header.outputs)
+    print(f"Input: image, (batch, 3, height, width) float32 RGB from 0 to 1, any size. Outputs: {outputs}.")
     print(
-        f"Largest difference from PyTorch on {shown}: score {parity.score:.2g}, map {parity.map:.2g} of its scale "
+        f"Largest difference from PyTorch on {images}: score {parity.score:.2g}, map {parity.map:.2g} of its scale "
         f"(mean {parity.mean_map:.2g})."
     )
     if not parity.given:

@@ -13,12 +13,12 @@ _EXPORTED = (".onnx", ".xml")
 
 
 def info(path_or_id: str, *, revision: str | None = None, json: bool = False) -> int:
-    """Say what something is: a picture, a folder, a backbone, what a method learnt or an exported detector.
+    """Describe a picture, a folder, a backbone, a weights file or an exported detector.
 
     Args:
-        path_or_id: A picture file, a folder of pictures, a backbone (`builtin`, a hub id, a folder, a checkpoint
-            file), the weights of a method or a file from `blemish export`.
-        revision: Of a backbone on the hub.
+        path_or_id: A picture, a folder of pictures, a backbone (`builtin`, a hub id, a folder, a checkpoint file), a
+            method's weights or a file from `blemish export`.
+        revision: Revision of a backbone on the hub.
         json: Print one JSON object instead of lines.
     """
     facts = describe(path_or_id, revision)
@@ -32,11 +32,11 @@ def info(path_or_id: str, *, revision: str | None = None, json: bool = False) ->
 
 
 def describe(path_or_id: str, revision: str | None = None) -> dict[str, Any]:
-    """The facts as JSON-able values; `kind` says of what.
+    """Return the facts as JSON values; `kind` names the kind of thing.
 
     Raises:
-        UsageError: There is no such file, and it cannot be a hub id.
-        ImageError, WeightsError: It is there, but not usable.
+        UsageError: There is no such file, and the word cannot be a hub id.
+        ImageError, WeightsError: The file cannot be used.
     """
     path = Path(path_or_id).expanduser()
     if path.is_dir():
@@ -57,10 +57,10 @@ def _picture(path: Path) -> dict[str, Any]:
 
     from blemish.image_io import read_image
 
-    picture = read_image(path)
+    image = read_image(path)
     with Image.open(path) as stored:
         kind, mode, frames = stored.format, stored.mode, getattr(stored, "n_frames", 1)
-    width, height = picture.size
+    width, height = image.size
     return {
         "kind": "picture",
         "path": str(path),
@@ -69,21 +69,21 @@ def _picture(path: Path) -> dict[str, Any]:
         "mode": mode,
         "frames": frames,
         "bytes": path.stat().st_size,
-        "notes": list(picture.notes),
+        "notes": list(image.notes),
     }
 
 
 def _folder(path: Path) -> dict[str, Any]:
     from blemish.image_io import find_images
 
-    found = list(find_images([path], recursive=True))
-    if not found:
+    images = list(find_images([path], recursive=True))
+    if not images:
         raise UsageError(f"{path} holds neither pictures nor a backbone (a backbone's folder has a config.json)")
-    suffixes = [Path(one).suffix.lower().lstrip(".") for one in found]
+    suffixes = [Path(image).suffix.lower().lstrip(".") for image in images]
     return {
         "kind": "folder of pictures",
         "path": str(path),
-        "pictures": len(found),
+        "pictures": len(images),
         "formats": {suffix: suffixes.count(suffix) for suffix in sorted(set(suffixes))},
     }
 
@@ -101,7 +101,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         method = checkpoints.identify(checkpoints.read_official(path))
         if method is not None:
             return {"kind": "published method weights", **common, "method": method}
-        reason = "it is like no published file that is known"
+        reason = "it is not like any published file"
     except WeightsError as error:
         reason = str(error)
     try:
@@ -114,19 +114,19 @@ def _exported(path: Path) -> dict[str, Any]:
     from blemish.exporting import load_exported
 
     detector = load_exported(path)
-    made = detector.provenance
+    provenance = detector.provenance
     return {
         "kind": "exported detector",
         "path": str(path),
-        "backend": made.backend,
-        "fingerprint": made.model_fingerprint,
-        "method": made.method,
-        "backbone": made.backbone,
-        "backbone_fingerprint": made.backbone_fingerprint,
-        "weights": made.weights,
+        "backend": provenance.backend,
+        "fingerprint": provenance.model_fingerprint,
+        "method": provenance.method,
+        "backbone": provenance.backbone,
+        "backbone_fingerprint": provenance.backbone_fingerprint,
+        "weights": provenance.weights,
         "object": detector.object_name if detector.engine.needs_object else None,
-        "references": made.references,
-        "precision": made.precision,
+        "references": provenance.references,
+        "precision": provenance.precision,
         "input_size": detector.engine.size,
         "map_range": list(detector.engine.map_range()),
         "threshold": detector.threshold,
@@ -137,22 +137,22 @@ def _exported(path: Path) -> dict[str, Any]:
 def _backbone(name: str, revision: str | None) -> dict[str, Any]:
     from blemish.clip import load_backbone
 
-    found = load_backbone(name, revision=revision)
+    backbone = load_backbone(name, revision=revision)
     return {
         "kind": "backbone",
-        "name": found.name,
-        "fingerprint": found.fingerprint,
-        "parameters": sum(parameter.numel() for parameter in found.towers.parameters()),
-        "input_size": found.size,
-        "patch": found.patch,
-        "layers": found.layers,
-        "width": found.width,
-        "embedding": found.embed_dim,
-        "text_layers": found.text_layers,
-        "text_width": found.text_width,
-        "context": found.context,
-        "activation": found.towers.config.vision_config.hidden_act,
-        "heads": found.towers.config.vision_config.num_attention_heads,
+        "name": backbone.name,
+        "fingerprint": backbone.fingerprint,
+        "parameters": sum(parameter.numel() for parameter in backbone.towers.parameters()),
+        "input_size": backbone.size,
+        "patch": backbone.patch,
+        "layers": backbone.layers,
+        "width": backbone.width,
+        "embedding": backbone.embed_dim,
+        "text_layers": backbone.text_layers,
+        "text_width": backbone.text_width,
+        "context": backbone.context,
+        "activation": backbone.towers.config.vision_config.hidden_act,
+        "heads": backbone.towers.config.vision_config.num_attention_heads,
     }
 
 

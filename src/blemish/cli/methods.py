@@ -10,38 +10,39 @@ from blemish.methods.registry import WEIGHTS, MethodInfo
 
 
 def methods(*, json: bool = False) -> int:
-    """List the methods: what they are called, what they need, their paper's backbone, where they were published.
+    """List the methods with what they need, the backbone of their paper, and where they were published.
 
     Args:
         json: Print one JSON object per method instead of a table.
     """
-    found = [info(name) for name in list_methods()]
+    infos = [info(name) for name in list_methods()]
     if json:
-        for one in found:
-            entry = dataclasses.asdict(one)
+        for method in infos:
+            entry = dataclasses.asdict(method)
             del entry["cls"]
-            print_json({**entry, "builtin": _builtin(one)})
+            print_json({**entry, "builtin": _builtin(method)})
         return 0
     rows = [("METHOD", "PUBLISHED", "NEEDS", "BUILTIN", "BACKBONE OF THE PAPER", "WHAT IT IS", "PAPER")]
-    for one in found:
+    for method in infos:
         needs = [
             word
             for word, holds in (
-                ("object name", one.needs_object),
-                ("weights", one.trainable),
-                ("examples", one.few_shot),
-                ("a set", one.transductive),
+                ("object name", method.needs_object),
+                ("weights", method.trainable),
+                ("examples", method.few_shot),
+                ("a set", method.transductive),
             )
             if holds
         ]
-        published, told = f"{one.venue} {one.year}", ", ".join(needs) or "-"
-        rows.append((one.name, published, told, _builtin(one), one.default_backbone, one.title, one.url))
+        published, needed = f"{method.venue} {method.year}", ", ".join(needs) or "-"
+        facts = (_builtin(method), method.default_backbone, method.title, method.url)
+        rows.append((method.name, published, needed, *facts))
     print(columns(rows))
     return 0
 
 
-def _builtin(one: MethodInfo) -> str:
-    """What it takes to run on the built-in backbone: nothing, weights that are shipped, weights that are not."""
-    if not one.trainable:
+def _builtin(method: MethodInfo) -> str:
+    """Return what the method needs on the built-in model: nothing, shipped weights or other weights."""
+    if not method.trainable:
         return "as it is"
-    return "weights shipped" if (WEIGHTS / f"{one.name}.safetensors").exists() else "needs --weights"
+    return "weights shipped" if (WEIGHTS / f"{method.name}.safetensors").exists() else "needs --weights"

@@ -110,7 +110,7 @@ def run_image_blocks(
         The taps, (B, 1 + N, D) each, and the class token (B, D) or None.
     """
     if x.device.type != "cpu" or not isinstance(x.shape[0], int):
-        # While a graph is traced (`blemish.export`), the batch size is a symbol, so that the batch cannot be split.
+        # While a graph is traced (`blemish.exporting`), the batch size is a symbol, so that the batch cannot be split.
         return _run_image_part(blocks, x, taps, class_token)
     workers = concurrency.num_workers(x.shape[0], x.device)
     count = workers * max(1, round(x.shape[0] * x.shape[1] / IMAGE_TOKENS / workers))
@@ -207,7 +207,7 @@ def run_windows(blocks: Sequence[Block], x: Tensor, grid: tuple[int, int], side:
     index = torch.cat([index.new_zeros(len(index), 1), index + 1], dim=1)
     batch, (count, length) = x.shape[0], index.shape
     tokens = (torch.arange(batch, device=x.device)[:, None, None] * x.shape[1] + index).flatten(0, 1)
-    # While a graph is traced (`blemish.export`), the batch size is a symbol, so that the batch cannot be split.
+    # While a graph is traced (`blemish.exporting`), the batch size is a symbol, so that the batch cannot be split.
     parts = torch.split(tokens, max(1, WINDOW_TOKENS // length)) if isinstance(batch, int) else (tokens,)
     shared = [each.flatten(0, 1) for each in blocks[0].inputs(x)]
     flat = x.flatten(0, 1)

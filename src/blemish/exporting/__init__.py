@@ -1,12 +1,12 @@
-"""Whole detectors as files for ONNX Runtime and OpenVINO, and these files as detectors.
+"""Export whole detectors to files for ONNX Runtime and OpenVINO, and load these files as detectors.
 
     detector = blemish.load("anomalyclip", device="cpu", precision="float32")
-    made = blemish.export(detector, "parts.onnx")
-    made.parity.map                                   # the largest difference from PyTorch
-    export.load_exported("parts.onnx")("part.jpg")
+    exported = blemish.export(detector, "parts.onnx")
+    exported.parity.map                               # the largest difference from PyTorch
+    blemish.load("parts.onnx")("part.jpg")
 
-In a file lie the vision tower, the text features of one object and, few-shot, what was kept of the references. Picture
-in, score and map out; see `blemish.exporting.header` for the names.
+A file contains the vision tower, the text features of one object and the memory bank of the references. It takes an
+image and gives score and map; `blemish.exporting.header` has the names of its inputs and outputs.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ class Exported:
 
     path: Path
     files: tuple[Path, ...]
-    """All of them: OpenVINO writes two."""
+    """All files of the export; OpenVINO writes two."""
     backend: str
+    """"onnx" or "openvino"."""
     header: Header
     fingerprint: str
+    """SHA-256 over the bytes of the files, first 16 hex digits."""
     parity: Parity
+    """Differences from PyTorch."""
 
 
 def export(
@@ -54,25 +57,25 @@ def export(
     calibrate: Sequence[ImageSource] = (),
     check: Sequence[ImageSource] = (),
 ) -> Exported:
-    """Write a detector to a file and compare the file with it; a file that differs is not kept.
+    """Export a detector to a file and compare the file with it; a file that differs is deleted.
 
-    The detector's object and thresholds go into the file.
+    The file contains the detector's object name, thresholds and references.
 
     Args:
-        detector: On the CPU in float32.
-        path: Ends with .onnx or .xml (OpenVINO, which writes a .bin beside it).
-        backend: "onnx" or "openvino"; None: by the path.
-        calibrate: Pictures of normal things that int8 is fitted to; none: float32. A hundred are enough.
-        check: Pictures that the file is compared on; none: textures made at random.
+        detector: A detector on the CPU in float32.
+        path: File to write, .onnx or .xml (OpenVINO, which writes a .bin beside it).
+        backend: "onnx" or "openvino"; None chooses by the path.
+        calibrate: Normal images to calibrate int8 on, a hundred or so; empty for float32.
+        check: Images to compare on; empty for random textures.
 
     Raises:
-        UsageError: The detector is not on the CPU in float32, the method cannot be exported, a package is missing.
-        ImageError: One of the pictures cannot be read.
+        UsageError: The detector is not on the CPU in float32, the method cannot be exported, or a package is missing.
+        ImageError: One of the images cannot be read.
         OutputError: The file cannot be written, or gives other results than the detector.
     """
     path = Path(path)
-    chosen, engine = choose(path, backend, write=True), detector.engine
-    chosen.need_to_write(int8=len(calibrate) > 0)
+    writer, engine = choose(path, backend, write=True), detector.engine
+    writer.require_to_write(int8=len(calibrate) > 0)
     if not isinstance(engine, TorchEngine) or str(engine.device) != "cpu" or engine.provenance.precision != "float32":
         raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
     header = Header(
@@ -84,31 +87,31 @@ def export(
         mask_threshold=detector.mask_threshold,
         calibration=len(calibrate),
     )
-    for one in (*calibrate, *check):  # a broken one is to be known before minutes of work, not after
-        read_image(one, max_pixels=detector.max_pixels)
+    for source in (*calibrate, *check):  # fail for a broken image before minutes of work, not after
+        read_image(source, max_pixels=detector.max_pixels)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pictures = _Pictures(engine, calibrate, detector.max_pixels)
-        chosen.load().write(engine, detector.memory, header, partial, pictures if calibrate else None)
-        written = ExportedEngine(chosen.load().read(partial, "cpu", "float32"), chosen, partial)
-        shown = (read_image(one, max_pixels=detector.max_pixels) for one in check) if check else None
-        parity = compare(engine, written, shown, detector.object_name, detector.memory)
+        images = _CalibrationImages(engine, calibrate, detector.max_pixels)
+        writer.load().write(engine, detector.memory, header, partial, images if calibrate else None)
+        written = ExportedEngine(writer.load().read(partial, "cpu", "float32"), writer, partial)
+        check_images = (read_image(source, max_pixels=detector.max_pixels) for source in check) if check else None
+        parity = compare(engine, written, check_images, detector.object_name, detector.memory)
         if not header.calibration and not max(parity.score, parity.map) <= TOLERANCE:
             raise OutputError(
                 f"{path} is not written: its scores differ by {parity.score:.2g} and its maps by {parity.map:.2g} from "
                 "PyTorch's; try the other backend",
                 path,
             )
-        for found, final in zip(chosen.files(partial), chosen.files(path), strict=True):
-            found.replace(final)
+        for file, final in zip(writer.files(partial), writer.files(path), strict=True):
+            file.replace(final)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}", path) from error
     finally:
-        for left in chosen.files(partial):
-            left.unlink(missing_ok=True)
-    made = written.provenance.model_fingerprint or ""
-    return Exported(path, chosen.files(path), chosen.name, header, made, parity)
+        for file in writer.files(partial):
+            file.unlink(missing_ok=True)
+    fingerprint = written.provenance.model_fingerprint or ""
+    return Exported(path, writer.files(path), writer.name, header, fingerprint, parity)
 
 
 def load_exported(
@@ -123,13 +126,13 @@ def load_exported(
     tile: int | None = None,
     overlap: float = DEFAULT_OVERLAP,
 ) -> Detector:
-    """Make a detector of an exported file; it gives the same detections as the one it was made of.
+    """Load an exported file as a detector; it gives the same detections as the exported detector.
 
     Args:
         path: The .onnx or .xml file.
-        backend: "onnx" or "openvino"; None: by the path. OpenVINO runs .onnx files, too.
-        threshold: As in `blemish.load`; None: the file's own, if it was exported with one.
-        mask_threshold: The same for pixels; without both it is the file's own, else `threshold`.
+        backend: "onnx" or "openvino"; None chooses by the path. OpenVINO runs .onnx files, too.
+        threshold: As in `blemish.load`; None for the file's own, if it has one.
+        mask_threshold: As in `blemish.load`; None for `threshold` or, if that is None too, the file's own.
         device: "auto" (the CPU), "cpu", "cuda" for ONNX Runtime, or a device of OpenVINO ("gpu", "npu").
         precision: "auto" or "float32"; OpenVINO also "bfloat16".
         max_pixels: As in `blemish.load`.
@@ -138,14 +141,14 @@ def load_exported(
 
     Raises:
         UsageError: There is no such file, backend, device or precision, or a package is missing.
-        WeightsError: It is damaged, or blemish did not write it.
+        WeightsError: The file is damaged, or blemish did not write it.
     """
     path = Path(path)
-    chosen = choose(path, backend, write=False)
+    reader = choose(path, backend, write=False)
     tiling = None if tile is None else Tiling(tile, overlap)
-    if missing := [one for one in chosen.files(path) if not one.is_file()]:
+    if missing := [file for file in reader.files(path) if not file.is_file()]:
         raise UsageError(f"there is no file {missing[0]}; check the path")
-    engine = ExportedEngine(chosen.load().read(path, device, precision), chosen, path)
+    engine = ExportedEngine(reader.load().read(path, device, precision), reader, path)
     header = engine.header
     if threshold is None and mask_threshold is None:
         threshold, mask_threshold = header.threshold, header.mask_threshold
@@ -159,8 +162,8 @@ def load_exported(
     )
 
 
-class _Pictures:
-    """Pictures as a graph takes them, (1, 3, S, S) each, read when they are asked for: thousands may be given."""
+class _CalibrationImages:
+    """Images as a graph takes them, (1, 3, S, S) each; they are read one at a time, since there may be thousands."""
 
     def __init__(self, engine: TorchEngine, sources: Sequence[ImageSource], max_pixels: int) -> None:
         self._size, self._sources, self._max_pixels = engine.size, sources, max_pixels
@@ -170,6 +173,6 @@ class _Pictures:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for source in self._sources:
-            picture = read_image(source, max_pixels=self._max_pixels)
-            pixels: NDArray[np.float32] = as_input(picture.image, self._size).numpy()
+            image = read_image(source, max_pixels=self._max_pixels).image
+            pixels: NDArray[np.float32] = as_input(image, self._size).numpy()
             yield pixels

@@ -1,4 +1,4 @@
-"""The backends: what file each has, what it needs. Imports neither."""
+"""The backends: their files and the packages that they need. This module imports neither."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from blemish.exporting.header import Header
     from blemish.methods.base import MemoryBank
 
-#: (B, 3, S, S) float32 in [0, 1] to the score (B,) and the map (B, S, S), as the file gives them.
 Infer: TypeAlias = "Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]"
+"""Maps pixels (B, 3, S, S) float32 in [0, 1] to scores (B,) and maps (B, S, S) in [0, 1]."""
 
 
 class Calibration(Protocol):
-    """The same pixels, a batch of one picture after the other; can be gone through several times."""
+    """Images to calibrate on, each (1, 3, S, S); can be iterated several times."""
 
     def __len__(self) -> int: ...
 
@@ -33,18 +33,18 @@ class Calibration(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """A file, ready to run."""
+    """An exported file that is ready to run."""
 
     header: Header
     infer: Infer
     """May be called in several threads at once."""
     precision: str
-    """What it really computes in: "float32", "bfloat16" or "int8"."""
+    """Precision that it really computes in: "float32", "bfloat16" or "int8"."""
     device: str
 
 
 class Module(Protocol):
-    """What the module of a backend holds."""
+    """Functions of a backend's module."""
 
     def write(
         self,
@@ -54,47 +54,51 @@ class Module(Protocol):
         path: Path,
         calibration: Calibration | None,
     ) -> None:
-        """Write a detector to a file; int8 with pictures to calibrate on."""
+        """Write a detector to a file, in int8 if there are images to calibrate on."""
 
     def read(self, path: Path, device: str, precision: str) -> Opened:
-        """Get a file ready. Raises WeightsError for what is no exported file, UsageError for what it cannot do."""
+        """Open a file. Raises WeightsError for a foreign file, UsageError for an unknown device or precision."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """How detectors run without PyTorch."""
+    """A runtime for exported detectors."""
 
     name: str
     title: str
+    """Name in sentences."""
     suffix: str
-    """Of the files that it writes."""
+    """Suffix of the files that it writes."""
     reads: tuple[str, ...]
+    """Suffixes of the files that it reads."""
     module: str
     extra: str
+    """Extra of blemish that installs its packages."""
     runs_with: tuple[str, ...]
-    """Packages without which nothing runs."""
+    """Packages that running needs."""
     writes_with: tuple[str, ...]
+    """Further packages that writing needs."""
     int8_extra: str
     int8_with: tuple[str, ...]
+    """Packages that int8 needs."""
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """All files of an export, the one that is named last."""
+        """Return all files of an export; `path` comes last."""
         return (path.with_suffix(".bin"), path) if path.suffix.lower() == ".xml" else (path,)
 
     def load(self) -> Module:
-        """Its module. Raises UsageError where a package is missing."""
-        self.need(self.runs_with, self.extra)
+        """Import its module. Raises UsageError if a package is missing."""
+        self._require(self.runs_with, self.extra)
         module: Module = importlib.import_module(self.module)
         return module
 
-    def need_to_write(self, *, int8: bool) -> None:
-        """Raise a UsageError where a package is missing for writing, before anything is loaded."""
-        self.need([*self.runs_with, *self.writes_with], self.extra)
+    def require_to_write(self, *, int8: bool) -> None:
+        """Raise UsageError if a package for writing is missing, before anything is loaded."""
+        self._require([*self.runs_with, *self.writes_with], self.extra)
         if int8:
-            self.need(self.int8_with, self.int8_extra)
+            self._require(self.int8_with, self.int8_extra)
 
-    def need(self, packages: Sequence[str], extra: str) -> None:
-        """Raise UsageError unless all packages are there."""
+    def _require(self, packages: Sequence[str], extra: str) -> None:
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
         if missing:
             raise UsageError(f"{self.title} needs {' and '.join(missing)}; run: pip install 'blemish[{extra}]'")
@@ -132,21 +136,23 @@ BACKENDS: dict[str, Backend] = {
 
 
 def choose(path: Path, name: str | None, *, write: bool) -> Backend:
-    """The backend for a file, by its name or, without, by the file's suffix.
+    """Return the backend of that name or, without a name, the one for the file's suffix.
 
     Args:
-        write: It is to write the file, not to read it.
+        path: The exported file.
+        name: Name of the backend.
+        write: Whether the file is written, not read.
 
     Raises:
-        UsageError: Unknown, or not one for such a file.
+        UsageError: There is no such backend, or it does not fit the file.
     """
     suffix = path.suffix.lower()
     if name is None:
-        found = next((one for one in BACKENDS.values() if one.suffix == suffix), None)
-        if found is None:
-            known = " or ".join(f"{one.suffix} ({one.title})" for one in BACKENDS.values())
-            raise UsageError(f"{path} tells no backend by its name: it ends with {known}")
-        return found
+        for backend in BACKENDS.values():
+            if backend.suffix == suffix:
+                return backend
+        known = " or ".join(f"{backend.suffix} ({backend.title})" for backend in BACKENDS.values())
+        raise UsageError(f"no backend has files like {path}: give one that ends with {known}")
     if name not in BACKENDS:
         raise UsageError(f"there is no backend {name!r}: choose {' or '.join(BACKENDS)}")
     backend = BACKENDS[name]

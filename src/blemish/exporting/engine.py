@@ -1,4 +1,4 @@
-"""An exported file behind a `Detector`."""
+"""The engine that runs an exported file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class ExportedEngine:
-    """Runs a file in its backend; see `blemish.engine.Engine`.
+    """Runs an exported file; see `blemish.engine.Engine`.
 
     Args:
-        opened: The file, ready to run.
-        backend: What runs it.
+        opened: The opened file.
+        backend: The backend that runs it.
         path: The file.
     """
 
@@ -44,29 +44,31 @@ class ExportedEngine:
 
     @property
     def size(self) -> int:
-        """S, the side of its input in pixels."""
+        """Side S of the input in pixels."""
         return self.header.size
 
     def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
-        """Return the range of its maps; references are part of the file."""
+        """Return the range of the raw maps; references are part of the file."""
         return self.header.map_range
 
     @property
     def needs_object(self) -> bool:
-        """Whether the object's name makes a difference."""
+        """Whether the object's name changes the result."""
         return self.header.object_name is not None
 
-    def preprocess(self, picture: Image.Image) -> Tensor:
-        """One picture as it takes it: see `as_input`."""
-        return as_input(picture, self.size)
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Return an image as graphs take it: see `as_input`."""
+        return as_input(image, self.size)
 
     def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
-        """Score a batch: see `Engine`."""
+        """Score a batch; see `Engine`."""
         if memory is not None:
-            raise UsageError("an exported file has its references in it: export another for other ones")
-        known = self.header.object_name
-        if known is not None and object_name != known:
-            raise UsageError(f"the exported file knows {known!r} only, not {object_name!r}: export another for it")
+            raise UsageError(
+                "an exported file contains its references: export the detector again with other references"
+            )
+        own = self.header.object_name
+        if own is not None and object_name != own:
+            raise UsageError(f"the file was exported for {own!r}, not for {object_name!r}: export one for that object")
         start = time.perf_counter()
         score, maps = self._infer(pixels.numpy())
         low, high = self.header.map_range
@@ -74,16 +76,16 @@ class ExportedEngine:
         return Run(Prediction(torch.from_numpy(score), raw), time.perf_counter() - start, 0.0)
 
 
-def as_input(picture: Image.Image, size: int) -> Tensor:
-    """A picture as graphs take it: (1, 3, size, size) float32 RGB in [0, 1].
+def as_input(image: Image.Image, size: int) -> Tensor:
+    """Return an image as graphs take it: (1, 3, size, size) float32 RGB in [0, 1].
 
-    Resized by Pillow here, so that the graph's own resizing has nothing left to do.
+    Pillow resizes it, so that the graph's own resizing changes nothing.
     """
-    return resize_image(picture, size).unsqueeze(0).float().div_(255)
+    return resize_image(image, size).unsqueeze(0).float().div_(255)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """SHA-256 over the bytes of files, first 16 hex digits. Raises WeightsError for one that is not there."""
+    """Return the first 16 hex digits of SHA-256 over the files. Raises WeightsError if one cannot be read."""
     digest = hashlib.sha256()
     for path in files:
         try:

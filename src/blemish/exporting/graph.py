@@ -1,4 +1,4 @@
-"""A whole detector as one traced graph: pictures in, score and map out."""
+"""A whole detector as one traced graph, from images to scores and maps."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from blemish.exporting.header import IMAGE, Header
 from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
 
 
-class Whole(nn.Module):
-    """A detector with its text features and references folded in.
+class DetectorGraph(nn.Module):
+    """A detector with constant text features and memory bank.
 
     Args:
-        engine: float32, on the CPU; it is copied where it has to be changed, and shares its weights.
-        memory: References that are folded in; None for zero-shot.
-        header: Of the file it is to be.
-        resize: Take pictures of any size; without, they are S x S.
+        engine: An engine on the CPU in float32; the graph shares its weights and leaves it unchanged.
+        memory: Memory bank of the references; None for zero-shot.
+        header: Header of the exported file.
+        resize: Whether images of any size are resized to S x S in the graph.
     """
 
     mean: Tensor
@@ -43,13 +43,13 @@ class Whole(nn.Module):
     def __init__(self, engine: TorchEngine, memory: MemoryBank | None, header: Header, *, resize: bool) -> None:
         super().__init__()
         self.header, self.resize = header, resize
-        self.method = _fixed(engine.method)
+        self.method = _with_fixed_positions(engine.method)
         model = self.method.backbone.towers
-        # submodules, so that their weights are found
+        # Register the towers as submodules, so that the tracer finds their weights.
         self.vision, self.projection = model.vision_model, model.visual_projection
         if self.method.reads_pictures:
             self.sentences, self.text_projection = model.text_model, model.text_projection
-        self.memory = _plain(memory)
+        self.memory = _without_inference_mode(memory)
         backbone = self.method.backbone
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
@@ -57,16 +57,16 @@ class Whole(nn.Module):
             self.register_buffer("text", self.method.text_features([header.object_name or "object"])[0].clone())
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) float32 RGB in [0, 1] to the header's outputs."""
-        found = self._predict(self._pixels(image))
+        """Map images (B, 3, H, W) float32 RGB in [0, 1] to the header's outputs."""
+        prediction = self._predict(self._pixels(image))
         low, high = self.header.map_range
-        score, maps = found.score.clamp(0, 1), (found.map - low) / (high - low)
+        score, maps = prediction.score.clamp(0, 1), (prediction.map - low) / (high - low)
         if self.header.threshold is None or self.header.pixel_threshold is None:
             return score, maps
         return score, score >= self.header.threshold, maps, maps >= self.header.pixel_threshold
 
     def _pixels(self, image: Tensor) -> Tensor:
-        """As `Backbone.preprocess`: Pillow's filter goes along rows first, and rounds to whole 255ths in between."""
+        """Preprocess like `Backbone.preprocess`: Pillow filters rows first and rounds to 8 bits in between."""
         if self.resize:
             size = self.header.size
             image = image * 255
@@ -84,46 +84,46 @@ class Whole(nn.Module):
         return method.score(method.backbone.encode_image(pixels, method.request, method.computation), self.text)
 
 
-def trace(whole: Whole) -> ExportedProgram:
-    """The graph of a detector, for any batch and, with `resize`, any picture size.
+def trace(graph: DetectorGraph) -> ExportedProgram:
+    """Trace a graph for any batch size and, with `resize`, any image size.
 
     Raises:
-        UsageError: The method does with a picture what no fixed graph can do.
+        UsageError: The steps of the method depend on the content of the image.
     """
-    side = whole.header.size
-    # no side equal to S or to the batch: the tracer would take them for one and the same
-    shape = (2, 3, side + 3, side + 5) if whole.resize else (2, 3, side, side)
+    side = graph.header.size
+    # No side may equal S or the batch size, since the tracer would treat equal sizes as the same.
+    shape = (2, 3, side + 3, side + 5) if graph.resize else (2, 3, side, side)
     dynamic = {0: Dim("batch")}
-    if whole.resize:
+    if graph.resize:
         dynamic |= {2: Dim("height", min=2), 3: Dim("width", min=2)}
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), quiet():
-        whole(image)  # constants that methods keep are then real tensors, not the tracer's
+        graph(image)  # make the constants that methods cache now, as real tensors and not the tracer's
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                # on a failure the tracer prints the whole graph
-                return torch.export.export(whole, (image,), dynamic_shapes={IMAGE: dynamic}, strict=False)
+                # The tracer prints the whole graph on a failure.
+                return torch.export.export(graph, (image,), dynamic_shapes={IMAGE: dynamic}, strict=False)
         except Exception as error:  # the tracer has no common base for what it cannot follow
-            name = whole.header.provenance.method
+            name = graph.header.provenance.method
             raise UsageError(
-                f"{name} cannot be exported: its steps depend on the picture, which no fixed graph can hold"
+                f"{name} cannot be exported: its steps depend on the picture, which graphs cannot express"
             ) from error
 
 
-def linear_weights(whole: Whole) -> list[Tensor]:
-    """The weights of all linear layers in the vision tower's blocks: what int8 is for."""
-    return [one.weight.detach() for one in whole.vision.encoder.modules() if isinstance(one, nn.Linear)]
+def linear_weights(graph: DetectorGraph) -> list[Tensor]:
+    """Return the weights of all linear layers in the vision tower's blocks, which int8 quantises."""
+    return [layer.weight.detach() for layer in graph.vision.encoder.modules() if isinstance(layer, nn.Linear)]
 
 
 def digest(values: NDArray[Any]) -> bytes:
-    """What tells one array from another: shape, type and bytes. Exporters rename weights, but do not change them."""
-    told = f"{values.shape} {values.dtype}".encode()
-    return hashlib.sha256(told + np.ascontiguousarray(values).tobytes()).digest()
+    """Return a hash of shape, dtype and bytes, which finds a weight in the graph after the exporter renamed it."""
+    head = f"{values.shape} {values.dtype}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).digest()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' warnings and logs to themselves: what fails is raised, and the rest is no one's business."""
+    """Silence warnings and logs of the exporters; failures are raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -134,11 +134,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _fixed(method: Method) -> Method:
-    """A copy that shares all weights but the positions, which are resized to the grid once and for all."""
+def _with_fixed_positions(method: Method) -> Method:
+    """Return a copy whose position embeddings are resized to the grid; it shares all other weights."""
     backbone = method.backbone
     shared = [*method.parameters(), *backbone.parameters()]
-    memo = {id(one): one for one in [*shared, backbone.tokenizer]}
+    memo = {id(part): part for part in [*shared, backbone.tokenizer]}
     copied = copy.deepcopy(method, memo)
     side = method.computation.size // backbone.patch
     embedding = copied.backbone.towers.vision_model.embeddings.position_embedding
@@ -147,8 +147,8 @@ def _fixed(method: Method) -> Method:
     return copied
 
 
-def _plain(memory: MemoryBank | None) -> MemoryBank | None:
-    """The memory in ordinary tensors: those made in inference mode cannot be traced."""
+def _without_inference_mode(memory: MemoryBank | None) -> MemoryBank | None:
+    """Copy the tensors of a memory bank, since tensors made in inference mode cannot be traced."""
     if memory is None:
         return None
     taps = {tap: rows.clone() for tap, rows in memory.taps.items()}

@@ -1,6 +1,6 @@
-"""What an exported file says about itself: what was exported, and how the file is fed and read.
+"""The header of an exported file: what was exported, and the names of inputs and outputs.
 
-It is kept twice: whole, as JSON, for blemish, and in the words of OpenVINO's Model API (`model_info`) for others.
+It is stored twice: as JSON for blemish, and as entries of OpenVINO's Model API (`model_info`) for other programs.
 """
 
 from __future__ import annotations
@@ -15,53 +15,55 @@ from blemish.detection import Provenance
 from blemish.errors import WeightsError
 
 FORMAT = 2
-#: Under what the JSON stands in a file's metadata.
+#: Key of the JSON in the file's metadata.
 KEY = "blemish"
 #: Input: (B, 3, H, W) float32 RGB in [0, 1], any height and width.
 IMAGE = "image"
-#: Outputs, always: (B,) float32 in [0, 1]; (B, S, S) float32, where 0 and 1 are the ends of the method's fixed scale.
+#: Outputs of every file: scores (B,) and maps (B, S, S), float32 in [0, 1], where 0 and 1 are the ends of `map_range`.
 SCORE, MAP = "pred_score", "anomaly_map"
-#: Outputs with a threshold: (B,) and (B, S, S), bool.
+#: Further outputs of a file with a threshold: labels (B,) and masks (B, S, S), bool.
 LABEL, MASK = "pred_label", "pred_mask"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file was made of and how it is used."""
+    """What was exported, and how the file is used."""
 
     provenance: Provenance
-    """Of the detector that was exported."""
+    """Provenance of the exported detector."""
     object_name: str | None
-    """What its pictures show, folded in; None for a method that is told nothing."""
+    """Name of the object, which is constant in the file; None for a method that does not use it."""
     size: int
-    """S: the graph brings every picture to S x S pixels and gives maps of that size."""
+    """Side S of the model's input and of the maps in pixels."""
     map_range: tuple[float, float]
-    """Between what the method's raw maps lie; the file's are brought to 0..1."""
+    """Range of the method's raw maps; the file's maps are scaled to [0, 1]."""
     threshold: float | None = None
+    """Score from which on an image is anomalous."""
     mask_threshold: float | None = None
+    """Value of the file's map from which on a pixel is anomalous; None for `threshold`."""
     calibration: int = 0
-    """How many pictures the int8 ranges were taken from; 0 for a file in float32."""
+    """Number of images that int8 was calibrated on; 0 for a file in float32."""
 
     @property
     def precision(self) -> str:
-        """Of the vision tower: "float32" or "int8"."""
+        """Precision of the vision tower: "float32" or "int8"."""
         return "int8" if self.calibration else "float32"
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of the graph's outputs, in order."""
+        """Names of the graph's outputs, in order."""
         return (SCORE, MAP) if self.threshold is None else (SCORE, LABEL, MAP, MASK)
 
     def to_json(self) -> str:
-        """One line, sorted: the same header gives the same bytes."""
+        """Return one line of JSON with sorted keys, so that equal headers give equal bytes."""
         values = {**asdict(self), "provenance": self.provenance.to_dict()}
         return json.dumps({"format": FORMAT, **values}, sort_keys=True)
 
     def model_info(self) -> dict[str, str]:
-        """The keys that OpenVINO's Model API reads, for a file with a verdict in it and for wrappers of older releases.
+        """Return the entries of OpenVINO's Model API.
 
-        The graph does by itself what most of them ask a wrapper to do; these say what is left: numbers in [0, 1]
-        (`scale_values`), in the order RGB where a camera gives BGR (`reverse_input_channels`).
+        The graph itself resizes and normalises. What remains for a wrapper is to scale values to [0, 1]
+        (`scale_values`) and to swap BGR to RGB (`reverse_input_channels`).
         """
         info = {
             "model_type": "AnomalyDetection",
@@ -81,27 +83,27 @@ class Header:
 
     @property
     def pixel_threshold(self) -> float | None:
-        """From where on a pixel of the file's map is anomalous: `mask_threshold`, else `threshold`."""
+        """Value of the file's map from which on a pixel is anomalous: `mask_threshold`, else `threshold`."""
         return self.threshold if self.mask_threshold is None else self.mask_threshold
 
 
 def from_json(text: str | None, path: Path) -> Header:
-    """What `to_json` wrote. Raises WeightsError."""
+    """Parse what `to_json` wrote; `path` is for messages. Raises WeightsError."""
     if text is None:
-        raise WeightsError(f"{path} was not exported by blemish, or lost its metadata: run blemish export again", path)
+        raise WeightsError(f"{path} was not exported by blemish, or lost its metadata: export it again", path)
     try:
         values: dict[str, Any] = json.loads(text)
-        found = values.pop("format")
-        if found == FORMAT:
-            values["provenance"] = Provenance(**_known(Provenance, values["provenance"]))
+        version = values.pop("format")
+        if version == FORMAT:
+            values["provenance"] = Provenance(**_fields(Provenance, values["provenance"]))
             values["map_range"] = tuple(map(float, values["map_range"]))
-            return Header(**_known(Header, values))
+            return Header(**_fields(Header, values))
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} has damaged metadata ({error}): run blemish export again", path) from error
-    raise WeightsError(f"{path} is of format {found}, and this blemish reads {FORMAT}: run blemish export again", path)
+        raise WeightsError(f"{path} has damaged metadata ({error}): export it again", path) from error
+    raise WeightsError(f"{path} has format {version}, and this blemish reads {FORMAT}: export it again", path)
 
 
-def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that a class has fields for: a newer blemish may have written more."""
-    names = {one.name for one in fields(kind)}
+def _fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that a class has fields for, since a newer blemish may have written more."""
+    names = {field.name for field in fields(cls)}
     return {name: value for name, value in values.items() if name in names}

@@ -1,4 +1,4 @@
-"""How far an exported file is from PyTorch, on pictures."""
+"""Differences between an exported file and PyTorch."""
 
 from __future__ import annotations
 
@@ -16,70 +16,71 @@ from blemish.engine import Engine
 from blemish.image_io import LoadedImage
 from blemish.methods.base import MemoryBank
 
-#: Pictures that are made where none are given.
-MADE = 4
-#: Of a float32 file: a larger difference, of the score or of the map on its scale from 0 to 1, is a wrong file.
+#: Number of random textures.
+TEXTURES = 4
+#: Largest allowed difference of a float32 file, for the score and for the map scaled to [0, 1].
 TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences between a file and PyTorch, each from the picture to the result."""
+    """Differences between a file and PyTorch, from the image to the result."""
 
     pictures: int
+    """Number of images."""
     given: bool
-    """The pictures were the user's; else textures made at random."""
+    """Whether the images were given; else they are random textures."""
     score: float
-    """The largest difference of the image score."""
+    """Largest difference of the image score."""
     map: float
-    """The largest difference at any pixel, on the map's scale from 0 to 1."""
+    """Largest difference at any pixel of the map scaled to [0, 1]."""
     mean_map: float
-    """The mean over all pixels."""
+    """Mean difference over all pixels of the map scaled to [0, 1]."""
 
 
 def compare(
-    ours: Engine,
-    theirs: Engine,
-    pictures: Iterable[LoadedImage] | None,
+    reference: Engine,
+    exported: Engine,
+    images: Iterable[LoadedImage] | None,
     object_name: str,
     memory: MemoryBank | None = None,
 ) -> Parity:
-    """Run two engines over the same pictures, one alone and then two at a time: a file takes any batch.
+    """Run two engines over the same images, first one image and then two at a time, since a file takes any batch.
 
     Args:
-        ours: The one that is right.
-        theirs: The exported file.
-        pictures: None makes textures.
-        object_name: What they show.
-        memory: References of the engine that is right; in the file they are folded in.
+        reference: The engine of the detector.
+        exported: The engine of the exported file.
+        images: The images; None makes random textures.
+        object_name: Name of the object.
+        memory: Memory bank of the reference engine; the file contains its own.
 
     Raises:
-        ImageError: A picture cannot be read.
+        ImageError: An image cannot be read.
     """
-    low, high = ours.map_range(memory)
-    sizes = chain([1], repeat(2))
-    shown = iter(textures() if pictures is None else pictures)
-    count, scores, maps, means = 0, 0.0, 0.0, 0.0
-    while batch := list(islice(shown, next(sizes))):
-        expected, found = (
-            engine.run(torch.cat([engine.preprocess(picture.image) for picture in batch]), object_name, bank).prediction
-            for engine, bank in ((ours, memory), (theirs, None))
+    low, high = reference.map_range(memory)
+    batch_sizes = chain([1], repeat(2))
+    remaining = iter(textures() if images is None else images)
+    count, max_score, max_map, sum_map = 0, 0.0, 0.0, 0.0
+    while batch := list(islice(remaining, next(batch_sizes))):
+        expected, actual = (
+            engine.run(torch.cat([engine.preprocess(image.image) for image in batch]), object_name, bank).prediction
+            for engine, bank in ((reference, memory), (exported, None))
         )
         count += len(batch)
-        if found.map.shape != expected.map.shape:  # runtimes have been seen to give nothing, and no error either
-            return Parity(count, pictures is not None, math.inf, math.inf, math.inf)
-        apart = (found.map - expected.map).abs() / (high - low)
-        scores = max(scores, float((found.score - expected.score.clamp(0, 1)).abs().max()))
-        maps, means = max(maps, float(apart.max())), means + float(apart.mean()) * len(batch)
-    return Parity(count, pictures is not None, scores, maps, means / max(count, 1))
+        if actual.map.shape != expected.map.shape:  # some runtimes return empty arrays instead of an error
+            return Parity(count, images is not None, math.inf, math.inf, math.inf)
+        difference = (actual.map - expected.map).abs() / (high - low)
+        max_score = max(max_score, float((actual.score - expected.score.clamp(0, 1)).abs().max()))
+        max_map, sum_map = max(max_map, float(difference.max())), sum_map + float(difference.mean()) * len(batch)
+    return Parity(count, images is not None, max_score, max_map, sum_map / max(count, 1))
 
 
-def textures(count: int = MADE, size: tuple[int, int] = (480, 360)) -> Iterator[LoadedImage]:
-    """Grainy surfaces with a spot on each, the same every time.
+def textures(count: int = TEXTURES, size: tuple[int, int] = (480, 360)) -> Iterator[LoadedImage]:
+    """Yield grainy surfaces with a spot on each, the same in every call.
 
     Args:
-        count: How many.
-        size: (width, height) in pixels.
+        count: Number of textures.
+        size: Width and height in pixels.
     """
     width, height = size
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Detectors as ONNX files, run by ONNX Runtime."""
+"""Write detectors as ONNX files, and run these with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from numpy.typing import NDArray
 from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.exporting.backends import Calibration, Opened
-from blemish.exporting.graph import Whole, digest, linear_weights, quiet, trace
+from blemish.exporting.graph import DetectorGraph, digest, linear_weights, quiet, trace
 from blemish.exporting.header import IMAGE, KEY, MAP, SCORE, Header, from_json
 from blemish.methods.base import MemoryBank
 
-#: A protobuf message, and so an ONNX file in one piece, is smaller than this, in bytes.
-LIMIT = 2**31
+#: Largest protobuf message, and so ONNX file in one piece, in bytes.
+MAX_BYTES = 2**31
 
 
 def write(
     engine: TorchEngine, memory: MemoryBank | None, header: Header, path: Path, calibration: Calibration | None
 ) -> None:
-    """See `blemish.exporting.backends.Module`. The graph resizes pictures of any size as Pillow does."""
+    """See `blemish.exporting.backends.Module`. The graph resizes images of any size like Pillow."""
     import onnx
 
-    whole = Whole(engine, memory, header, resize=True)
-    weights = sum(one.numel() * one.element_size() for one in whole.parameters())
-    if weights >= LIMIT:
+    graph = DetectorGraph(engine, memory, header, resize=True)
+    weights = sum(weight.numel() * weight.element_size() for weight in graph.parameters())
+    if weights >= MAX_BYTES:
         raise OutputError(f"the detector is too large for an ONNX file ({weights / 1e9:.1f} GB): use OpenVINO", path)
-    program = trace(whole)
+    program = trace(graph)
     try:
         with quiet(), torch.no_grad():
-            made: Any = torch.onnx.export(
+            exported: Any = torch.onnx.export(
                 program,
                 (),
                 input_names=[IMAGE],
@@ -46,9 +46,9 @@ def write(
             )
     except torch.onnx.OnnxExporterError as error:
         raise UsageError(f"ONNX has no operation for a step of {header.provenance.method}: try openvino") from error
-    model = made.model_proto
+    model = exported.model_proto
     if calibration is not None:
-        model = _quantised(model, whole, path, calibration)
+        model = _quantised(model, graph, path, calibration)
     _name_axes(model, header.size)
     entries = {f"model_info {key}": value for key, value in header.model_info().items()}
     del model.metadata_props[:]
@@ -60,25 +60,25 @@ def write(
         raise OutputError(f"{path} cannot be written: {error.strerror or error}", path) from error
 
 
-def _quantised(model: Any, whole: Whole, path: Path, calibration: Calibration) -> Any:
-    """The linear layers of the vision tower in int8, weights by channel; all else stays float32."""
+def _quantised(model: Any, graph: DetectorGraph, path: Path, calibration: Calibration) -> Any:
+    """Quantise the linear layers of the vision tower to int8, weights per channel; all else stays float32."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        def __init__(self, pictures: Iterable[NDArray[np.float32]]) -> None:
-            self._pictures: Iterator[NDArray[np.float32]] = iter(pictures)
+        def __init__(self, images: Iterable[NDArray[np.float32]]) -> None:
+            self._images: Iterator[NDArray[np.float32]] = iter(images)
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            picture = next(self._pictures, None)
-            return None if picture is None else {IMAGE: picture}
+            image = next(self._images, None)
+            return None if image is None else {IMAGE: image}
 
-    known = {digest(one.numpy().T) for one in linear_weights(whole)}
-    arrays = {one.name: digest(onnx.numpy_helper.to_array(one)) for one in model.graph.initializer}
-    chosen = [
+    linear = {digest(weight.numpy().T) for weight in linear_weights(graph)}
+    constants = {array.name: digest(onnx.numpy_helper.to_array(array)) for array in model.graph.initializer}
+    nodes = [
         node.name
         for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm") and any(arrays.get(name) in known for name in node.input)
+        if node.op_type in ("MatMul", "Gemm") and any(constants.get(name) in linear for name in node.input)
     ]
     partial = path.with_name(f"{path.name}.int8")
     try:
@@ -91,7 +91,7 @@ def _quantised(model: Any, whole: Whole, path: Path, calibration: Calibration) -
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_quantize=chosen,
+                nodes_to_quantize=nodes,
             )
         return onnx.load(partial)
     finally:
@@ -99,7 +99,7 @@ def _quantised(model: Any, whole: Whole, path: Path, calibration: Calibration) -
 
 
 def _name_axes(model: Any, size: int) -> None:
-    """The dynamic axes in words: exporters number them."""
+    """Name the dynamic axes, which the exporter numbers."""
     names = {}
     for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
         dimension = model.graph.input[0].type.tensor_type.shape.dim[axis]
@@ -108,7 +108,7 @@ def _name_axes(model: Any, size: int) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param in names:
                 dimension.dim_param = names[dimension.dim_param]
-    del model.graph.value_info[:]  # they speak of the numbers; runtimes infer them anyway
+    del model.graph.value_info[:]  # they refer to the numbers, and runtimes infer them anyway
 
 
 def read(path: Path, device: str, precision: str) -> Opened:
@@ -116,19 +116,19 @@ def read(path: Path, device: str, precision: str) -> Opened:
     if precision not in ("auto", "float32"):
         raise UsageError(f"ONNX Runtime computes as the file says, not in {precision}: leave out the precision")
     providers = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
-    place = "cpu" if device == "auto" else device.partition(":")[0]
-    if place not in providers or providers[place][0] not in onnxruntime.get_available_providers():
+    kind = "cpu" if device == "auto" else device.partition(":")[0]
+    if kind not in providers or providers[kind][0] not in onnxruntime.get_available_providers():
         raise UsageError(f"this ONNX Runtime has no device {device!r}; try cpu")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers[place])
-    except Exception as error:  # one class per fault, none of them public
-        raise WeightsError(f"{path} is damaged or no ONNX file: run blemish export again", path) from error
+        session = onnxruntime.InferenceSession(path, options, providers=providers[kind])
+    except Exception as error:  # ONNX Runtime raises a private class for each fault
+        raise WeightsError(f"{path} is damaged or no ONNX file: export it again", path) from error
     header = from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def infer(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         score, maps = session.run([SCORE, MAP], {IMAGE: pixels})
         return score, maps
 
-    return Opened(header, infer, header.precision, place)
+    return Opened(header, infer, header.precision, kind)

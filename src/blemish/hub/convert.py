@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from blemish.errors import BlemishError, OutputError, WeightsError
-from blemish.hub.store import known
+from blemish.hub.store import identify
 from blemish.hub.table import Published
 from blemish.methods import checkpoints, create, info, load_class
 
@@ -66,7 +66,7 @@ def recognise(path: str | os.PathLike[str], method: str | None = None) -> Offici
         titles = ", ".join(info(name).title for name, layout in checkpoints.LAYOUTS.items() if layout.keys)
         top = ", ".join(sorted(map(str, state))[:3]) or "nothing"
         raise WeightsError(f"{path} is like none of the files that are known ({titles}): at its top stands {top}", path)
-    return Official(path, owner, dict(_shapes(state)), known(path))
+    return Official(path, owner, dict(_shapes(state)), identify(path))
 
 
 def convert(

@@ -1,21 +1,20 @@
-"""Where pulled files are kept, and which of them are there."""
+"""The folder of published weights: find, pull and identify files."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
-from blemish.errors import UsageError, WeightsError
-from blemish.hub.download import Patience, Told, blob_id, fetch
+from blemish.errors import UsageError, WeightsError, suggest
+from blemish.hub.download import OnProgress, RetryPolicy, blob_id, fetch
 from blemish.hub.table import TABLE, Published
 
-#: Raw files of public repositories: <base>/<owner>/<name>/<commit>/<path>. A mirror answers to the same paths.
+#: Raw files of public repositories are at <base>/<owner>/<name>/<commit>/<path>, also on a mirror.
 BASE = "https://raw.githubusercontent.com"
 
 
 def home() -> Path:
-    """The folder of what blemish fetches: BLEMISH_HOME, else `blemish` in XDG_CACHE_HOME, else in ~/.cache."""
+    """Return the folder of downloads: BLEMISH_HOME, else `blemish` in XDG_CACHE_HOME, else in ~/.cache."""
     if own := os.environ.get("BLEMISH_HOME"):
         return Path(own).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME", "")
@@ -23,79 +22,87 @@ def home() -> Path:
 
 
 def base_address() -> str:
-    """Where files are fetched from: BLEMISH_WEIGHTS_URL, else GitHub."""
+    """Return the base URL of downloads: BLEMISH_WEIGHTS_URL, else GitHub."""
     return os.environ.get("BLEMISH_WEIGHTS_URL") or BASE
 
 
 def entry(name: str) -> Published:
-    """A published file by its name. Raises UsageError for an unknown one."""
+    """Return the entry of that name. Raises UsageError for an unknown name."""
     if name in TABLE:
         return TABLE[name]
-    close = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(TABLE)}"
-    raise UsageError(f"there are no published weights called {name!r}; {hint}")
+    hint = suggest(name, TABLE) or f"; there are {', '.join(TABLE)}"
+    raise UsageError(f"there are no published weights called {name!r}{hint}")
 
 
-def kept_at(one: Published) -> Path:
-    """Where it lies once it is pulled."""
-    return home() / "published" / f"{one.name}{Path(one.path).suffix}"
+def local_path(published: Published) -> Path:
+    """Return the path of the file after it is pulled."""
+    return home() / "published" / f"{published.name}{Path(published.path).suffix}"
 
 
 def find(name: str) -> Path:
-    """A pulled file, whose content has just been checked.
+    """Check the content of a pulled file and return its path.
 
     Raises:
-        UsageError: there is no such name.
-        WeightsError: it has not been pulled, or is no longer what was pulled.
+        UsageError: There is no such name.
+        WeightsError: The file has not been pulled, or has changed.
     """
-    one = entry(name)
-    path = kept_at(one)
+    published = entry(name)
+    path = local_path(published)
     try:
-        found = blob_id(path)
+        actual = blob_id(path)
     except FileNotFoundError:
         raise WeightsError(f"{name} is not on this computer yet: run blemish weights pull {name}", path) from None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}", path) from error
-    if found != one.blob:
+    if actual != published.blob:
         raise WeightsError(
-            f"{path} is not the published file any more (git blob id {found}, not {one.blob}): run blemish weights "
-            f"pull {name}",
+            f"{path} is not the published file any more (git blob id {actual}, not {published.blob}): run blemish "
+            f"weights pull {name}",
             path,
         )
     return path
 
 
-def pull(name: str, *, base: str | None = None, told: Told | None = None, patience: Patience | None = None) -> Path:
-    """A published file, fetched if it is not there already.
+def pull(
+    name: str,
+    *,
+    base: str | None = None,
+    on_progress: OnProgress | None = None,
+    retry: RetryPolicy | None = None,
+) -> Path:
+    """Return the path of a published file; download it unless it is there.
 
     Args:
-        base: where from, in place of `base_address()`.
-        told: called with (bytes that are there, bytes in all or None) as it arrives.
+        name: Name of the entry.
+        base: Base URL; None for `base_address()`.
+        on_progress: Called as bytes arrive.
+        retry: Limits of the download; None for the default.
 
     Raises:
-        UsageError, WeightsError, OutputError: as `find` and `download.fetch`.
+        UsageError, WeightsError, OutputError: See `find` and `download.fetch`.
     """
-    one = entry(name)
-    path = kept_at(one)
+    published = entry(name)
+    path = local_path(published)
     try:
         return find(name)
     except WeightsError:
         pass
-    address = f"{(base or base_address()).rstrip('/')}/{one.repository}/{one.commit}/{one.path}"
-    fetch(address, path, one.blob, told=told, patience=patience)
+    url = f"{(base or base_address()).rstrip('/')}/{published.repository}/{published.commit}/{published.path}"
+    fetch(url, path, published.blob, on_progress=on_progress, retry=retry)
     return path
 
 
 def locate(weights: str | os.PathLike[str], method: str, backbone: str) -> Path:
-    """The file that is meant: one on the disk, or a published one that was pulled, by its name.
+    """Return the weights file for a path or for the name of pulled weights.
 
     Args:
-        method: what it is to be loaded into; a name of another method's weights is refused.
-        backbone: on which; a name is refused with the built-in one, on which nobody published anything.
+        weights: Path or name.
+        method: Method that loads the file; names of other methods' weights are refused.
+        backbone: Backbone of the method; names are refused on the built-in model, for which none are published.
 
     Raises:
-        UsageError: there is neither such a file nor such a name, or it does not belong to method and backbone.
-        WeightsError: it has not been pulled.
+        UsageError: There is neither such a file nor such a name, or it does not fit method and backbone.
+        WeightsError: The named weights have not been pulled.
     """
     path, name = Path(weights), os.fspath(weights)
     if path.is_file():
@@ -103,17 +110,19 @@ def locate(weights: str | os.PathLike[str], method: str, backbone: str) -> Path:
     if name not in TABLE and (path.suffix or path.name != name):
         raise UsageError(f"there is no weights file {name}")
     try:
-        one = entry(name)
+        published = entry(name)
     except UsageError as error:
         raise UsageError(f"there is no weights file {name}, and {error}") from None
-    if one.method != method:
-        raise UsageError(f"{name} are weights of {one.method}, not of {method}: choose the method {one.method}")
+    if published.method != method:
+        raise UsageError(
+            f"{name} are weights of {published.method}, not of {method}: choose the method {published.method}"
+        )
     if backbone == "builtin":
-        raise UsageError(f"{name} were learnt on {one.backbone}, not on the built-in backbone: choose that backbone")
+        raise UsageError(f"{name} were learnt on {published.backbone}, not on the built-in model: choose that backbone")
     return find(name)
 
 
-def known(path: Path) -> Published | None:
-    """The entry whose file this is, byte for byte; None if it is none of them. Raises OSError."""
-    found = blob_id(path)
-    return next((one for one in TABLE.values() if one.blob == found), None)
+def identify(path: Path) -> Published | None:
+    """Return the entry with exactly this content, or None. Raises OSError."""
+    blob = blob_id(path)
+    return next((published for published in TABLE.values() if published.blob == blob), None)

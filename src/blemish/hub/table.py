@@ -1,8 +1,8 @@
-"""The published files that lie in public git repositories: data alone.
+"""The published files in public git repositories, as data.
 
-Names say what the weights were trained on, since the authors' own names do not agree on that: AnomalyCLIP's folder
-`9_12_4_multiscale_visa` holds what is tested on VisA, APRIL-GAN's `visa_pretrained.pth` what was trained on it.
-VCP-CLIP's files lie in no git repository; `blemish weights import` takes them all the same.
+Names give the training data, since the authors' own names disagree: AnomalyCLIP's folder `9_12_4_multiscale_visa` is
+for tests on VisA, APRIL-GAN's `visa_pretrained.pth` was trained on it. VCP-CLIP's files are in no git repository;
+`blemish weights import` reads them, too.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from blemish.methods import METHODS
 
 @dataclass(frozen=True)
 class Published:
-    """One file, pinned to its content."""
+    """One published file, pinned to its content."""
 
     name: str
-    """What users type."""
+    """Name that users type."""
     method: str
     trained_on: str
     repository: str
     """owner/name on GitHub."""
     commit: str
     path: str
-    """Inside the repository."""
+    """Path in the repository."""
     blob: str
     """Git's id of the content: SHA-1 of "blob <size>", a zero byte, and the content."""
 
     @property
     def backbone(self) -> str:
-        """The backbone it was learnt on, by its name on the Hugging Face hub."""
+        """Hub id of the backbone that it was trained on."""
         return METHODS[self.method].default_backbone
 
     @property
     def source(self) -> str:
-        """Where it comes from, to the byte."""
+        """Repository, path, commit and git blob id in one line."""
         return f"https://github.com/{self.repository} {self.path} at {self.commit} (git blob {self.blob})"
 
 
 def _files(method: str, repository: str, commit: str, files: dict[str, tuple[str, str]]) -> dict[str, Published]:
-    """Entries of one repository; `files` is training data -> (path, blob id)."""
-    made = {}
+    """Return the entries of one repository; `files` maps training data to path and blob id."""
+    entries = {}
     for trained_on, (path, blob) in files.items():
         name = f"{method}-trained-on-{trained_on.split()[0].lower()}"
-        made[name] = Published(name, method, trained_on, repository, commit, path, blob)
-    return made
+        entries[name] = Published(name, method, trained_on, repository, commit, path, blob)
+    return entries
 
 
 TABLE: dict[str, Published] = {

@@ -1,10 +1,11 @@
-"""Training a method's learnt parts on pictures with masks; the backbone stays frozen."""
+"""Training of a method's learnt parts on images with masks; the backbone stays frozen."""
 
 from __future__ import annotations
 
 from blemish.methods.losses import dice, focal
+from blemish.training.features import Features
 from blemish.training.loop import Progress, train
-from blemish.training.places import Places
-from blemish.training.samples import Features, Sample
+from blemish.training.run_files import RunPaths
+from blemish.training.samples import FileSamples, Sample
 
-__all__ = ["Features", "Places", "Progress", "Sample", "dice", "focal", "train"]
+__all__ = ["Features", "FileSamples", "Progress", "RunPaths", "Sample", "dice", "focal", "train"]

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from blemish.errors import BlemishError, OutputError, UsageError
+from blemish.errors import BlemishError, UsageError
 from blemish.methods import checkpoints, configs
 from blemish.methods.base import Method
-from blemish.training import checkpoint
 from blemish.training.augment import Augmented
-from blemish.training.curves import draw
-from blemish.training.places import Places
-from blemish.training.samples import Cache, Features, Sample
-
-Losses = dict[str, Any]
+from blemish.training.features import Cache, Features
+from blemish.training.run_files import Losses, RunPaths, load_checkpoint, loss_log, save_checkpoint
+from blemish.training.samples import Sample
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: `stage` "features" counts pictures (bytes: of all their features), "steps" counts steps."""
+    """How far a run is."""
 
     stage: Literal["features", "steps"]
+    """What `done` and `total` count: images whose features are computed, or steps."""
     done: int
     total: int
     losses: Mapping[str, Any] = field(default_factory=dict)
+    """Losses of the step."""
     bytes: int = 0
+    """Size of all features."""
 
 
 def train(
@@ -53,48 +50,50 @@ def train(
     cache: Cache = None,
     checkpoint_every: int = 200,
     trained_on: str = "",
-    progress: Callable[[Progress], object] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
 ) -> list[Losses]:
-    """Trains the learnt parts of a method, from where they are (`method.reset(seed)` starts them anew).
+    """Train the learnt parts of a method from their present values (`method.reset(seed)` initialises them).
 
     The same method, samples, settings and seed give the same bits on the same machine, also when a run is stopped and
-    resumed: order and randomness of a step follow from the seed and the step's number alone.
+    resumed: order and random numbers of a step follow from the seed and the step's number alone.
 
     Args:
-        method: a trainable one.
-        samples: what to learn from, or their features where several runs share them.
-        epochs: passes over the samples; default: the method's `schedule`, which is the paper's. Or give `steps`.
-        steps: optimizer steps in all.
-        batch_size: samples per step, the last batch of an epoch may be smaller; default: the paper's, as for
-            `lr` and `betas`.
-        seed: of the order of the samples, and of what a method draws (dropout).
-        out: a folder, or the name of the weights file: where weights, checkpoint and losses are kept (see `Places`),
-            written after every epoch, every `checkpoint_every` steps, and at the end. None writes nothing.
-        resume: goes on from the checkpoint in `out`, or starts if there is none.
-        cache: where features are kept, see `Features`.
-        trained_on: the data in words, for the header of the weights.
-        progress: called after each batch of features and each step. If it raises KeyboardInterrupt after a step, that
-            step is kept.
+        method: A trainable method.
+        samples: The samples, or their features where several runs share them.
+        epochs: Passes over the samples; None for the method's `schedule`, which is the paper's. Or give `steps`.
+        steps: Optimizer steps in all.
+        batch_size: Samples per step; the last batch of an epoch may be smaller. None for the paper's.
+        lr: Learning rate; None for the paper's.
+        betas: Betas of Adam; None for the paper's.
+        seed: Seed of the order of the samples and of what a method draws (dropout).
+        out: Folder of the run or its weights file, see `RunPaths`; files are written after every epoch, every
+            `checkpoint_every` steps and at the end. None writes nothing.
+        resume: Continue from the checkpoint in `out`, or start if there is none.
+        cache: Where features are kept, see `Features`.
+        checkpoint_every: Steps between two checkpoints.
+        trained_on: Description of the data, for the header of the weights.
+        on_progress: Called after each batch of features and each step. If it raises KeyboardInterrupt after a step,
+            that step is saved.
 
     Returns:
         The losses of each step of this call, with "step" and "epoch" counted from 1.
 
     Raises:
-        UsageError: the method has nothing to train, settings that do not fit together or to the run that is resumed,
-            features are to be kept of pictures that are varied.
-        OutputError: `out` holds another run, or cannot be written.
-        BlemishError: the loss is not finite.
+        UsageError: The method has nothing to train, the settings contradict each other or those of the resumed run, or
+            a cache is asked for augmented samples.
+        OutputError: `out` holds another run or cannot be written.
+        BlemishError: The loss is not finite.
     """
-    paper = method.schedule
-    if paper is None:
+    schedule = method.schedule
+    if schedule is None:
         raise UsageError(f"{method.info.name} has nothing to train")
     if epochs is not None and steps is not None:
         raise UsageError("give epochs or steps, not both")
-    batch = batch_size or paper.batch_size
-    report = progress or (lambda _: None)
-    varied = samples if isinstance(samples, Augmented) else None
-    if varied is not None and cache is not False:
-        raise UsageError("features of pictures that are varied cannot be kept: train with the cache off")
+    batch_size = batch_size or schedule.batch_size
+    on_progress = on_progress or (lambda progress: None)
+    augmented = samples if isinstance(samples, Augmented) else None
+    if augmented is not None and cache is not False:
+        raise UsageError("features of augmented images cannot be cached: train with cache=False")
     if isinstance(samples, Features):
         features = samples
         features.check(method)
@@ -103,136 +102,84 @@ def train(
             method,
             samples,
             cache=cache,
-            batch_size=batch,
-            told=lambda done, total, size: report(Progress("features", done, total, bytes=size)),
+            batch_size=batch_size,
+            on_progress=lambda done, total, size: on_progress(Progress("features", done, total, bytes=size)),
         )
-    per_epoch = math.ceil(len(features) / batch)
-    last = steps if steps is not None else (paper.epochs if epochs is None else epochs) * per_epoch
+    steps_per_epoch = math.ceil(len(features) / batch_size)
+    total = steps if steps is not None else (schedule.epochs if epochs is None else epochs) * steps_per_epoch
 
     optimizer = method.optimizer(lr=lr, betas=betas)
-    initial = [float(group["lr"]) for group in optimizer.param_groups]
+    initial_rates = [float(group["lr"]) for group in optimizer.param_groups]
     settings = {
         "method": method.info.name,
         "config": configs.to_json(method.config),
         "backbone": method.backbone.fingerprint,
         "samples": len(features),
-        "batch_size": batch,
-        "lr": initial,
-        "betas": betas or paper.betas,
+        "batch_size": batch_size,
+        "lr": initial_rates,
+        "betas": betas or schedule.betas,
         "seed": seed,
-        "augmentation": None if varied is None else str(varied.augmentation),
+        "augmentation": None if augmented is None else str(augmented.augmentation),
     }
-    places = None if out is None else Places.of(out)
-    start = _prepare(places, resume, method, optimizer, settings)
+    paths = None if out is None else RunPaths.of(out)
+    start = _start(paths, resume, method, optimizer, settings)
     history: list[Losses] = []
-    training = method.training
+    was_training = method.training
     method.train()
     try:
-        with _log(places, start, method.info.name) as log:
-            for step in range(start, last):
-                epoch, place = divmod(step, per_epoch)
-                if varied is not None:
-                    varied.epoch = epoch
+        with loss_log(paths, start, method.info.name) as log:
+            for step in range(start, total):
+                epoch, batch = divmod(step, steps_per_epoch)
+                if augmented is not None:
+                    augmented.epoch = epoch
                 order = np.random.default_rng([seed, epoch]).permutation(len(features))
-                for group, rate in zip(optimizer.param_groups, initial, strict=True):
-                    group["lr"] = method.learning_rate(rate, epoch, math.ceil(last / per_epoch))
-                with _drawing(method, seed, step):
-                    rows = order[place * batch : (place + 1) * batch].tolist()
+                for group, rate in zip(optimizer.param_groups, initial_rates, strict=True):
+                    group["lr"] = method.learning_rate(rate, epoch, math.ceil(total / steps_per_epoch))
+                with _seeded(method, seed, step):
+                    rows = order[batch * batch_size : (batch + 1) * batch_size].tolist()
                     losses = method.loss(*features.batch(rows, method.training_request))
                 optimizer.zero_grad()
                 losses["total"].backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
 
-                record = {"step": step + 1, "epoch": epoch + 1, **{name: _plain(v) for name, v in losses.items()}}
+                record: Losses = {"step": step + 1, "epoch": epoch + 1}
+                record |= {name: value.detach().tolist() for name, value in losses.items()}
                 if not math.isfinite(record["total"]):
                     raise BlemishError(f"the loss at step {step + 1} is not finite: lower the learning rate")
                 history.append(record)
                 log(record)
-                keep = (step + 1) % per_epoch == 0 or (step + 1) % checkpoint_every == 0 or step + 1 == last
+                save = (step + 1) % steps_per_epoch == 0 or (step + 1) % checkpoint_every == 0 or step + 1 == total
                 try:
-                    report(Progress("steps", step + 1, last, record))
+                    on_progress(Progress("steps", step + 1, total, record))
                 except KeyboardInterrupt:
-                    keep = True
+                    save = True
                     raise
                 finally:
-                    if keep:
-                        _keep(places, method, optimizer, step + 1, settings, trained_on)
+                    if save and paths is not None:
+                        checkpoints.save(method, paths.weights, trained_on=trained_on, source="trained with blemish")
+                        save_checkpoint(paths.checkpoint, method, optimizer, step + 1, settings)
     finally:
-        method.train(training)
+        method.train(was_training)
     return history
 
 
-def _prepare(
-    places: Places | None, resume: bool, method: Method, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+def _start(
+    paths: RunPaths | None, resume: bool, method: Method, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
 ) -> int:
-    """The number of steps already done."""
-    if places is None:
+    """Return the number of finished steps; restores the checkpoint of a run that is resumed."""
+    if paths is None:
         if resume:
             raise UsageError("resuming needs the files of the run: give out")
         return 0
-    if not resume and places.checkpoint.exists():
-        raise OutputError(f"{places.checkpoint} is of another run: resume it or choose another name", places.checkpoint)
-    if not resume and places.weights.exists():
-        raise OutputError(f"{places.weights} is there already: choose another name", places.weights)
-    return checkpoint.load(places.checkpoint, method, optimizer, settings) if places.checkpoint.exists() else 0
-
-
-def _keep(
-    places: Places | None,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    settings: dict[str, Any],
-    trained_on: str,
-) -> None:
-    if places is not None:
-        checkpoints.save(method, places.weights, trained_on=trained_on, source="trained with blemish")
-        checkpoint.save(places.checkpoint, method, optimizer, step, settings)
+    if not resume:
+        paths.require_new()
+    return load_checkpoint(paths.checkpoint, method, optimizer, settings) if paths.checkpoint.exists() else 0
 
 
 @contextlib.contextmanager
-def _log(places: Places | None, start: int, name: str) -> Iterator[Callable[[Losses], object]]:
-    """A function that appends a line to the losses; lines after the checkpoint that is resumed are dropped.
-
-    In the end, also after an error, their curves are drawn.
-    """
-    if places is None:
-        yield lambda _: None
-        return
-    try:
-        places.folder.mkdir(parents=True, exist_ok=True)
-        kept = places.losses.read_text(encoding="utf-8").splitlines()[:start] if places.losses.exists() else []
-        _write(places.losses, "".join(f"{line}\n" for line in kept))
-        file = places.losses.open("a", encoding="utf-8", buffering=1)
-    except OSError as error:
-        raise _unwritable(places, error) from error
-    with file:
-        try:
-            yield lambda record: file.write(json.dumps(record) + "\n")
-        finally:
-            records = [json.loads(line) for line in places.losses.read_text(encoding="utf-8").splitlines()]
-            if records:
-                _write(places.curves, draw(records, f"{name}: losses of {len(records):,} steps"))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def _unwritable(places: Places, error: OSError) -> OutputError:
-    return OutputError(f"the run cannot be written to {places.folder}: {error.strerror or error}", places.folder)
-
-
-@contextlib.contextmanager
-def _drawing(method: Method, seed: int, step: int) -> Iterator[None]:
-    """Inside, PyTorch's random numbers follow from seed and step; outside nothing is changed."""
-    cuda = [method.device] if method.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+def _seeded(method: Method, seed: int, step: int) -> Iterator[None]:
+    """Seed PyTorch's random numbers with seed and step inside the block, and restore their state afterwards."""
+    devices = [method.device] if method.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
         yield
-
-
-def _plain(value: Tensor) -> Any:
-    return value.detach().tolist()

@@ -16,7 +16,7 @@ from blemish.methods import checkpoints
 from blemish.methods.april_gan import AprilGAN, AprilGanConfig
 from blemish.methods.base import MemoryBank, Method
 from blemish.methods.ops import cosine_logits, encode_sentences, normalise
-from blemish.training.mosaic import mosaic
+from blemish.training.augment import mosaic
 
 
 def outputs(case: Case) -> dict[str, Array]:

@@ -18,12 +18,9 @@ from blemish.datasets import read
 from blemish.errors import UsageError
 from dataset_trees import TREES
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def dev_sets(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def dev_sets() -> ModuleType:
     import dev_sets
 
     return dev_sets
@@ -113,7 +110,7 @@ def test_one_command_writes_tables_and_numbers(
 
 
 def test_patch_outliers_stand_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
     from patch_outliers import patch_outliers
 
     even = np.random.default_rng(0).normal(120, 12, (200, 300)).clip(0, 255)
