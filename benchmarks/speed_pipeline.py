@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -13,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from blemish.cli.job import Job, Order
-from blemish.outputs.files import Writer
 from interleaved import middle, ratio, turns
 from PIL import Image
 from rows import Row
 
+from blemish.detection import FileKind
 from blemish.detector import Detector
 from blemish.engine import Run
 from blemish.image_io import read_image
 from blemish.loading import load
+from blemish.methods.base import MemoryBank
+from blemish.outputs.run import DetectOptions, DetectRun, ResultKind
 
 #: Of each side of the pictures, in pixels: about what a camera of a line gives of a small part.
 SIDE, BATCH = 400, 16
@@ -52,7 +51,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, pixels: torch.Tensor, object_name: str) -> Run:
+    def run(self, pixels: torch.Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         start = time.perf_counter()
         found = self._engine.run(pixels, object_name)
         self.spans.append((start, time.perf_counter()))
@@ -65,25 +64,21 @@ class Watched:
         return 1 - busy / (self.spans[-1][1] - self.spans[0][0])
 
 
-def detect(detector: Detector, paths: Sequence[Path], kinds: Sequence[str]) -> None:
-    """What `blemish detect --out` does after loading, into a folder that is thrown away."""
-    hush = io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(hush), contextlib.redirect_stderr(hush):
-        out = Path(folder)
-        order = Order(
-            kinds=kinds, formats=["jsonl"], batch_size=BATCH, out=out, root=paths[0].parent, overwrite=False, json=True
-        )
-        Job(detector, order).run(list(paths))
-
-
-def one_after_the_other(detector: Detector, paths: Sequence[Path], kinds: Sequence[str]) -> None:
-    """The same without threads: read a batch, score it, write it."""
+def detect(detector: Detector, paths: Sequence[Path], kinds: Sequence[ResultKind]) -> None:
+    """Do what `blemish detect --out` does after loading, into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        writer = Writer(folder, kinds, root=paths[0].parent)
+        options = DetectOptions(kinds=kinds, tables=(), batch_size=BATCH, root=paths[0].parent)
+        with DetectRun(detector, paths, folder, options) as run:
+            run.execute()
+
+
+def one_after_the_other(detector: Detector, paths: Sequence[Path], kinds: Sequence[FileKind]) -> None:
+    """Do the same without threads: read a batch, score it, write it."""
+    with tempfile.TemporaryDirectory() as folder:
         for first in range(0, len(paths), BATCH):
             pictures = [read_image(path) for path in paths[first : first + BATCH]]
-            for picture, found in zip(pictures, detector.stream(pictures, batch_size=BATCH), strict=True):
-                writer.write(found, picture)
+            for picture, detection in zip(pictures, detector(pictures, batch_size=BATCH), strict=True):
+                detection.save(folder, kinds, picture=picture, root=paths[0].parent)
 
 
 def pipeline(rounds: int, count: int = 320) -> Iterator[Row]:

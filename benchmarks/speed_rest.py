@@ -23,12 +23,12 @@ from rows import Row
 from towers import random_vit_l
 
 import metrics
+from blemish import draw
 from blemish.clip import CLIP_MEAN, CLIP_STD, Backbone, ImageFeatures, load_backbone
 from blemish.methods import create
 from blemish.methods.anomalyclip import AnomalyCLIP
 from blemish.methods.losses import dice, focal
 from blemish.methods.ops import normalise
-from blemish.outputs import draw, png
 
 #: What every start has to wait for.
 LIBRARIES = "import torch; from transformers import CLIPModel"
@@ -60,7 +60,7 @@ def preprocess(rounds: int) -> Iterator[Row]:
     laid = draw.overlay(picture, heat, (0.0, 1.0))
     packing: dict[str, Contender] = {
         "usual": lambda: laid.save(io.BytesIO(), "PNG", compress_level=1),
-        "ours": lambda: png.write(laid, io.BytesIO()),
+        "ours": lambda: draw.save_png(laid, io.BytesIO()),
     }
     seconds = turns(packing, 3 * rounds)
     yield Row(
@@ -211,11 +211,11 @@ if {what!r} != "libraries":
     method = "clip" if large else "anomalyclip"
     detector = blemish.load(method, backbone=backbone, precision={precision!r}, device="cpu")
     if {precision!r} == "float32" and {published}:
-        tower = reference.Tower(detector.torch_engine.backbone, detector.torch_engine.method)
+        engine = detector.torch_engine
+        tower = reference.Tower(engine.backbone, engine.method)
         with torch.inference_mode():
-            pixels = detector.engine.preprocess(picture)
-            method = detector.torch_engine.method
-            reference.run(method, tower, pixels, method.text_features(["object"])[0])
+            pixels = engine.preprocess(picture)
+            reference.run(engine.method, tower, pixels, engine.method.text_features(["object"])[0])
     else:
         for _ in detector.stream((picture for _ in range({count})), batch_size=batch):
             pass

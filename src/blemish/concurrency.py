@@ -48,13 +48,13 @@ def prefetch(
 
     Args:
         sources: Any number of items.
-        prepare: Yields what is made of one item, piece by piece; called in threads.
+        prepare: Yields the results of one item; called in threads.
         max_ahead: Items that may wait for the consumer, at least 1.
-        threads: Items that are prepared at the same time. With more than one, all pieces of an item are made before the
-            first is yielded; with one, pieces are yielded as they are made.
+        threads: Items that are prepared at the same time. With more than one, an item is complete before its first
+            result is yielded; with one, results are yielded as they come.
 
     Yields:
-        The pieces in order. An item that fails yields its exception instead, and the next item follows. An exception of
+        The results in order. An item that fails yields its exception, and the next item follows. An exception of
         the iterable comes last.
     """
     ready: queue.Queue[_Results[T] | Future[_Results[T]] | None] = queue.Queue(maxsize=max_ahead)

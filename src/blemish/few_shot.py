@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from blemish.engine import TorchEngine
 
 References: TypeAlias = str | os.PathLike[str] | Sequence[ImageSource]
-"""Pictures as `read_image` takes them, at least one; or one path: a file, a folder, a pattern."""
+"""Pictures as `read_image` takes them, at least one; or one path: a file, a folder or a pattern."""
 
 #: References that go through the backbone together.
 BATCH = 8
@@ -77,15 +77,17 @@ def sample_memory_bank(
         max_pixels: As in `blemish.load`.
 
     Returns:
-        The memory bank of the sampled images that can be read; None if none can, or if the set has fewer than two, so
-        that there is nothing to compare with. Unreadable images are skipped here and reported when they are scored.
+        The memory bank of the sampled images that can be read; None if none can, or if the set has fewer than two,
+        since there is nothing to compare with. Unreadable images are skipped here and reported when they are scored.
 
     Raises:
         UsageError: The method is not transductive.
     """
     method = engine.method
     if not isinstance(method, TransductiveMethod):
-        raise UsageError(f"{method.info.name} does not compare the pictures of a set; give references, or none")
+        raise UsageError(
+            f"{method.info.name} does not compare the pictures of a set; load it with references, or without"
+        )
     # In random order, since the method may need only the first ones, and those of a folder are often of one kind.
     sample = random.Random(0).sample(images, min(len(images), method.max_sampled_images))
     if len(sample) < 2:

@@ -58,8 +58,8 @@ def load(
         method: Name of a method (`blemish.list_methods()`), or an exported file (.onnx, .xml), whose backbone, weights,
             object name and references are fixed.
         backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share.
-        weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or a name of published weights
-            that `blemish weights pull` has downloaded. None takes those that ship for this method and backbone.
+        weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or the name of published
+            weights that `blemish weights pull` has downloaded. None takes those that ship for method and backbone.
         object_name: What the pictures show ("metal nut"); some methods do not use it.
         threshold: A picture with score >= threshold is anomalous, in [0, 1]. None gives no label; an exported file may
             have its own.

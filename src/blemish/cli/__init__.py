@@ -1,8 +1,7 @@
-"""The command line. `main` is the whole of it: parse, run, and turn every failure into one sentence and an exit code.
+"""The command line: `main` parses, runs, and turns every failure into one sentence and an exit code.
 
-Exit codes: 0 all done; 1 something failed (each failure is named); 2 asked for something that does not exist;
-130 interrupted from the keyboard; 141 the reader of standard output went away.
-`BLEMISH_DEBUG=1` shows the traceback of an error instead of its sentence.
+Exit codes: 0 success; 1 something failed (each failure is named); 2 wrong usage; 130 interrupted from the keyboard;
+141 the reader of standard output went away. `BLEMISH_DEBUG=1` shows the traceback of an error.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-STDIN = "\0stdin"  # what a lone "-" becomes: cyclopts would take it for an option, and no file can be called this
+STDIN = "\0stdin"  # replaces a lone "-", which cyclopts would take for an option; no file can have this name
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports for any other tool cut off by `| head`
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports for any tool before `| head`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The words after `blemish`; those of the process where none are given.
+        arguments: The words after `blemish`; None = those of the process.
 
     Returns:
         The exit code.
@@ -33,15 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [STDIN if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name that is no text must not stop the run
+            stream.reconfigure(errors="backslashreplace")  # a file name that is not valid text must not stop the run
     if os.environ.get("BLEMISH_DEBUG"):
         return _run(words)
     try:
         return _run(words)
     except KeyboardInterrupt as stop:
-        return _say(str(stop) or "interrupted", EXIT_INTERRUPTED, prefix="")
+        return _fail(str(stop) or "interrupted", EXIT_INTERRUPTED, prefix="")
     except BrokenPipeError:
-        # Whatever is still buffered for the vanished reader must not fail again when the interpreter shuts down.
+        # What is still buffered must not fail again when the interpreter shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as error:
@@ -56,7 +55,7 @@ def _run(words: list[str]) -> int:
     try:
         code = app(words, print_error=False, exit_on_error=False, verbose=False, result_action="return_value")
     except CycloptsError as error:
-        return _say(f"{error} See `blemish --help`.", EXIT_USAGE)
+        return _fail(f"{error} See `blemish --help`.", EXIT_USAGE)
     sys.stdout.flush()
     return code if isinstance(code, int) else EXIT_OK
 
@@ -65,18 +64,18 @@ def _failure(error: Exception) -> int:
     from blemish.errors import BlemishError, UsageError
 
     if isinstance(error, UsageError):
-        return _say(str(error), EXIT_USAGE)
+        return _fail(str(error), EXIT_USAGE)
     if isinstance(error, BlemishError):
-        return _say(str(error), EXIT_FAILED)
+        return _fail(str(error), EXIT_FAILED)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
-        return _say(f"the disk is full{where}; make room and run the same command again", EXIT_FAILED)
+        return _fail(f"the disk is full{where}; free some space and run the same command again", EXIT_FAILED)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return _say("out of memory; try a smaller --batch-size or --max-pixels", EXIT_FAILED)
+        return _fail("out of memory; try a smaller --batch-size or --max-pixels", EXIT_FAILED)
     kind = type(error).__name__
-    return _say(f"unexpected {kind}: {error} (BLEMISH_DEBUG=1 shows where it comes from)", EXIT_FAILED)
+    return _fail(f"unexpected {kind}: {error} (BLEMISH_DEBUG=1 shows where it comes from)", EXIT_FAILED)
 
 
-def _say(sentence: str, code: int, prefix: str = "blemish: ") -> int:
+def _fail(sentence: str, code: int, prefix: str = "blemish: ") -> int:
     print(f"{prefix}{sentence}", file=sys.stderr)
     return code

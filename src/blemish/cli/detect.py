@@ -241,10 +241,10 @@ class _Report:
                 print(self._table())
             elif run.folder is None and "csv" in self._formats:
                 self._print_csv()
-        tell = print if "table" in self._formats and not self._streams_json else note
-        tell(self._scored_by(seconds))
+        output = print if "table" in self._formats and not self._streams_json else note
+        output(self._scored_by(seconds))
         if run.folder is not None:
-            tell(f"Results are in {run.folder}: {', '.join(run.written)}.")
+            output(f"Results are in {run.folder}: {', '.join(run.written)}.")
         if run.failures:
             scored = f"{len(run.results):,} of {len(run.results) + len(run.failures):,} scored"
             note(f"{count(len(run.failures), 'picture')} failed, {scored}:")
