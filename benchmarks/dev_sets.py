@@ -12,8 +12,8 @@ pictures of each set, drawn at random. The floors: `random weights` is the untra
 
 Scores, tables, JSON and a report are written to --out; the same command continues there after an interruption.
 `--write` puts the tables between the markers in docs/results.md and the model card, their means into README.md, and the
-numbers into benchmarks/dev_sets.json. `--renew` measures only --methods, without floors, and takes all other rows from those
-numbers: for a method that has changed while the model has not.
+numbers into benchmarks/dev_sets.json. `--renew` measures only --methods, without floors, and takes all other rows from
+those numbers: for a method that has changed while the model has not.
 """
 
 from __future__ import annotations
@@ -119,11 +119,13 @@ def evaluated(
         note(f"{name} is left out: {reason}.")
     floor = {}
     if floors:
-        device, clip = next(iter(detectors.values())).device, load_class("clip")
+        device, clip = next(iter(detectors.values())).torch_engine.device, load_class("clip")
         untrained = create("clip", random_backbone(backbone), config=clip.default_config(backbone))
         engine = TorchEngine(untrained, device=device)
         floor[RANDOM] = Detector(engine)
-    slow = {name: detector for name, detector in detectors.items() if few and detector.method.request.windows}
+    slow = {
+        name: detector for name, detector in detectors.items() if few and detector.torch_engine.method.request.windows
+    }
     fast = {name: detector for name, detector in detectors.items() if name not in slow}
     fewer = limit_images(dataset, few, seed) if few else dataset
     groups = [(fast, dataset), (slow, fewer), (floor, fewer)]

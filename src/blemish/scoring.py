@@ -240,7 +240,7 @@ class Scorer:
         """
         memories = memories or {}
         batch: list[_Prepared[T]] = []
-        # Tiles are handed over one at a time: all tiles of a large image would not fit into memory.
+        # Tiles are queued one at a time: all tiles of a large image would not fit into memory.
         threads = READER_THREADS if self._tiling is None else 1
         with contextlib.closing(prefetch(tasks, self._prepare, self._batch_size, threads=threads)) as prepared:
             for item in prepared:
@@ -270,11 +270,11 @@ class Scorer:
             yield Failed(task.item, error)
 
     def _score(self, batch: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]) -> Iterator[Scored[T]]:
-        self.clock.reading += sum(one.timing.total for one in batch)
+        self.clock.reading += sum(prepared.timing.total for prepared in batch)
         self.clock.images += len(batch)
         for one_pass in self.passes:
             members = set(one_pass.methods)
-            rows = [one for one in batch if not members.isdisjoint(one.task.methods)]
+            rows = [prepared for prepared in batch if not members.isdisjoint(prepared.task.methods)]
             if rows:
                 yield from self._run_pass(one_pass, rows, memories)
 

@@ -20,13 +20,13 @@ SOURCES = sorted((ROOT / "src" / "blemish").rglob("*.py"))
 #: Words in docstrings, comments, messages and names, whatever their case; with what to write instead.
 WORDS = {
     r"told": "given, received",
-    r"tells?(?! apart)": "says, gives, passes",
+    r"(?<!\.)tells?(?! apart)": "says, gives, passes",
     r"meets?|meeting|met": "set_references, compares with",
     r"remember(s|ed|ing)?": "memory bank, stores",
     r"rides?|riders?|rode": "shares a pass",
     r"Behind": "BackgroundWriter",
     r"side by side": "in parallel",
-    r"in words(?! if)": "as text",
+    r"(?<!word )in words(?! if|:)": "as text",
     r"embedded": "built-in",
     r"recipes?": "config",
     r"mutual(?!_| scoring)": "transductive",

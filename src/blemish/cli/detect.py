@@ -214,7 +214,7 @@ class _Report:
         return lambda line: None
 
     def _note_states(self) -> None:
-        """Tell what becomes of earlier results, before anything is overwritten."""
+        """Report what becomes of earlier results, before anything is overwritten."""
         folder, overwrite = self._run.folder, self._run.options.overwrite
         sentences: dict[State, str] = {
             "same": "complete with the same settings: "
@@ -241,10 +241,10 @@ class _Report:
                 print(self._table())
             elif run.folder is None and "csv" in self._formats:
                 self._print_csv()
-        tell = print if "table" in self._formats and not self._streams_json else note
-        tell(self._scored_by(seconds))
+        report = print if "table" in self._formats and not self._streams_json else note
+        report(self._scored_by(seconds))
         if run.folder is not None:
-            tell(f"Results are in {run.folder}: {', '.join(run.written)}.")
+            report(f"Results are in {run.folder}: {', '.join(run.written)}.")
         if run.failures:
             scored = f"{len(run.results):,} of {len(run.results) + len(run.failures):,} scored"
             note(f"{count(len(run.failures), 'picture')} failed, {scored}:")
