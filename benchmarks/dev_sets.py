@@ -1,4 +1,4 @@
-"""How well every method ranks real pictures with the built-in model, beside two floors; writes the README's table.
+"""How well every method ranks real pictures with the built-in model, beside two floors; writes the tables of the docs.
 
     python benchmarks/dev_sets.py [--folders DIR ...] [--write]
 
@@ -11,9 +11,9 @@ pictures of each set, drawn at random. The floors: `random weights` is the untra
 `clip`; `patch outliers` is `patch_outliers.py`.
 
 Scores, tables, JSON and a report are written to --out; the same command continues there after an interruption.
-`--write` puts the tables between the markers in README.md and the model card, and the numbers into
-benchmarks/dev_sets.json. `--renew` measures only --methods, without floors, and takes all other rows from those
-numbers: for a method that has changed while the model has not.
+`--write` puts the tables between the markers in docs/results.md and the model card, their means into README.md, and the
+numbers into benchmarks/dev_sets.json. `--renew` measures only --methods, without floors, and takes all other rows from
+those numbers: for a method that has changed while the model has not.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ from blemish.files import common_root, write_atomically
 from blemish.methods import create, load_class
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = (ROOT / "README.md", ROOT / "src" / "blemish" / "weights" / "builtin" / "README.md")
+TABLES = (ROOT / "docs" / "results.md", ROOT / "src" / "blemish" / "weights" / "builtin" / "README.md")
+README = ROOT / "README.md"
 NUMBERS = ROOT / "benchmarks" / "dev_sets.json"
 BEGIN, END = "<!-- dev sets: begin -->", "<!-- dev sets: end -->"
+SUMMARY_BEGIN, SUMMARY_END = "<!-- results: begin -->", "<!-- results: end -->"
 FEW = 60
 RANDOM, OUTLIERS = "random weights", "patch outliers"
 
@@ -117,11 +119,13 @@ def evaluated(
         note(f"{name} is left out: {reason}.")
     floor = {}
     if floors:
-        device, clip = next(iter(detectors.values())).device, load_class("clip")
+        device, clip = next(iter(detectors.values())).torch_engine.device, load_class("clip")
         untrained = create("clip", random_backbone(backbone), config=clip.default_config(backbone))
         engine = TorchEngine(untrained, device=device)
         floor[RANDOM] = Detector(engine)
-    slow = {name: detector for name, detector in detectors.items() if few and detector.torch_engine.method.request.windows}
+    slow = {
+        name: detector for name, detector in detectors.items() if few and detector.torch_engine.method.request.windows
+    }
     fast = {name: detector for name, detector in detectors.items() if name not in slow}
     fewer = limit_images(dataset, few, seed) if few else dataset
     groups = [(fast, dataset), (slow, fewer), (floor, fewer)]
@@ -207,6 +211,27 @@ def to_markdown(result: Evaluation) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def to_summary(result: Evaluation) -> str:
+    """Return the means of the methods that were measured on all pictures, and what they were measured with."""
+    facts = result.facts
+    means = [row for row in result.rows if row.mean]
+    total = max(row.pictures for row in means)
+    lines = ["| method | scores | mean image AUROC |", "| --- | --- | ---: |"]
+    for row in sorted((row for row in means if row.pictures == total), key=lambda row: -row.image_auroc):
+        name, kind = f"`{row.method}`", "zero-shot"
+        if row.method in (OUTLIERS, RANDOM):
+            name, kind = row.method, "floor"
+        elif load_class(row.method).info.transductive:
+            kind = "**transductive**"
+        lines.append(f"| {name} | {kind} | {_cell(row, 'image_auroc')} |")
+    lines.append("")
+    lines.append(
+        f"{facts['created'][:10]}, blemish {facts['version']}, backbone {facts['backbone']} "
+        f"(`{facts['backbone_fingerprint']}`), 95 % bootstrap intervals; `python benchmarks/dev_sets.py`."
+    )
+    return "\n".join(lines) + "\n"
+
+
 def _share(row: Row) -> str:
     return "mean" if row.mean else f"{row.category} ({row.anomalous / row.pictures:.2f})"
 
@@ -232,14 +257,14 @@ def _cell(row: Row, metric: str) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def put_between_markers(path: Path, block: str) -> None:
-    """Replace the text between the markers. Raises UsageError if they are missing."""
+def put_between_markers(path: Path, block: str, first: str = BEGIN, last: str = END) -> None:
+    """Replace the text between two markers. Raises UsageError if they are missing."""
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
-        raise UsageError(f"{path} has no {BEGIN} ... {END} around its tables; add the markers")
-    new = f"{before}{BEGIN}\n{block}{END}{after}"
+        raise UsageError(f"{path} has no {first} ... {last} around its tables; add the markers")
+    new = f"{before}{first}\n{block}{last}{after}"
     write_atomically(path, lambda stream: stream.write(new.encode("utf-8")))
 
 
@@ -257,7 +282,7 @@ def main() -> None:
     a.add_argument(
         "--renew", action="store_true", help="measure --methods alone, keep the other rows of the last table"
     )
-    a.add_argument("--write", action="store_true", help="put the tables into the README and the model card")
+    a.add_argument("--write", action="store_true", help="put the tables into docs, README and model card")
     o = a.parse_args()
     try:
         if o.write and o.limit is not None:
@@ -275,6 +300,7 @@ def main() -> None:
         if o.write:
             for path in TABLES:
                 put_between_markers(path, block)
+            put_between_markers(README, to_summary(result), SUMMARY_BEGIN, SUMMARY_END)
             numbers = {"methods": result.facts["methods"], "rows": [row.to_dict() for row in result.rows]}
             write_json(NUMBERS, {key: result.facts[key] for key in ("version", "created", "seed", "aupro")} | numbers)
     except BlemishError as error:

@@ -83,7 +83,7 @@ def prefetch(
                 if threads > 1:
                     if not put(pool.submit(all_pieces, source)):
                         return
-                elif not all(put([piece]) for piece in pieces(source)):
+                elif not all(put([item]) for item in pieces(source)):
                     return
             put(None)
         except BaseException as error:

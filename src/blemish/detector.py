@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import overload
+from typing import Any, overload
 
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
@@ -132,7 +132,7 @@ class Detector:
     @overload
     def __call__(
         self,
-        images: list[ImageSource] | tuple[ImageSource, ...] | list[str],
+        images: list[Any] | tuple[Any, ...],  # lists are invariant: `list[Path]` is no `list[ImageSource]`
         *,
         object_name: str | Sequence[str] | None = None,
         batch_size: int = 8,
@@ -145,7 +145,7 @@ class Detector:
 
     def __call__(
         self,
-        images: ImageSource | list[ImageSource] | tuple[ImageSource, ...] | list[str],
+        images: ImageSource | list[Any] | tuple[Any, ...],
         *,
         object_name: str | Sequence[str] | None = None,
         batch_size: int = 8,

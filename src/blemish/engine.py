@@ -35,7 +35,7 @@ class Run:
     encode: float
     """Seconds in the backbone for the whole batch."""
     score: float
-    """Seconds in the method for the whole batch; 0 for an engine that cannot tell the two apart."""
+    """Seconds in the method for the whole batch; 0 for an engine that cannot separate the two."""
 
 
 class Engine(Protocol):

@@ -380,7 +380,7 @@ def find_images(paths: PathLike | Iterable[PathLike], *, recursive: bool = False
     """Yield the picture files of paths, folders and patterns.
 
     A named file is taken whatever its suffix. A folder gives the files with a picture's suffix, in natural order
-    ("2.png" before "10.png"), its own before those of its subfolders. A pattern ("*.png", "parts/**/*.jpg") that is no
+    (`2.png` before `10.png`), its own before those of its subfolders. A pattern (`*.png`, `parts/**/*.jpg`) that is no
     existing path gives its matches in natural order; unless it ends in a suffix, only those with a picture's suffix.
     Hidden files and folders are skipped unless named. Each file comes once.
 

@@ -240,7 +240,7 @@ class Scorer:
         """
         memories = memories or {}
         batch: list[_Prepared[T]] = []
-        # Tiles are handed over one at a time: all tiles of a large image would not fit into memory.
+        # Tiles are queued one at a time: all tiles of a large image would not fit into memory.
         threads = READER_THREADS if self._tiling is None else 1
         with contextlib.closing(prefetch(tasks, self._prepare, self._batch_size, threads=threads)) as prepared:
             for item in prepared:

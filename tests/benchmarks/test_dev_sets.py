@@ -69,14 +69,17 @@ def test_tables_go_between_the_markers(dev_sets: ModuleType, tmp_path: Path) -> 
     assert page.read_text() == "no markers\n"
     for path in dev_sets.TABLES:
         assert path.read_text(encoding="utf-8").count(dev_sets.BEGIN) == 1
+    assert dev_sets.README.read_text(encoding="utf-8").count(dev_sets.SUMMARY_BEGIN) == 1
 
 
 def test_one_command_writes_tables_and_numbers(
     dev_sets: ModuleType, tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     next(tree for tree in TREES if str(tree) == "folder-categories").build(tmp_path / "data")
-    page, numbers = tmp_path / "README.md", tmp_path / "numbers.json"
+    page, readme, numbers = tmp_path / "results.md", tmp_path / "README.md", tmp_path / "numbers.json"
     page.write_text(f"{dev_sets.BEGIN}\n{dev_sets.END}\n")
+    readme.write_text(f"{dev_sets.SUMMARY_BEGIN}\n{dev_sets.SUMMARY_END}\n")
+    monkeypatch.setattr(dev_sets, "README", readme)
     monkeypatch.setattr(dev_sets, "gathered", lambda folders: read("folder", folders[0]))
     monkeypatch.setattr(dev_sets, "TABLES", (page,))
     monkeypatch.setattr(dev_sets, "NUMBERS", numbers)
@@ -84,6 +87,8 @@ def test_one_command_writes_tables_and_numbers(
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "out"), "--write"])
     dev_sets.main()
     assert page.read_text().count("\n| `clip` | ") == 3
+    assert readme.read_text().count("\n| `clip` | zero-shot | ") == 1
+    assert readme.read_text().count(" | floor | ") == 2
     told = json.loads(numbers.read_text())
     assert {row["method"] for row in told["rows"]} == {"clip", "random weights", "patch outliers"}
     assert set(told["methods"]) == {"clip", "random weights"}

@@ -214,7 +214,7 @@ class _Report:
         return lambda line: None
 
     def _note_states(self) -> None:
-        """Tell what becomes of earlier results, before anything is overwritten."""
+        """Report what becomes of earlier results, before anything is overwritten."""
         folder, overwrite = self._run.folder, self._run.options.overwrite
         sentences: dict[State, str] = {
             "same": "complete with the same settings: "

@@ -98,7 +98,7 @@ def run_image_blocks(
 ) -> tuple[dict[Tap, Tensor], Tensor | None]:
     """Run the vision blocks as far as needed, and in each block only what is needed.
 
-    On a CPU a large batch is run in parts, side by side.
+    On a CPU the parts of a large batch run in parallel.
 
     Args:
         blocks: All L blocks of the tower.

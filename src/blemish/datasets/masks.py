@@ -20,11 +20,11 @@ def image_size(path: Path) -> tuple[int, int]:
     """Return (width, height) of a picture as `read_image` returns it (upright), from its header. Raises ImageError."""
     try:
         with Image.open(path) as image:
-            turned = _orientation(image) in (5, 6, 7, 8)
+            swapped = _orientation(image) in (5, 6, 7, 8)
             width, height = image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
-    return (height, width) if turned else (width, height)
+    return (height, width) if swapped else (width, height)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -47,7 +47,7 @@ class Header:
     backbone: str
     backbone_fingerprint: str
     trained_on: str
-    """The training data, in words."""
+    """Description of the training data."""
     source: str
     """Where the weights come from."""
 
@@ -61,7 +61,7 @@ def save(method: Method, path: str | os.PathLike[str], *, trained_on: str = "", 
     Args:
         method: The trained method.
         path: The file.
-        trained_on: The training data, in words.
+        trained_on: Description of the training data.
         source: Where the weights come from, such as the published file.
 
     Raises:
@@ -280,11 +280,11 @@ def load_official(method: Method, state: State) -> None:
 def _layout(name: str, state: State) -> Layout:
     if name not in LAYOUTS:
         raise UsageError(f"{name} has no published weights to read; give a blemish safetensors file")
-    title, found, layout = info(name).title, identify(state), LAYOUTS[name]
-    if found == name or not layout.keys:
+    title, owner, layout = info(name).title, identify(state), LAYOUTS[name]
+    if owner == name or not layout.keys:
         return layout
-    if found is not None:
-        raise WeightsError(f"these are weights of {METHODS[found].title}, not of {title}: load them into {found}")
+    if owner is not None:
+        raise WeightsError(f"these are weights of {METHODS[owner].title}, not of {title}: load them into {owner}")
     keys = " and ".join(repr(key) for key in layout.keys)
     raise WeightsError(f"these are no weights of {title}: they have no {keys}")
 

@@ -136,8 +136,8 @@ def line_chart(
         parts.append(text(left - 6, y(tick) + 4, f"{factor * tick:g}", "tick end"))
     parts.append(text(left + width / 2, top + height + 34, x_label, "axis mid"))
     if y_label:
-        turned = f"translate(12 {top + height / 2:g}) rotate(-90)"
-        parts.append(f'<text class="axis mid" transform="{turned}">{escape(y_label)}</text>')
+        transform = f"translate(12 {top + height / 2:g}) rotate(-90)"
+        parts.append(f'<text class="axis mid" transform="{transform}">{escape(y_label)}</text>')
     if diagonal:
         parts.append(path(f"M{left} {top + height:g}L{left + width:g} {top}", "midline"))
     for line in reversed(lines):
@@ -225,8 +225,8 @@ def swatch(style: int, *, bar: bool = False) -> str:
     """Return a short piece of a line or bar, for legends in HTML."""
     colour = f"c{style % COLOURS}"
     line = path("M1 5h24", f"line {colour}", _dash(style))
-    piece = f'<rect class="bar {colour}" y="1" width="24" height="8"/>' if bar else line
-    return f'<svg class="swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">{piece}</svg>'
+    mark = f'<rect class="bar {colour}" y="1" width="24" height="8"/>' if bar else line
+    return f'<svg class="swatch" viewBox="0 0 26 10" width="26" height="10" aria-hidden="true">{mark}</svg>'
 
 
 def interval(value: float, low: float, high: float) -> str:
