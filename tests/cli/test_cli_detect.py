@@ -84,7 +84,8 @@ def test_writes_what_is_asked_for(detect, pictures: Path, tmp_path: Path) -> Non
     for kind, suffix in (("map", ".npy"), ("heatmap", ".png"), ("overlay", ".png"), ("mask", ".png")):
         assert (out / kind / "sub" / f"f.png{suffix}").is_file()
         assert len(list((out / kind).rglob(f"*{suffix}"))) == 6
-    assert Image.open(out / "overlay" / "a.png.png").size == (40, 30)
+    with Image.open(out / "overlay" / "a.png.png") as overlay:
+        assert overlay.size == (40, 30)
     assert len(json.loads((out / "regions.json").read_text())["images"]) == 6
     assert len((out / "results.csv").read_text().splitlines()) == 7
     parquet = pytest.importorskip("pyarrow.parquet")
