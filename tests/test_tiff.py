@@ -121,7 +121,8 @@ def test_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     for compression in (None, "tiff_lzw"):
         picture("RGB").save(path, compression=compression, strip_size=3000)
-        tags = Image.open(path).tag_v2
+        with Image.open(path) as stored:
+            tags = stored.tag_v2
         data = path.read_bytes()
         end = max(tags[273]) + 100  # the directory is in front
         if end > len(data):
@@ -155,7 +156,8 @@ def test_damaged_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("blemish.tiling.MAX_MAP_PIXELS", 1_000)
     path = tmp_path / "a.tif"
     picture("RGB").save(path, compression="tiff_deflate", strip_size=WIDTH * 3 * 16)
-    offset = Image.open(path).tag_v2[273][10]
+    with Image.open(path) as stored:
+        offset = stored.tag_v2[273][10]
     data = bytearray(path.read_bytes())
     data[offset : offset + 50] = b"\xff" * 50
     path.write_bytes(data)

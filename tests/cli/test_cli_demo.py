@@ -22,7 +22,8 @@ def test_all_of_it(run, tiny_backbone: Path, tmp_path: Path) -> None:
     for said in ("AUROC", "95 % INTERVAL", "solar cells, monocrystalline", "textile, local defects", "flawless"):
         assert said in outcome.out
     assert str(tmp_path / "contact-sheet.png") in outcome.out
-    assert Image.open(tmp_path / "contact-sheet.png").width > 1000
+    with Image.open(tmp_path / "contact-sheet.png") as sheet:
+        assert sheet.width > 1000
     rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert len(rows) == 4 * 8
     assert sum(int(row["label"]) for row in rows) == 4 * 4
