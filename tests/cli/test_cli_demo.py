@@ -24,7 +24,7 @@ def test_all_of_it(run, tiny_backbone: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "contact-sheet.png") in outcome.out
     with Image.open(tmp_path / "contact-sheet.png") as sheet:
         assert sheet.width > 1000
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 4 * 8
     assert sum(int(row["label"]) for row in rows) == 4 * 4
     assert all((tmp_path / row["overlay"]).is_file() for row in rows)
