@@ -201,7 +201,7 @@ class Journal(Generic[K, V]):
             index.clear()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open_to_append(self.path)
+            self._file = _open_to_append(self.path)
         except OSError as error:
             raise output_error(self.path, error) from error
         offset = 0
@@ -228,7 +228,7 @@ class Journal(Generic[K, V]):
         return line
 
 
-def open_to_append(path: Path) -> IO[bytes]:
+def _open_to_append(path: Path) -> IO[bytes]:
     """Open a file of lines for reading and appending; a last line that was cut off is removed."""
     stream = path.open("ab+")
     end = stream.seek(0, os.SEEK_END)
