@@ -13,6 +13,7 @@ from blemish.errors import ImageError
 from blemish.image_io import read_image
 from blemish.tiff import TiffRowReader, open_tiff_rows
 from blemish.tiling import Tiling, cut
+from helpers import load_pixels
 
 RNG = np.random.default_rng(0)
 WIDTH, HEIGHT = 157, 211
@@ -121,7 +122,7 @@ def test_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     for compression in (None, "tiff_lzw"):
         picture("RGB").save(path, compression=compression, strip_size=3000)
-        tags = Image.open(path).tag_v2
+        tags = load_pixels(path).tag_v2
         data = path.read_bytes()
         end = max(tags[273]) + 100  # the directory is in front
         if end > len(data):
@@ -155,7 +156,7 @@ def test_damaged_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("blemish.tiling.MAX_MAP_PIXELS", 1_000)
     path = tmp_path / "a.tif"
     picture("RGB").save(path, compression="tiff_deflate", strip_size=WIDTH * 3 * 16)
-    offset = Image.open(path).tag_v2[273][10]
+    offset = load_pixels(path).tag_v2[273][10]
     data = bytearray(path.read_bytes())
     data[offset : offset + 50] = b"\xff" * 50
     path.write_bytes(data)

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
 
-from helpers import save_picture
+from helpers import load_pixels, save_picture
 
 
 def lines(text: str) -> list[dict]:
@@ -84,7 +83,7 @@ def test_writes_what_is_asked_for(detect, pictures: Path, tmp_path: Path) -> Non
     for kind, suffix in (("map", ".npy"), ("heatmap", ".png"), ("overlay", ".png"), ("mask", ".png")):
         assert (out / kind / "sub" / f"f.png{suffix}").is_file()
         assert len(list((out / kind).rglob(f"*{suffix}"))) == 6
-    assert Image.open(out / "overlay" / "a.png.png").size == (40, 30)
+    assert load_pixels(out / "overlay" / "a.png.png").size == (40, 30)
     assert len(json.loads((out / "regions.json").read_text())["images"]) == 6
     assert len((out / "results.csv").read_text().splitlines()) == 7
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from blemish import tiling
-from helpers import save_picture
+from helpers import load_pixels, save_picture
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def test_files_of_a_reduced_map(detect, large: Path, tmp_path: Path, monkeypatch
     outcome = detect(large, *words, "--max-pixels", 150 * 80)  # more than a band, less than the picture
     assert outcome.code == 0, outcome.err
     for kind in ("heatmap", "overlay", "mask"):
-        assert Image.open(out / kind / "a.tif.png").size == (50, 30)
+        assert load_pixels(out / kind / "a.tif.png").size == (50, 30)
     (line,) = map(json.loads, (out / "results.jsonl").read_text().splitlines())
     assert (line["map_step"], line["notes"]) == (3, ["map and preview at 1/3 of its size"])
     found = json.loads((out / "regions.json").read_text())
