@@ -87,3 +87,10 @@ def decode_mask(runs: Mapping[str, Any]) -> NDArray[np.bool_]:
     assert counts.sum() == height * width
     assert (counts >= 0).all()
     return np.repeat(np.arange(counts.size) % 2 == 1, counts).reshape((height, width), order="F")
+
+
+def load_pixels(path: Path) -> Image.Image:
+    """Return the decoded image of a file, which is closed again."""
+    with Image.open(path) as image:
+        image.load()
+        return image

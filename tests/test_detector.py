@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import blemish
 from blemish.clip import Backbone, load_backbone
@@ -19,7 +18,7 @@ from blemish.errors import ImageError, UsageError, WeightsError
 from blemish.image_io import read_image
 from blemish.loading import load
 from blemish.methods import checkpoints, create
-from helpers import save_picture, save_tiny_backbone
+from helpers import load_pixels, save_picture, save_tiny_backbone
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_detection(detector: Detector, backbone: Backbone, paths: list[Path]) ->
 
 
 def test_takes_all_kinds_of_pictures(detector: Detector, paths: list[Path]) -> None:
-    image = Image.open(paths[0])
+    image = load_pixels(paths[0])
     array = np.asarray(image)
     expected = detector(paths[0])
     kinds = (str(paths[0]), paths[0].read_bytes(), image, array, torch.from_numpy(array.copy()), read_image(paths[0]))

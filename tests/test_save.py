@@ -15,6 +15,7 @@ from blemish import files
 from blemish.detection import FILE_KINDS, Detection
 from blemish.errors import ImageError, OutputError, UsageError
 from blemish.files import common_root, output_name, write_atomically
+from helpers import load_pixels
 
 VALUES = np.zeros((6, 8), np.float32)
 VALUES[1:5, 1:5] = 0.9
@@ -45,12 +46,12 @@ def test_everything_is_written_and_reads_back(tmp_path):
     written = made().save(tmp_path, FILE_KINDS, picture=PICTURE, root="in")
     assert set(tree(tmp_path)) == {"map/a.png.npy", *(f"{kind}/a.png.png" for kind in ("heatmap", "overlay", "mask"))}
     assert set(written) == set(FILE_KINDS)
-    np.testing.assert_array_equal(np.asarray(Image.open(written["mask"])), np.where(VALUES >= 0.5, 255, 0))
+    np.testing.assert_array_equal(np.asarray(load_pixels(written["mask"])), np.where(VALUES >= 0.5, 255, 0))
     raw = np.load(written["map"])
     np.testing.assert_array_equal(raw, VALUES)
     assert raw.dtype == np.float32
-    np.testing.assert_array_equal(Image.open(written["heatmap"]), made().heatmap())
-    np.testing.assert_array_equal(Image.open(written["overlay"]), made().overlay(PICTURE))
+    np.testing.assert_array_equal(load_pixels(written["heatmap"]), made().heatmap())
+    np.testing.assert_array_equal(load_pixels(written["overlay"]), made().overlay(PICTURE))
 
 
 def test_the_mask_needs_a_threshold(tmp_path):

@@ -18,7 +18,7 @@ from blemish.errors import ImageError, UsageError
 from blemish.loading import load
 from blemish.methods.base import Prediction
 from blemish.tiling import MAX_MAP_PIXELS, TileMerger, Tiling, cut, resize
-from helpers import save_picture
+from helpers import load_pixels, save_picture
 
 
 class Brightness:
@@ -147,7 +147,7 @@ def test_a_picture_of_one_tile_is_scored_as_untiled(backbone: Backbone, tmp_path
 
 def test_the_score_is_that_of_the_worst_tile_and_the_map_on_the_same_scale(backbone: Backbone, tmp_path: Path) -> None:
     path = save_picture(tmp_path / "a.png", 3, (150, 90))
-    image = Image.open(path)
+    image = load_pixels(path)
     tiled = load("clip", backbone=backbone, device="cpu", tile=64, overlap=0)
     parts = [piece.image for piece in cut(path, Tiling(64, 0), max_pixels=10**9)]
     assert [part.size for part in parts] == [(64, 64)] * 6
