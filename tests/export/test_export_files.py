@@ -210,7 +210,7 @@ def test_another_object(made: export.Exported, pictures: list[LoadedImage]) -> N
     with pytest.raises(UsageError, match="was exported for 'metal nut'"):
         again(pictures[0], object_name="solar cell")
     with pytest.raises(UsageError, match="exported detector has no method"):
-        _ = again.method
+        _ = again.torch_engine
 
 
 def test_a_wrong_file_is_not_kept(
