@@ -260,6 +260,10 @@ class TextFeatureCache:
         self._entries: dict[Hashable, Tensor] = {}
         self._lock = threading.Lock()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextFeatureCache:
+        """Return an empty cache: a lock cannot be copied, and entries are made again when they are needed."""
+        return TextFeatureCache(self.max_entries)
+
     def get(self, method: Method, object_name: str) -> Tensor:
         """Return the text features of one object name: (2, E), without gradient."""
         # The function is part of the key, since a subclass may write its own.
