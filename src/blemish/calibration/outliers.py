@@ -29,8 +29,8 @@ _MAX_SHARE = 0.4
 def deviations(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return how many robust standard deviations each score lies above the median.
 
-    The deviation is (s - median) / (1.4826 MAD) (Iglewicz and Hoaglin 1993). Distances have a longer tail above than below,
-    so positive scores are looked at on a logarithmic scale as well, and the smaller of the two numbers counts.
+    The deviation is (s - median) / (1.4826 MAD) (Iglewicz and Hoaglin 1993). Distances spread further above their median
+    than below, so the MAD is that of all scores or that of the upper half, whichever is larger.
 
     Args:
         scores: (..., n) scores of good pictures.
@@ -42,10 +42,13 @@ def deviations(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         UsageError: A score is not finite.
     """
     values = as_scores(scores).astype(np.float64)
-    plain = _robust_z(values)
-    positive = (values > 0).all(axis=-1, keepdims=True)
-    logarithmic = _robust_z(np.log(np.where(positive, values, 1.0)))
-    return np.where(positive, np.minimum(plain, logarithmic), plain)
+    centred = values - np.median(values, axis=-1, keepdims=True)
+    upper = np.sort(centred, axis=-1)[..., values.shape[-1] // 2 :]
+    spread = _MAD_TO_STD * np.maximum(
+        np.median(np.abs(centred), axis=-1, keepdims=True), np.median(upper, axis=-1, keepdims=True)
+    )
+    spread = np.where(spread > 0, spread, _MEAN_TO_STD * np.abs(centred).mean(axis=-1, keepdims=True))
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
 
 
 def suspicious(scores: npt.ArrayLike, *, cutoff: float = OUTLIER_DEVIATIONS) -> npt.NDArray[np.int64]:
@@ -158,13 +161,6 @@ def two_groups(features: npt.ArrayLike, *, min_gap: float = 2.0, min_share: floa
         larger = group if 2 * int(group.sum()) > n or (2 * int(group.sum()) == n and group[0]) else ~group
         return Grouping(tuple((~larger).astype(int).tolist()), gap)
     return None
-
-
-def _robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    centred = values - np.median(values, axis=-1, keepdims=True)
-    spread = _MAD_TO_STD * np.median(np.abs(centred), axis=-1, keepdims=True)
-    spread = np.where(spread > 0, spread, _MEAN_TO_STD * np.abs(centred).mean(axis=-1, keepdims=True))
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
 
 
 def _spanning_tree(distances: npt.NDArray[np.float64]) -> list[tuple[int, int, float]]:
