@@ -99,7 +99,9 @@ def test_too_few_pictures_is_one_helpful_sentence() -> None:
         "16 good pictures cannot keep false alarms at 1 %: the smallest promise they can keep is 5.9 %, "
         "and 1 % takes 99 pictures."
     )
-    with pytest.raises(UsageError, match="1 good picture, 1 of which may be bad, cannot keep .* 10 % takes 10 pictures"):
+    with pytest.raises(
+        UsageError, match=r"1 good picture, 1 of which may be bad, cannot keep .* 10 % takes 10 pictures"
+    ):
         Calibration(np.zeros(1), contaminated=1).threshold(0.1)
 
 

@@ -6,6 +6,7 @@ probability is the one that the promise bounds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -34,11 +35,10 @@ def assert_about(alarms: Alarms, bound: float) -> None:
     assert alarms.sum() >= stats.binom.ppf(LUCK, alarms.size, bound), f"{alarms.mean():.4f} < {bound:.4f}"
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("promise", [0.05, 0.1, 0.25])
+@pytest.mark.parametrize(
+    ("n", "promise"), [(n, promise) for n in SIZES for promise in (0.05, 0.1, 0.25) if promise * (n + 1) >= 1]
+)
 def test_split(n: int, promise: float) -> None:
-    if promise * (n + 1) < 1:
-        pytest.skip("so few pictures cannot promise that")
     rng = np.random.default_rng(n)
     scores = rng.gamma(3, size=(20000, n + 1))
     threshold = conformal_threshold(scores[:, :n], promise)
@@ -114,14 +114,15 @@ def test_whatever_bad_pictures_score_the_corrected_promise_is_kept(n: int, level
         assert plain.mean() > promise + 0.01
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("share", [0.0, 0.05], ids=["no bad ones", "5 % bad ones"])
+@pytest.mark.parametrize(
+    ("n", "share"), [*((n, share) for n in SIZES for share in (0.0, 0.05)), (20, 0.2), (60, 0.2), (60, 0.4)]
+)
 def test_robust_option_with_nearest_neighbours(n: int, share: float) -> None:
     """Suspicious pictures leave the references and the calibration; the others are scored again."""
-    bad = round(share * n + 0.49) if share else 0
+    bad = math.ceil(share * n)
     rng = np.random.default_rng(n)
-    false_alarms, hits, plain_hits, removed, draws = [], [], [], [], 2000
-    for _ in range(draws):
+    false_alarms, hits, plain_hits, removed = [], [], [], []
+    for _ in range(2000):
         points = rng.normal(size=(1, n + 2, 12))
         points[:, :bad] += rng.choice([-6, 6], size=(1, bad, 12))  # each bad picture in another direction
         points[:, n + 1] += rng.choice([-5, 5], size=12)  # one new bad picture per draw
@@ -130,17 +131,21 @@ def test_robust_option_with_nearest_neighbours(n: int, share: float) -> None:
         kept = np.setdiff1d(np.arange(n), suspicious(known))
         removed.append(n - kept.size)
         calibration = Calibration(table[np.ix_(kept, kept)].min(axis=1), "leave-one-out", removed=n - kept.size)
-        threshold = calibration.threshold(PROMISE[n] if kept.size >= 9 else 0.2).value
+        threshold = calibration.threshold(max(PROMISE[n], calibration.smallest_promise)).value
         new = table[n:, kept].min(axis=1).astype(np.float32)
         false_alarms.append(new[0] >= threshold)
         hits.append(new[1] >= threshold)
         plain_hits.append(table[n + 1, :n].min() >= conformal_threshold(known, PROMISE[n]))
-    assert_within(np.array(false_alarms), PROMISE[n])
-    if bad and n >= 20:
-        assert np.mean(removed) == pytest.approx(bad, abs=0.2)
+    # After removals the smallest promise of 9 pictures is 10 %, and so on.
+    assert_within(np.array(false_alarms), max(PROMISE[n], 1 / (n - bad + 1)))
+    if bad and n >= 20 and share <= 0.2:
+        assert np.mean(removed) == pytest.approx(bad, abs=0.1)
         assert np.mean(hits) > 0.95
         if quantile_rank(n, PROMISE[n]) <= bad:
             assert np.mean(plain_hits) < 0.6  # the bad references' own scores are the threshold
+    if share > 0.3:
+        # So many bad ones are the usual case: they are no outliers, and the threshold lies above new bad pictures.
+        assert np.mean(hits) < 0.05
 
 
 def draw(alarm: Callable[[Floats], Alarms], draws: int, n: int, grid: float | None) -> Alarms:
@@ -177,7 +182,7 @@ def subspace(points: Floats, fold: npt.NDArray[np.int64]) -> tuple[Floats, Float
     The distance to a plane that is fitted to the references can grow when references are added: it is not monotone.
     """
     n = fold.size
-    known, new = np.empty(points.shape[:1] + (n,)), np.empty(points.shape[:1] + (int(fold.max()) + 1,))
+    known, new = np.empty((len(points), n)), np.empty((len(points), int(fold.max()) + 1))
     for k in range(new.shape[1]):
         references = points[:, :n][:, fold != k]
         mean = references.mean(axis=1, keepdims=True)
