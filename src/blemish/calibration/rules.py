@@ -99,8 +99,8 @@ def mebin(
     highest peak of a set of maps is cut into 255 levels, of which every `sample_rate`-th is tried from the top. At
     each, the map is cut (value > level), eroded by a square of 6 pixels, and its 8-connected regions are counted. The
     longest run of levels with the same number (above 0) of regions is the stable interval, and its *lowest* level is
-    the threshold, as in the authors' code. Two details differ from it: that code reads maps as 8-bit pictures and rounds the threshold
-    down to a whole grey value, which makes no sense for float maps.
+    the threshold, as in the authors' code. Two details differ: that code reads maps as 8-bit pictures and rounds the
+    threshold down to a whole grey value, which makes no sense for float maps.
 
     Args:
         anomaly_map: (H, W) float32.
