@@ -215,7 +215,12 @@ def recompute(
         more=more_metrics or facts.get("more_metrics", False),
         mask_threshold=facts.get("mask_threshold") if mask_threshold is None else mask_threshold,
     )
-    facts = {**facts, "methods": {name: stored[name] for name in method_names}, "aupro": options.label, **_more_facts(options)}
+    facts = {
+        **facts,
+        "methods": {name: stored[name] for name in method_names},
+        "aupro": options.label,
+        **_more_facts(options),
+    }
     with EvaluationFolder(path, dataset.root) as folder:
         result = recompute_result(folder, dataset, method_names, options, facts)
         write_results(result, folder, dataset, report=report)
