@@ -59,7 +59,7 @@ def evaluate(
         split: Split of the data set: test, train, validation.
         maps: Keep all anomaly maps, so that pixel metrics can be recomputed without the model.
         aupro: exact, or 200 for the papers' approximation in 200 steps. [default: exact]
-        more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the others.
+        more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how far the best method is ahead.
         mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.
