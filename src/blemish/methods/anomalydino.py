@@ -5,9 +5,9 @@ Code: https://github.com/dammsi/AnomalyDINO. There are no learnt parts and no wo
 Few-shot (`anomalydino`): every patch is compared with all patches of a few flawless pictures. With the patch tokens x of
 the last layer after the final layer norm, scaled to length 1, and the memory M of the references' patches,
 
-    d(x) = mean over the k nearest m in M of ||x - m||^2 / 2, which is 1 - cos for k = 1 (equation 1).
+    d(x) = mean over the k nearest m in M of ||x - m||^2 / 2, which is 1 - cos for k = 1.
 
-The image score is the mean of the largest 1 % of the patches (equation 2). The map is d on the grid, enlarged bilinearly
+The image score is the mean of the largest 1 % of the patches. The map is d on the grid, enlarged bilinearly
 and smoothed. References are encoded in eight rotations, so that objects may lie in any pose.
 
 Batched zero-shot (`anomalydino-batch`): the unlabelled pictures of a set are compared with each other. A patch gets the
@@ -30,8 +30,7 @@ Which products are masked or rotated is a list in the authors' code ("agnostic":
 hazelnut, pill, screw and toothbrush and all of VisA masked). Here it is the config's choice: `masking`, `rotation`.
 
 Deviations: a distance above 1, a right angle to everything known, counts as 1 in the image score and the map, which keeps
-both in [0, 1]; the metric "L2" has no bound, so d becomes d / (d + sqrt(D)) there. The map is smoothed at the size of the
-input, not of the picture. Where the batched mode gives no number (no distance is strictly below the k-th smallest, or a
+both in [0, 1]; the metric "L2" has no bound, so d becomes d / (d + sqrt(D)) there. Where the batched mode gives no number (no distance is strictly below the k-th smallest, or a
 picture has fewer than 100 patches), the k-th smallest distance and the largest patch are taken. A copy of a picture in
 the set is not compared with it. `coreset` is PatchCore's, not in the paper.
 """
@@ -42,22 +41,24 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn import functional
 
-from blemish.clip import Backbone, ImageFeatures, Request, Tap
+from blemish.clip import Geometry, ImageBackbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods import configs
 from blemish.methods.base import Encode, FewShotMethod, MemoryBank, Prediction, ReferenceMethod, TransductiveMethod
 from blemish.methods.configs import Config, ImageScore, require
 from blemish.methods.neighbours import coreset, nearest
-from blemish.methods.ops import as_grid, normalise, smooth, upsample
+from blemish.methods.ops import as_grid, bilinear_matrix, normalise
 from blemish.methods.registry import METHODS
 
 #: Degrees by which references are rotated, counterclockwise.
@@ -107,6 +108,8 @@ class PatchBank(MemoryBank):
 class PatchConfig(Config):
     """What the few-shot and the batched mode share."""
 
+    geometry: Geometry = "keep-aspect"
+    position: PositionMode = "dinov2-hub"
     image_score: ImageScore = "top"
     layer: int = -1
     """Layer whose patches are compared, from 1; -1 is the last."""
@@ -118,6 +121,11 @@ class PatchConfig(Config):
     """The principal component of the object's patches is greater; for patches after the final layer norm of DINOv2."""
     sigma: float = 4.0
     """Standard deviation of the map's smoothing in pixels; 0 for none."""
+
+    @property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """The paper's is `keep-aspect`."""
+        return "keep-aspect", *super().geometries
 
     @property
     def image_scores(self) -> tuple[ImageScore, ...]:
@@ -172,7 +180,7 @@ class PatchMethod(ReferenceMethod):
 
     Memory = PatchBank
 
-    def __init__(self, backbone: Backbone, config: PatchConfig | None = None) -> None:
+    def __init__(self, backbone: ImageBackbone, config: PatchConfig | None = None) -> None:
         super().__init__(backbone, config)
         (self.layer,) = configs.resolve_layers((self.config.layer,), backbone.layers)
 
@@ -205,10 +213,16 @@ class PatchMethod(ReferenceMethod):
 
     def predict(self, distances: Tensor) -> Prediction:
         """Return the prediction of distances on the grid (B, rows, columns) in [0, 1]."""
-        maps = smooth(upsample(distances, self.config.size), self.config.sigma)
         if self.config.image_score == "map":
-            return self.prediction(None, maps)
-        return Prediction(mean_of_largest(distances.flatten(1), TOP), maps)
+            return self.prediction(None, distances)
+        return Prediction(mean_of_largest(distances.flatten(1), TOP), distances)
+
+    def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
+        """Enlarge the distances on the grid to the picture, and smooth them there."""
+        rows, columns = (
+            enlarge_and_smooth(*sides, self.config.sigma) for sides in zip(anomaly_map.shape, (height, width), strict=True)
+        )
+        return rows @ anomaly_map @ columns.T
 
     def bank(self, memory: MemoryBank | None) -> PatchBank:
         """Return the memory bank. Raises UsageError if there is none, or if it is another method's."""
@@ -234,14 +248,9 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
         """
         return self.config.coreset == 0
 
-    @property
-    def views(self) -> int:
-        """Number of images that are encoded for each reference."""
-        return len(ANGLES) if self.config.rotation else 1
-
-    def reference_views(self, picture: Image.Image, number: int, total: int) -> Sequence[Image.Image]:
-        """Return a reference in its rotations, each of the picture's own size."""
-        return [rotate(picture, angle) for angle in ANGLES] if self.config.rotation else [picture]
+    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+        """Return a reference in its rotations."""
+        return (rotate(image, angle) for angle in ANGLES) if self.config.rotation else (image,)
 
     def extract_memory(self, features: ImageFeatures) -> PatchBank:
         patches = self.patches(features)
@@ -393,10 +402,11 @@ def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
     return values.topk(max(1, int(fraction * values.shape[1])), dim=1).values.mean(1)
 
 
-def picture_map(distances: Tensor, height: int, width: int, sigma: float) -> Tensor:
-    """Return the authors' map, which has the picture's own size: (B, rows, columns) -> (B, height, width) float32."""
-    enlarged = functional.interpolate(distances.float()[:, None], (height, width), mode="bilinear", align_corners=False)
-    return smooth(enlarged[:, 0], sigma)
+@lru_cache(maxsize=32)
+def enlarge_and_smooth(length: int, size: int, sigma: float) -> Tensor:
+    """Return the matrix (size, length) that enlarges one side bilinearly and smooths it as SciPy's `gaussian_filter`."""
+    enlarged = bilinear_matrix(length, size, False, torch.device("cpu")).double().numpy()
+    return torch.from_numpy(gaussian_filter1d(enlarged, sigma, axis=0) if sigma else enlarged).float()
 
 
 # rotations

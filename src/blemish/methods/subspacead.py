@@ -4,7 +4,7 @@ Code: https://github.com/CLendering/SubspaceAD. There are no learnt parts and no
 
 The patches x of middle layers, averaged over the layers and not normalised, of a few flawless pictures span a subspace.
 With their mean mu and the first k eigenvectors C of their covariance, which explain 99 % of the variance, an anomaly is
-what the subspace cannot express (equation 3):
+what the subspace cannot express:
 
     d(x) = || x - (mu + C C^T (x - mu)) ||^2, the squared norm.
 
@@ -42,7 +42,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from blemish.clip import Backbone, ImageFeatures, Request, Tap
+from blemish.clip import Geometry, ImageBackbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods.base import Encode, FewShotMethod, MemoryBank, Prediction, ReferenceMethod, TransductiveMethod
 from blemish.methods.configs import Config, ImageScore, require, resolve_layers
@@ -112,6 +112,8 @@ class SubspaceConfig(Config):
     """What the few-shot and the batched mode share; the defaults are those of the script for DINOv2 ViT-S/14."""
 
     size: int = 448
+    geometry: Geometry = "squash-torch"
+    position: PositionMode = "dinov2-transformers"
     image_score: ImageScore = "top"
     layers: tuple[tuple[int, ...], ...] = ((-4, -5),)
     """Layers whose patches are averaged, from 1; -1 is the last, before the final layer norm. Several groups are
@@ -166,7 +168,7 @@ class SubspaceMethod(ReferenceMethod):
 
     Memory = SubspaceBank
 
-    def __init__(self, backbone: Backbone, config: SubspaceConfig | None = None) -> None:
+    def __init__(self, backbone: ImageBackbone, config: SubspaceConfig | None = None) -> None:
         super().__init__(backbone, config)
         groups = self.config.layers
         self.groups = tuple(tuple(resolve_layers((layer,), backbone.layers)[0] for layer in group) for group in groups)
@@ -287,25 +289,21 @@ class SubspaceAD(SubspaceMethod, FewShotMethod):
 
     config: SubspaceAdConfig
 
-    @property
-    def views(self) -> int:
-        """Number of images that are encoded for each reference: itself, and rotations for the mean and the covariance."""
-        return 1 + 2 * self.config.rotations
-
-    def reference_views(self, picture: Image.Image, number: int, total: int) -> Sequence[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
         """Return a reference, its rotations for the mean, and its rotations for the covariance."""
         n = self.config.rotations
         angles = rotation_angles(self.config.seed, 2 * total * n)
         starts = (number * n, (total + number) * n)  # all angles for the mean are drawn before those for the covariance
-        return [picture, *(picture.rotate(angle) for start in starts for angle in angles[start : start + n])]
+        return (image, *(image.rotate(angle) for start in starts for angle in angles[start : start + n]))
 
     def build_memory_bank(
         self, batches: Iterable[Tensor], encode: Encode, *, num_images: int, sampled: bool = False
     ) -> MemoryBank:
-        """Return the memory bank of references whose views follow each other, as `reference_views` returns them."""
-        views, n, bank = itertools.cycle(range(self.views)), self.config.rotations, None
+        """Return the memory bank of references whose copies follow each other, as `reference_copies` returns them."""
+        n, bank = self.config.rotations, None
+        copies = itertools.cycle(range(1 + 2 * n))
         for batch in batches:
-            places = list(itertools.islice(views, len(batch)))
+            places = list(itertools.islice(copies, len(batch)))
             part = self.moments(encode(batch), [p <= n for p in places], [p == 0 or p > n for p in places])
             bank = part if bank is None else SubspaceBank.concat([bank, part])
         if bank is None:
