@@ -211,6 +211,28 @@ class SubspaceMethod(ReferenceMethod):
         }
         return SubspaceBank(len(patches), moments=moments)
 
+    @property
+    def rotations(self) -> int:
+        """Number of rotated copies of each image, for the mean and again for the covariance."""
+        return 0
+
+    def build_memory_bank(
+        self, batches: Iterable[Tensor], encode: Encode, *, num_images: int, sampled: bool = False
+    ) -> MemoryBank:
+        """Return the memory bank of references whose copies follow each other, as `reference_copies` returns them.
+
+        The sums are all that is kept of a batch.
+        """
+        n, bank = self.rotations, None
+        copies = itertools.cycle(range(1 + 2 * n))
+        for batch in batches:
+            places = list(itertools.islice(copies, len(batch)))
+            part = self.moments(encode(batch), [p <= n for p in places], [p == 0 or p > n for p in places])
+            bank = part if bank is None else SubspaceBank.concat([bank, part])
+        if bank is None:
+            raise UsageError("there are no reference pictures")
+        return bank
+
     # the subspace
 
     def components(self, subspace: Subspace) -> int:
@@ -289,26 +311,16 @@ class SubspaceAD(SubspaceMethod, FewShotMethod):
 
     config: SubspaceAdConfig
 
+    @property
+    def rotations(self) -> int:
+        return self.config.rotations
+
     def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
         """Return a reference, its rotations for the mean, and its rotations for the covariance."""
-        n = self.config.rotations
+        n = self.rotations
         angles = rotation_angles(self.config.seed, 2 * total * n)
         starts = (number * n, (total + number) * n)  # all angles for the mean are drawn before those for the covariance
         return (image, *(image.rotate(angle) for start in starts for angle in angles[start : start + n]))
-
-    def build_memory_bank(
-        self, batches: Iterable[Tensor], encode: Encode, *, num_images: int, sampled: bool = False
-    ) -> MemoryBank:
-        """Return the memory bank of references whose copies follow each other, as `reference_copies` returns them."""
-        n, bank = self.config.rotations, None
-        copies = itertools.cycle(range(1 + 2 * n))
-        for batch in batches:
-            places = list(itertools.islice(copies, len(batch)))
-            part = self.moments(encode(batch), [p <= n for p in places], [p == 0 or p > n for p in places])
-            bank = part if bank is None else SubspaceBank.concat([bank, part])
-        if bank is None:
-            raise UsageError("there are no reference pictures")
-        return bank
 
 
 class SubspaceADBatch(SubspaceMethod, TransductiveMethod):

