@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from blemish.errors import UsageError
 
-#: Products of queries and rows that are held at once, by type of device: 8 MB fit into a processor's cache.
-_PRODUCTS = {"cpu": 1 << 21, "cuda": 1 << 27}
+#: Products of queries and rows that are held at once: 8 MB fit into a processor's cache; a GPU needs larger blocks.
+_PRODUCTS, _PRODUCTS_ON_GPU = 1 << 21, 1 << 27
 #: Queries that are compared at once.
 _QUERIES = 1024
 #: Rows whose distances `coreset` keeps up to date while it chooses.
-_POOL = 4096
+_POOL = 1024
 
 
 class Neighbours(NamedTuple):
@@ -58,7 +58,8 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
 
 def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return squared distances and numbers (Q, k) of the rows with the largest a . b - |b|^2 / 2."""
-    block = max(k, _PRODUCTS.get(queries.device.type, _PRODUCTS["cuda"]) // len(queries), 1)
+    products = _PRODUCTS if queries.device.type == "cpu" else _PRODUCTS_ON_GPU
+    block = max(k, products // max(len(queries), 1))
     best = index = None
     for start in range(0, len(rows), block):
         likeness = functional.linear(queries, rows[start : start + block], bias[start : start + block])
