@@ -38,6 +38,8 @@ class MethodInfo:
     url: str
     needs_object: bool
     """Whether scores depend on the object's name ("metal nut")."""
+    needs_text: bool = True
+    """Whether the method compares with words, and so needs a backbone that reads them."""
     trainable: bool = False
     """Whether the method has learnt parts, without which it is of no use."""
     few_shot: bool = False
