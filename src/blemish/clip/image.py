@@ -152,10 +152,7 @@ class ImageBackbone(nn.Module):
             raise UsageError(
                 f"pixels are (B, 3, S, S) with S at least {self.patch} for this backbone, not {tuple(pixels.shape)}"
             )
-        if computation is None:
-            height, width = pixels.shape[2:]
-            geometry: Geometry = "squash" if height == width else "keep-aspect"
-            computation = Computation(min(height, width), geometry=geometry)
+        computation = Computation(pixels.shape[-1]) if computation is None else computation
         self._require_size(pixels, computation)
         if beyond := [tap.layer for tap in request.taps if tap.layer > self.layers]:
             raise UsageError(f"layer {max(beyond)} was asked for, but the backbone has {self.layers} layers")
