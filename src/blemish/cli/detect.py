@@ -116,6 +116,8 @@ def detect(
         raise UsageError(
             f"{method} compares pictures with each other, which does not work with tiles: give --reference"
         )
+    if model is None and not transductive:
+        info(method).require_references(bool(reference))
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
@@ -166,6 +168,7 @@ def detect(
         )
     if transductive and references is None:
         detector = detector.with_set(pictures)
+        info(method).require_references(detector.memory is not None)
         note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]

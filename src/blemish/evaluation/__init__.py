@@ -144,6 +144,7 @@ def load_detectors(
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
         try:
+            info(name).require_references(info(name).transductive)
             detectors[name] = load(
                 name,
                 backbone=backbone,

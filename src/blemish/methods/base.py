@@ -329,7 +329,9 @@ class TextFeatureCache:
 
 
 class ReferenceMethod(Method):
-    """A method that compares images with a memory bank of reference images. Without a bank it scores zero-shot.
+    """A method that compares images with a memory bank of reference images.
+
+    Without a bank it scores zero-shot, unless its `info` says `needs_references`.
 
         bank = method.build_memory_bank(batches, encode, num_images=k)
         method.score(features, text, bank)
@@ -353,10 +355,22 @@ class ReferenceMethod(Method):
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
 
-    def reference_copies(self, image: Image.Image) -> Iterable[Image.Image]:
+    def require_memory(self, memory: MemoryBank | None) -> MemoryBank:
+        """Return a memory bank that is needed. Raises UsageError if there is none."""
+        if memory is None:
+            self.info.require_references(False)
+            raise UsageError(f"{self.info.name} needs a memory bank")
+        return memory
+
+    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image, in order: the image alone, or with changed copies of it.
 
         The copies are made at the image's own size, before it is resized for the backbone.
+
+        Args:
+            image: A reference, or a tile of one.
+            number: Number of the reference among all, from 0.
+            total: Number of references.
         """
         return (image,)
 
@@ -372,7 +386,8 @@ class ReferenceMethod(Method):
             num_images: Number of reference images that `batches` has at most, without their copies.
             sampled: The references are a random sample of the set that is going to be scored.
         """
-        return MemoryBank.concat([self.extract_memory(encode(batch)) for batch in batches])
+        parts = [self.extract_memory(encode(batch)) for batch in batches]
+        return type(parts[0]).concat(parts)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch.
@@ -381,6 +396,9 @@ class ReferenceMethod(Method):
             features: From `backbone.encode_image`; with a memory bank, of `memory_request`.
             text: (2, E) for all images, or (B, 2, E).
             memory: References of the object that the whole batch shows; None scores zero-shot.
+
+        Raises:
+            UsageError: There is no memory bank, and the method has no score without (`require_memory`).
         """
         raise NotImplementedError
 

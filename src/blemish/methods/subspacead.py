@@ -355,8 +355,9 @@ def blur(maps: Tensor) -> Tensor:
     offsets = torch.arange(KERNEL, dtype=torch.float64) - KERNEL // 2
     weights = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
     row = (weights / weights.sum()).float().to(maps.device).view(1, 1, 1, KERNEL)
-    padded = functional.pad(maps[:, None], (KERNEL // 2,) * 4, mode="reflect")
-    return functional.conv2d(functional.conv2d(padded, row), row.mT)[:, 0]
+    with torch.autocast(maps.device.type, enabled=False):
+        padded = functional.pad(maps[:, None], (KERNEL // 2,) * 4, mode="reflect")
+        return functional.conv2d(functional.conv2d(padded, row), row.mT)[:, 0]
 
 
 def pack(matrix: Tensor) -> Tensor:
