@@ -399,3 +399,7 @@ class TransductiveMethod(ReferenceMethod):
 
     max_sampled_images: ClassVar[int] = 32
     """Images that are drawn from the set; time and memory grow with them."""
+
+    def sample_size(self, count: int) -> int:
+        """Return how many images are drawn from a set of `count`."""
+        return min(count, self.max_sampled_images)
