@@ -226,7 +226,9 @@ class MuSc(Clip, TransductiveMethod):
     def class_features(self, features: ImageFeatures) -> Tensor:
         """Return the class tokens as RsCIN compares them: (B, E), normalised, with words, else (B, D)."""
         token = class_token(features)
-        return normalise(self.image_embedding(features)) if self.backbone.reads_words else self.backbone.final_norm(token)
+        return (
+            normalise(self.image_embedding(features)) if self.backbone.reads_words else self.backbone.final_norm(token)
+        )
 
     @property
     def grid_augmentations(self) -> tuple[Augmentation, ...]:
@@ -288,8 +290,8 @@ class MuSc(Clip, TransductiveMethod):
             return bank
         if bank.images < max(self.config.similar_images):
             raise UsageError(
-                f"similar_images ask for {max(self.config.similar_images)} pictures, and the set has {bank.images}: give "
-                "more, or smaller numbers"
+                f"similar_images ask for {max(self.config.similar_images)} pictures, and the set has {bank.images}: "
+                "give more, or smaller numbers"
             )
         return dataclasses.replace(bank, peaks=self.peaks(bank, copies[0].grid, copies[0].precision))
 
@@ -412,8 +414,8 @@ def smooth_scores(scores: Tensor, class_features: Tensor, similar_images: Sequen
         similar_images: Numbers k of similar images, the image itself included, from 1 to n; at least one.
 
     Returns:
-        (n,) float32: of the scores, stretched to [0, 1] over the set (0 where all are equal), the mean over the k images
-        with the largest products of class tokens, weighted by these; then the mean over all k.
+        (n,) float32: of the scores, stretched to [0, 1] over the set (0 where all are equal), the mean over the k
+        images with the largest products of class tokens, weighted by these; then the mean over all k.
     """
     low, high = scores.aminmax()
     stretched = ((scores - low) / (high - low) if high > low else torch.zeros_like(scores)).float()
@@ -432,7 +434,9 @@ def _is_copy(own: Tensor, others: Tensor) -> Tensor:
         own: (B, N, degrees, D), each of length 1.
         others: (K, copies * N, degrees, D); the unchanged copy comes first.
     """
-    here, there = (x.flatten(1, 2).transpose(0, 1) for x in (own, others[:, : own.shape[1]]))  # (N * degrees, B or K, D)
+    here, there = (
+        x.flatten(1, 2).transpose(0, 1) for x in (own, others[:, : own.shape[1]])
+    )  # (N * degrees, B or K, D)
     return (here @ there.mT).amin(0) > 1 - DUPLICATE_TOLERANCE
 
 
