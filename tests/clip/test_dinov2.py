@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 
 import numpy as np
@@ -194,17 +195,25 @@ def test_options_that_belong_elsewhere(tmp_path, folder):
         load_backbone(str(folder), heads=2)
 
 
-def test_the_offset_of_metas_code():
-    """Output i is sampled at (i + 0.5) m / (n + 0.1) - 0.5; a cubic keeps a slope, so that the values show where."""
-    weight = torch.arange(82.0)[:, None].expand(-1, 4).contiguous()  # 9 x 9 positions, numbered from 1
-    plain, offset = (
-        resize_positions(weight, (12, 12), mode)[1:, 0].reshape(12, 12) for mode in ("bicubic", "bicubic-offset")
-    )
-    for found, added in ((plain, 0.0), (offset, 0.1)):
-        source = (torch.arange(12) + 0.5) * 9 / (12 + added) - 0.5
-        expected = 1 + 9 * source[:, None] + source
-        torch.testing.assert_close(found[4:8, 4:8], expected[4:8, 4:8], rtol=0, atol=1e-4)
-    assert torch.equal(resize_positions(weight, (9, 9), "bicubic-offset"), weight)
+def cubic(values, source):
+    """Cubic convolution with a = -0.75 of a row at one coordinate; beyond the ends the outermost value goes on."""
+    total, a = 0.0, -0.75
+    for k in range(math.floor(source) - 1, math.floor(source) + 3):
+        x = abs(source - k)
+        near, far = (a + 2) * x**3 - (a + 3) * x**2 + 1, a * (x**3 - 5 * x**2 + 8 * x - 4)
+        total += (near if x <= 1 else far) * float(values[min(max(k, 0), len(values) - 1)])
+    return total
+
+
+@pytest.mark.parametrize(("mode", "added"), [("bicubic", 0.0), ("bicubic-offset", 0.1)])
+def test_the_offset_of_metas_code(mode, added):
+    """Output i is sampled at (i + 0.5) m / (n + 0.1) - 0.5."""
+    row = torch.randn(9, generator=torch.Generator().manual_seed(0))
+    weight = torch.cat([torch.zeros(1), row.repeat(9)])[:, None]  # 9 x 9 positions, all rows alike
+    found = resize_positions(weight, (9, 12), mode)[1:, 0].reshape(9, 12)
+    expected = [cubic(row, (i + 0.5) * 9 / (12 + added) - 0.5) for i in range(12)]
+    torch.testing.assert_close(found[4], torch.tensor(expected), rtol=0, atol=1e-4)
+    assert resize_positions(weight, (9, 9), mode) is weight
 
 
 @torch.no_grad()
