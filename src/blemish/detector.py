@@ -245,7 +245,7 @@ class Detector:
                 merger = result.tile.merger
                 tile_map = result.map
                 engine = self.engine
-                if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_tiles:
+                if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
                     tile_map = engine.finish_map(tile_map, *merger.tile_size(result.tile.index))
                 merger.add(result.tile.index, result.score, tile_map, result.timing)
                 if merger.done:

@@ -153,7 +153,7 @@ class TorchEngine:
             return self.method.finish_map(anomaly_map, height, width)
 
     @property
-    def finishes_tiles(self) -> bool:
+    def finishes_maps(self) -> bool:
         """Whether `finish_map` does more than resize, so that the maps of tiles have to go through it, too."""
         computation = self.method.computation
         shows_all = visible_part(computation.size, computation.geometry)[1] == 0
@@ -230,9 +230,9 @@ class TorchEngine:
         with torch.inference_mode():
             return method.build_memory_bank(batches, encode, num_images=num_images, sampled=sampled)
 
-    def reference_copies(self, image: Image.Image, number: int, total: int) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image: see `ReferenceMethod.reference_copies`."""
-        return self._reference_method.reference_copies(image, number, total)
+        return self._reference_method.reference_copies(image, number, count)
 
     @property
     def _reference_method(self) -> ReferenceMethod:

@@ -73,7 +73,7 @@ def sample_memory_bank(
 
     Args:
         engine: Runs a transductive method.
-        images: The set. From a large one the method's `max_sampled_images` are drawn, always the same ones.
+        images: The set. From a large one the method's `sample_size` are drawn, always the same ones.
         max_pixels: As in `blemish.load`.
 
     Returns:
@@ -89,7 +89,7 @@ def sample_memory_bank(
             f"{method.info.name} does not compare the pictures of a set; load it with references, or without"
         )
     # In random order, since the method may need only the first ones, and those of a folder are often of one kind.
-    sample = random.Random(0).sample(images, min(len(images), method.max_sampled_images))
+    sample = random.Random(0).sample(images, method.sample_size(len(images)))
     if len(sample) < 2:
         return None
     reader = _Reader(engine, sample, max_pixels, None, skip_unreadable=True)

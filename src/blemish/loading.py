@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -42,6 +43,7 @@ def load(
     *,
     backbone: PathLike | ImageBackbone = DEFAULT_BACKBONE,
     weights: PathLike | None = None,
+    config: Mapping[str, Any] | None = None,
     object_name: str = DEFAULT_OBJECT,
     threshold: float | None = None,
     mask_threshold: float | None = None,
@@ -58,9 +60,11 @@ def load(
     Args:
         method: Name of a method (`blemish.list_methods()`), or an exported file (.onnx, .xml), whose backbone, weights,
             object name and references are fixed.
-        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share.
+        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share: a
+            CLIP or, for methods without words, a DINOv2.
         weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or the name of published
             weights that `blemish weights pull` has downloaded. None takes those that ship for method and backbone.
+        config: Fields of the method's config to change, such as {"size": 448}; None for the method's own.
         object_name: What the pictures show ("metal nut"); some methods do not use it.
         threshold: A picture with score >= threshold is anomalous, in [0, 1]. None gives no label; an exported file may
             have its own.
@@ -81,7 +85,8 @@ def load(
 
     Raises:
         UsageError: An unknown method, device or precision, a trainable method on a foreign backbone without weights,
-            references for a method that takes none, a threshold out of range, an empty object name.
+            references for a method that takes none, words of a backbone that reads none, a field of the config that
+            does not exist or does not fit, a threshold out of range, an empty object name.
         WeightsError: A checkpoint cannot be used.
         ImageError: A reference cannot be read.
     """
@@ -93,6 +98,7 @@ def load(
         fixed = {
             "backbone": backbone != DEFAULT_BACKBONE,
             "weights": weights is not None,
+            "config": config is not None,
             "object_name": object_name != DEFAULT_OBJECT,
             "references": references is not None,
         }
@@ -135,7 +141,7 @@ def load(
             )
     tower_precision, window_precision = _precisions(precision, loaded, torch_device)
     engine = TorchEngine(
-        create(method, loaded, weights=file),
+        create(method, loaded, config, file),
         weights=None if file is None else file.name,
         device=torch_device,
         precision=tower_precision,

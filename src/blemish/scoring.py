@@ -169,7 +169,7 @@ def plan(engines: Mapping[str, Engine]) -> tuple[Pass, ...]:
 def effective(computation: Computation, backbone: ImageBackbone) -> Computation:
     """Return the computation without what makes no difference on this backbone, so that more methods share a pass.
 
-    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing; and
+    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing;
     the code of DINOv2 does one of the other interpolations.
     """
     changes: dict[str, Any] = {"position": resolve_position(computation.position, backbone.registers)}

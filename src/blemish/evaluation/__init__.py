@@ -79,6 +79,8 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
     method_names = _method_names(options.methods)
     if unused := sorted(set(options.weights or {}) - set(method_names)):
         raise UsageError(f"weights are given for {', '.join(unused)}, which is not among the methods to evaluate")
+    if unused := sorted(set(options.configs or {}) - set(method_names)):
+        raise UsageError(f"a config is given for {', '.join(unused)}, which is not among the methods to evaluate")
     dataset = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
     dataset = limit_images(dataset, options.limit, options.seed)
     backbone = options.backbone
@@ -88,6 +90,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         options.methods,
         backbone,
         weights=options.weights,
+        configs=options.configs,
         max_pixels=options.max_pixels,
         device=options.device,
         precision=options.precision,
@@ -127,6 +130,7 @@ def load_detectors(
     backbone: ImageBackbone,
     *,
     weights: Mapping[str, PathLike] | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     precision: Precision = "auto",
@@ -139,7 +143,7 @@ def load_detectors(
     Raises:
         UsageError: A method is unknown, its weights are missing, or no method is left.
     """
-    weights = weights or {}
+    weights, configs = weights or {}, configs or {}
     detectors: dict[str, Detector] = {}
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
@@ -149,12 +153,13 @@ def load_detectors(
                 name,
                 backbone=backbone,
                 weights=weights.get(name),
+                config=configs.get(name),
                 max_pixels=max_pixels,
                 device=device,
                 precision=precision,
             )
         except UsageError as error:
-            if list(methods) != ["all"] or name in weights:
+            if list(methods) != ["all"] or name in weights or name in configs:
                 raise
             left_out[name] = str(error)
     if not detectors:

@@ -248,7 +248,7 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
         """
         return self.config.coreset == 0
 
-    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return a reference in its rotations."""
         return (rotate(image, angle) for angle in ANGLES) if self.config.rotation else (image,)
 

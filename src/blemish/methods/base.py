@@ -43,8 +43,8 @@ class Prediction:
     score: Tensor
     """Image scores (B,) float32 in [0, 1]; 1 is anomalous."""
     map: Tensor
-    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings them
-    to the size of their pictures."""
+    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings
+    them to the size of their pictures."""
 
 
 @dataclass(frozen=True)
@@ -362,15 +362,15 @@ class ReferenceMethod(Method):
             raise UsageError(f"{self.info.name} needs a memory bank")
         return memory
 
-    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image, in order: the image alone, or with changed copies of it.
 
         The copies are made at the image's own size, before it is resized for the backbone.
 
         Args:
-            image: A reference, or a tile of one.
-            number: Number of the reference among all, from 0.
-            total: Number of references.
+            image: The reference, or a tile of it.
+            number: Its number among the references, from 0.
+            count: Number of references.
         """
         return (image,)
 
@@ -412,3 +412,7 @@ class TransductiveMethod(ReferenceMethod):
 
     max_sampled_images: ClassVar[int] = 32
     """Images that are drawn from the set; time and memory grow with them."""
+
+    def sample_size(self, count: int) -> int:
+        """Return how many images are drawn from a set of `count`."""
+        return min(count, self.max_sampled_images)

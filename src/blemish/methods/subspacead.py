@@ -315,11 +315,11 @@ class SubspaceAD(SubspaceMethod, FewShotMethod):
     def rotations(self) -> int:
         return self.config.rotations
 
-    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return a reference, its rotations for the mean, and its rotations for the covariance."""
         n = self.rotations
-        angles = rotation_angles(self.config.seed, 2 * total * n)
-        starts = (number * n, (total + number) * n)  # all angles for the mean are drawn before those for the covariance
+        angles = rotation_angles(self.config.seed, 2 * count * n)
+        starts = (number * n, (count + number) * n)  # all angles for the mean are drawn before those for the covariance
         return (image, *(image.rotate(angle) for start in starts for angle in angles[start : start + n]))
 
 
