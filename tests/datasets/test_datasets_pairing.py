@@ -37,7 +37,7 @@ def test_unpaired_are_reported_and_never_guessed(tmp_path: Path) -> None:
     assert {(issue.kind, issue.path.name) for issue in found.issues} == {
         ("picture without mask", "001.png"),
         ("mask without picture", "777_mask.png"),
-        ("folder of masks without pictures", orphan.parent.name),
+        ("mask without picture", orphan.name),
     }
     lonely = next(sample for sample in found if sample.defect == "bad" and sample.path.name == "001.png")
     assert (lonely.label, lonely.masks, lonely.mask()) == (1, None, None)
