@@ -65,7 +65,7 @@ def test_csv_errors(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_csv_of_other_bytes(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_bytes(b"path,label\n\xff\xfe,1\n")
+    (tmp_path / "list.csv").write_bytes(b"\xff\xfep\x00a")
     with pytest.raises(UsageError, match="cannot be read as a table"):
         read("csv", tmp_path)
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from blemish.datasets.masks import is_marked
 from blemish.datasets.pairing import by_position_note, folders_in, images_in, masks_in, match_categories, pair
-from blemish.datasets.samples import Issue, ReadResult, Sample
+from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
 from blemish.errors import ImageError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -152,7 +152,7 @@ def mask_folders(
                 if label == "content":
                     continue
             if own and not anomalous:
-                result.others.update(dict.fromkeys(own, "mask of a normal picture"))
+                result.others.update(dict.fromkeys(own, MASK_OF_NORMAL))
             defect = kind if label == "folder" else ""
             result.samples.append(Sample(path, int(anomalous), category, own if anomalous else (), category, defect))
     if left_out:

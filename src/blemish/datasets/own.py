@@ -18,7 +18,7 @@ from PIL import Image
 from blemish.datasets import names
 from blemish.datasets.names import label_of, role, same
 from blemish.datasets.pairing import ANNOTATIONS, entries, pair
-from blemish.datasets.samples import Issue, ReadResult, Sample
+from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
 from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
 
@@ -305,16 +305,15 @@ def _read_category(title: str, depth: int, files: Sequence[_File], split: str, r
             result.others[file.path] = "beside the folders of splits"
         elif file.place.mask:
             masks.append(file)
-    unused = dict.fromkeys(file.path for file in masks)
-    for other in SPLITS:
+    free = {file.path: file for file in masks}
+    for other in ("test", "validation", "train"):  # what fits the test is not another split's
         own = [picture for picture in pictures if picture.split == other]
-        found = _pair(own, [file for file in masks if file.place.split in ("", other)], depth)
-        for used in found.values():
-            for mask in used:
-                unused.pop(mask, None)
+        found = _pair(own, [file for file in free.values() if file.place.split in ("", other)], depth)
+        for mask in (mask for used in found.values() for mask in used):
+            free.pop(mask, None)
         if other == split:
             _add_samples(title, own, found, bool(masks), result)
-    result.issues += [Issue("mask without picture", path, title) for path in unused]
+    result.issues += [Issue("mask without picture", path, title) for path in free]
 
 
 def _labelled(
@@ -356,7 +355,7 @@ def _add_samples(
     for one in in_order:
         own = masks.get(one.path)
         if not one.label:
-            result.others.update(dict.fromkeys(own or (), "mask of a normal picture"))
+            result.others.update(dict.fromkeys(own or (), MASK_OF_NORMAL))
             own = ()
         elif own is None and expected:
             result.issues.append(Issue("picture without mask", one.path, title))
@@ -412,7 +411,7 @@ def _note_others(root: Path, result: ReadResult) -> None:
     """Note what was left out and why, one sentence per reason."""
     by_reason: dict[str, list[Path]] = {}
     for path, reason in result.others.items():
-        if reason not in ("mask of a normal picture", "picture without label"):
+        if reason not in (MASK_OF_NORMAL, "picture without label"):
             by_reason.setdefault(reason, []).append(path)
     for reason, paths in by_reason.items():
         first = paths[0].relative_to(root).as_posix()

@@ -15,6 +15,9 @@ from blemish.datasets.masks import image_size, merge_masks
 if TYPE_CHECKING:
     from blemish.image_io import LoadedImage
 
+MASK_OF_NORMAL = "mask of a normal picture"
+"""What `others` says of a mask that is not needed."""
+
 
 @dataclass(frozen=True)
 class Sample:
