@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from blemish.datasets import Dataset, check, read
-from blemish.errors import UsageError
 from dataset_trees import mask, picture
 
 
@@ -66,7 +65,11 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Kratzer_ö") for form in ("
 LAYOUTS = [
     Case("plain", PLAIN, PLAIN_MASKS),
     Case("capital test", ["Test/good/{0,1,2}.png", "Test/bad/{0,1,2}.png"], PLAIN_MASKS),
-    Case("TESTING and Ground Truth", ["TESTING/good/{0,1,2}.png", "TESTING/bad/{0,1,2}.png"], ["Ground Truth/bad/{0,1,2}.png"]),
+    Case(
+        "TESTING and Ground Truth",
+        ["TESTING/good/{0,1,2}.png", "TESTING/bad/{0,1,2}.png"],
+        ["Ground Truth/bad/{0,1,2}.png"],
+    ),
     Case("capitals", ["test/Good/{0,1,2}.png", "test/Bad/{0,1,2}.png"], ["ground_truth/Bad/{0,1,2}_mask.png"]),
     Case(
         "capitals and a kind",
@@ -78,7 +81,11 @@ LAYOUTS = [
         ["test/NORMAL/{0,1,2}.png", "test/ABNORMAL/{0,1,2}.png"],
         ["ground_truth/ABNORMAL/{0,1,2}_mask.png"],
     ),
-    Case("kind in other spelling", ["test/ok/{0,1,2}.png", "test/Deep-Scratch/{0,1,2}.png"], ["gt/deep_scratch/{0,1,2}.png"]),
+    Case(
+        "kind in other spelling",
+        ["test/ok/{0,1,2}.png", "test/Deep-Scratch/{0,1,2}.png"],
+        ["gt/deep_scratch/{0,1,2}.png"],
+    ),
     Case(
         "masks without kinds",
         ["good/image{0,1,2}.png", "bad/image{3,4,5}.png"],
@@ -122,13 +129,20 @@ LAYOUTS = [
     Case("several masks of a picture", PLAIN, ["ground_truth/bad/{0,1,2}/{00,01}.png"]),
     Case("numbered masks of a picture", PLAIN, ["ground_truth/bad/{0,1,2}_mask_{1,2}.png"]),
     Case("drawn twins", ["good/{0,1,2}.jpg", "bad/{0,1,2}.jpg"], ["bad/{0,1,2}.png"]),
-    Case("flat, names tell", ["good_{001,002,003}.png", "defect_{001,002,003}.png"], ["masks/defect_{001,002,003}.png"]),
+    Case(
+        "flat, names tell", ["good_{001,002,003}.png", "defect_{001,002,003}.png"], ["masks/defect_{001,002,003}.png"]
+    ),
     Case("flat, words behind", ["{1,2,3}-OK.png", "{4,5,6}-not_ok.png"], ["{4,5,6}-not_ok_mask.png"]),
     Case("flat in a split", ["test/{1,2,3} good.png", "test/{1,2,3} NG.png"], ["ground_truth/{1,2,3} NG.png"]),
     Case("German", ["i.O./{0,1,2}.png", "n.i.O./{0,1,2}.png"], ["Masken/{0,1,2}.png"]),
     Case("French", ["test/conforme/{0,1,2}.png", "test/défauts/{0,1,2}.png"], ["masques/défauts/{0,1,2}.png"]),
     Case("Chinese", ["test/正常/{0,1,2}.png", "test/异常/{0,1,2}.png"], ["ground_truth/异常/{0,1,2}.png"]),
-    Case("with the name of the part", ["lid_good/{0,1,2}.png", "lid_bad/{0,1,2}.png"], ["lid_bad_gt/{0,1,2}.png"], says="lid_good"),
+    Case(
+        "with the name of the part",
+        ["lid_good/{0,1,2}.png", "lid_bad/{0,1,2}.png"],
+        ["lid_bad_gt/{0,1,2}.png"],
+        says="lid_good",
+    ),
     Case("numbered", ["0_good/{0,1,2}.png", "1_bad/{0,1,2}.png"], ["gt/1_bad/{0,1,2}.png"]),
     Case("not defective", ["non-defective/{0,1,2}.png", "defective/{0,1,2}.png"], ["mask/{0,1,2}.png"]),
     Case("a fine scratch is no good", ["ok/{0,1,2}.png", "fine scratch/{0,1,2}.png"], ["mask/{0,1,2}.png"]),
@@ -136,7 +150,13 @@ LAYOUTS = [
     Case("training pictures beside", [*PLAIN, "train/good/{0,1,2,3}.png"], PLAIN_MASKS),
     Case("validation, too", [*PLAIN, "Val/{Good,Bad}/{0,1}.png", "train/good/0.png"], PLAIN_MASKS, ok=False),
     Case("without test", ["train/good/{0,1,2,3}.png", "good/{0,1,2}.png", "bad/{0,1,2}.png"], counts=(3, 3, 0)),
-    Case("masks of normal pictures", ["good/{0,1,2}.png", "bad/{3,4,5}.png"], ["masks/{0,1,2,3,4,5}.png"], ok=False, says="marks something"),
+    Case(
+        "masks of normal pictures",
+        ["good/{0,1,2}.png", "bad/{3,4,5}.png"],
+        ["masks/{0,1,2,3,4,5}.png"],
+        ok=False,
+        says="marks something",
+    ),
     Case(
         "results inside",
         [*PLAIN, "results/test/{good,bad}/0.png", "results/ground_truth/bad/0.png"],
@@ -169,7 +189,12 @@ LAYOUTS = [
     ),
     Case("a test of before", [*PLAIN, "test_old/{good,bad}/{0,1,2}.png"], PLAIN_MASKS, left_out=6, says="test_old"),
     Case("a copied kind", [*PLAIN, "test/bad - Copy/{0,1,2}.png"], PLAIN_MASKS, left_out=3, says="bad - Copy"),
-    Case("a backup beside the labels", ["ok/{0,1,2}.png", "ng/{0,1,2}.png", "backup/{ok,ng}/{0,1}.png"], counts=(3, 3, 0), left_out=4),
+    Case(
+        "a backup beside the labels",
+        ["ok/{0,1,2}.png", "ng/{0,1,2}.png", "backup/{ok,ng}/{0,1}.png"],
+        counts=(3, 3, 0),
+        left_out=4,
+    ),
     Case("something else beside test", [*PLAIN, "setup/photos/{1,2}.png"], PLAIN_MASKS, left_out=2, says="setup"),
     Case("another test inside", [*PLAIN, "camera2/test/{good,bad}/0.png"], PLAIN_MASKS, left_out=2, says="camera2"),
     Case(
@@ -189,9 +214,20 @@ LAYOUTS = [
     Case("a network drive", PLAIN, PLAIN_MASKS, ["test/good/@eaDir/0.png/thumb.png", "$RECYCLE.BIN/x.png"], left_out=2),
     Case("a stray picture", [*PLAIN, "overview.png"], PLAIN_MASKS, left_out=1, says="overview.png"),
     Case("other files", PLAIN, PLAIN_MASKS, ["readme.txt", "test/good/photo.xyz"], left_out=2, says="photo.xyz"),
-    Case("a picture without a word", ["good_{1,2,3}.png", "bad_{1,2,3}.png", "part9.png"], counts=(3, 3, 0), ok=False, left_out=1, says="part9.png"),
-    Case("composed and decomposed", [f"test/good/{{0,1,2}}.png", f"test/{COMPOSED}/{{0,1,2}}.png"], [f"ground_truth/{DECOMPOSED}/{{0,1,2}}_mask.png"]),
-]  # fmt: skip
+    Case(
+        "a picture without a word",
+        ["good_{1,2,3}.png", "bad_{1,2,3}.png", "part9.png"],
+        counts=(3, 3, 0),
+        ok=False,
+        left_out=1,
+        says="part9.png",
+    ),
+    Case(
+        "composed and decomposed",
+        ["test/good/{0,1,2}.png", f"test/{COMPOSED}/{{0,1,2}}.png"],
+        [f"ground_truth/{DECOMPOSED}/{{0,1,2}}_mask.png"],
+    ),
+]
 
 
 def counts(found: Dataset) -> tuple[int, int, int]:

@@ -18,31 +18,32 @@ from blemish.image_io import SUFFIXES
 
 _NORMAL = ("0", "0.0", "0,0", "no", "false")
 _ANOMALOUS = ("1", "1.0", "1,0", "yes", "true")
-_COLUMNS = {
+_HEADINGS = {
     "path": (
-        "path image imagepath imgpath img file filename filepath picture picturepath photo imagefile imagename bild pfad "
-        "datei ruta imagen chemin fichier"
-    ).split(),
+        "path image imagepath imgpath img file filename filepath picture picturepath photo imagefile imagename bild "
+        "pfad datei ruta imagen chemin fichier"
+    ),
     "label": (
         "label labels anomaly isanomaly anomalous isanomalous target verdict result status judgement judgment urteil "
         "etikett etiqueta"
-    ).split(),
-    "mask": "mask maskpath maskfile masks gt gtpath groundtruth groundtruthpath segmentation annotation maske".split(),  # noqa: SIM905
-    "object": ("object", "objectname"),
-    "category": ("category", "clsname"),
-    "split": ("split", "subset"),
-    "defect": ("defect", "speciename", "defecttype"),
+    ),
+    "mask": "mask maskpath maskfile masks gt gtpath groundtruth groundtruthpath segmentation annotation maske",
+    "object": "object objectname",
+    "category": "category clsname",
+    "split": "split subset",
+    "defect": "defect speciename defecttype",
 }
 """Headings of each column, without case, blanks, dashes and underscores; the first that is there counts."""
+_COLUMNS = {column: words.split() for column, words in _HEADINGS.items()}
 _SPLITS = ("train", "validation", "test")
 
 
 def csv_list(root: Path, split: str, categories: Sequence[str], *, files: Sequence[str] = ()) -> ReadResult | None:
     """Read a table with the columns path and label, and optionally mask, object, category, split and defect.
 
-    Paths are relative to the folder of the table or to the one above; `Finder` tells how others are found. Several masks
-    are separated by "|", or stand in several rows. Without a column `split` all rows are test. VisA's own table is read
-    unchanged.
+    Paths are relative to the folder of the table or to the one above; `Finder` tells how others are found. Several
+    masks are separated by "|", or stand in several rows. Without a column `split` all rows are test. VisA's own table
+    is read unchanged.
 
     Args:
         root: The table, or a folder that holds one.

@@ -12,45 +12,54 @@ Role: TypeAlias = Literal["normal", "anomalous", "train", "validation", "test", 
 
 WORDS: dict[Role, str] = {
     "normal": (
-        "good goods ok okay normal normals fine io pass passed clean intact healthy flawless undamaged accept accepted "
-        "conform conforming conforme conformes defectfree nodefect nodefects withoutdefect withoutdefects nondefect "
-        "nondefective notdefective noanomaly noanomalies nonanomalous notdamaged nodamage notbad "
-        "gut gutteil gutteile inordnung fehlerfrei bon bons bonne bonnes sain sains bueno buenos buena buenas buono "
-        "buoni buona buone bom boa boas goed goede dobry dobre dobra saglam iyi норма норм нормальные годен годные хорошие "
-        "正常 正常品 良品 良好 合格 合格品 정상 양품 양호"
+        "good goods ok okay normal normals fine io pass passed clean intact healthy flawless undamaged accept "
+        "accepted conform conforming conforme conformes defectfree nodefect nodefects withoutdefect "
+        "withoutdefects nondefect nondefective notdefective noanomaly noanomalies nonanomalous notdamaged "
+        "nodamage notbad gut gutteil gutteile inordnung fehlerfrei bon bons bonne bonnes sain sains bueno "
+        "buenos buena buenas buono buoni buona buone bom boa boas goed goede dobry dobre dobra saglam iyi "
+        "норма норм нормальные годен годные хорошие 正常 正常品 良品 良好 合格 合格品 정상 양품 양호"
     ),
     "anomalous": (
-        "bad bads ng nok ko nio nogood notgood ungood notok defect defects defective defectives defected anomaly anomalies "
-        "anomalous anomal abnormal abnormals abnormality abnormalities notnormal nonnormal unnormal fault faults faulty "
-        "flaw flaws flawed damage damages damaged reject rejects rejected notpassed fail fails failed failure failures "
-        "scrap outlier outliers nonconform nonconforming nonconformity nonconforme notconforming unhealthy notclean "
-        "schlecht schlechtteil schlechtteile defekt defekte fehler fehlerhaft fehlerhafte ausschuss anomalie anomalien "
-        "nichtinordnung nichtok mauvais mauvaise defaut defauts defectueux defectueuse anormal anormaux malo malos mala "
-        "malas defecto defectos defectuoso defectuosos anomalia anomalias anomalo anomalos difetto difetti difettoso "
-        "difettosi difettosa difettose scarto scarti ruim ruins defeito defeitos defeituoso defeituosos slecht slechte "
-        "wada wady wadliwe wadliwy hatali kusurlu bozuk брак бракованные дефект дефекты дефектные аномалия аномалии "
+        "bad bads ng nok ko nio nogood notgood ungood notok defect defects defective defectives defected "
+        "anomaly anomalies anomalous anomal abnormal abnormals abnormality abnormalities notnormal nonnormal "
+        "unnormal fault faults faulty flaw flaws flawed damage damages damaged reject rejects rejected "
+        "notpassed fail fails failed failure failures scrap outlier outliers nonconform nonconforming "
+        "nonconformity nonconforme notconforming unhealthy notclean schlecht schlechtteil schlechtteile "
+        "defekt defekte fehler fehlerhaft fehlerhafte ausschuss anomalie anomalien nichtinordnung nichtok "
+        "mauvais mauvaise defaut defauts defectueux defectueuse anormal anormaux malo malos mala malas "
+        "defecto defectos defectuoso defectuosos anomalia anomalias anomalo anomalos difetto difetti "
+        "difettoso difettosi difettosa difettose scarto scarti ruim ruins defeito defeitos defeituoso "
+        "defeituosos slecht slechte wada wady wadliwe wadliwy hatali kusurlu bozuk брак бракованные дефект "
+        "дефекты дефектные аномалия аномалии "
         "异常 異常 不良 不良品 缺陷 缺陷品 欠陥 欠陥品 瑕疵 次品 不合格 不合格品 불량 불량품 이상 비정상 결함"
     ),
     "train": "train training trains trn 训练 訓練 학습 обучение",
     "validation": "validation val valid validate dev 验证 検証 검증",
     "test": "test testing tests tst 测试 テスト 테스트 тест",
     "masks": (
-        "mask masks gt gts groundtruth groundtruths label labels anno annos annotation annotations seg segs segmask "
-        "segmasks segmentation segmentations segmentationmask segmentationmasks pixelmask pixelmasks pixellabel "
-        "pixellabels anomalymask anomalymasks defectmask defectmasks binarymask binarymasks gtmask gtmasks labelmask "
-        "maske masken masque masques mascara mascaras maschera maschere маска маски разметка "
-        "掩码 掩膜 标注 标签 真值 マスク 마스크 라벨"
+        "mask masks gt gts groundtruth groundtruths label labels anno annos annotation annotations seg segs "
+        "segmask segmasks segmentation segmentations segmentationmask segmentationmasks pixelmask pixelmasks "
+        "pixellabel pixellabels anomalymask anomalymasks defectmask defectmasks binarymask binarymasks gtmask "
+        "gtmasks labelmask maske masken masque masques mascara mascaras maschera maschere маска маски "
+        "разметка 掩码 掩膜 标注 标签 真值 マスク 마스크 라벨"
     ),
-    "pictures": "image images img imgs picture pictures pic pics photo photos jpegimages rgb bild bilder foto fotos 图片 图像 画像 이미지",
-    "results": "result results output outputs prediction predictions pred preds heatmap heatmaps overlay overlays",
-    "aside": "old backup backups bak archive archives archived copy copies kopie kopien trash tmp temp unused ignore ignored excluded deleted",
+    "pictures": (
+        "image images img imgs picture pictures pic pics photo photos jpegimages rgb bild bilder foto fotos "
+        "图片 图像 画像 이미지"
+    ),
+    "results": ("result results output outputs prediction predictions pred preds heatmap heatmaps overlay overlays"),
+    "aside": (
+        "old backup backups bak archive archives archived copy copies kopie kopien trash tmp temp unused "
+        "ignore ignored excluded deleted"
+    ),
 }
 """Words by what they say, without case, accents, blanks, dashes and underscores."""
 
-FILLERS = frozenset(
-    "image images img imgs picture pictures pic pics photo photos sample samples part parts piece pieces product products "
-    "item items case cases class folder set data dataset only bild bilder teil teile foto fotos".split()  # noqa: SIM905
+_FILLERS = (
+    "image images img imgs picture pictures pic pics photo photos bild bilder foto fotos sample samples part parts "
+    "piece pieces product products item items case cases class folder set data dataset only teil teile"
 )
+FILLERS = frozenset(_FILLERS.split())
 """Words that change nothing beside another: "good parts" is "good"."""
 
 TELLING = frozenset("good ok okay normal io 正常 良品 合格 정상 양품".split())  # noqa: SIM905
@@ -58,7 +67,7 @@ TELLING = frozenset("good ok okay normal io 正常 良品 合格 정상 양품".
 
 SYSTEM_FILES = frozenset(("desktop.ini", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "icon\r"))
 SYSTEM_FOLDERS = frozenset(
-    ("__macosx", "$recycle.bin", "system volume information", "@eadir", "#recycle", "@recycle", "lost+found", "__pycache__")
+    ("__macosx", "$recycle.bin", "system volume information", "@eadir", "#recycle", "@recycle", "lost+found")
 )
 
 
@@ -69,9 +78,7 @@ def _plain(word: str) -> str:
     return decomposed
 
 
-_ROLE_OF: dict[str, Role] = {
-    _plain(word): role for role, words in WORDS.items() for word in words.split()
-}
+_ROLE_OF: dict[str, Role] = {_plain(word): role for role, words in WORDS.items() for word in words.split()}
 _COPY_WORD = "copy|kopie|copie|copia|kopia|cópia|old|backup|bak|副本|コピー|복사본"
 _COPY_END = re.compile(rf"^(.+?)(?:[\s_-]+|\s*\()(?:{_COPY_WORD})\)?(?:\s*\(?\d+\)?)?$", re.IGNORECASE)
 _COPY_START = re.compile(r"^(?:copy of|kopie von|copie de|copia de|cópia de)\s+(.+?)(?:\s*\(\d+\))?$", re.IGNORECASE)
@@ -113,8 +120,9 @@ def label_of(name: str) -> int | None:
     while start < len(words):
         for end in range(min(len(words), start + 3), start, -1):
             word = "".join(words[start:end])
-            if _ROLE_OF.get(word) == "anomalous" or (_ROLE_OF.get(word) == "normal" and (end > start + 1 or word in TELLING)):
-                labels.add(int(_ROLE_OF[word] == "anomalous"))
+            said = _ROLE_OF.get(word)
+            if said == "anomalous" or (said == "normal" and (end > start + 1 or word in TELLING)):
+                labels.add(int(said == "anomalous"))
                 start = end
                 break
         else:
@@ -127,9 +135,9 @@ def without_mask_words(name: str) -> tuple[str | int, ...] | None:
     own = tokens(name)
     for count in (3, 2, 1):
         for word, rest in ((own[-count:], own[:-count]), (own[:count], own[count:])):
-            if len(word) == count and all(isinstance(one, str) for one in word):
-                if _ROLE_OF.get("".join(map(str, word))) == "masks":
-                    return rest
+            letters = len(word) == count and all(isinstance(one, str) for one in word)
+            if letters and _ROLE_OF.get("".join(map(str, word))) == "masks":
+                return rest
     return None
 
 
@@ -149,7 +157,7 @@ def system_folder(name: str) -> bool:
 
 
 def original_of(name: str) -> tuple[str, bool] | None:
-    """Return the name that a name says it is a copy of ("0 - Copy", "test_old", "0 (1)"), and whether a word says so."""
+    """Return what a name says it is a copy of ("0 - Copy", "test_old", "0 (1)"), and whether a word says so."""
     for pattern in (_COPY_START, _COPY_END):
         if match := pattern.match(name):
             return match[1], True

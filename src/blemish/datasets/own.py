@@ -26,6 +26,7 @@ Key: TypeAlias = tuple[str, ...]
 SPLITS = ("train", "validation", "test")
 
 _JOURNALS = frozenset(("results.jsonl", "scores.jsonl"))
+_RESULT_FILES = frozenset(("results", "scores", "regions", "run", "categories", "report"))
 _RESULT_FOLDERS = frozenset(("heatmap", "overlay", "mask", "map", "maps"))
 _LOSSLESS = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".pbm"))
 
@@ -88,8 +89,8 @@ def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult
     if not bases:
         found = dict.fromkeys(file.place.folders[0] if file.place.folders else file.path.name for file in pictures)
         raise UsageError(
-            f"nothing in {root} says which pictures are normal: found {', '.join([*found][:8])}; call a folder of normal "
-            "pictures good, ok or normal, or begin the names of files so (good_001.png)."
+            f"nothing in {root} says which pictures are normal: found {', '.join([*found][:8])}; call a folder of "
+            "normal pictures good, ok or normal, or begin the names of files so (good_001.png)."
         )
     groups: dict[Key, list[_File]] = {base: [] for base in bases}
     for file in files:
@@ -155,7 +156,7 @@ def _is_data(folders: Iterable[str]) -> bool:
 
 
 def _enter(place: _Place, name: str, beside: Sequence[str], inside: Sequence[str]) -> _Place:
-    """Return the place of the files in a folder of a place, by the names of the folder and of those beside and in it."""
+    """Return the place of the files in a folder, by its own name and the names of the folders beside and in it."""
     folders = (*place.folders, name)
     said = role(name)
     if said == "masks" and not (_is_data(inside) and any(role(child) == "masks" for child in inside)):
@@ -182,7 +183,7 @@ def _files_of(files: Sequence[Path], place: _Place, ran_here: bool, result: Read
         suffix = path.suffix.lower()
         if names.system_file(path.name):
             result.others[path] = "file of the system"
-        elif ran_here and (path.name in _JOURNALS or path.stem in ("results", "regions", "run", "categories", "report")):
+        elif ran_here and path.name.split(".")[0] in _RESULT_FILES:
             result.others[path] = "results of an earlier run"
         elif suffix not in SUFFIXES | ANNOTATIONS:
             result.others[path] = f"no picture ({suffix or 'without suffix'})"
@@ -209,7 +210,7 @@ def _equal(path: Path, original: Path, by_name: set[str]) -> bool:
 
 
 def _masks_beside(pictures: Sequence[Path]) -> dict[Path, Path | None]:
-    """Return the masks among the pictures of one folder, by a word in their names or as drawn twins, with the pictures."""
+    """Return the masks among the pictures of one folder, by words or as drawn twins, and whose they are."""
     called = [path for path in pictures if names.without_mask_words(path.stem)]
     found: dict[Path, Path | None] = {}
     if called:
@@ -316,9 +317,7 @@ def _read_category(title: str, depth: int, files: Sequence[_File], split: str, r
     result.issues += [Issue("mask without picture", path, title) for path in free]
 
 
-def _labelled(
-    title: str, depth: int, files: Sequence[_File], result: ReadResult
-) -> tuple[list[_Picture], set[Key]]:
+def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult) -> tuple[list[_Picture], set[Key]]:
     """Return the labelled pictures of a category, and the folders below it that are neither split nor label."""
     splits = {file.place.split for file in files}
     pictures: list[_Picture] = []
@@ -351,8 +350,7 @@ def _add_samples(
     title: str, pictures: Sequence[_Picture], masks: Mapping[Path, tuple[Path, ...]], expected: bool, result: ReadResult
 ) -> None:
     lacking = False
-    in_order = sorted(pictures, key=lambda one: (one.label, natural_key("/".join(one.kind)), natural_key(one.path.name)))
-    for one in in_order:
+    for one in sorted(pictures, key=lambda one: (one.label, *map(natural_key, ("/".join(one.kind), one.path.name)))):
         own = masks.get(one.path)
         if not one.label:
             result.others.update(dict.fromkeys(own or (), MASK_OF_NORMAL))

@@ -138,6 +138,10 @@ class _Rule:
     """Whether several masks may belong to one picture, also to one that has a mask."""
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _mask_tokens(name: str) -> tuple[str | int, ...]:
     """Return the tokens of a mask's name without a word for masks and without a picture's suffix within."""
     bare = _SUFFIX_WITHIN.sub("", name)
@@ -153,35 +157,37 @@ def _numbered_mask(name: str) -> Key | None:
     return without_mask_words(" ".join(map(str, own[:-1])))
 
 
-def _numbers(own: Sequence[str | int], alone: bool) -> Key | None:
+def _numbers(own: Sequence[str | int], *, alone: bool = False, last: bool = False) -> Key | None:
+    """Return the numbers among tokens; None if there are none, or for `alone` anything else but words for pictures."""
     found = tuple(one for one in own if isinstance(one, int))
-    return found if found and (not alone or len(found) == len(own)) else None
+    if not found or (alone and len(found) != len(without_picture_words(own))):
+        return None
+    return found[-1:] if last else found
 
 
 _SUFFIX_WITHIN = re.compile(r"\.(?:jpe?g|png|bmp|tiff?|webp|gif)(?=$|[\s_-])", re.IGNORECASE)
 _MASK_END = re.compile(r"[\s_-](mask|label|gt|segmentation|seg|ground_?truth|anno)s?$", re.IGNORECASE)
 _RULES = (
-    _Rule(lambda name: unicodedata.normalize("NFC", name), lambda name: unicodedata.normalize("NFC", name)),
-    _Rule(lambda name: unicodedata.normalize("NFC", name), lambda name: _MASK_END.sub("", unicodedata.normalize("NFC", name))),
+    # the same name, then with a word for masks behind it: "a" and "a_mask"
+    _Rule(_composed, _composed),
+    _Rule(_composed, lambda name: _MASK_END.sub("", _composed(name))),
+    # the same in another spelling: "Deep-1" and "deep 1_MASK"
     _Rule(same, lambda name: same(_MASK_END.sub("", _SUFFIX_WITHIN.sub("", name)))),
-    _Rule(tokens, _mask_tokens),
+    # words for masks before or behind, numbers by value: "02" and "mask2"
+    _Rule(lambda name: tokens(name) or None, lambda name: _mask_tokens(name) or None),
+    # without words for pictures: "image3" and "mask3"
     _Rule(
         lambda name: without_picture_words(tokens(name)) or None,
         lambda name: without_picture_words(_mask_tokens(name)) or None,
     ),
-    _Rule(tokens, _numbered_mask, several=True),
-    _Rule(
-        lambda name: _numbers(tokens(name), alone=False),
-        lambda name: _numbers(without_picture_words(_mask_tokens(name)), alone=True),
-    ),
-    _Rule(
-        lambda name: _numbers(without_picture_words(tokens(name)), alone=True),
-        lambda name: _numbers(_mask_tokens(name), alone=False),
-    ),
+    # several masks of one picture: "a" and "a_mask_1", "a_mask_2"
+    _Rule(lambda name: tokens(name) or None, _numbered_mask, several=True),
+    # all numbers, if one of the names has nothing else: "weld_7" and "mask_7", "7" and "crack_7_gt"
+    _Rule(lambda name: _numbers(tokens(name)), lambda name: _numbers(_mask_tokens(name), alone=True)),
+    _Rule(lambda name: _numbers(tokens(name), alone=True), lambda name: _numbers(_mask_tokens(name))),
+    # the last number, if the mask's name has nothing else: "cam1_07" and "gt_7"
+    _Rule(lambda name: _numbers(tokens(name), last=True), lambda name: _numbers(_mask_tokens(name), alone=True)),
 )
-"""Same name; with a word for masks behind; in any spelling; with mask words before or behind and numbers by value;
-without words for pictures ("image3", "mask3"); numbered masks of one picture; the number alone, if one name is only that.
-"""
 
 
 def _by_key(names: Mapping[Path, str], key: Callable[[str], Key | None]) -> dict[Key, list[Path]]:

@@ -82,9 +82,7 @@ def _texts(data: bytes) -> Iterator[str]:
         data.decode("utf-8")  # raises its error
 
 
-def _rows(
-    text: str, columns: Mapping[str, Sequence[str]], required: Sequence[str], file: Path
-) -> list[Row] | None:
+def _rows(text: str, columns: Mapping[str, Sequence[str]], required: Sequence[str], file: Path) -> list[Row] | None:
     for unwrapped in (text, _unwrapped(text)):
         for separator in SEPARATORS:
             rows = list(_cells(unwrapped, separator))
@@ -122,7 +120,8 @@ def _bare(cell: str) -> str:
 def _places(head: Sequence[str], columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Return the position of each column that the head names; the first accepted heading counts."""
     at = {normalize_name(name): position for position, name in reversed(list(enumerate(head)))}
-    return {column: next(at[word] for word in words if word in at) for column, words in columns.items() if set(words) & set(at)}
+    found = {column: next((at[word] for word in words if word in at), None) for column, words in columns.items()}
+    return {column: place for column, place in found.items() if place is not None}
 
 
 def _row(line: int, cells: Sequence[str], places: Mapping[str, int], width: int, file: Path) -> Row:
@@ -143,6 +142,7 @@ class Finder:
         self.found = max(found)
         """How many of the listed files are below the base."""
         self.base = bases[found.index(self.found)]
+        self._others = [base for base in bases if base != self.base]
         self.moved: dict[str, Path] = {}
         """Listed paths that were found elsewhere."""
         self._index: dict[str, list[Path]] | None = None
@@ -151,8 +151,8 @@ class Finder:
         """Return the file that a listed path means; one that does not exist if there is none.
 
         A path that does not exist is searched by its end below the base, in any case and Unicode form: a relative path
-        by all of it; an absolute path (also of Windows, also of a share) by its name and as many folders as fit, at least
-        one unless the file lies beside the table.
+        by all of it; an absolute path (also of Windows, also of a share) by its name and as many folders as fit, at
+        least one unless the file lies beside the table.
 
         Raises:
             UsageError: Several files fit equally well.
@@ -167,11 +167,16 @@ class Finder:
             # A name alone is enough only where no folder could tell otherwise.
             if length == len(parts) or (absolute and (length > 1 or path.parent == self.base)):
                 near.setdefault(length, []).append(path)
-        if not near:
+        for base in self._others if absolute and not near else ():
+            ends = (base.joinpath(*parts[start:]) for start in range(len(parts) - 1))
+            near = {0: [path for path in ends if path.is_file()][:1]}
+            if near[0]:
+                break
+        if not any(near.values()):
             return self.base / text.replace("\\", "/")
         best = near[max(near)]
         if len(best) > 1:
-            exact = [path for path in best if path.parts[-max(near) :] == parts[-max(near) :]]
+            exact = [path for path in best if path.parts[-max(near) :] == tuple(parts[-max(near) :])]
             best = exact if len(exact) == 1 else best
         if len(best) > 1:
             several = " and ".join(map(str, best[:3]))
