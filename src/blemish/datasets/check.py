@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blemish.datasets.account import Account, account
 from blemish.datasets.catalog import Counts, DatasetInfo, info
-from blemish.datasets.masks import image_size, mask_size
+from blemish.datasets.masks import image_size, is_marked, mask_size
 from blemish.datasets.reading import empty_message, read_split
-from blemish.datasets.samples import Dataset, Issue, Sample
+from blemish.datasets.samples import MASK_OF_NORMAL, Dataset, Issue, Sample
 from blemish.errors import ImageError, UsageError
 
 SPLITS = ("train", "validation", "test")
+NEARLY_FULL = 0.95
+"""Share of a picture above which a mask is told as nearly full: it may be inverted."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Report:
     differences: tuple[str, ...]
     issues: tuple[Issue, ...]
     notes: tuple[str, ...]
+    account: Account
 
     @property
     def ok(self) -> bool:
@@ -107,6 +112,7 @@ def check(
         tuple(differences),
         unique,
         tuple(dict.fromkeys(notes)),
+        account(root, splits.values()),
     )
 
 
@@ -152,7 +158,7 @@ def _differences(entry: DatasetInfo, dataset: Dataset, tallies: Sequence[Tally])
 
 
 def _damage(dataset: Dataset, count_one: Callable[[], None]) -> list[Issue]:
-    """Return pictures and masks whose headers cannot be read, and masks that differ from their pictures in size."""
+    """Return pictures and masks that cannot be read or do not fit each other, and masks of nothing or everything."""
     issues = []
     for sample in dataset:
         try:
@@ -160,14 +166,35 @@ def _damage(dataset: Dataset, count_one: Callable[[], None]) -> list[Issue]:
         except ImageError:
             issues.append(Issue("unreadable picture", sample.path, sample.category))
             size = None
+        wrong: list[Issue] = []
         for mask in sample.masks or ():
             try:
                 own_size = mask_size(mask)
             except ImageError:
-                issues.append(Issue("unreadable mask", mask, sample.category))
+                wrong.append(Issue("unreadable mask", mask, sample.category))
                 continue
             if size is not None and own_size is not None and own_size != size:
                 kind = f"mask of {own_size[0]} x {own_size[1]} for a picture of {size[0]} x {size[1]} pixels"
-                issues.append(Issue(kind, mask, sample.category))
+                wrong.append(Issue(kind, mask, sample.category))
+        if sample.masks and size is not None and not wrong:
+            wrong += _content(sample, sample.masks, size)
+        issues += wrong
         count_one()
+    for path, what in dataset.others.items():
+        if what == MASK_OF_NORMAL:
+            with contextlib.suppress(ImageError):
+                if is_marked(path):
+                    issues.append(Issue("mask of a normal picture that marks something", path))
     return issues
+
+
+def _content(sample: Sample, masks: Sequence[Path], size: tuple[int, int]) -> list[Issue]:
+    """Return what is wrong with the marked area of a picture."""
+    try:
+        marked = sample.mask(size)
+    except ImageError as error:
+        return [Issue("unreadable mask", Path(error.path or masks[0]), sample.category)]
+    share = float(marked.mean()) if marked is not None else 0.5
+    kind = "mask that marks nothing" if share == 0 else "mask that marks everything" if share == 1 else ""
+    kind = kind or (f"mask that marks more than {NEARLY_FULL:.0%}" if share > NEARLY_FULL else "")
+    return [Issue(kind, masks[0], sample.category)] if kind else []
