@@ -1,68 +1,105 @@
-"""Read mask files: any positive value is anomalous, and several files of one picture are merged."""
+"""Masks: what a pixel of a mask file means, and the mask of a picture from one or several files.
+
+The rule, in this order:
+
+1. A mask is read like a picture: turned by EXIF, "white is zero" undone, all pages of a TIFF together.
+2. Its level is the brightest channel. Where opacity differs, it is the level if everything visible has one colour or is
+   not black; otherwise what is transparent counts as black. A palette of one colour only is read by its numbers.
+3. Levels that are labels mark every pixel above 0: 0/1, 0/255, one number per kind of defect. Levels with soft edges or
+   the noise of a lossy format mark pixels from half of the brightest level.
+4. What remains unclear is refused by name: grey areas in a soft or lossy mask, several colours without black, ...
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
+from scipy import ndimage
 
+from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, load_annotations, rasterize
 from blemish.errors import ImageError
+from blemish.image_io import decode, flatten, identify, is_deep, open_file, quiet_pillow
+
+NEARLY_FULL = 0.9
+"""Share of marked pixels from which a mask is called nearly full."""
 
 _ORIENTATION = 0x0112
+#: Levels below this part of the brightest one are the noise of a lossy format.
+_NOISE = 1 / 8
+#: Lossless masks with more levels are no labels if their brightest level is dark.
+_MAX_LABELS = 16
+_EIGHT = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True)
+class MaskReading:
+    """A mask, and what people should know about it."""
+
+    mask: NDArray[np.bool_]
+    """(height, width), True where the picture is anomalous."""
+    remarks: tuple[str, ...] = ()
+    """Ends of sentences that begin with "the mask": "marks nothing", "is resized from 32 x 24 pixels"."""
+
+
+class MaskError(ImageError):
+    """A mask that cannot be used. `reason` is the end of a sentence that begins with "the mask"."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        super().__init__(f"the mask {path} {reason}; {remedy}.", path)
+        self.reason = reason
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return (width, height) of a picture as `read_image` returns it (upright), from its header. Raises ImageError."""
     try:
         with Image.open(path) as image:
-            swapped = _orientation(image) in (5, 6, 7, 8)
-            width, height = image.size
+            return _upright_size(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
-    return (height, width) if swapped else (width, height)
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read one mask file.
+def read_mask(path: Path, size: tuple[int, int], picture: Path | None = None) -> MaskReading:
+    """Read one mask file by the rule of this module.
 
     Args:
-        path: A picture of any mode (opacity is ignored), or a JSON file of polygons as labelme writes it.
-        size: (width, height) of its picture in pixels.
-
-    Returns:
-        (height, width) bool, True where any channel is above 0.
+        path: A picture of any mode, or a file of annotations: see `blemish.datasets.annotations`.
+        size: (width, height) of its picture in pixels, upright. A mask of the same aspect ratio is resized.
+        picture: The picture, whose name selects its annotations in a file for many pictures.
 
     Raises:
-        ImageError: The file cannot be read or differs from its picture in size.
+        MaskError: The file cannot be read, does not fit the picture, or does not say what is anomalous.
     """
-    try:
-        if path.suffix.lower() == ".json":
-            return _polygons(path, size)
-        with Image.open(path) as image:
-            _check_size(image.size, size, path)
-            return _positive(image)
-    except ImageError:
-        raise
-    except Exception as error:
-        # Decoders raise all kinds of exceptions for damaged files; the cause stays attached.
-        raise ImageError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
+    if path.suffix.lower() in ANNOTATION_SUFFIXES:
+        mask, remarks = _read_annotations(path, size, picture)
+    else:
+        mask, remarks = _read_pixels(path)
+    own_size = (mask.shape[1], mask.shape[0])
+    if own_size != size:
+        if not _same_aspect(own_size, size):
+            raise _wrong_size(path, own_size, size, picture)
+        mask = _resize(mask, size)
+        remarks.append(f"is resized from {own_size[0]} x {own_size[1]} pixels")
+    share = float(mask.mean())
+    if share == 0.0:
+        remarks.append("marks nothing")
+    elif share == 1.0:
+        remarks.append("marks every pixel")
+    elif share >= NEARLY_FULL:
+        remarks.append("marks nearly every pixel; normal is black, anomalous is white")
+    return MaskReading(mask, tuple(remarks))
 
 
 def merge_masks(paths: Sequence[Path], picture: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the union of all masks of a picture, (height, width) bool. Raises ImageError like `read_mask`."""
+    """Return the union of all masks of a picture, (height, width) bool. Raises MaskError like `read_mask`."""
     merged = np.zeros((size[1], size[0]), bool)
     for path in paths:
-        try:
-            merged |= read_mask(path, size)
-        except _WrongSize as error:
-            raise ImageError(
-                f"{error} as its picture {picture} has; one of the two is not the other's.", path
-            ) from None
+        merged |= read_mask(path, size, picture).mask
     return merged
 
 
@@ -82,24 +119,227 @@ def resize_mask(mask: Image.Image | NDArray[np.generic] | None, size: int) -> ND
     if mask is None:
         return np.zeros((size, size), bool)
     pixels = np.asarray(mask.convert("L") if isinstance(mask, Image.Image) else mask)
-    binary = Image.fromarray((pixels > 0).astype(np.uint8) * 255)
-    return np.asarray(binary.resize((size, size), Image.Resampling.BILINEAR)) > 127.5
+    return _resize(pixels > 0, (size, size))
 
 
-def is_marked(path: Path) -> bool:
+def count_vanished(mask: NDArray[np.bool_], reduced: NDArray[np.bool_]) -> tuple[int, int]:
+    """Count the regions of a mask that leave no pixel in its reduced form.
+
+    Args:
+        mask: (H, W).
+        reduced: (h, w), the same mask in another size.
+
+    Returns:
+        (vanished regions, all regions); regions are 8-connected.
+    """
+    labels, count = ndimage.label(mask, structure=_EIGHT)
+    rows, columns = np.nonzero(labels)
+    down, across = (np.arange(full) * small // full for full, small in zip(mask.shape, reduced.shape, strict=True))
+    kept = np.unique(labels[rows, columns][reduced[down[rows], across[columns]]])
+    return int(count) - kept.size, int(count)
+
+
+def is_marked(path: Path, picture: Path | None = None) -> bool:
     """Return whether a mask marks any pixel as anomalous. Raises ImageError."""
-    return path.suffix.lower() == ".json" or bool(read_mask(path, mask_size(path) or (1, 1)).any())
+    if path.suffix.lower() in ANNOTATION_SUFFIXES:
+        try:
+            return bool(load_annotations(path).of(picture).shapes)
+        except AnnotationError as error:
+            raise MaskError(path, error.reason, error.remedy) from error
+    return bool(_read_pixels(path)[0].any())
 
 
 def mask_size(path: Path) -> tuple[int, int] | None:
-    """Return (width, height) of a mask from its header; None for polygons, which have no size. Raises ImageError."""
-    if path.suffix.lower() == ".json":
+    """Return (width, height) of a mask from its header; None for annotations, which have no size. Raises ImageError."""
+    if path.suffix.lower() in ANNOTATION_SUFFIXES:
         return None
     try:
         with Image.open(path) as image:
-            return image.size
+            return _upright_size(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"the mask {path} cannot be read ({_reason(error)}); copy it again.", path) from error
+        raise _unreadable(path, error) from error
+
+
+def _read_annotations(
+    path: Path, size: tuple[int, int], picture: Path | None
+) -> tuple[NDArray[np.bool_], list[str]]:
+    try:
+        drawing = load_annotations(path).of(picture)
+        stated = drawing.size or size
+        if not _same_aspect(stated, size):  # before anything of a size that only the file knows is allocated
+            raise _wrong_size(path, stated, size, picture)
+        return rasterize(drawing, stated), list(drawing.remarks)
+    except AnnotationError as error:
+        raise MaskError(path, error.reason, error.remedy) from error
+
+
+def _read_pixels(path: Path) -> tuple[NDArray[np.bool_], list[str]]:
+    """Read a mask that is a picture, in its own size, upright."""
+    try:
+        with quiet_pillow(), open_file(path, "it", str(path)) as stream:
+            lossy_webp = _is_lossy_webp(stream)
+            image = identify(stream, "it", str(path))
+            masks, remarks = [], []
+            for frame in _pages(image, path):
+                image.seek(frame)
+                lossy = lossy_webp or image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
+                mask, more = _marked(_levels(decode(image, []), lossy), lossy, path)
+                masks.append(mask)
+                remarks += more
+    except MaskError:
+        raise
+    except Exception as error:
+        # Decoders raise all kinds of exceptions for damaged files; the cause stays attached.
+        raise _unreadable(path, error) from error
+    if len({mask.shape for mask in masks}) > 1:
+        raise MaskError(path, "has pages of several sizes", "keep the page that marks the anomalies")
+    if len(masks) > 1:
+        remarks.append(f"has {len(masks)} pages, which are merged")
+    return np.logical_or.reduce(np.stack(masks)), list(dict.fromkeys(remarks))
+
+
+def _pages(image: Image.Image, path: Path) -> list[int]:
+    """Return the numbers of the pages to read; a TIFF may hold smaller copies for previews, which are left out."""
+    count = int(getattr(image, "n_frames", 1))
+    if count > 1 and image.format == "MPO":
+        return [0]  # the others are previews and views of the same scene
+    if count > 1 and image.format != "TIFF":
+        raise MaskError(path, f"has {count} frames", "save the one that marks the anomalies as PNG")
+    pages = []
+    for number in range(count):
+        if count > 1:
+            image.seek(number)
+        tags: Any = getattr(image, "tag_v2", {})
+        if not int(tags.get(254, 0)) & 1:
+            pages.append(number)
+    return pages or [0]
+
+
+def _levels(image: Image.Image, lossy: bool) -> NDArray[Any]:
+    """Return one level per pixel, (H, W), 0 = normal: step 2 of the rule."""
+    if image.mode == "1" or is_deep(image.mode):
+        levels = np.asarray(image)
+        return levels.astype(levels.dtype.newbyteorder("="))
+    indices = np.asarray(image) if image.mode == "P" else None
+    if image.mode == "La":
+        image = image.convert("LA")
+    if not image.has_transparency_data:
+        colours = np.asarray(flatten(image, []))
+        if colours.ndim == 2:
+            return colours
+        # Palette indices are arbitrary, so the colours decide, unless there is only one.
+        return indices if indices is not None and _uniform(colours, lossy) else colours.max(axis=2)
+    pixels = np.asarray(image.convert("RGBA"))
+    colours, opacity = pixels[..., :3], pixels[..., 3]
+    level: NDArray[np.uint8] = colours.max(axis=2)
+    top = int(opacity.max())
+    if int(opacity.min()) == top:
+        return indices if indices is not None and _uniform(colours, lossy) else level
+    visible = opacity > top / 2
+    if _uniform(colours[visible], lossy) or int(level[visible].min()) >= 255 * _NOISE:
+        return opacity
+    return (level.astype(np.uint16) * opacity // 255).astype(np.uint8)
+
+
+def _uniform(colours: NDArray[np.uint8], lossy: bool) -> bool:
+    """Return whether all pixels (..., 3) have one colour; a lossy format may change it a little."""
+    flat = colours.reshape(-1, colours.shape[-1])
+    return bool((np.ptp(flat, axis=0) <= (8 if lossy else 0)).all())
+
+
+def _marked(levels: NDArray[Any], lossy: bool, path: Path) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return where levels mark an anomaly: steps 3 and 4 of the rule."""
+    if levels.dtype == bool:
+        return levels, []
+    if levels.dtype.kind == "f" and not np.isfinite(levels).all():
+        raise MaskError(path, "holds NaN or infinity", "write 0 for normal and 1 for anomalous")
+    if levels.min() < 0:
+        raise MaskError(path, "holds negative values", "write 0 for normal and positive numbers for anomalous")
+    values = np.flatnonzero(np.bincount(levels.ravel())) if levels.dtype.itemsize <= 2 else np.unique(levels)
+    top = values[-1].item()
+    labels: NDArray[np.bool_] = levels > 0
+    number = int((values > 0).sum())
+    soft = lossy or (number > 1 and _is_soft(levels, top))
+    if not soft and number > 1 and labels.all():
+        raise MaskError(path, f"has {number} colours or levels, and none is black", "make what is normal black")
+    if number == 0 or not soft:
+        return labels, []
+    bright = top / _full_scale(levels, top)
+    if not lossy and bright < 0.5 and number <= _MAX_LABELS:
+        return labels, []
+    if bright < (_NOISE if lossy else 0.5):
+        raise MaskError(
+            path, f"is nearly black (its brightest level is {top:g})", "save it as PNG with 0 for normal and 255 for anomalous"
+        )
+    if grey := _grey_area(levels, top):
+        raise MaskError(
+            path,
+            f"has grey areas, such as level {grey:g} of {top:g}, which may be anomalous or not",
+            "save it in black and white, as PNG",
+        )
+    marked: NDArray[np.bool_] = levels >= top / 2
+    faint, _ = count_vanished(levels > top / 4, marked)
+    return marked, [f"has {faint} faint areas that are left out, as they are darker than half of the brightest"] if faint else []
+
+
+def _full_scale(levels: NDArray[Any], top: float) -> float:
+    """Return the brightest level that a mask of such levels could have."""
+    scales = (1.0,) if levels.dtype.kind == "f" else ()
+    return next((scale for scale in (*scales, 255.0, 1023.0, 4095.0, 65535.0) if top <= scale), top)
+
+
+def _is_soft(levels: NDArray[Any], top: float) -> bool:
+    """Return whether levels between 0 and the brightest belong to slopes and noise, not to areas of their own.
+
+    On a slope a pixel has both a darker and a brighter neighbour; in an area with a label it has not.
+    """
+    between = (levels > 0) & (levels < top * (1 - _NOISE / 2))
+    slope = (ndimage.minimum_filter(levels, 3) < levels) & (ndimage.maximum_filter(levels, 3) > levels)
+    return bool(slope[between].mean() > 0.5) if between.any() else False
+
+
+def _grey_area(levels: NDArray[Any], top: float) -> float | None:
+    """Return the level of an even area of 5 x 5 pixels that is neither dark nor bright; None without any."""
+    spread = ndimage.maximum_filter(levels, 5).astype(np.float64) - ndimage.minimum_filter(levels, 5)
+    grey = (spread <= top / 32) & (levels > top * _NOISE) & (levels < top * 5 / 8)
+    return float(levels[grey][0]) if grey.any() else None
+
+
+def _is_lossy_webp(stream: IO[bytes]) -> bool:
+    """Return whether a file is a WebP with a lossy picture; the stream is left at its start."""
+    head = stream.read(16)
+    lossy = False
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        stream.seek(12)
+        while len(chunk := stream.read(8)) == 8 and not lossy:
+            lossy = chunk[:4] in (b"VP8 ", b"ANMF")
+            length = int.from_bytes(chunk[4:], "little")
+            stream.seek(length + length % 2, 1)
+    stream.seek(0)
+    return lossy
+
+
+def _resize(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR)) > 127.5
+
+
+def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether one size is the other times a factor, up to one pixel and 3 % of the smaller."""
+    (width, height), (large_width, large_height) = sorted((one, other))
+    wrong_height, wrong_width = width * large_height / large_width - height, height * large_width / large_height - width
+    return abs(wrong_height) <= min(1.0, 0.03 * height) and abs(wrong_width) <= min(1.0, 0.03 * width)
+
+
+def _wrong_size(path: Path, own: tuple[int, int], size: tuple[int, int], picture: Path | None) -> MaskError:
+    of = f" as its picture {picture} has" if picture is not None else ""
+    turned = "turn it like its picture" if own[::-1] == size else "one of the two is not the other's"
+    return MaskError(path, f"has {own[0]} x {own[1]} pixels, not {size[0]} x {size[1]}{of}", turned)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -109,47 +349,12 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(_ORIENTATION, 1))
 
 
-class _WrongSize(ImageError):
-    """A mask and its picture differ in size."""
-
-
-def _check_size(size: tuple[int, int], expected: tuple[int, int], path: Path) -> None:
-    if size != expected:
-        raise _WrongSize(f"the mask {path} has {size[0]} x {size[1]} pixels, not {expected[0]} x {expected[1]}", path)
-
-
-def _positive(image: Image.Image) -> NDArray[np.bool_]:
-    # Palette indices are arbitrary, so the colours decide; opacity is no label.
-    if image.mode in ("P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"):
-        image = image.convert("RGB")
-    elif image.mode in ("LA", "La"):
-        image = image.getchannel(0)
-    values = np.asarray(image)
-    marked: NDArray[np.bool_] = values > 0
-    return np.asarray(marked.any(axis=2), bool) if values.ndim == 3 else marked
-
-
-def _polygons(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
-    stated = (content.get("imageWidth"), content.get("imageHeight"))
-    if all(isinstance(side, int) for side in stated):
-        _check_size(stated, size, path)
-    canvas = Image.new("1", size)
-    pen = ImageDraw.Draw(canvas)
-    for shape in content["shapes"]:
-        points = [(float(x), float(y)) for x, y in shape["points"]]
-        kind = shape.get("shape_type") or "polygon"
-        if kind == "rectangle" and len(points) == 2:
-            (left, top), (right, bottom) = points
-            pen.rectangle((min(left, right), min(top, bottom), max(left, right), max(top, bottom)), fill=1)
-        elif kind == "polygon" and len(points) >= 3:
-            pen.polygon(points, fill=1, outline=1)
-        else:
-            raise ValueError(f"a {kind} of {len(points)} points")
-    return np.asarray(canvas).astype(bool)
+def _unreadable(path: Path, error: Exception) -> MaskError:
+    return MaskError(path, f"cannot be read ({_reason(error)})", "copy it again")
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError):
         return "it does not exist"
-    return str(getattr(error, "strerror", None) or error).splitlines()[0][:120] if str(error) else type(error).__name__
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return text.partition(";")[0].splitlines()[0][:120]
