@@ -259,27 +259,49 @@ def _marked(levels: NDArray[Any], lossy: bool, path: Path) -> tuple[NDArray[np.b
     top = values[-1].item()
     labels: NDArray[np.bool_] = levels > 0
     number = int((values > 0).sum())
-    soft = lossy or (number > 1 and _is_soft(levels, top))
+    remarks = []
+    if not lossy and number > 2 and top >= 128 and (ground := _ground(levels, top)):
+        # A lossy format that was decoded before may turn 0 into 1 everywhere.
+        levels = np.where(levels > ground, levels, 0)
+        remarks.append(f"has level {ground} where it is darkest, which is taken as normal")
+        number -= int((values > 0).sum()) - int((values > ground).sum())
+        labels = levels > 0
+    soft = lossy or (number > 1 and _is_soft(levels, number, top))
     if not soft and number > 1 and labels.all():
         raise MaskError(path, f"has {number} colours or levels, and none is black", "make what is normal black")
     if number == 0 or not soft:
-        return labels, []
+        return labels, remarks
     bright = top / _full_scale(levels, top)
     if not lossy and bright < 0.5 and number <= _MAX_LABELS:
-        return labels, []
+        return labels, remarks
     if bright < (_NOISE if lossy else 0.5):
-        raise MaskError(
-            path, f"is nearly black (its brightest level is {top:g})", "save it as PNG with 0 for normal and 255 for anomalous"
-        )
+        remedy = "save it as PNG with 0 for normal and 255 for anomalous"
+        raise MaskError(path, f"is nearly black (its brightest level is {top:g})", remedy)
     if grey := _grey_area(levels, top):
-        raise MaskError(
-            path,
-            f"has grey areas, such as level {grey:g} of {top:g}, which may be anomalous or not",
-            "save it in black and white, as PNG",
-        )
+        reason = f"has grey areas, such as level {grey:g} of {top:g}, which may be anomalous or not"
+        raise MaskError(path, reason, "save it in black and white, as PNG")
     marked: NDArray[np.bool_] = levels >= top / 2
-    faint, _ = count_vanished(levels > top / 4, marked)
-    return marked, [f"has {faint} faint areas that are left out, as they are darker than half of the brightest"] if faint else []
+    if faint := _count_faint(levels >= top * 3 / 8, marked):
+        areas = "a faint area" if faint == 1 else f"{faint} faint areas"
+        remarks.append(f"has {areas} darker than half of its brightest level, not marked")
+    return marked, remarks
+
+
+def _ground(levels: NDArray[Any], top: float) -> int:
+    """Return the level of what is normal in a mask with next to no 0; 0 if 0 is."""
+    if levels.dtype.kind == "f" or float((levels == 0).mean()) > 0.05:
+        return 0
+    low = levels[levels <= top * _NOISE / 2]
+    common = int(np.bincount(low).argmax()) if low.size else 0
+    return common if common and float((levels == common).mean()) > 0.5 else 0
+
+
+def _count_faint(faint: NDArray[np.bool_], marked: NDArray[np.bool_]) -> int:
+    """Count the regions of more than two pixels that hold no marked one."""
+    labels, count = ndimage.label(faint, structure=_EIGHT)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    areas[np.unique(labels[marked])] = 0
+    return int((areas[1:] > 2).sum())
 
 
 def _full_scale(levels: NDArray[Any], top: float) -> float:
@@ -288,20 +310,42 @@ def _full_scale(levels: NDArray[Any], top: float) -> float:
     return next((scale for scale in (*scales, 255.0, 1023.0, 4095.0, 65535.0) if top <= scale), top)
 
 
-def _is_soft(levels: NDArray[Any], top: float) -> bool:
+def _is_soft(levels: NDArray[Any], number: int, top: float) -> bool:
     """Return whether levels between 0 and the brightest belong to slopes and noise, not to areas of their own.
 
-    On a slope a pixel has both a darker and a brighter neighbour; in an area with a label it has not.
+    On a slope a pixel has both a darker and a brighter neighbour; in an area with a label all neighbours are equal.
+    Where there are few levels, stripes of labels could look like slopes, but they also jump from the brightest level
+    to 0. The noise beside edges is dark, thin, and less than what it surrounds.
     """
-    between = (levels > 0) & (levels < top * (1 - _NOISE / 2))
-    slope = (ndimage.minimum_filter(levels, 3) < levels) & (ndimage.maximum_filter(levels, 3) > levels)
-    return bool(slope[between].mean() > 0.5) if between.any() else False
+    lowest, highest = ndimage.minimum_filter(levels, 3), ndimage.maximum_filter(levels, 3)
+    slope, even = (lowest < levels) & (highest > levels), lowest == highest
+    if number > _MAX_LABELS:
+        between = (levels > 0) & (levels < top * (1 - _NOISE / 2))
+        return bool(between.any() and (slope[between].mean() > 0.5 or even[between].mean() < 0.1))
+    grey = (levels > top * _NOISE) & (levels < top * (1 - _NOISE))
+    if grey.any():
+        return bool(slope[grey].mean() > 0.5) and _jumps(levels, top) < 0.1
+    noise, bright = (levels > 0) & (levels <= top * _NOISE), levels >= top / 2
+    if not noise.any() or even[noise].any() or 2 * noise.sum() > bright.sum():
+        return False
+    return not (noise & ~ndimage.maximum_filter(bright, 17)).any()
+
+
+def _jumps(levels: NDArray[Any], top: float) -> float:
+    """Return the share of direct jumps between dark and bright among all steps across half of the brightest level."""
+    crossings = jumps = 0
+    for one, other in ((levels[1:], levels[:-1]), (levels[:, 1:], levels[:, :-1])):
+        across = (one >= top / 2) != (other >= top / 2)
+        steps = np.abs(one[across].astype(np.float64) - other[across])
+        crossings, jumps = crossings + steps.size, jumps + int((steps > top * (1 - _NOISE)).sum())
+    return jumps / max(crossings, 1)
 
 
 def _grey_area(levels: NDArray[Any], top: float) -> float | None:
-    """Return the level of an even area of 5 x 5 pixels that is neither dark nor bright; None without any."""
-    spread = ndimage.maximum_filter(levels, 5).astype(np.float64) - ndimage.minimum_filter(levels, 5)
-    grey = (spread <= top / 32) & (levels > top * _NOISE) & (levels < top * 5 / 8)
+    """Return the level of what is neither dark nor bright: an even area of 5 x 5 pixels, or a third of the picture."""
+    grey = (levels > top * _NOISE) & (levels < top * 5 / 8)
+    if grey.mean() < 1 / 3:
+        grey &= ndimage.maximum_filter(levels, 5).astype(np.float64) - ndimage.minimum_filter(levels, 5) <= top / 32
     return float(levels[grey][0]) if grey.any() else None
 
 
