@@ -46,11 +46,12 @@ class AnnotationError(BlemishError):
     Attributes:
         reason: End of a sentence that begins with "the mask".
         remedy: What to do.
+        damaged: Whether the file is no complete JSON or XML.
     """
 
-    def __init__(self, reason: str, remedy: str) -> None:
+    def __init__(self, reason: str, remedy: str, *, damaged: bool = False) -> None:
         super().__init__(f"the mask {reason}; {remedy}.")
-        self.reason, self.remedy = reason, remedy
+        self.reason, self.remedy, self.damaged = reason, remedy, damaged
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ def _load(path: Path, modified: int, size: int) -> Annotations:
             content = ElementTree.fromstring(text)
     except (UnicodeDecodeError, json.JSONDecodeError, ElementTree.ParseError, RecursionError) as error:
         kind = suffix[1:].upper()
-        raise AnnotationError(f"is no complete {kind} ({str(error)[:80]})", "copy or export it again") from error
+        raise AnnotationError(
+            f"is no complete {kind} ({str(error)[:80]})", "copy or export it again", damaged=True
+        ) from error
     for reader in READERS:
         if reader.suffix == suffix and reader.fits(content):
             try:
@@ -209,9 +212,7 @@ def _no_area(kind: str) -> AnnotationError:
     return AnnotationError(f"has a {kind}, which has no area", "draw the anomaly as a polygon")
 
 
-def _drawing(
-    shapes: Iterable[tuple[str, Paint]], size: tuple[int, int] | None, remarks: Iterable[str] = ()
-) -> Drawing:
+def _drawing(shapes: Iterable[tuple[str, Paint]], size: tuple[int, int] | None, remarks: Iterable[str] = ()) -> Drawing:
     """Return a drawing of shapes with labels; those with a label for what is normal are left out."""
     pairs = list(shapes)
     kept = tuple(paint for label, paint in pairs if label.strip().lower() not in _NORMAL)
@@ -272,7 +273,9 @@ def _coco(content: Any) -> dict[str, Drawing]:
     for entry in content["annotations"]:
         image, label = entry["image_id"], labels.get(entry.get("category_id"), "")
         if image not in shapes:
-            raise AnnotationError(f"has an annotation of the picture {image}, which it does not list", "export it again")
+            raise AnnotationError(
+                f"has an annotation of the picture {image}, which it does not list", "export it again"
+            )
         segmentation = entry.get("segmentation")
         if isinstance(segmentation, dict):
             shapes[image].append((label, _bitmap(decode_mask(segmentation), 0, 0)))
@@ -429,14 +432,18 @@ class Reader:
 
 def _has_via_pictures(content: Any) -> bool:
     entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
-    return isinstance(entries, dict) and bool(entries) and all(
-        isinstance(entry, dict) and "filename" in entry for entry in entries.values()
+    return (
+        isinstance(entries, dict)
+        and bool(entries)
+        and all(isinstance(entry, dict) and "filename" in entry for entry in entries.values())
     )
 
 
 READERS = (
     Reader("labelme", ".json", lambda content: isinstance(content, dict) and "shapes" in content, _labelme),
-    Reader("COCO", ".json", lambda content: isinstance(content, dict) and {"images", "annotations"} <= {*content}, _coco),
+    Reader(
+        "COCO", ".json", lambda content: isinstance(content, dict) and {"images", "annotations"} <= {*content}, _coco
+    ),
     Reader("VIA", ".json", _has_via_pictures, _via),
     Reader("CVAT", ".xml", lambda content: content.tag == "annotations", _cvat),
     Reader("YOLO", ".txt", _is_yolo, _yolo),

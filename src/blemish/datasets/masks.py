@@ -12,7 +12,7 @@ The rule, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +29,9 @@ from blemish.image_io import decode, flatten, identify, is_deep, open_file, quie
 NEARLY_FULL = 0.9
 """Share of marked pixels from which a mask is called nearly full."""
 
+EMPTY, FULL = "marks nothing", "marks every pixel"
+"""Remarks on masks without and with anomalous pixels only."""
+
 _ORIENTATION = 0x0112
 #: Levels below this part of the brightest one are the noise of a lossy format.
 _NOISE = 1 / 8
@@ -44,15 +47,15 @@ class MaskReading:
     mask: NDArray[np.bool_]
     """(height, width), True where the picture is anomalous."""
     remarks: tuple[str, ...] = ()
-    """Ends of sentences that begin with "the mask": "marks nothing", "is resized from 32 x 24 pixels"."""
+    """Ends of sentences that begin with "the mask": "is resized from 32 x 24 pixels", ..."""
 
 
 class MaskError(ImageError):
-    """A mask that cannot be used. `reason` is the end of a sentence that begins with "the mask"."""
+    """A mask that cannot be used. `kind` names the problem without the file."""
 
-    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+    def __init__(self, path: Path, reason: str, remedy: str, kind: str = "") -> None:
         super().__init__(f"the mask {path} {reason}; {remedy}.", path)
-        self.reason = reason
+        self.kind = kind or f"mask that {reason}"
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -85,22 +88,60 @@ def read_mask(path: Path, size: tuple[int, int], picture: Path | None = None) ->
             raise _wrong_size(path, own_size, size, picture)
         mask = _resize(mask, size)
         remarks.append(f"is resized from {own_size[0]} x {own_size[1]} pixels")
-    share = float(mask.mean())
-    if share == 0.0:
-        remarks.append("marks nothing")
-    elif share == 1.0:
-        remarks.append("marks every pixel")
-    elif share >= NEARLY_FULL:
-        remarks.append("marks nearly every pixel; normal is black, anomalous is white")
     return MaskReading(mask, tuple(remarks))
+
+
+def examine_masks(
+    paths: Sequence[Path], picture: Path, size: tuple[int, int]
+) -> tuple[NDArray[np.bool_], list[tuple[Path, str]]]:
+    """Merge all masks of a picture.
+
+    Args:
+        paths: Mask files.
+        picture: The picture.
+        size: (width, height) of the picture.
+
+    Returns:
+        (height, width) bool, and remarks by file, which also say if the masks mark nothing or next to everything.
+
+    Raises:
+        MaskError: Like `read_mask`.
+    """
+    merged = np.zeros((size[1], size[0]), bool)
+    remarks: list[tuple[Path, str]] = []
+    for path in paths:
+        reading = read_mask(path, size, picture)
+        merged |= reading.mask
+        remarks += [(path, remark) for remark in reading.remarks]
+    share = float(merged.mean())
+    if share == 0.0:
+        remarks += [(path, EMPTY) for path in paths]
+    elif share == 1.0:
+        remarks += [(path, FULL) for path in paths]
+    elif share >= NEARLY_FULL:
+        remarks += [(path, "marks nearly every pixel; white should be the anomaly") for path in paths]
+    return merged, remarks
 
 
 def merge_masks(paths: Sequence[Path], picture: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return the union of all masks of a picture, (height, width) bool. Raises MaskError like `read_mask`."""
-    merged = np.zeros((size[1], size[0]), bool)
-    for path in paths:
-        merged |= read_mask(path, size, picture).mask
-    return merged
+    return examine_masks(paths, picture, size)[0]
+
+
+def remark_sentences(remarks: Mapping[str, Iterable[Path]], most: int = 5) -> list[str]:
+    """Return a sentence for each remark, with the names of its masks; of more than `most` only the first."""
+    sentences = []
+    for remark, files in remarks.items():
+        paths = list(files)
+        which = "the mask" if len(paths) == 1 else f"each of {len(paths):,} masks"
+        sentences.append(f"{which} {remark}: {short_names(paths, most)}")
+    return sentences
+
+
+def short_names(paths: Sequence[Path], most: int = 5) -> str:
+    """Return the names of files with their folders; of more than `most` only the first."""
+    names = [f"{path.parent.name}/{path.name}" for path in paths[:most]]
+    return ", ".join(names) + (f" and {len(paths) - most:,} more" if len(paths) > most else "")
 
 
 def resize_mask(mask: Image.Image | NDArray[np.generic] | None, size: int) -> NDArray[np.bool_]:
@@ -145,7 +186,7 @@ def is_marked(path: Path, picture: Path | None = None) -> bool:
         try:
             return bool(load_annotations(path).of(picture).shapes)
         except AnnotationError as error:
-            raise MaskError(path, error.reason, error.remedy) from error
+            raise MaskError(path, error.reason, error.remedy, "unreadable mask" if error.damaged else "") from error
     return bool(_read_pixels(path)[0].any())
 
 
@@ -160,9 +201,7 @@ def mask_size(path: Path) -> tuple[int, int] | None:
         raise _unreadable(path, error) from error
 
 
-def _read_annotations(
-    path: Path, size: tuple[int, int], picture: Path | None
-) -> tuple[NDArray[np.bool_], list[str]]:
+def _read_annotations(path: Path, size: tuple[int, int], picture: Path | None) -> tuple[NDArray[np.bool_], list[str]]:
     try:
         drawing = load_annotations(path).of(picture)
         stated = drawing.size or size
@@ -170,7 +209,7 @@ def _read_annotations(
             raise _wrong_size(path, stated, size, picture)
         return rasterize(drawing, stated), list(drawing.remarks)
     except AnnotationError as error:
-        raise MaskError(path, error.reason, error.remedy) from error
+        raise MaskError(path, error.reason, error.remedy, "unreadable mask" if error.damaged else "") from error
 
 
 def _read_pixels(path: Path) -> tuple[NDArray[np.bool_], list[str]]:
@@ -281,6 +320,7 @@ def _marked(levels: NDArray[Any], lossy: bool, path: Path) -> tuple[NDArray[np.b
         reason = f"has grey areas, such as level {grey:g} of {top:g}, which may be anomalous or not"
         raise MaskError(path, reason, "save it in black and white, as PNG")
     marked: NDArray[np.bool_] = levels >= top / 2
+    remarks.append("has levels between black and white and is cut at half of the brightest")
     if faint := _count_faint(levels >= top * 3 / 8, marked):
         areas = "a faint area" if faint == 1 else f"{faint} faint areas"
         remarks.append(f"has {areas} darker than half of its brightest level, not marked")
@@ -377,8 +417,9 @@ def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 def _wrong_size(path: Path, own: tuple[int, int], size: tuple[int, int], picture: Path | None) -> MaskError:
     of = f" as its picture {picture} has" if picture is not None else ""
+    kind = f"mask of {own[0]} x {own[1]} for a picture of {size[0]} x {size[1]} pixels"
     turned = "turn it like its picture" if own[::-1] == size else "one of the two is not the other's"
-    return MaskError(path, f"has {own[0]} x {own[1]} pixels, not {size[0]} x {size[1]}{of}", turned)
+    return MaskError(path, f"has {own[0]} x {own[1]} pixels, not {size[0]} x {size[1]}{of}", turned, kind)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
@@ -394,7 +435,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _unreadable(path: Path, error: Exception) -> MaskError:
-    return MaskError(path, f"cannot be read ({_reason(error)})", "copy it again")
+    return MaskError(path, f"cannot be read ({_reason(error)})", "copy it again", "unreadable mask")
 
 
 def _reason(error: Exception) -> str:
