@@ -244,7 +244,7 @@ def decode_mask(runs: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
 
 
 def _decompress(text: str | bytes) -> list[int]:
-    """Return the run lengths of COCO's text: 5 bits per character, lowest first, each from the third on as a difference."""
+    """Return the run lengths of COCO's text: 5 bits per character, lowest first; from the fourth on, differences."""
     counts: list[int] = []
     value = shift = 0
     for character in text.encode("ascii") if isinstance(text, str) else text:

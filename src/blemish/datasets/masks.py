@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, load_annotations, rasterize
+from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, Drawing, load_annotations, rasterize
 from blemish.errors import ImageError
-from blemish.image_io import decode, flatten, identify, is_deep, open_file, quiet_pillow
+from blemish.image_io import MAX_PIXELS, decode, flatten, identify, is_deep, open_file, quiet_pillow
 
 NEARLY_FULL = 0.9
 """Share of marked pixels from which a mask is called nearly full."""
@@ -183,10 +183,7 @@ def count_vanished(mask: NDArray[np.bool_], reduced: NDArray[np.bool_]) -> tuple
 def is_marked(path: Path, picture: Path | None = None) -> bool:
     """Return whether a mask marks any pixel as anomalous. Raises ImageError."""
     if path.suffix.lower() in ANNOTATION_SUFFIXES:
-        try:
-            return bool(load_annotations(path).of(picture).shapes)
-        except AnnotationError as error:
-            raise MaskError(path, error.reason, error.remedy, "unreadable mask" if error.damaged else "") from error
+        return bool(_drawing(path, picture).shapes)
     return bool(_read_pixels(path)[0].any())
 
 
@@ -202,14 +199,24 @@ def mask_size(path: Path) -> tuple[int, int] | None:
 
 
 def _read_annotations(path: Path, size: tuple[int, int], picture: Path | None) -> tuple[NDArray[np.bool_], list[str]]:
+    drawing = _drawing(path, picture)
+    stated = drawing.size or size
+    # Before anything is allocated in a size that only the file knows:
+    if not _same_aspect(stated, size) or stated[0] * stated[1] > max(MAX_PIXELS, size[0] * size[1]):
+        raise _wrong_size(path, stated, size, picture)
     try:
-        drawing = load_annotations(path).of(picture)
-        stated = drawing.size or size
-        if not _same_aspect(stated, size):  # before anything of a size that only the file knows is allocated
-            raise _wrong_size(path, stated, size, picture)
         return rasterize(drawing, stated), list(drawing.remarks)
     except AnnotationError as error:
+        raise MaskError(path, error.reason, error.remedy) from error
+
+
+def _drawing(path: Path, picture: Path | None) -> Drawing:
+    try:
+        return load_annotations(path).of(picture)
+    except AnnotationError as error:
         raise MaskError(path, error.reason, error.remedy, "unreadable mask" if error.damaged else "") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _read_pixels(path: Path) -> tuple[NDArray[np.bool_], list[str]]:
@@ -222,7 +229,7 @@ def _read_pixels(path: Path) -> tuple[NDArray[np.bool_], list[str]]:
             for frame in _pages(image, path):
                 image.seek(frame)
                 lossy = lossy_webp or image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
-                mask, more = _marked(_levels(decode(image, []), lossy), lossy, path)
+                mask, more = _marked(_levels(decode(image, []), lossy, path), lossy, path)
                 masks.append(mask)
                 remarks += more
     except MaskError:
@@ -254,7 +261,7 @@ def _pages(image: Image.Image, path: Path) -> list[int]:
     return pages or [0]
 
 
-def _levels(image: Image.Image, lossy: bool) -> NDArray[Any]:
+def _levels(image: Image.Image, lossy: bool, path: Path) -> NDArray[Any]:
     """Return one level per pixel, (H, W), 0 = normal: step 2 of the rule."""
     if image.mode == "1" or is_deep(image.mode):
         levels = np.asarray(image)
@@ -266,11 +273,15 @@ def _levels(image: Image.Image, lossy: bool) -> NDArray[Any]:
         colours = np.asarray(flatten(image, []))
         if colours.ndim == 2:
             return colours
-        # Palette indices are arbitrary, so the colours decide, unless there is only one.
-        return indices if indices is not None and _uniform(colours, lossy) else colours.max(axis=2)
+        if _uniform(colours, lossy):  # palette indices are arbitrary, so they decide only here
+            return colours.max(axis=2) if indices is None else indices
+        level = colours.max(axis=2)
+        if int(level.min()) >= 255 * _NOISE:
+            raise MaskError(path, "has several colours, and none is black", "make what is normal black")
+        return level
     pixels = np.asarray(image.convert("RGBA"))
     colours, opacity = pixels[..., :3], pixels[..., 3]
-    level: NDArray[np.uint8] = colours.max(axis=2)
+    level = colours.max(axis=2)
     top = int(opacity.max())
     if int(opacity.min()) == top:
         return indices if indices is not None and _uniform(colours, lossy) else level
@@ -307,7 +318,7 @@ def _marked(levels: NDArray[Any], lossy: bool, path: Path) -> tuple[NDArray[np.b
         labels = levels > 0
     soft = lossy or (number > 1 and _is_soft(levels, number, top))
     if not soft and number > 1 and labels.all():
-        raise MaskError(path, f"has {number} colours or levels, and none is black", "make what is normal black")
+        raise MaskError(path, f"has {number} levels, and none is 0", "make what is normal black")
     if number == 0 or not soft:
         return labels, remarks
     bright = top / _full_scale(levels, top)

@@ -37,7 +37,7 @@ def compare(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[Comparison, 
         rows: Rows of one data set. Published image metrics are compared with set-wide scores if the method has them,
             since its paper does so, too.
         facts: Facts of the run: "backbone", "dataset_names" (all names of the data set) and "partial" (the categories,
-            or "mean", of which some images are missing) and "masks" (with "full" ones, pixel metrics have no difference).
+            or "mean", of which some images are missing) and "masks" ("full": pixel metrics get no difference).
     """
     dataset_names = {_normalize(name) for name in facts.get("dataset_names", ())}
     backbone, partial = _normalize(str(facts.get("backbone", ""))), set(facts.get("partial", ()))

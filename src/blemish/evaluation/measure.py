@@ -64,7 +64,7 @@ class MaskNotes:
             total = sum(number for _, number in counts.values())
             lines.append(
                 f"{sum(gone.values()):,} of {total:,} anomalous regions are too small or too thin for maps of {side} x "
-                f"{side} pixels and vanish from the pixel metrics ({short_names(list(gone))}); full masks would count them"
+                f"{side} pixels and vanish from the pixel metrics; full masks would count them: {short_names([*gone])}"
             )
         return lines
 
