@@ -82,7 +82,9 @@ class SubspaceBank(MemoryBank):
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """Return one bank of several; at least one part."""
-        moments = {name: sum((part.moments[name] for part in parts[1:]), value) for name, value in parts[0].moments.items()}
+        moments = {
+            name: sum((part.moments[name] for part in parts[1:]), value) for name, value in parts[0].moments.items()
+        }
         return replace(parts[0], images=sum(part.images for part in parts), moments=moments)
 
     def without(self, part: Self) -> Self:
@@ -253,12 +255,16 @@ class SubspaceMethod(ReferenceMethod):
             coordinates = (patches - mean) @ basis
             if self.config.measure in ("mahalanobis", "euclidean"):
                 squares = coordinates[..., drop:].square()
-                return (squares / (variances[drop:] + EPSILON) if self.config.measure == "mahalanobis" else squares).sum(-1)
+                return (
+                    squares / (variances[drop:] + EPSILON) if self.config.measure == "mahalanobis" else squares
+                ).sum(-1)
             kept = (torch.arange(k, device=patches.device) >= drop).float()
             reconstruction = (coordinates * kept) @ basis.T + mean
             if self.config.measure == "reconstruction":
                 return (patches - reconstruction).square().sum(-1)
-            units = (x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + EPSILON) for x in (patches, reconstruction))
+            units = (
+                x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + EPSILON) for x in (patches, reconstruction)
+            )
             ours, theirs = units
             return 1 - (ours * theirs).sum(-1).clamp(-1, 1)
 
