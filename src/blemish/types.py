@@ -112,4 +112,26 @@ class Tiling:
 def check_threshold(name: str, value: float | None) -> None:
     """Raise a UsageError unless a threshold is None or a number in [0, 1]."""
     if value is not None and not 0.0 <= value <= 1.0:
-        raise UsageError(f"{name} must be a number from 0 to 1, not {value}.")
+        meant = f" (did you mean {value / 100:g}, which is {value:g} %?)" if 2.0 <= value <= 100.0 else ""
+        raise UsageError(f"{name} must be a number from 0 to 1, not {value}{meant}.")
+
+
+def parse_threshold(name: str, text: str) -> float:
+    """Return the threshold in a text: a number from 0 to 1, or a percentage such as 80%.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if rest or (math.isnan(value) and number.strip().lower() != "nan"):
+        raise UsageError(f"{name} must be a number from 0 to 1 or a percentage such as 80%, not {text!r}.")
+    if not percent:
+        check_threshold(name, value)
+        return value
+    if not 0.0 <= value <= 100.0:
+        raise UsageError(f"{name} must be a percentage from 0% to 100%, not {text}.")
+    return value / 100.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import choices, columns, count, note, one_line, print_json, progress
+from blemish.cli.console import Threshold, choices, columns, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def detect(
     backbone: str = BACKBONE,
     weights: Path | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
-    threshold: float | None = None,
-    mask_threshold: float | None = None,
+    threshold: Threshold = None,
+    mask_threshold: Threshold = None,
     out: Path | None = None,
     save: str | None = None,
     format: str | None = None,
@@ -60,7 +60,7 @@ def detect(
         weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
             `blemish weights list`.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
-        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1.
+        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
         save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
