@@ -42,6 +42,19 @@ OnError: TypeAlias = Callable[[str | None, ImageError], object]
 """Receives the path (None for an image from memory) and the error of an image that cannot be read."""
 
 
+ValueRange: TypeAlias = tuple[float, float]
+"""Smallest and largest value of a picture of more than 8 bits: black and white."""
+
+
+def check_value_range(name: str, value_range: ValueRange | None) -> None:
+    """Raise a UsageError unless a range is None or two finite numbers, the smaller one first."""
+    if value_range is None:
+        return
+    pair = isinstance(value_range, (tuple, list)) and len(value_range) == 2
+    if not pair or not all(math.isfinite(end) for end in value_range) or value_range[0] >= value_range[1]:
+        raise UsageError(f"{name} must be two numbers, the smaller one first, such as 0,4095, not {value_range}.")
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is a GPU if there is one.
 

@@ -1,0 +1,11 @@
+"""Reading: files, bytes, arrays and tensors become an upright grey or RGB `LoadedImage`; `find_images` lists files.
+
+The notes of an image list what was done while reading it. Colour profiles (ICC) in files are ignored: the numbers are
+taken as sRGB, as CLIP was trained.
+"""
+
+from blemish.image_io.find import SUFFIXES, find_images, natural_key
+from blemish.image_io.read import MAX_PIXELS, LoadedImage, read_image
+from blemish.image_io.tiff import open_tiff_rows
+
+__all__ = ["MAX_PIXELS", "SUFFIXES", "LoadedImage", "find_images", "natural_key", "open_tiff_rows", "read_image"]
