@@ -55,6 +55,16 @@ def check_value_range(name: str, value_range: ValueRange | None) -> None:
         raise UsageError(f"{name} must be two numbers, the smaller one first, such as 0,4095, not {value_range}.")
 
 
+def parse_value_range(name: str, text: str) -> ValueRange:
+    """Return the range in a text such as `0,4095`. Raises UsageError."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{name} must be two numbers, the smaller one first, such as 0,4095, not {text!r}.") from None
+    check_value_range(name, (low, high))
+    return low, high
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is a GPU if there is one.
 

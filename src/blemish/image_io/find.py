@@ -126,13 +126,9 @@ class PassedOver:
         rows = {}
         for suffix, spellings in merged.items():
             kind = kind_of(f"x{suffix}")
-            advice = (
-                ""
-                if kind is None
-                else "--every N reads its frames"
-                if kind is VIDEO and kind.installed
-                else kind.advice
-            )
+            advice = "" if kind is None else kind.advice
+            if kind is VIDEO and kind.installed:
+                advice = "give the video itself"
             rows[spellings.most_common(1)[0][0]] = (sum(spellings.values()), advice)
         return dict(sorted(rows.items(), key=lambda row: (not row[1][1], row[0])))
 
@@ -146,7 +142,11 @@ class NoPicturesError(UsageError):
 
 
 def find_images(
-    paths: PathLike | Iterable[PathLike], *, recursive: bool = False, passed_over: PassedOver | None = None
+    paths: PathLike | Iterable[PathLike],
+    *,
+    recursive: bool = False,
+    videos: bool = False,
+    passed_over: PassedOver | None = None,
 ) -> Iterator[Path]:
     """Yield the picture files of paths, folders and patterns.
 
@@ -160,6 +160,7 @@ def find_images(
     Args:
         paths: Files, folders, patterns; or one of them.
         recursive: Search subfolders, too.
+        videos: Take the videos of folders and patterns, too, if the optional part for them is installed.
         passed_over: Collects what folders hold besides pictures.
 
     Yields:
@@ -171,18 +172,18 @@ def find_images(
     yielded: set[str] = set()
     account = PassedOver() if passed_over is None else passed_over
     for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-        for file in _expand(os.fsdecode(path), recursive, account):
+        for file in _expand(os.fsdecode(path), recursive, videos and VIDEO.installed, account):
             key = absolute(file)
             if key not in yielded:
                 yielded.add(key)
                 yield Path(file)
 
 
-def _expand(path: str, recursive: bool, account: PassedOver) -> Iterator[str]:
+def _expand(path: str, recursive: bool, videos: bool, account: PassedOver) -> Iterator[str]:
     if os.path.isdir(path):  # noqa: PTH112 - a path may be any text here
         empty = True
         own = PassedOver()
-        for file in _walk(path, recursive, own):
+        for file in _walk(path, recursive, videos, own):
             empty = False
             yield file
         account.files.update(own.files)
@@ -198,7 +199,7 @@ def _expand(path: str, recursive: bool, account: PassedOver) -> Iterator[str]:
         matches = [
             match
             for match in glob.iglob(path, recursive=True)  # noqa: PTH207 - keeps the pattern's own form
-            if (ends or is_picture(match)) and not os.path.isdir(match)  # noqa: PTH112
+            if (ends or is_picture(match, videos)) and not os.path.isdir(match)  # noqa: PTH112
         ]
         if not matches:
             raise UsageError(f"no pictures match {path!r}; check the pattern.")
@@ -219,7 +220,7 @@ def _hint(account: PassedOver) -> str:
     return ", or ".join([*known, "give another folder"])
 
 
-def _walk(folder: str, recursive: bool, account: PassedOver) -> Iterator[str]:
+def _walk(folder: str, recursive: bool, videos: bool, account: PassedOver) -> Iterator[str]:
     """Yield the files of a folder in natural order, then those of its subfolders; links to folders are not followed."""
     try:
         with os.scandir(folder) as entries:
@@ -231,21 +232,22 @@ def _walk(folder: str, recursive: bool, account: PassedOver) -> Iterator[str]:
     folders = [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)]
     # A broken link with a picture's suffix is kept, so that reading it reports an error.
     plain = [entry.name for entry in visible if not entry.is_dir()]
-    files = [name for name in plain if is_picture(name)]
-    account.files.update(_written_suffix(name) for name in plain if not is_picture(name))
+    files = [name for name in plain if is_picture(name, videos)]
+    account.files.update(_written_suffix(name) for name in plain if not is_picture(name, videos))
     for name in sorted(files, key=natural_key):
         yield os.path.join(folder, name)  # noqa: PTH118
     for name in sorted(folders, key=natural_key):
         path = os.path.join(folder, name)  # noqa: PTH118
         if recursive:
-            yield from _walk(path, recursive, account)
+            yield from _walk(path, recursive, videos, account)
         else:
             account.folders.append(path)
 
 
-def is_picture(name: str) -> bool:
-    """Return whether a file of a folder is a picture, by its suffix."""
-    return suffix_of(name) in SUFFIXES
+def is_picture(name: str, videos: bool = False) -> bool:
+    """Return whether a file of a folder is a picture, or else a video, by its suffix."""
+    suffix = suffix_of(name)
+    return suffix in SUFFIXES or (videos and suffix in VIDEO.suffixes)
 
 
 def _written_suffix(name: str) -> str:
