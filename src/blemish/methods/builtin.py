@@ -32,7 +32,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     # Chosen on synthetic products and on products outside the training domains.
     "musc": {
         "size": 336,
-        "activation": "checkpoint",
         "position": "bicubic-antialias",
         "mutual_layers": (7, 8),
         "degrees": (1,),
