@@ -25,7 +25,9 @@ from blemish.types import (
     PathLike,
     Precision,
     Tiling,
+    ValueRange,
     check_threshold,
+    check_value_range,
     resolve_device,
 )
 
@@ -50,6 +52,7 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
     references: References | None = None,
     tile: int | None = None,
     overlap: float = DEFAULT_OVERLAP,
@@ -75,6 +78,9 @@ def load(
             float32, except `musc`'s comparisons, which use the precision of the tower.
         max_pixels: Larger pictures are refused. With `tile` this limits what is decoded at once: some rows of a TIFF
             that can be read so, else the whole picture.
+        value_range: (low, high), the values that become black and white in pictures of 10 to 16 bits and in floating
+            point, such as (0, 4095). None takes what the file says, or a rule that a few hot pixels do not change: see
+            `read_image`.
         references: Normal pictures of the object for few-shot methods, unlabelled ones for a transductive method
             (`musc`): a list of pictures, or one file, folder or pattern. None scores zero-shot.
         tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
@@ -92,6 +98,7 @@ def load(
     """
     check_threshold("threshold", threshold)
     check_threshold("mask_threshold", mask_threshold)
+    check_value_range("value_range", value_range)
     check_object_name(object_name)
     tiling = None if tile is None else Tiling(tile, overlap)
     if Path(method).suffix.lower() in EXPORTED_SUFFIXES:
@@ -114,6 +121,7 @@ def load(
             device=device,
             precision=precision,
             max_pixels=max_pixels,
+            value_range=value_range,
             tile=tile,
             overlap=overlap,
         )
@@ -149,7 +157,7 @@ def load(
     )
     memory = None
     if references is not None:
-        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
+        memory = build_memory_bank(engine, references, max_pixels=max_pixels, value_range=value_range, tiling=tiling)
     return Detector(
         engine,
         memory=memory,
@@ -157,6 +165,7 @@ def load(
         threshold=threshold,
         mask_threshold=mask_threshold,
         max_pixels=max_pixels,
+        value_range=value_range,
         tiling=tiling,
     )
 

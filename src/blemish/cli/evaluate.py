@@ -36,6 +36,7 @@ def evaluate(
     split: str = "test",
     maps: bool = False,
     aupro: Literal["exact", "200"] | None = None,
+    masks: Literal["map", "full"] | None = None,
     report: bool = False,
     recompute: bool = False,
     batch_size: int = 8,
@@ -60,6 +61,8 @@ def evaluate(
         split: Split of the data set: test, train, validation.
         maps: Keep all anomaly maps, so that pixel metrics can be recomputed without the model.
         aupro: exact, or 200 for the papers' approximation in 200 steps. [default: exact]
+        masks: map reduces masks to the size of the anomaly maps, as papers do; full enlarges the maps to the size of
+            each picture, so that small defects count. [default: map]
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.
         batch_size: Number of pictures that go through the model together.
@@ -78,7 +81,7 @@ def evaluate(
             raise UsageError("--recompute needs the folder of an evaluation: give --out DIR")
         from blemish import evaluation
 
-        result = evaluation.recompute(out, data=data, methods=method_names, aupro=aupro, report=report)
+        result = evaluation.recompute(out, data=data, methods=method_names, aupro=aupro, masks=masks, report=report)
         return _print_result(result, report, json)
     if data is None:
         raise UsageError("there is no data set to evaluate: give --data PATH")
@@ -106,6 +109,7 @@ def evaluate(
         seed=seed,
         maps=maps,
         aupro=aupro or "exact",
+        masks=masks or "map",
         report=report,
         split=split,
         batch_size=batch_size,

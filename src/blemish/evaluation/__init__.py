@@ -29,7 +29,7 @@ from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.folder import EvaluationFolder, read_facts
-from blemish.evaluation.options import Aupro, EvaluationOptions, MetricOptions, takes_options
+from blemish.evaluation.options import Aupro, EvaluationOptions, MaskSize, MetricOptions, takes_options
 from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
 from blemish.evaluation.run import Run, recompute_result
 from blemish.image_io import MAX_PIXELS
@@ -103,6 +103,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         "limit": options.limit,
         "seed": options.seed,
         "aupro": options.metrics.label,
+        "masks": options.masks,
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "left_out": left_out,
@@ -173,6 +174,7 @@ def recompute(
     data: PathLike | None = None,
     methods: Sequence[str] | None = None,
     aupro: Aupro | None = None,
+    masks: MaskSize | None = None,
     report: bool = False,
 ) -> Evaluation:
     """Compute all numbers of an evaluation again from its folder, without the model.
@@ -185,6 +187,7 @@ def recompute(
         data: Folder of the data set, if it was moved.
         methods: Methods to include; None for all of the evaluation.
         aupro: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        masks: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         report: Write `report.html` into `out`.
 
     Raises:
@@ -200,8 +203,13 @@ def recompute(
     dataset = datasets.read(facts["dataset"], root, categories=facts["requested_categories"], split=facts["split"])
     dataset = limit_images(dataset, facts["limit"], facts["seed"])
     variant: Aupro = aupro or facts["aupro"].partition(" ")[0]
-    options = MetricOptions(aupro=variant, seed=facts["seed"])
-    facts = {**facts, "methods": {name: stored[name] for name in method_names}, "aupro": options.label}
+    options = MetricOptions(aupro=variant, masks=masks or facts.get("masks", "map"), seed=facts["seed"])
+    facts = {
+        **facts,
+        "methods": {name: stored[name] for name in method_names},
+        "aupro": options.label,
+        "masks": options.masks,
+    }
     with EvaluationFolder(path, dataset.root) as folder:
         result = recompute_result(folder, dataset, method_names, options, facts)
         write_results(result, folder, dataset, report=report)
