@@ -314,11 +314,7 @@ class AnomalyDINOBatch(PatchMethod, TransductiveMethod):
         starts = torch.tensor([0, *itertools.accumulate(counts)][:-1], device=rows.device)
         # Few images agree in the first patch, so only those are compared as a whole.
         candidates = (rows[starts] @ own[0] > 1 - DUPLICATE_TOLERANCE).tolist()
-<<<<<<< HEAD
         parts = torch.split(rows, list(counts))
-=======
-        parts = rows.split(list(counts))
->>>>>>> main
         return torch.cat(
             [
                 part
