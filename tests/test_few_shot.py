@@ -198,7 +198,7 @@ def test_references_of_several_shapes(backbone: Backbone, good: Path, part: Path
     bank = detector.with_references(str(good)).memory
     assert isinstance(bank, PatchBank)
     assert bank.images == 5
-    assert sorted(bank.counts) == [9, 9, 9, 18, 18]
+    assert sorted(bank.counts) == [12, 12, 12, 18, 18]
     assert 0 < detector.with_memory(bank)(part).score <= 1
 
 
