@@ -23,6 +23,7 @@ from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
 
 Key: TypeAlias = tuple[str, ...]
+BESIDE_SPLITS = "beside the folders for train and test"
 SPLITS = ("train", "validation", "test")
 
 _JOURNALS = frozenset(("results.jsonl", "scores.jsonl"))
@@ -104,6 +105,9 @@ def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult
     titles = _titles(root, groups)
     for base in sorted(groups, key=lambda base: natural_key(titles[base])):
         _read_category(titles[base], len(base), groups[base], split, result)
+    if not result.samples:
+        there = {file.place.split or "test" for file in pictures}
+        result.notes.insert(0, f"there is {', '.join(name for name in SPLITS if name in there and name != split)}")
     _note_others(root, result)
     return result
 
@@ -268,12 +272,14 @@ def _bases(pictures: Sequence[_File]) -> set[Key]:
         bases |= {key for key in found if not any(key[:end] in found for end in range(len(key)))}
         left = [place for place in left if _base_of(place, bases) is None]
     by_name = {file.place.key for file in pictures if label_of(file.path.stem) is not None}
-    return bases | {key for key in by_name if not any(key[:end] in bases | by_name for end in range(len(key)))}
+    alone = {key for key in by_name if not any(key == base[: len(key)] for base in bases)}
+    return bases | {key for key in alone if not any(key[:end] in bases | alone for end in range(len(key)))}
 
 
 def _base_of(place: _Place, bases: set[Key] | Mapping[Key, object]) -> Key | None:
+    """Return the innermost category that a file is in."""
     key = place.key
-    return next((key[:end] for end in range(len(key) + 1) if key[:end] in bases), None)
+    return next((key[:end] for end in range(len(key), -1, -1) if key[:end] in bases), None)
 
 
 def _titles(root: Path, groups: Mapping[Key, Sequence[_File]]) -> dict[Key, str]:
@@ -288,13 +294,19 @@ def _titles(root: Path, groups: Mapping[Key, Sequence[_File]]) -> dict[Key, str]
     }
 
 
-def _label(kind: Key, stem: str) -> int | None:
-    """Return the label that the folders below a category say, or else the file's name; None: none, or both."""
+def _label(kind: Key, stem: str, by_name: bool) -> int | None:
+    """Return a picture's label; None if nothing says it, or both are said.
+
+    Args:
+        kind: Folders of the picture below its category.
+        stem: The picture's name, which tells where no folder does.
+        by_name: Whether a folder without a known word leaves the label to the name; else it is a kind of anomaly.
+    """
     said = {int(role(name) == "anomalous") for name in kind if role(name) in ("normal", "anomalous")}
     said = said or {label for name in kind if (label := label_of(name)) is not None}
     if said:
         return said.pop() if len(said) == 1 else None
-    return 1 if kind else label_of(stem)
+    return 1 if kind and not by_name else label_of(stem)
 
 
 def _read_category(title: str, depth: int, files: Sequence[_File], split: str, result: ReadResult) -> None:
@@ -303,7 +315,7 @@ def _read_category(title: str, depth: int, files: Sequence[_File], split: str, r
     masks: list[_File] = []
     for file in files:
         if file.place.mask and any(file.place.folders[: len(folder)] == folder for folder in aside):
-            result.others[file.path] = "beside the folders of splits"
+            result.others[file.path] = BESIDE_SPLITS
         elif file.place.mask:
             masks.append(file)
     free = {file.path: file for file in masks}
@@ -318,8 +330,16 @@ def _read_category(title: str, depth: int, files: Sequence[_File], split: str, r
 
 
 def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult) -> tuple[list[_Picture], set[Key]]:
-    """Return the labelled pictures of a category, and the folders below it that are neither split nor label."""
+    """Return the labelled pictures of a category, and the folders below it that are neither split nor label.
+
+    Raises:
+        UsageError: More pictures lie in such folders than in the others.
+    """
     splits = {file.place.split for file in files}
+    words = {name for file in files for name in file.place.content[depth:]}
+    by_name = not any(role(name) == "normal" or label_of(name) == 0 for name in words) and any(
+        label_of(file.path.stem) == 0 for file in files
+    )
     pictures: list[_Picture] = []
     aside: set[Key] = set()
     for file in files:
@@ -329,20 +349,22 @@ def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult
         strange = [name for name in before if role(name) not in ("normal", "anomalous")]
         if strange and len(place.content) > place.split_at:  # "old/test/good" beside "test/good"
             aside.add(place.folders[: place.folders.index(strange[0]) + 1])
-            result.others[file.path] = "beside the folders of splits"
-            continue
-        if not place.split and "test" in splits:
-            aside.update({place.folders} if kind else ())
-            result.others[file.path] = "beside the folders of splits"
-            continue
-        label = _label(kind, file.path.stem)
-        if label is None:
+            result.others[file.path] = BESIDE_SPLITS
+        elif not place.split and "test" in splits:
+            aside |= {place.folders} if kind else set()
+            result.others[file.path] = BESIDE_SPLITS
+        elif (label := _label(kind, file.path.stem, by_name)) is None:
             result.issues.append(Issue("picture without label", file.path, title))
-            result.others[file.path] = "picture without label"
-            continue
-        pictures.append(_Picture(file.path, label, place.split or "test", kind))
-        if label == 0 and kind and not any(role(name) == "normal" for name in kind):
-            result.notes.append(f"the folder {'/'.join(kind)} is read as normal pictures, by a word of its name")
+        else:
+            pictures.append(_Picture(file.path, label, place.split or "test", kind))
+            if not label and kind and not any(role(name) == "normal" for name in kind):
+                result.notes.append(f"{'/'.join(kind)} is read as normal, by a word of the folder's name")
+    beside = [file.path for file in files if result.others.get(file.path) == BESIDE_SPLITS]
+    if len(beside) > max(len(pictures), 1):
+        raise UsageError(
+            f"most pictures of {title} lie beside its folders for train and test, such as {beside[0]}; give the folder "
+            "that is meant."
+        )
     return pictures, aside
 
 
@@ -409,7 +431,7 @@ def _note_others(root: Path, result: ReadResult) -> None:
     """Note what was left out and why, one sentence per reason."""
     by_reason: dict[str, list[Path]] = {}
     for path, reason in result.others.items():
-        if reason not in (MASK_OF_NORMAL, "picture without label"):
+        if reason != MASK_OF_NORMAL:
             by_reason.setdefault(reason, []).append(path)
     for reason, paths in by_reason.items():
         first = paths[0].relative_to(root).as_posix()
