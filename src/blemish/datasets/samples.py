@@ -41,7 +41,7 @@ class Sample:
         return read_image(self.path)
 
     def mask(self, size: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
-        """Read the mask: any positive value of a mask file is anomalous, and several files are merged.
+        """Read the mask by the rule of `blemish.datasets.masks`; several files are merged.
 
         Args:
             size: (width, height) of the picture in pixels; None reads it from the header.
@@ -50,7 +50,7 @@ class Sample:
             (height, width) bool; all False for a normal picture; None if the anomalous area is unknown.
 
         Raises:
-            ImageError: A mask cannot be read or differs from the picture in size.
+            ImageError: A mask cannot be read, does not fit the picture, or does not say what is anomalous.
         """
         if self.masks is None:
             return None
