@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import tempfile
@@ -295,7 +296,8 @@ def test_a_folder_of_everything_is_accounted_for(tmp_path: Path) -> None:
 def test_any_tree_is_accounted_for_or_refused(seed: int) -> None:
     """Folders of words drawn at random: what is read and what is left out are all files, each once."""
     rng = random.Random(seed)
-    words = "good BAD test train gt masks crack images old results OK ng lid__1 Thumbs.db ._x 0 1 data (1)".split()
+    words = ["good", "BAD", "test", "train", "gt", "masks", "crack", "images", "old", "results", "OK", "ng"]
+    words += ["lid__1", "Thumbs.db", "._x", "0", "1", "data (1)"]
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         for _ in range(rng.randint(1, 25)):
@@ -331,7 +333,7 @@ def test_folders_that_do_not_tell_are_refused(tmp_path: Path, files: str, named:
 def test_several_sets_in_one_folder_are_refused(tmp_path: Path, files: str) -> None:
     for path in (path for text in files.split() for path in expand(text)):
         picture(tmp_path / path)
-    with pytest.raises(UsageError, match="most pictures of .* lie beside"):
+    with pytest.raises(UsageError, match=r"most pictures of .* lie beside"):
         read("folder", tmp_path)
 
 
@@ -359,7 +361,7 @@ def test_folders_that_contradict_are_told(tmp_path: Path) -> None:
 
 def test_without_a_test_split_it_is_said_what_there_is(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "good" / "0.png")
-    with pytest.raises(UsageError, match="in the split 'test' .there is train"):
+    with pytest.raises(UsageError, match=r"in the split 'test' .there is train"):
         read("folder", tmp_path)
 
 
@@ -391,3 +393,63 @@ def test_the_split_may_come_before_the_category(tmp_path: Path) -> None:
         ("lid", 1, True),
     ]
     assert not found.issues
+
+
+def coco(file: Path, pictures: list[str]) -> None:
+    """Write a COCO file with one rectangle on each picture."""
+    images = [{"id": number, "file_name": name, "width": 12, "height": 8} for number, name in enumerate(pictures)]
+    marks = [{"image_id": number, "segmentation": [[2, 2, 6, 2, 6, 5, 2, 5]]} for number in range(len(pictures))]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"images": images, "annotations": marks}))
+
+
+@pytest.mark.parametrize("place", ["annotations/instances_test.json", "_annotations.coco.json", "test/bad/coco.json"])
+def test_one_file_of_annotations_for_many_pictures(tmp_path: Path, place: str) -> None:
+    Case("", PLAIN).build(tmp_path / "lid")
+    coco(tmp_path / "lid" / place, ["bad/0.png", "bad/1.png"])
+    found = read("folder", tmp_path / "lid")
+    assert counts(found) == (3, 3, 2)
+    assert [(issue.kind, issue.path.name) for issue in found.issues] == [("picture without mask", "2.png")]
+    assert [int(sample.mask().sum()) for sample in found if sample.masks] == [12, 12]
+    assert len(check("folder", tmp_path / "lid").account) == 7
+
+
+def test_one_file_of_annotations_above_categories(tmp_path: Path) -> None:
+    for name in ("cup", "lid"):
+        Case("", PLAIN).build(tmp_path / name)
+    coco(tmp_path / "coco.json", [f"{name}/test/bad/{number}.png" for name in ("cup", "lid") for number in range(3)])
+    assert counts(read("folder", tmp_path)) == (6, 6, 6)
+    coco(tmp_path / "coco.json", [f"{number}.png" for number in range(3)])
+    with pytest.raises(UsageError, match=r"fits .*/cup/test/bad/0\.png and .*/lid/test/bad/0\.png"):
+        read("folder", tmp_path)
+
+
+def test_two_files_of_annotations_are_not_mixed(tmp_path: Path) -> None:
+    Case("", [*PLAIN, "train/bad/0.png"]).build(tmp_path)
+    for split in ("train", "test"):
+        coco(tmp_path / "annotations" / f"{split}.json", ["0.png", "1.png", "2.png"])
+    assert counts(read("folder", tmp_path)) == (3, 3, 3)
+    coco(tmp_path / "annotations" / "all.json", ["test/bad/0.png"])
+    with pytest.raises(UsageError, match=r"all\.json and .*test\.json both list .*/test/bad/0\.png"):
+        read("folder", tmp_path)
+
+
+def test_drawn_masks_come_before_files_of_annotations(tmp_path: Path) -> None:
+    Case("", PLAIN, PLAIN_MASKS).build(tmp_path)
+    for number in range(3):
+        (tmp_path / "test" / "bad" / f"{number}.json").write_text('{"shapes": []}')
+    found = read("folder", tmp_path)
+    assert {path.suffix for sample in found for path in sample.masks or ()} == {".png"}
+    assert not found.issues
+    assert len(found.others) == 3
+
+
+@pytest.mark.parametrize("place", ["labels/test/bad", "test/bad/labels", "gt"])
+def test_files_of_annotations_by_name(tmp_path: Path, place: str) -> None:
+    Case("", PLAIN, junk=["classes.txt", f"{place}/classes.txt"]).build(tmp_path)
+    for number in range(3):
+        (tmp_path / place / f"{number}.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    found = read("folder", tmp_path)
+    assert counts(found) == (3, 3, 3)
+    assert not found.issues
+    assert [path.name for path in found.others] == ["classes.txt", "classes.txt"]

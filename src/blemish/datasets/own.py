@@ -16,11 +16,15 @@ from typing import TypeAlias
 from PIL import Image
 
 from blemish.datasets import names
+from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, load_annotations
 from blemish.datasets.names import label_of, role, same
-from blemish.datasets.pairing import ANNOTATIONS, entries, pair
+from blemish.datasets.pairing import entries, no_picture, pair
 from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
+from blemish.datasets.tables import common_end
+
 from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
+from blemish.image_io.find import suffix_of
 
 Key: TypeAlias = tuple[str, ...]
 BESIDE_SPLITS = "beside the folders for train and test"
@@ -57,6 +61,11 @@ class _File:
     path: Path
     place: _Place
 
+    @property
+    def written(self) -> bool:
+        """Whether it is a file of annotations, or has the suffix of one."""
+        return self.path.suffix.lower() in ANNOTATION_SUFFIXES
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -66,6 +75,21 @@ class _Picture:
     label: int
     split: str
     kind: Key
+
+
+@dataclass(frozen=True)
+class _Category:
+    """The labelled pictures of a category, and the masks that were found for them."""
+
+    title: str
+    pictures: Sequence[_Picture]
+    masks: dict[Path, tuple[Path, ...]]
+    masks_expected: bool
+    """Whether there are masks at all, so that each anomalous picture should have one."""
+
+    @property
+    def without_mask(self) -> list[_Picture]:
+        return [picture for picture in self.pictures if picture.label and picture.path not in self.masks]
 
 
 def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult | None:
@@ -94,17 +118,28 @@ def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult
             "normal pictures good, ok or normal, or begin the names of files so (good_001.png)."
         )
     groups: dict[Key, list[_File]] = {base: [] for base in bases}
+    for_all: list[_File] = []
     for file in files:
         base = _base_of(file.place, bases)
         if base is not None:
             groups[base].append(file)
+        elif file.written:
+            for_all.append(file)
         elif file.place.mask:
             result.issues.append(Issue("mask without picture", file.path))
         else:
             result.others[file.path] = "picture in a folder without labels"
     titles = _titles(root, groups)
-    for base in sorted(groups, key=lambda base: natural_key(titles[base])):
-        _read_category(titles[base], len(base), groups[base], split, result)
+    read = [
+        _pair_category(titles[base], len(base), groups[base], result)
+        for base in sorted(groups, key=lambda base: natural_key(titles[base]))
+    ]
+    of_lists = _listed([picture for category in read for picture in category.without_mask], for_all)
+    for category in read:
+        category.masks.update({one.path: of_lists[one.path] for one in category.pictures if one.path in of_lists})
+        _add_samples(category, split, result)
+    used = {mask for masks in of_lists.values() for mask in masks}
+    result.others.update({file.path: no_picture(file.path) for file in for_all if file.path not in used})
     if not result.samples:
         there = {file.place.split or "test" for file in pictures}
         result.notes.insert(0, f"there is {', '.join(name for name in SPLITS if name in there and name != split)}")
@@ -184,13 +219,13 @@ def _files_of(files: Sequence[Path], place: _Place, ran_here: bool, result: Read
     by_name = {path.name for path in files}
     for path in files:
         copied = names.original_of(path.stem)
-        suffix = path.suffix.lower()
+        suffix = suffix_of(path.name)
         if names.system_file(path.name):
             result.others[path] = "file of the system"
         elif ran_here and path.name.split(".")[0] in _RESULT_FILES:
             result.others[path] = "results of an earlier run"
-        elif suffix not in SUFFIXES | ANNOTATIONS:
-            result.others[path] = f"no picture ({suffix or 'without suffix'})"
+        elif suffix not in SUFFIXES and suffix not in ANNOTATION_SUFFIXES:
+            result.others[path] = no_picture(path)
         elif copied is not None and _equal(path, path.with_name(copied[0] + path.suffix), by_name):
             result.others[path] = "copy of a file"
         else:
@@ -201,12 +236,14 @@ def _files_of(files: Sequence[Path], place: _Place, ran_here: bool, result: Read
     drawn = _masks_beside(pictures)
     pictures = [path for path in pictures if path not in drawn]
     free = [path for path in pictures if path not in drawn.values()]
-    written = {mask: path for path, masks in pair(free, annotations).masks.items() for mask in masks}
-    for path in annotations:
-        if path not in written:
-            result.others[path] = f"no picture ({path.suffix.lower()})"
+    written = {mask for masks in pair(free, annotations).masks.values() for mask in masks}
+    texts = {path for path in annotations if path.suffix.lower() == ".txt" and path not in written}
+    result.others.update({path: no_picture(path) for path in texts})
     yield from (_File(path, place) for path in pictures)
-    yield from (_File(path, replace(place, mask=True)) for path in (*drawn, *written))
+    yield from (
+        _File(path, replace(place, mask=True))
+        for path in (*drawn, *(path for path in annotations if path not in texts))
+    )
 
 
 def _equal(path: Path, original: Path, by_name: set[str]) -> bool:
@@ -309,24 +346,39 @@ def _label(kind: Key, stem: str, by_name: bool) -> int | None:
     return 1 if kind and not by_name else label_of(stem)
 
 
-def _read_category(title: str, depth: int, files: Sequence[_File], split: str, result: ReadResult) -> None:
-    """Add the samples of one category and split to the result, and what is wrong with its files."""
+def _pair_category(title: str, depth: int, files: Sequence[_File], result: ReadResult) -> _Category:
+    """Return the pictures of one category with their masks, all splits; what is wrong with its files is added.
+
+    Args:
+        title: The category's name.
+        depth: How many folders lead to it.
+        files: Its files.
+        result: Receives issues and notes.
+    """
     pictures, aside = _labelled(title, depth, [file for file in files if not file.place.mask], result)
-    masks: list[_File] = []
+    free: dict[Path, _File] = {}
     for file in files:
         if file.place.mask and any(file.place.folders[: len(folder)] == folder for folder in aside):
             result.others[file.path] = BESIDE_SPLITS
         elif file.place.mask:
-            masks.append(file)
-    free = {file.path: file for file in masks}
-    for other in ("test", "validation", "train"):  # what fits the test is not another split's
-        own = [picture for picture in pictures if picture.split == other]
-        found = _pair(own, [file for file in free.values() if file.place.split in ("", other)], depth)
-        for mask in (mask for used in found.values() for mask in used):
-            free.pop(mask, None)
-        if other == split:
-            _add_samples(title, own, found, bool(masks), result)
-    result.issues += [Issue("mask without picture", path, title) for path in free]
+            free[file.path] = file
+    expected = any(not file.written for file in free.values())
+    category = _Category(title, pictures, {}, expected)
+    for name in ("test", "validation", "train"):  # what fits the test is not another split's
+        for written in (False, True):
+            left = [one for one in pictures if one.split == name and one.path not in category.masks]
+            fitting = [one for one in free.values() if one.written == written and one.place.split in ("", name)]
+            category.masks.update(_pair(left, fitting, depth))
+            for mask in (mask for masks in category.masks.values() for mask in masks):
+                free.pop(mask, None)
+    category.masks.update(_listed(category.without_mask, [file for file in free.values() if file.written]))
+    used = {mask for masks in category.masks.values() for mask in masks}
+    for path, file in free.items():
+        if file.written and path not in used:
+            result.others[path] = no_picture(path)
+        elif not file.written:
+            result.issues.append(Issue("mask without picture", path, title))
+    return category
 
 
 def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult) -> tuple[list[_Picture], set[Key]]:
@@ -368,21 +420,19 @@ def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult
     return pictures, aside
 
 
-def _add_samples(
-    title: str, pictures: Sequence[_Picture], masks: Mapping[Path, tuple[Path, ...]], expected: bool, result: ReadResult
-) -> None:
-    lacking = False
+def _add_samples(category: _Category, split: str, result: ReadResult) -> None:
+    expected = category.masks_expected or bool(category.masks)
+    pictures = [picture for picture in category.pictures if picture.split == split]
     for one in sorted(pictures, key=lambda one: (one.label, *map(natural_key, ("/".join(one.kind), one.path.name)))):
-        own = masks.get(one.path)
+        own = category.masks.get(one.path)
         if not one.label:
             result.others.update(dict.fromkeys(own or (), MASK_OF_NORMAL))
             own = ()
         elif own is None and expected:
-            result.issues.append(Issue("picture without mask", one.path, title))
-        lacking |= own is None
-        result.samples.append(Sample(one.path, one.label, title, own, title, "/".join(one.kind)))
-    if lacking and not expected:
-        result.notes.append(f"{title} has no masks: pixel metrics are not available")
+            result.issues.append(Issue("picture without mask", one.path, category.title))
+        result.samples.append(Sample(one.path, one.label, category.title, own, category.title, "/".join(one.kind)))
+    if not expected and any(picture.label for picture in pictures):
+        result.notes.append(f"{category.title} has no masks: pixel metrics are not available")
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------
@@ -393,13 +443,13 @@ def _pair(pictures: Sequence[_Picture], masks: Sequence[_File], depth: int) -> d
     kinds: dict[Key, list[_Picture]] = {}
     for picture in pictures:
         kinds.setdefault(tuple(map(same, picture.kind)), []).append(picture)
-    wanted: dict[Key, dict[Path, Key]] = {}
+    wanted: dict[Key, dict[Path, None]] = {}
     for file in masks:
         key = file.place.key[depth:]
         mask = file.path
         if key not in kinds and _fitting(key, kinds) == () and key:
             key, mask = key[:-1], file.path.parent  # a folder of several masks of one picture
-        wanted.setdefault(key, {})[mask] = key
+        wanted.setdefault(key, {})[mask] = None
     paired: dict[Path, tuple[Path, ...]] = {}
     for key in sorted(wanted, key=lambda key: (key not in kinds, -len(key))):
         fitting = [one for kind in _fitting(key, kinds) for one in kinds[kind] if one.path not in paired]
@@ -425,6 +475,39 @@ def _fitting(key: Key, kinds: Mapping[Key, object]) -> tuple[Key, ...]:
 def _bare(key: Key) -> Key:
     """Return a kind without words for anomalous: "bad/crack" is "crack"."""
     return tuple(name for name in key if role(name) != "anomalous")
+
+
+def _listed(pictures: Sequence[_Picture], files: Sequence[_File]) -> dict[Path, tuple[Path, ...]]:
+    """Return the files of annotations for many pictures (COCO, VIA, CVAT), by the pictures that they list.
+
+    Raises:
+        UsageError: A listed picture may be several, or two files list one picture.
+    """
+    found: dict[Path, tuple[Path, ...]] = {}
+    for file in files:
+        try:
+            annotations = load_annotations(file.path)
+        except (AnnotationError, OSError):
+            continue
+        if "" in annotations.drawings:
+            continue  # for one picture, which is not here
+        said = {role(str(word)) for word in names.tokens(file.path.stem)} | {file.place.split}
+        splits = said & set(SPLITS) or set(SPLITS)
+        name_of = {id(drawing): name.replace("\\", "/").split("/") for name, drawing in annotations.drawings.items()}
+        owners: dict[int, list[Path]] = {}
+        for path in (one.path for one in pictures if one.split in splits and annotations.lists(one.path)):
+            owners.setdefault(id(annotations.of(path)), []).append(path)
+        for drawing, paths in owners.items():
+            paths.sort(key=lambda path: -common_end(name_of[drawing], path.parts))
+            if len({common_end(name_of[drawing], path.parts) for path in paths[:2]}) < len(paths[:2]):
+                raise UsageError(
+                    f"{file.path} fits {paths[0]} and {paths[1]}; give the folders of pictures in it, too."
+                )
+            found[paths[0]] = (*found.get(paths[0], ()), file.path)
+    twice = next((path for path, lists in found.items() if len(lists) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{' and '.join(map(str, found[twice]))} both list {twice}; keep one of them.")
+    return found
 
 
 def _note_others(root: Path, result: ReadResult) -> None:

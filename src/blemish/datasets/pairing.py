@@ -13,6 +13,7 @@ from typing import NoReturn, TypeAlias
 from blemish.datasets.names import same, system_folder, tokens, without_mask_words, without_picture_words
 from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
+from blemish.image_io.find import kind_of, suffix_of
 
 ANNOTATIONS = frozenset((".json",))
 """Suffixes of files beside pictures' own that describe masks."""
@@ -52,6 +53,12 @@ def images_in(folder: Path, extra: Iterable[str] = ()) -> list[Path]:
     """
     suffixes = SUFFIXES.union(extra)
     return [path for path in entries(folder) if path.suffix.lower() in suffixes and not path.is_dir()]
+
+
+def no_picture(path: Path) -> str:
+    """Return why a file is not read as a picture, and what to do if it is one all the same."""
+    kind = kind_of(path.name)
+    return f"no picture ({suffix_of(path.name) or 'without suffix'})" if kind is None else f"{kind.name}: {kind.advice}"
 
 
 def masks_in(folder: Path) -> list[Path]:

@@ -163,7 +163,7 @@ class Finder:
         parts, absolute = _parts(text)
         near: dict[int, list[Path]] = {}
         for path in self._named(parts[-1]) if parts else ():
-            length = _common_end(path.relative_to(self.base).parts, parts)
+            length = common_end(path.relative_to(self.base).parts, parts)
             # A name alone is enough only where no folder could tell otherwise.
             if length == len(parts) or (absolute and (length > 1 or path.parent == self.base)):
                 near.setdefault(length, []).append(path)
@@ -214,7 +214,7 @@ def _parts(text: str) -> tuple[tuple[str, ...], bool]:
     return tuple(part for part in path.parts if part not in (path.anchor, ".", "..")), absolute
 
 
-def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+def common_end(one: Sequence[str], other: Sequence[str]) -> int:
     """Return how many of the last names are the same."""
     length = 0
     while length < min(len(one), len(other)) and same(one[-1 - length]) == same(other[-1 - length]):
