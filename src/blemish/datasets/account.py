@@ -41,7 +41,7 @@ class Account:
 
 
 READ = frozenset(("list", MASK_OF_NORMAL))
-"""What may be told of a file that is no sample's and still has its use."""
+"""What may be said of a file that is no sample's and still has its use."""
 
 
 def account(root: Path, datasets: Iterable[Dataset]) -> Account:

@@ -21,7 +21,6 @@ from blemish.datasets.names import label_of, role, same
 from blemish.datasets.pairing import entries, no_picture, pair
 from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
 from blemish.datasets.tables import common_end
-
 from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
 from blemish.image_io.find import suffix_of
@@ -112,10 +111,12 @@ def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult
         return None
     bases = _bases(pictures)
     if not bases:
-        found = dict.fromkeys(file.place.folders[0] if file.place.folders else file.path.name for file in pictures)
+        names_there = dict.fromkeys(
+            file.place.folders[0] if file.place.folders else file.path.name for file in pictures
+        )
         raise UsageError(
-            f"nothing in {root} says which pictures are normal: found {', '.join([*found][:8])}; call a folder of "
-            "normal pictures good, ok or normal, or begin the names of files so (good_001.png)."
+            f"nothing in {root} says which pictures are normal: found {', '.join([*names_there][:8])}; call a folder "
+            "of normal pictures good, ok or normal, or begin the names of files so (good_001.png)."
         )
     groups: dict[Key, list[_File]] = {base: [] for base in bases}
     for_all: list[_File] = []
@@ -136,7 +137,9 @@ def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult
     ]
     of_lists = _listed([picture for category in read for picture in category.without_mask], for_all)
     for category in read:
-        category.masks.update({one.path: of_lists[one.path] for one in category.pictures if one.path in of_lists})
+        category.masks.update(
+            {picture.path: of_lists[picture.path] for picture in category.without_mask if picture.path in of_lists}
+        )
         _add_samples(category, split, result)
     used = {mask for masks in of_lists.values() for mask in masks}
     result.others.update({file.path: no_picture(file.path) for file in for_all if file.path not in used})
@@ -197,12 +200,12 @@ def _is_data(folders: Iterable[str]) -> bool:
 def _enter(place: _Place, name: str, beside: Sequence[str], inside: Sequence[str]) -> _Place:
     """Return the place of the files in a folder, by its own name and the names of the folders beside and in it."""
     folders = (*place.folders, name)
-    said = role(name)
-    if said == "masks" and not (_is_data(inside) and any(role(child) == "masks" for child in inside)):
+    word = role(name)
+    if word == "masks" and not (_is_data(inside) and any(role(child) == "masks" for child in inside)):
         return replace(place, folders=folders, mask=True)
-    if said in SPLITS:
-        return replace(place, folders=folders, split=str(said), split_at=len(place.content))
-    if said == "pictures":
+    if word in SPLITS:
+        return replace(place, folders=folders, split=str(word), split_at=len(place.content))
+    if word == "pictures":
         return replace(place, folders=folders)
     own = names.without_mask_words(name)
     if own and role(name) not in ("normal", "anomalous"):
@@ -251,23 +254,23 @@ def _equal(path: Path, original: Path, by_name: set[str]) -> bool:
 
 
 def _masks_beside(pictures: Sequence[Path]) -> dict[Path, Path | None]:
-    """Return the masks among the pictures of one folder, by words or as drawn twins, and whose they are."""
+    """Return the masks among the pictures of one folder, by their names or as drawn twins, and whose they are."""
     called = [path for path in pictures if names.without_mask_words(path.stem)]
-    found: dict[Path, Path | None] = {}
+    owner_of: dict[Path, Path | None] = {}
     if called:
         pairs = pair([path for path in pictures if path not in set(called)], called)
         if pairs.masks:
-            found = dict.fromkeys(pairs.unused)
-            found.update({mask: path for path, masks in pairs.masks.items() for mask in masks})
+            owner_of = dict.fromkeys(pairs.unused)
+            owner_of.update({mask: path for path, masks in pairs.masks.items() for mask in masks})
     twins: dict[str, list[Path]] = {}
     for path in pictures:
         twins.setdefault(same(path.stem), []).append(path)
     for several in twins.values():
         if len(several) == 2 and len({path.suffix.lower() for path in several}) == 2:
             marks = [path for path in several if path.suffix.lower() in _LOSSLESS and _few_colours(path)]
-            if len(marks) == 1 and marks[0] not in found:
-                found[marks[0]] = next(path for path in several if path != marks[0])
-    return found
+            if len(marks) == 1 and marks[0] not in owner_of:
+                owner_of[marks[0]] = next(path for path in several if path != marks[0])
+    return owner_of
 
 
 def _few_colours(path: Path) -> bool:
@@ -294,19 +297,19 @@ def _bases(pictures: Sequence[_File]) -> set[Key]:
     above a name with a telling word; the outermost counts.
     """
     bases: set[Key] = set()
-    places = {(file.place.content, file.place.split, file.place.split_at): file.place for file in pictures}
-    left = list(places.values())
+    by_folder = {(file.place.content, file.place.split, file.place.split_at): file.place for file in pictures}
+    left = list(by_folder.values())
     for tier in ("normal", "split", "anomalous", "telling"):
-        found: set[Key] = set()
+        above: set[Key] = set()
         for place in left:
             key = place.key
             if tier == "split":
-                found |= {key[: place.split_at]} if place.split else set()
+                above |= {key[: place.split_at]} if place.split else set()
             elif tier == "telling":
-                found |= {key[:at] for at, name in enumerate(place.content) if label_of(name) is not None}
+                above |= {key[:at] for at, name in enumerate(place.content) if label_of(name) is not None}
             else:
-                found |= {key[:at] for at, name in enumerate(place.content) if role(name) == tier}
-        bases |= {key for key in found if not any(key[:end] in found for end in range(len(key)))}
+                above |= {key[:at] for at, name in enumerate(place.content) if role(name) == tier}
+        bases |= {key for key in above if not any(key[:end] in above for end in range(len(key)))}
         left = [place for place in left if _base_of(place, bases) is None]
     by_name = {file.place.key for file in pictures if label_of(file.path.stem) is not None}
     alone = {key for key in by_name if not any(key == base[: len(key)] for base in bases)}
@@ -336,13 +339,13 @@ def _label(kind: Key, stem: str, by_name: bool) -> int | None:
 
     Args:
         kind: Folders of the picture below its category.
-        stem: The picture's name, which tells where no folder does.
+        stem: The picture's name, which says it where no folder does.
         by_name: Whether a folder without a known word leaves the label to the name; else it is a kind of anomaly.
     """
-    said = {int(role(name) == "anomalous") for name in kind if role(name) in ("normal", "anomalous")}
-    said = said or {label for name in kind if (label := label_of(name)) is not None}
-    if said:
-        return said.pop() if len(said) == 1 else None
+    labels = {int(role(name) == "anomalous") for name in kind if role(name) in ("normal", "anomalous")}
+    labels = labels or {label for name in kind if (label := label_of(name)) is not None}
+    if labels:
+        return labels.pop() if len(labels) == 1 else None
     return 1 if kind and not by_name else label_of(stem)
 
 
@@ -366,8 +369,8 @@ def _pair_category(title: str, depth: int, files: Sequence[_File], result: ReadR
     category = _Category(title, pictures, {}, expected)
     for name in ("test", "validation", "train"):  # what fits the test is not another split's
         for written in (False, True):
-            left = [one for one in pictures if one.split == name and one.path not in category.masks]
-            fitting = [one for one in free.values() if one.written == written and one.place.split in ("", name)]
+            left = [picture for picture in pictures if picture.split == name and picture.path not in category.masks]
+            fitting = [file for file in free.values() if file.written == written and file.place.split in ("", name)]
             category.masks.update(_pair(left, fitting, depth))
             for mask in (mask for masks in category.masks.values() for mask in masks):
                 free.pop(mask, None)
@@ -388,8 +391,8 @@ def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult
         UsageError: More pictures lie in such folders than in the others.
     """
     splits = {file.place.split for file in files}
-    words = {name for file in files for name in file.place.content[depth:]}
-    by_name = not any(role(name) == "normal" or label_of(name) == 0 for name in words) and any(
+    folders = {name for file in files for name in file.place.content[depth:]}
+    by_name = not any(role(name) == "normal" or label_of(name) == 0 for name in folders) and any(
         label_of(file.path.stem) == 0 for file in files
     )
     pictures: list[_Picture] = []
@@ -423,14 +426,18 @@ def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult
 def _add_samples(category: _Category, split: str, result: ReadResult) -> None:
     expected = category.masks_expected or bool(category.masks)
     pictures = [picture for picture in category.pictures if picture.split == split]
-    for one in sorted(pictures, key=lambda one: (one.label, *map(natural_key, ("/".join(one.kind), one.path.name)))):
-        own = category.masks.get(one.path)
-        if not one.label:
+    for picture in sorted(
+        pictures, key=lambda picture: (picture.label, *map(natural_key, ("/".join(picture.kind), picture.path.name)))
+    ):
+        own = category.masks.get(picture.path)
+        if not picture.label:
             result.others.update(dict.fromkeys(own or (), MASK_OF_NORMAL))
             own = ()
         elif own is None and expected:
-            result.issues.append(Issue("picture without mask", one.path, category.title))
-        result.samples.append(Sample(one.path, one.label, category.title, own, category.title, "/".join(one.kind)))
+            result.issues.append(Issue("picture without mask", picture.path, category.title))
+        result.samples.append(
+            Sample(picture.path, picture.label, category.title, own, category.title, "/".join(picture.kind))
+        )
     if not expected and any(picture.label for picture in pictures):
         result.notes.append(f"{category.title} has no masks: pixel metrics are not available")
 
@@ -441,23 +448,24 @@ def _add_samples(category: _Category, split: str, result: ReadResult) -> None:
 def _pair(pictures: Sequence[_Picture], masks: Sequence[_File], depth: int) -> dict[Path, tuple[Path, ...]]:
     """Return the masks of each picture: by the kind that the masks' folders name, and there by the files' names."""
     kinds: dict[Key, list[_Picture]] = {}
+    stems = {names.tokens(picture.path.stem) for picture in pictures}
     for picture in pictures:
         kinds.setdefault(tuple(map(same, picture.kind)), []).append(picture)
-    wanted: dict[Key, dict[Path, None]] = {}
+    units: dict[Key, dict[Path, None]] = {}
     for file in masks:
         key = file.place.key[depth:]
         mask = file.path
-        if key not in kinds and _fitting(key, kinds) == () and key:
-            key, mask = key[:-1], file.path.parent  # a folder of several masks of one picture
-        wanted.setdefault(key, {})[mask] = None
+        if key and not _fitting(key, kinds) and names.tokens(mask.parent.name) in stems:
+            key, mask = key[:-1], mask.parent  # a folder of several masks of one picture
+        units.setdefault(key, {})[mask] = None
     paired: dict[Path, tuple[Path, ...]] = {}
-    for key in sorted(wanted, key=lambda key: (key not in kinds, -len(key))):
-        fitting = [one for kind in _fitting(key, kinds) for one in kinds[kind] if one.path not in paired]
-        left: Sequence[Path] = [*wanted[key]]
+    for key in sorted(units, key=lambda key: (key not in kinds, -len(key))):
+        fitting = [picture for kind in _fitting(key, kinds) for picture in kinds[kind] if picture.path not in paired]
+        left: Sequence[Path] = [*units[key]]
         for label in (1, 0):
-            found = pair([one.path for one in fitting if one.label == label], left)
-            paired.update(found.masks)
-            left = found.unused
+            pairs = pair([picture.path for picture in fitting if picture.label == label], left)
+            paired.update(pairs.masks)
+            left = pairs.unused
     return paired
 
 
@@ -473,7 +481,7 @@ def _fitting(key: Key, kinds: Mapping[Key, object]) -> tuple[Key, ...]:
 
 
 def _bare(key: Key) -> Key:
-    """Return a kind without words for anomalous: "bad/crack" is "crack"."""
+    """Return a kind without its words for anomalous: "bad/crack" is "crack"."""
     return tuple(name for name in key if role(name) != "anomalous")
 
 
@@ -483,7 +491,7 @@ def _listed(pictures: Sequence[_Picture], files: Sequence[_File]) -> dict[Path, 
     Raises:
         UsageError: A listed picture may be several, or two files list one picture.
     """
-    found: dict[Path, tuple[Path, ...]] = {}
+    lists_of: dict[Path, tuple[Path, ...]] = {}
     for file in files:
         try:
             annotations = load_annotations(file.path)
@@ -491,11 +499,13 @@ def _listed(pictures: Sequence[_Picture], files: Sequence[_File]) -> dict[Path, 
             continue
         if "" in annotations.drawings:
             continue  # for one picture, which is not here
-        said = {role(str(word)) for word in names.tokens(file.path.stem)} | {file.place.split}
-        splits = said & set(SPLITS) or set(SPLITS)
+        roles = {role(str(word)) for word in names.tokens(file.path.stem)} | {file.place.split}
+        splits = roles & set(SPLITS) or set(SPLITS)
         name_of = {id(drawing): name.replace("\\", "/").split("/") for name, drawing in annotations.drawings.items()}
         owners: dict[int, list[Path]] = {}
-        for path in (one.path for one in pictures if one.split in splits and annotations.lists(one.path)):
+        for path in (
+            picture.path for picture in pictures if picture.split in splits and annotations.lists(picture.path)
+        ):
             owners.setdefault(id(annotations.of(path)), []).append(path)
         for drawing, paths in owners.items():
             paths.sort(key=lambda path: -common_end(name_of[drawing], path.parts))
@@ -503,11 +513,11 @@ def _listed(pictures: Sequence[_Picture], files: Sequence[_File]) -> dict[Path, 
                 raise UsageError(
                     f"{file.path} fits {paths[0]} and {paths[1]}; give the folders of pictures in it, too."
                 )
-            found[paths[0]] = (*found.get(paths[0], ()), file.path)
-    twice = next((path for path, lists in found.items() if len(lists) > 1), None)
+            lists_of[paths[0]] = (*lists_of.get(paths[0], ()), file.path)
+    twice = next((path for path, lists in lists_of.items() if len(lists) > 1), None)
     if twice is not None:
-        raise UsageError(f"{' and '.join(map(str, found[twice]))} both list {twice}; keep one of them.")
-    return found
+        raise UsageError(f"{' and '.join(map(str, lists_of[twice]))} both list {twice}; keep one of them.")
+    return lists_of
 
 
 def _note_others(root: Path, result: ReadResult) -> None:
