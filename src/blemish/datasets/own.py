@@ -282,9 +282,10 @@ def _few_colours(path: Path) -> bool:
         return False
 
 
-def _all_files(folder: Path) -> Iterator[Path]:
-    for parent, _, files in os.walk(folder):
-        yield from (Path(parent, name) for name in files)
+def _all_files(folder: Path) -> list[Path]:
+    """Return every file below a folder, hidden ones too, in natural order."""
+    files = [Path(parent, name) for parent, _, several in os.walk(folder) for name in several]
+    return sorted(files, key=lambda path: natural_key(str(path)))
 
 
 # --- categories, labels and kinds -----------------------------------------------------------------------------------
