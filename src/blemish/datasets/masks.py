@@ -24,7 +24,8 @@ from scipy import ndimage
 
 from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, Drawing, load_annotations, rasterize
 from blemish.errors import ImageError
-from blemish.image_io import MAX_PIXELS, decode, flatten, identify, is_deep, open_file, quiet_pillow
+from blemish.image_io import MAX_PIXELS
+from blemish.image_io.pillow import decode, flatten, identify, is_deep, open_file, quiet_pillow
 
 NEARLY_FULL = 0.9
 """Share of marked pixels from which a mask is called nearly full."""
