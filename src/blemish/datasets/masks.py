@@ -270,12 +270,12 @@ def _levels(image: Image.Image, lossy: bool, path: Path) -> NDArray[Any]:
     if image.mode == "La":
         image = image.convert("LA")
     if not image.has_transparency_data:
-        colours = np.asarray(flatten(image, []))
+        colours: NDArray[np.uint8] = np.asarray(flatten(image, []))
         if colours.ndim == 2:
             return colours
+        level: NDArray[np.uint8] = colours.max(axis=2)
         if _uniform(colours, lossy):  # palette indices are arbitrary, so they decide only here
-            return colours.max(axis=2) if indices is None else indices
-        level = colours.max(axis=2)
+            return level if indices is None else indices
         if int(level.min()) >= 255 * _NOISE:
             raise MaskError(path, "has several colours, and none is black", "make what is normal black")
         return level

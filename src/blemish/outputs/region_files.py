@@ -100,7 +100,8 @@ def write_labelme(folder: Path, lines: Lines) -> None:
             inner = [[(x - x0, y - y0) for x, y in ring] for ring in region["polygon"]]
             pixels = fill_polygon(inner, (y1 - y0, x1 - x0))
             points = _outermost_pixels(pixels, inner)
-            shape: dict[str, Any] = {"label": LABEL, "group_id": None, "description": "", "flags": {}, "mask": None}
+            shape: dict[str, Any] = {"label": LABEL, "group_id": None, "description": "", "flags": {}}
+            shape["mask"] = None
             if points is None:
                 png = io.BytesIO()
                 Image.fromarray(pixels).save(png, "PNG")
@@ -109,7 +110,7 @@ def write_labelme(folder: Path, lines: Lines) -> None:
             else:
                 shape |= {"shape_type": "polygon", "points": [[x + x0, y + y0] for x, y in points]}
             shapes.append(shape)
-        content = {"version": "5.5.0", "flags": {"anomalous": bool(line["label"])}, "shapes": shapes}
+        content: dict[str, Any] = {"version": "5.5.0", "flags": {"anomalous": bool(line["label"])}, "shapes": shapes}
         content |= {"imagePath": str(line["path"]), "imageData": None, "imageHeight": height, "imageWidth": width}
         _write(path, json.dumps(content, indent=1))
 
