@@ -279,7 +279,7 @@ def _levels(image: Image.Image, lossy: bool, path: Path) -> NDArray[Any]:
         if int(level.min()) >= 255 * _NOISE:
             raise MaskError(path, "has several colours, and none is black", "make what is normal black")
         return level
-    pixels = np.asarray(image.convert("RGBA"))
+    pixels: NDArray[np.uint8] = np.asarray(image.convert("RGBA"))
     colours, opacity = pixels[..., :3], pixels[..., 3]
     level = colours.max(axis=2)
     top = int(opacity.max())
@@ -288,7 +288,8 @@ def _levels(image: Image.Image, lossy: bool, path: Path) -> NDArray[Any]:
     visible = opacity > top / 2
     if _uniform(colours[visible], lossy) or int(level[visible].min()) >= 255 * _NOISE:
         return opacity
-    return (level.astype(np.uint16) * opacity // 255).astype(np.uint8)
+    seen: NDArray[np.uint8] = (level.astype(np.uint16) * opacity // 255).astype(np.uint8)
+    return seen
 
 
 def _uniform(colours: NDArray[np.uint8], lossy: bool) -> bool:
