@@ -56,6 +56,8 @@ class Provenance:
         model_fingerprint: Hash of that file, 16 hex digits; None for "torch".
         tile: Side of the tiles in pixels; None = pictures are scored whole.
         overlap: Overlap of neighbouring tiles, as a fraction of their side; None without tiles.
+        value_range: The values that were given as black and white for pictures of more than 8 bits; None = by the rule
+            of `read_image`.
     """
 
     method: str
@@ -74,6 +76,7 @@ class Provenance:
     model_fingerprint: str | None = None
     tile: int | None = None
     overlap: float | None = None
+    value_range: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import columns, count, note, one_line, print_json, progress
+from blemish.cli.console import columns, config_changes, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def evaluate(
     methods: str | None = None,
     backbone: str = "builtin",
     weights: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    config: str | None = None,
     out: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -50,8 +51,10 @@ def evaluate(
         dataset: Name of the data set, such as mvtec or visa; `blemish datasets` lists them. [default: folder]
         category: Categories to evaluate, separated by spaces or commas. [default: all]
         methods: Comma-separated methods, or all. [default: anomalyclip]
-        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
+            file.
         weights: Weights of a method in place of those that blemish ships: METHOD=FILE, several separated by spaces.
+        config: Fields of methods' configs to change, as JSON by method: '{"musc": {"whole_set": true}}'.
         out: Folder for scores, tables and the report.
         limit: Maximum number of pictures per category, drawn at random.
         seed: Seed of that draw and of the bootstrap.
@@ -85,6 +88,11 @@ def evaluate(
     if limit is not None and limit < 2:
         raise UsageError(f"--limit must be at least 2 pictures per category, not {limit}")
     weights_of = _weights(weights or [])
+    configs = config_changes(config)
+    if wrong := [name for name, fields in configs.items() if not isinstance(fields, dict)]:
+        raise UsageError(
+            f'--config holds the fields of each method: write it like \'{{"{wrong[0]}": {{"size": 336}}}}\''
+        )
 
     from blemish.evaluation import EvaluationOptions, prepare, write_results
 
@@ -95,6 +103,7 @@ def evaluate(
         methods=method_names or ["anomalyclip"],
         backbone=backbone,
         weights=weights_of,
+        configs=configs,
         out=out,
         limit=limit,
         seed=seed,

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blemish.datasets.account import Account, account
 from blemish.datasets.catalog import Counts, DatasetInfo, info
-from blemish.datasets.masks import EMPTY, MaskError, examine_masks, image_size, read_mask, remark_sentences
+from blemish.datasets.masks import (
+    EMPTY,
+    MaskError,
+    examine_masks,
+    image_size,
+    is_marked,
+    read_mask,
+    remark_sentences,
+)
 from blemish.datasets.reading import empty_message, read_split
-from blemish.datasets.samples import Dataset, Issue, Sample
+from blemish.datasets.samples import MASK_OF_NORMAL, Dataset, Issue, Sample
 from blemish.errors import ImageError, UsageError
 
 SPLITS = ("train", "validation", "test")
@@ -47,6 +57,7 @@ class Report:
     differences: tuple[str, ...]
     issues: tuple[Issue, ...]
     notes: tuple[str, ...]
+    account: Account
 
     @property
     def ok(self) -> bool:
@@ -109,6 +120,7 @@ def check(
         tuple(differences),
         unique,
         tuple(dict.fromkeys(notes)),
+        account(root, splits.values()),
     )
 
 
@@ -177,4 +189,9 @@ def _damage(dataset: Dataset, count_one: Callable[[], None]) -> tuple[list[Issue
                 except MaskError as error:
                     issues.append(Issue(error.kind, mask, sample.category))
         count_one()
+    for path, what in dataset.others.items():
+        if what == MASK_OF_NORMAL:
+            with contextlib.suppress(ImageError):
+                if is_marked(path):
+                    issues.append(Issue("mask of a normal picture that marks something", path))
     return issues, remark_sentences(remarks)

@@ -23,7 +23,7 @@ from typing import Any
 
 import blemish
 from blemish import datasets
-from blemish.clip import Backbone, load_backbone
+from blemish.clip import ImageBackbone, load_backbone
 from blemish.datasets import Dataset, Sample
 from blemish.detector import Detector
 from blemish.errors import UsageError
@@ -79,15 +79,18 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
     method_names = _method_names(options.methods)
     if unused := sorted(set(options.weights or {}) - set(method_names)):
         raise UsageError(f"weights are given for {', '.join(unused)}, which is not among the methods to evaluate")
+    if unused := sorted(set(options.configs or {}) - set(method_names)):
+        raise UsageError(f"a config is given for {', '.join(unused)}, which is not among the methods to evaluate")
     dataset = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
     dataset = limit_images(dataset, options.limit, options.seed)
     backbone = options.backbone
-    if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, ImageBackbone):
         backbone = load_backbone(os.fspath(backbone))
     detectors, left_out = load_detectors(
         options.methods,
         backbone,
         weights=options.weights,
+        configs=options.configs,
         max_pixels=options.max_pixels,
         device=options.device,
         precision=options.precision,
@@ -125,9 +128,10 @@ def write_results(result: Evaluation, folder: EvaluationFolder, dataset: Dataset
 
 def load_detectors(
     methods: Sequence[str],
-    backbone: Backbone,
+    backbone: ImageBackbone,
     *,
     weights: Mapping[str, PathLike] | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     precision: Precision = "auto",
@@ -140,21 +144,23 @@ def load_detectors(
     Raises:
         UsageError: A method is unknown, its weights are missing, or no method is left.
     """
-    weights = weights or {}
+    weights, configs = weights or {}, configs or {}
     detectors: dict[str, Detector] = {}
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
         try:
+            info(name).require_references(info(name).transductive)
             detectors[name] = load(
                 name,
                 backbone=backbone,
                 weights=weights.get(name),
+                config=configs.get(name),
                 max_pixels=max_pixels,
                 device=device,
                 precision=precision,
             )
         except UsageError as error:
-            if list(methods) != ["all"] or name in weights:
+            if list(methods) != ["all"] or name in weights or name in configs:
                 raise
             left_out[name] = str(error)
     if not detectors:

@@ -6,9 +6,9 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal, ParamSpec, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
-from blemish.clip import Backbone
+from blemish.clip import ImageBackbone
 from blemish.errors import UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.types import PathLike, Precision
@@ -34,6 +34,7 @@ class EvaluationOptions:
         methods: Names of methods; ["all"] for those that have weights for the backbone.
         backbone: As in `blemish.load`; all methods share it.
         weights: Weights by method, in place of those that blemish ships.
+        configs: Fields of the config to change, by method: {"musc": {"whole_set": True}}.
         out: Folder for scores, tables and the report; None keeps nothing but the result.
         limit: Maximum number of images per category, drawn at random with the labels in proportion; None for all.
         seed: Seed of that draw and of the bootstrap.
@@ -57,8 +58,9 @@ class EvaluationOptions:
     _: KW_ONLY
     categories: Sequence[str] | None = None
     methods: Sequence[str] = ("anomalyclip",)
-    backbone: PathLike | Backbone = "builtin"
+    backbone: PathLike | ImageBackbone = "builtin"
     weights: Mapping[str, PathLike] | None = None
+    configs: Mapping[str, Mapping[str, Any]] | None = None
     out: PathLike | None = None
     limit: int | None = None
     seed: int = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
@@ -177,7 +178,7 @@ class Run:
         self, scored: Scored[Sample], masks: MaskCache, histogram: StreamingPixelMetrics | None
     ) -> ImageError | None:
         """Store a score and its map; return the error if they are unusable."""
-        name, sample, anomaly_map = scored.method, scored.item, scored.map.numpy()
+        name, sample, anomaly_map = scored.method, scored.item, self._measured_map(scored).numpy()
         numbers = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
         if not (np.isfinite(numbers).all() and np.isfinite(anomaly_map).all()):
             return ImageError(f"{name} gives {sample.path} no finite score or map.", sample.path)
@@ -193,6 +194,13 @@ class Run:
         score = ImageScore(scored.score, float(anomaly_map.max()), scored.text_score, key)
         self.folder.add_score(name, sample, score)
         return None
+
+    def _measured_map(self, scored: Scored[Sample]) -> Tensor:
+        """Return the map at the side of the method's input, at which masks are compared with it."""
+        engine = self.detectors[scored.method].torch_engine
+        if scored.map.shape == (engine.size, engine.size):
+            return scored.map
+        return engine.finish_map(scored.map, engine.size, engine.size)
 
     # Measuring
 

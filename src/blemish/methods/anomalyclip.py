@@ -64,8 +64,6 @@ class AnomalyClipConfig(Config):
 
     def check(self) -> None:
         super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
         require(self.n_ctx >= 1, f"n_ctx has to be at least 1, not {self.n_ctx}")
         require(self.t_n_ctx >= 1, f"t_n_ctx has to be at least 1, not {self.t_n_ctx}")
         require(self.depth >= 1, f"depth has to be at least 1, not {self.depth}")
@@ -84,6 +82,7 @@ class AnomalyCLIP(Method):
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
     WORDS: ClassVar[tuple[str, str]] = ("object.", "damaged object.")
 
+    backbone: Backbone
     config: AnomalyClipConfig
 
     def __init__(self, backbone: Backbone, config: AnomalyClipConfig | None = None) -> None:

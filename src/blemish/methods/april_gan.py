@@ -30,7 +30,7 @@ from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods import configs
 from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, TextFeatureCache, Training, class_token
-from blemish.methods.configs import Config, require
+from blemish.methods.configs import Config
 from blemish.methods.linear_adapters import LinearAdapters, Start
 from blemish.methods.losses import adapter_losses
 from blemish.methods.ops import (
@@ -66,11 +66,6 @@ class AprilGanConfig(Config):
     start: Start = "random"
     """Where training starts: the paper's random adapters, or CLIP's own projection, which needs fewer images."""
 
-    def check(self) -> None:
-        super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
-
 
 class AprilGAN(FewShotMethod):
     """One learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
@@ -81,6 +76,7 @@ class AprilGAN(FewShotMethod):
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
     PROMPTS: ClassVar[PromptSet] = CLIP_AC
 
+    backbone: Backbone
     config: AprilGanConfig
 
     def __init__(self, backbone: Backbone, config: AprilGanConfig | None = None) -> None:

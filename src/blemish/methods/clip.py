@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from blemish.clip import ImageFeatures, PositionMode, Request, Tap
+from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.methods import configs
 from blemish.methods.base import Method, Prediction, class_token
 from blemish.methods.configs import Config, require
@@ -46,8 +46,6 @@ class ClipConfig(Config):
 
     def check(self) -> None:
         super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
         require(len(self.layers) > 0, "a config needs at least one layer")
 
 
@@ -58,6 +56,7 @@ class Clip(Method):
     Config: ClassVar[type[ClipConfig]] = ClipConfig
     PROMPTS: ClassVar[PromptSet] = CLIP
 
+    backbone: Backbone
     config: ClipConfig
 
     @property

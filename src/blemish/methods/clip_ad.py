@@ -97,6 +97,8 @@ class RepresentativeTexts(Method):
 
     PROMPTS: ClassVar[PromptSet] = CLIP_AD
 
+    backbone: Backbone
+
     @property
     def text_key(self) -> Hashable:
         c = self.config
@@ -235,11 +237,6 @@ class ClipAdSdpConfig(RepresentativeConfig):
     @property
     def image_scores(self) -> tuple[ImageScore, ...]:
         return "text+map", "text", "map"
-
-    def check(self) -> None:
-        super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
 
 
 class ClipAdSDP(RepresentativeTexts):

@@ -32,6 +32,7 @@ COLUMNS: dict[str, type] = {
     "weights": str,
     "notes": str,
     "error": str,
+    "time": float,
 }
 """Columns of CSV and Parquet with their types; empty (null) where there is no value."""
 
@@ -54,6 +55,7 @@ def table_row(line: Row) -> dict[str, Any]:
         **{name: source.get(name) for name in ("method", "backbone", "backbone_fingerprint", "weights")},
         "notes": "; ".join(line["notes"]),
         "error": None,
+        "time": line.get("time"),
     }
     return {name: values[name] for name in COLUMNS}
 
