@@ -31,8 +31,8 @@ def thin(tmp_path: Path) -> Path:
     """Pictures of 300 x 240 pixels; two of three defects are lines one pixel wide."""
     root = tmp_path / "thin"
     for number in range(3):
-        save_picture(root / "test/good" / f"{number}.png", (300, 240), seed=number)
-        save_picture(root / "test/scratch" / f"{number}.png", (300, 240), seed=number + 9)
+        save_picture(root / "test/good" / f"{number}.png", size=(300, 240), seed=number)
+        save_picture(root / "test/scratch" / f"{number}.png", size=(300, 240), seed=number + 9)
         mask = np.zeros((240, 300), np.uint8)
         mask[(slice(20, 200), 101, 150)[number], 40:260] = 255
         target = root / "ground_truth/scratch" / f"{number}_mask.png"

@@ -222,8 +222,8 @@ def remeasure_category(
 ) -> None:
     """Update `folder.results` for one category of one method, without the model.
 
-    Without the maps of all images the stored pixel metrics stay, except an AUPRO of another variant, which becomes
-    undefined.
+    Without the maps of all images the stored pixel metrics stay. Those of another variant become undefined: AUPRO, or
+    all of them if the masks had another size.
 
     Raises:
         ImageError: A mask cannot be used.
@@ -239,11 +239,12 @@ def remeasure_category(
         undefined = dict.fromkeys(PIXEL_METRICS, _NO_MAPS)
         folder.results[name, category] = CategoryResult("", options.label, {}, undefined, 0.0, None, ())
     elif stored.aupro != options.label:
+        gone = ("aupro",) if options.has_masks_of(stored.aupro) else PIXEL_METRICS
         folder.results[name, category] = replace(
             stored,
-            pixel={**stored.pixel, "aupro": None},
-            undefined={"aupro": _NO_MAPS, **stored.undefined},
-            intervals={metric: ends for metric, ends in stored.intervals.items() if metric != "aupro"},
+            pixel={**stored.pixel, **dict.fromkeys(gone)},
+            undefined={**dict.fromkeys(gone, _NO_MAPS), **stored.undefined},
+            intervals={metric: ends for metric, ends in stored.intervals.items() if metric not in gone},
         )
 
 

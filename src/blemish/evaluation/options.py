@@ -19,6 +19,8 @@ T = TypeVar("T")
 Aupro: TypeAlias = Literal["exact", "200"]
 MaskSize: TypeAlias = Literal["map", "full"]
 
+#: End of `MetricOptions.label` for masks of the images' own size.
+_FULL = ", full masks"
 #: Categories with more pixels are measured with a histogram; up to that, 4 bytes per pixel are held in memory.
 MAX_EXACT_PIXELS = 600_000_000
 
@@ -114,7 +116,11 @@ class MetricOptions:
     @property
     def label(self) -> str:
         """Variant of the pixel metrics; a stored result counts only if its variant is the same."""
-        return f"{self.aupro} to {self.fpr_limit:g}{', full masks' if self.masks == 'full' else ''}"
+        return f"{self.aupro} to {self.fpr_limit:g}{_FULL if self.masks == 'full' else ''}"
+
+    def has_masks_of(self, label: str) -> bool:
+        """Return whether a variant has masks of the same size."""
+        return label.endswith(_FULL) == (self.masks == "full")
 
 
 def takes_options(
