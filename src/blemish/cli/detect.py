@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from blemish.image_io import Every
     from blemish.outputs.run import DetectRun, State
 
-KINDS = ("map", "heatmap", "overlay", "mask", "regions")
-FORMATS = ("table", "jsonl", "csv", "parquet")
+KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
+REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
+FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
 #: The note on a bit depth that was found by the values.
@@ -86,8 +87,10 @@ def detect(
         threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
-        save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
-        format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
+        save: Comma list of map, map-png, map-tiff, heatmap, overlay, mask, regions: files to write for each picture.
+            [default: overlay]
+        format: Comma list of table, jsonl, csv, parquet, and of coco, yolo, labelme, cvat, label-studio for regions.
+            [default: table,jsonl,csv with --out, else table]
         batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower; auto is float32, or bfloat16 where the hardware computes it faster.
@@ -174,6 +177,9 @@ def detect(
         detector = load_exported(model, backend=backend, **settings)
         threshold, mask_threshold = detector.threshold, detector.mask_threshold  # the file may have its own
     kinds = _kinds(save, out, threshold, mask_threshold)
+    for name in REGION_FORMATS if threshold is None and mask_threshold is None else ():
+        if name in formats:
+            raise UsageError(f"--format {name} needs a threshold for pixels: give --threshold NUMBER")
     if detector is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
@@ -217,7 +223,7 @@ def detect(
         note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
-        tables=[suffix for suffix in formats if suffix in ("csv", "parquet")] if out is not None else [],  # type: ignore[misc]
+        tables=[name for name in formats if name not in ("table", "jsonl")] if out is not None else [],  # type: ignore[misc]
         batch_size=batch_size,
         root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
@@ -458,8 +464,9 @@ def _formats(format: str | None, out: Path | None, json: bool) -> list[str]:
     if format is None:
         return [] if json and out is None else ["table"] if out is None else ["table", "jsonl", "csv"]
     formats = choices("--format", format, FORMATS)
-    if out is None and "parquet" in formats:
-        raise UsageError("--format parquet needs a folder to write to: give --out DIR")
+    for name in ("parquet", *REGION_FORMATS):
+        if out is None and name in formats:
+            raise UsageError(f"--format {name} needs a folder to write to: give --out DIR")
     if out is None and len(formats) > 1:
         raise UsageError("without --out only one format can be printed: choose one --format, or give --out DIR")
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:

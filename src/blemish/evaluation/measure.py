@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -241,8 +240,8 @@ def remeasure_category(
 ) -> None:
     """Update `folder.results` for one category of one method, without the model.
 
-    Without the maps of all images the stored pixel metrics stay, except an AUPRO of another variant, which becomes
-    undefined.
+    Without the maps of all images the stored pixel metrics stay. Those of another variant become undefined: AUPRO, or
+    all of them if the masks had another size.
 
     Raises:
         ImageError: A mask cannot be used.
@@ -258,19 +257,16 @@ def remeasure_category(
         undefined = dict.fromkeys(PIXEL_METRICS, _NO_MAPS)
         folder.results[name, category] = CategoryResult("", options.variant, {}, undefined, 0.0, None, ())
     elif stored.aupro != options.variant:
-        same_aupro = re.match(r"\S+ to [^ ,]+", stored.aupro)
-        if same_aupro is None or same_aupro[0] != options.label:
-            stored = replace(
-                stored,
-                pixel={**stored.pixel, "aupro": None},
-                undefined={"aupro": _NO_MAPS, **stored.undefined},
-                intervals={metric: ends for metric, ends in stored.intervals.items() if metric != "aupro"},
-            )
-        missing = [m for m in _pixel_extra(options) if m not in stored.extra or m in MASK_METRICS]
+        gone: tuple[str, ...] = () if options.has_aupro_of(stored.aupro) else ("aupro",)
+        gone = gone if options.has_masks_of(stored.aupro) else PIXEL_METRICS
+        pixel_extra = [m for m in _pixel_extra(options) if m not in stored.extra or m in MASK_METRICS]
+        missing = pixel_extra if gone != PIXEL_METRICS else _pixel_extra(options)
         folder.results[name, category] = replace(
             stored,
+            pixel={**stored.pixel, **dict.fromkeys(gone)},
             extra={**stored.extra, **dict.fromkeys(missing)},
-            undefined={**dict.fromkeys(missing, _NO_MAPS), **stored.undefined},
+            undefined={**dict.fromkeys((*gone, *missing), _NO_MAPS), **stored.undefined},
+            intervals={metric: ends for metric, ends in stored.intervals.items() if metric not in gone},
         )
 
 
@@ -396,7 +392,9 @@ def _extra_metrics(
         return dict.fromkeys(names, math.nan), dict.fromkeys(names, "there are too many pixels to measure at once")
 
     def pairs() -> tuple[Iterator[NDArray[np.bool_] | None], Iterator[NDArray[np.float32]]]:
-        return (masks(sample, side) for sample in masked), (masks.fit(sample, folder.read_map(name, sample)) for sample in masked)
+        return (masks(sample, side) for sample in masked), (
+            masks.fit(sample, folder.read_map(name, sample)) for sample in masked
+        )
 
     values, reasons = {}, {}
     if options.more:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
@@ -24,6 +25,8 @@ MORE_METRICS = ("image_pg2", "image_pb2", "pixel_aupro_05", "pixel_aupimo")
 MASK_METRICS = ("mask_seg_f1", "mask_class_f1", "mask_recall", "mask_false_alarms")
 """Metrics of `blemish.metrics.MaskMetrics` at a mask threshold that was fixed beforehand."""
 
+#: End of `MetricOptions.label` for masks of the images' own size.
+_FULL = ", full masks"
 #: Categories with more pixels are measured with a histogram; up to that, 4 bytes per pixel are held in memory.
 MAX_EXACT_PIXELS = 600_000_000
 
@@ -136,7 +139,15 @@ class MetricOptions:
     @property
     def label(self) -> str:
         """Variant of the pixel metrics."""
-        return f"{self.aupro} to {self.fpr_limit:g}{', full masks' if self.masks == 'full' else ''}"
+        return f"{self.aupro} to {self.fpr_limit:g}{_FULL if self.masks == 'full' else ''}"
+
+    def has_masks_of(self, variant: str) -> bool:
+        """Return whether a stored variant has masks of the same size."""
+        return (_FULL in variant) == (self.masks == "full")
+
+    def has_aupro_of(self, variant: str) -> bool:
+        """Return whether a stored variant has the same AUPRO."""
+        return re.split(", | and ", variant)[0] == f"{self.aupro} to {self.fpr_limit:g}"
 
     @property
     def extra(self) -> tuple[str, ...]:
