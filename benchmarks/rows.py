@@ -32,8 +32,8 @@ def markdown(rows: Sequence[Row]) -> str:
         lines += [f"\n**{section}**\n", "| what | measured | ratio | |", "| --- | --- | --- | --- |"]
         for row in rows:
             if row.section == section:
-                found = "" if row.ratio is None else str(row.ratio)
-                lines.append(f"| {row.what} | {_measured(row)} | {found} | {row.note} |")
+                ratio = "" if row.ratio is None else str(row.ratio)
+                lines.append(f"| {row.what} | {_measured(row)} | {ratio} | {row.note} |")
     return "\n".join(lines).strip() + "\n"
 
 

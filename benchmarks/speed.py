@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py [SECTION ...] [--rounds 3] [--out FOLDER]
 
-Sections: large, embedded (detection), pipeline, pictures, start, training, metrics, memory; default: all. Contenders
+Sections: large, builtin (detection), pipeline, pictures, start, training, metrics, memory; default: all. Contenders
 take turns within each round; a ratio is the median of the rounds' own ratios, with the least and the greatest. `--out`
 writes `speed.json` and `speed.md`, adding to sections that are there already. `docs/performance.md` says
 what each number means. Run it on a machine that does nothing else.
@@ -40,10 +40,10 @@ def read(path: Path) -> dict[str, list[Row]]:
     """Rows of earlier runs, by section."""
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))["sections"]
+    stored = json.loads(path.read_text(encoding="utf-8"))["sections"]
     return {
         name: [Row(**{**row, "ratio": None if row["ratio"] is None else Ratio(**row["ratio"])}) for row in rows]
-        for name, rows in found.items()
+        for name, rows in stored.items()
     }
 
 
@@ -68,9 +68,9 @@ def main() -> None:
 def write(out: Path, sections: dict[str, list[Row]]) -> None:
     """Write both files."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = [row for found in sections.values() for row in found]
+    rows = [row for section in sections.values() for row in section]
     facts = {"machine": {**machine(), "bfloat16 units": bool(torch.cpu._is_amx_tile_supported())}}
-    kept = {**facts, "sections": {name: [asdict(row) for row in found] for name, found in sections.items()}}
+    kept = {**facts, "sections": {name: [asdict(row) for row in section] for name, section in sections.items()}}
     (out / "speed.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     (out / "speed.md").write_text(markdown(rows), encoding="utf-8")
 

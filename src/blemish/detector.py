@@ -21,7 +21,7 @@ from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.scoring import Failed, Scorer, Task
-from blemish.tiling import TileMerger
+from blemish.tiling import TileMerger, resize
 from blemish.types import ImageSource, OnError, Tiling, ValueRange, check_threshold, check_value_range
 
 #: Name of the one method in the score loop.
@@ -261,7 +261,11 @@ class Detector:
                     on_error(result.error.path, result.error)
                     continue
                 merger = result.tile.merger
-                merger.add(result.tile.index, result.score, result.map, result.timing)
+                tile_map = result.map
+                engine = self.engine
+                if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
+                    tile_map = engine.finish_map(tile_map, *merger.tile_size(result.tile.index))
+                merger.add(result.tile.index, result.score, tile_map, result.timing)
                 if merger.done:
                     yield ScoredImage(self, merger)
 
@@ -286,9 +290,10 @@ class ScoredImage:
     def finish(self) -> tuple[LoadedImage, Detection]:
         """Return the picture and its detection; once, in any thread."""
         detector, merger = self.detector, self.merger
+        finish = detector.engine.finish_map if isinstance(detector.engine, TorchEngine) else resize
         detection = Detection(
             score=merger.score,
-            anomaly_map=merger.take_map().numpy(),
+            anomaly_map=merger.take_map(finish).numpy(),
             map_range=detector.engine.map_range(detector.memory),
             size=merger.size,
             path=merger.path,

@@ -83,7 +83,7 @@ def sample_memory_bank(
 
     Args:
         engine: Runs a transductive method.
-        images: The set. From a large one the method's `max_sampled_images` are drawn, always the same ones.
+        images: The set. From a large one the method's `sample_size` are drawn, always the same ones.
         max_pixels: As in `blemish.load`.
         value_range: As in `blemish.load`.
 
@@ -100,7 +100,7 @@ def sample_memory_bank(
             f"{method.info.name} does not compare the pictures of a set; load it with references, or without"
         )
     # In random order, since the method may need only the first ones, and those of a folder are often of one kind.
-    sample = random.Random(0).sample(images, min(len(images), method.max_sampled_images))
+    sample = random.Random(0).sample(images, method.sample_size(len(images)))
     if len(sample) < 2:
         return None
     reader = _Reader(engine, sample, max_pixels, value_range, None, skip_unreadable=True)
@@ -131,8 +131,10 @@ class _Reader:
         self._skip_unreadable = skip_unreadable
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield prepared pixels (B, 3, S, S)."""
-        return (torch.cat(batch) for batch in batched(self._prepared(), BATCH))
+        """Yield prepared pixels (B, 3, H, W), in order; a batch ends where the shape changes."""
+        for _, alike in itertools.groupby(self._prepared(), key=lambda pixels: pixels.shape):
+            for batch in batched(alike, BATCH):
+                yield torch.cat(batch)
 
     @property
     def fingerprint(self) -> str:
@@ -140,7 +142,7 @@ class _Reader:
         return hashlib.sha256(b"".join(sorted(digest.digest() for digest in self.digests))).hexdigest()[:16]
 
     def _prepared(self) -> Iterator[Tensor]:
-        for source in self._references:
+        for number, source in enumerate(self._references):
             digest = hashlib.sha256()
             self.digests.append(digest)  # at once, since the consumer may stop after any image
             try:
@@ -149,7 +151,8 @@ class _Reader:
                     image = tile.image
                     # Hash the pixels, not the file: a copy under another name is the same reference.
                     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
-                    yield self._engine.preprocess(image)
+                    for copy in self._engine.reference_copies(image, number, len(self._references)):
+                        yield self._engine.preprocess(copy)
             except ImageError as error:
                 if self._skip_unreadable:
                     self.digests.pop()

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK, STDIN
-from blemish.cli.console import Range, Threshold, choices, columns, count, note, one_line, print_json, progress
+from blemish.cli.console import (
+    Range,
+    Threshold,
+    choices,
+    columns,
+    config_changes,
+    count,
+    note,
+    one_line,
+    print_json,
+    progress,
+)
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +49,7 @@ def detect(
     method: str = METHOD,
     backbone: str = BACKBONE,
     weights: Path | None = None,
+    config: str | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     threshold: Threshold = None,
     mask_threshold: Threshold = None,
@@ -65,9 +77,11 @@ def detect(
     Args:
         paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
         method: Detection method; `blemish methods` lists them.
-        backbone: `builtin`, or any CLIP model: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
+            file.
         weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
             `blemish weights list`.
+        config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
         threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
@@ -99,7 +113,7 @@ def detect(
     """
     from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
 
-    formats = _formats(format, out, json)
+    formats, changes = _formats(format, out, json), config_changes(config)
     if batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     if max_pixels is not None and max_pixels < 1:
@@ -121,6 +135,7 @@ def detect(
                 "--method": method != METHOD,
                 "--backbone": backbone != BACKBONE,
                 "--weights": weights is not None,
+                "--config": config is not None,
                 "--object": object_name != OBJECT,
                 "--reference": bool(reference),
                 "--backend torch": backend == "torch",
@@ -131,6 +146,8 @@ def detect(
         raise UsageError(
             f"{method} compares pictures with each other, which does not work with tiles: give --reference"
         )
+    if model is None and not transductive:
+        info(method).require_references(bool(reference))
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
@@ -186,10 +203,17 @@ def detect(
 
     if detector is None:
         detector = load(
-            method, backbone=backbone, weights=weights, object_name=object_name, references=references, **settings
+            method,
+            backbone=backbone,
+            weights=weights,
+            config=changes or None,
+            object_name=object_name,
+            references=references,
+            **settings,
         )
     if transductive and references is None:
         detector = detector.with_set(pictures)
+        info(method).require_references(detector.memory is not None)
         note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]

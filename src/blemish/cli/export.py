@@ -70,6 +70,7 @@ def export(
         raise UsageError(
             f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing"
         )
+    info(method).require_references(bool(reference))
 
     from blemish.exporting.backends import choose
 

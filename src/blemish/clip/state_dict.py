@@ -59,6 +59,7 @@ WRAPPERS = (
     "model_state",
     "model",
     "module",
+    "teacher",
     "net",
     "network",
     "weights",
