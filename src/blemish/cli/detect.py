@@ -31,7 +31,7 @@ from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
     from blemish.cli.sources import Sources
-    from blemish.image_io import Every
+    from blemish.image_io import Every, PassedOver
     from blemish.outputs.run import DetectRun, State
 
 KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
@@ -111,8 +111,8 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
-        json: Print one JSON object per picture on standard output, as soon as it is scored; what was not read comes
-            last, and nothing else there.
+        json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
+            first one says what was not read, under "skipped".
     """
     from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
 
@@ -248,6 +248,7 @@ class _Report:
         self._streams_json = _streams_json(formats, run.folder, json)
         self._rows: list[Mapping[str, Any]] = []  # for CSV on standard output
         self._scored = self._anomalous = 0  # of earlier lines of standard input
+        self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
 
@@ -293,7 +294,7 @@ class _Report:
     def _on_result(self) -> Callable[[dict[str, Any]], object]:
         take: Callable[[dict[str, Any]], object] = lambda line: None  # noqa: E731
         if self._streams_json:
-            take = print_json
+            take = self._print_json
         elif self._run.folder is None and "csv" in self._formats:
             from blemish.outputs.tables import table_row
 
@@ -304,6 +305,15 @@ class _Report:
             self._watch(line.get("notes", ()))
 
         return on_result
+
+    def _print_json(self, line: dict[str, Any]) -> None:
+        """Print a result; the first one tells what was not read, too."""
+        passed_over, self._untold = self._untold, None
+        if passed_over:
+            from blemish.cli.sources import not_read_json
+
+            line = {**line, "skipped": not_read_json(passed_over)}
+        print_json(line)
 
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""
@@ -340,14 +350,12 @@ class _Report:
                 print(self._table())
             elif run.folder is None and "csv" in self._formats:
                 self._print_csv()
-        from blemish.cli.sources import not_read, not_read_json
+        from blemish.cli.sources import not_read
 
         output = print if "table" in self._formats and not self._streams_json else note
         output(self._scored_by(seconds))
         if skipped := not_read(self._sources.passed_over):
             output(skipped)
-            if self._streams_json:
-                print_json({"skipped": not_read_json(self._sources.passed_over)})
         if len(self._depths) > 1:
             found = ", ".join(f"{depth} bits: {number:,}" for depth, number in sorted(self._depths.items()))
             output(
