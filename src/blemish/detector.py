@@ -21,8 +21,8 @@ from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.scoring import Failed, Scorer, Task
-from blemish.tiling import TileMerger
-from blemish.types import ImageSource, OnError, Tiling, check_threshold
+from blemish.tiling import TileMerger, resize
+from blemish.types import ImageSource, OnError, Tiling, ValueRange, check_threshold, check_value_range
 
 #: Name of the one method in the score loop.
 _METHOD = "method"
@@ -38,6 +38,8 @@ class Detector:
         threshold: A picture with score >= threshold is anomalous, in [0, 1]; None gives no label.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         max_pixels: Larger pictures are refused.
+        value_range: (low, high), the values that become black and white in pictures of more than 8 bits; None = as in
+            `read_image`.
         tiling: How larger pictures are cut; None = not at all.
 
     Raises:
@@ -53,15 +55,18 @@ class Detector:
         threshold: float | None = None,
         mask_threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
         tiling: Tiling | None = None,
     ) -> None:
         check_threshold("threshold", threshold)
         check_threshold("mask_threshold", mask_threshold)
+        check_value_range("value_range", value_range)
         check_object_name(object_name)
         self.engine, self.memory = engine, memory
         self.object_name = object_name
         self.threshold, self.mask_threshold = threshold, mask_threshold
         self.max_pixels = max_pixels
+        self.value_range = value_range
         self.tiling = tiling
         self._texts = TextFeatureCache()
 
@@ -80,6 +85,8 @@ class Detector:
             )
         if self.tiling is not None:
             provenance = replace(provenance, tile=self.tiling.side, overlap=self.tiling.overlap)
+        if self.value_range is not None:
+            provenance = replace(provenance, value_range=self.value_range)
         return provenance
 
     @property
@@ -102,6 +109,7 @@ class Detector:
             threshold=self.threshold,
             mask_threshold=self.mask_threshold,
             max_pixels=self.max_pixels,
+            value_range=self.value_range,
             tiling=self.tiling,
         )
 
@@ -115,8 +123,15 @@ class Detector:
             UsageError: The method takes no references, there are none, or a path does not exist.
             ImageError: A reference cannot be read.
         """
-        bank = build_memory_bank(self.torch_engine, references, max_pixels=self.max_pixels, tiling=self.tiling)
-        return self.with_memory(bank)
+        return self.with_memory(
+            build_memory_bank(
+                self.torch_engine,
+                references,
+                max_pixels=self.max_pixels,
+                value_range=self.value_range,
+                tiling=self.tiling,
+            )
+        )
 
     def with_set(self, images: Sequence[ImageSource]) -> Detector:
         """Return a detector for the set that it is going to score, for transductive methods (`musc`).
@@ -127,7 +142,9 @@ class Detector:
         Raises:
             UsageError: The method is not transductive.
         """
-        return self.with_memory(sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels))
+        return self.with_memory(
+            sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels, value_range=self.value_range)
+        )
 
     @overload
     def __call__(
@@ -228,6 +245,7 @@ class Detector:
             {_METHOD: self.engine},
             batch_size=batch_size,
             max_pixels=self.max_pixels,
+            value_range=self.value_range,
             tiling=self.tiling,
             texts=self._texts,
         )
@@ -243,7 +261,11 @@ class Detector:
                     on_error(result.error.path, result.error)
                     continue
                 merger = result.tile.merger
-                merger.add(result.tile.index, result.score, result.map, result.timing)
+                tile_map = result.map
+                engine = self.engine
+                if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
+                    tile_map = engine.finish_map(tile_map, *merger.tile_size(result.tile.index))
+                merger.add(result.tile.index, result.score, tile_map, result.timing)
                 if merger.done:
                     yield ScoredImage(self, merger)
 
@@ -268,9 +290,10 @@ class ScoredImage:
     def finish(self) -> tuple[LoadedImage, Detection]:
         """Return the picture and its detection; once, in any thread."""
         detector, merger = self.detector, self.merger
+        finish = detector.engine.finish_map if isinstance(detector.engine, TorchEngine) else resize
         detection = Detection(
             score=merger.score,
-            anomaly_map=merger.take_map().numpy(),
+            anomaly_map=merger.take_map(finish).numpy(),
             map_range=detector.engine.map_range(detector.memory),
             size=merger.size,
             path=merger.path,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
-from blemish.clip import Backbone, load_backbone
+from blemish.clip import ImageBackbone, load_backbone
 from blemish.detector import Detector, check_object_name
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
@@ -16,6 +17,7 @@ from blemish.few_shot import References, build_memory_bank, require_reference_me
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS
 from blemish.methods import checkpoints, create, load_class
+from blemish.methods.ops import require_words
 from blemish.methods.registry import WEIGHTS
 from blemish.types import (
     DEFAULT_OVERLAP,
@@ -23,7 +25,9 @@ from blemish.types import (
     PathLike,
     Precision,
     Tiling,
+    ValueRange,
     check_threshold,
+    check_value_range,
     resolve_device,
 )
 
@@ -39,14 +43,16 @@ _LARGE = 5_000_000
 def load(
     method: PathLike = DEFAULT_METHOD,
     *,
-    backbone: PathLike | Backbone = DEFAULT_BACKBONE,
+    backbone: PathLike | ImageBackbone = DEFAULT_BACKBONE,
     weights: PathLike | None = None,
+    config: Mapping[str, Any] | None = None,
     object_name: str = DEFAULT_OBJECT,
     threshold: float | None = None,
     mask_threshold: float | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
     references: References | None = None,
     tile: int | None = None,
     overlap: float = DEFAULT_OVERLAP,
@@ -57,9 +63,11 @@ def load(
     Args:
         method: Name of a method (`blemish.list_methods()`), or an exported file (.onnx, .xml), whose backbone, weights,
             object name and references are fixed.
-        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share.
+        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share: a
+            CLIP or, for methods without words, a DINOv2.
         weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or the name of published
             weights that `blemish weights pull` has downloaded. None takes those that ship for method and backbone.
+        config: Fields of the method's config to change, such as {"size": 448}; None for the method's own.
         object_name: What the pictures show ("metal nut"); some methods do not use it.
         threshold: A picture with score >= threshold is anomalous, in [0, 1]. None gives no label; an exported file may
             have its own.
@@ -70,6 +78,9 @@ def load(
             float32, except `musc`'s comparisons, which use the precision of the tower.
         max_pixels: Larger pictures are refused. With `tile` this limits what is decoded at once: some rows of a TIFF
             that can be read so, else the whole picture.
+        value_range: (low, high), the values that become black and white in pictures of 10 to 16 bits and in floating
+            point, such as (0, 4095). None takes what the file says, or a rule that a few hot pixels do not change: see
+            `read_image`.
         references: Normal pictures of the object for few-shot methods, unlabelled ones for a transductive method
             (`musc`): a list of pictures, or one file, folder or pattern. None scores zero-shot.
         tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
@@ -80,18 +91,21 @@ def load(
 
     Raises:
         UsageError: An unknown method, device or precision, a trainable method on a foreign backbone without weights,
-            references for a method that takes none, a threshold out of range, an empty object name.
+            references for a method that takes none, words of a backbone that reads none, a field of the config that
+            does not exist or does not fit, a threshold out of range, an empty object name.
         WeightsError: A checkpoint cannot be used.
         ImageError: A reference cannot be read.
     """
     check_threshold("threshold", threshold)
     check_threshold("mask_threshold", mask_threshold)
+    check_value_range("value_range", value_range)
     check_object_name(object_name)
     tiling = None if tile is None else Tiling(tile, overlap)
     if Path(method).suffix.lower() in EXPORTED_SUFFIXES:
         fixed = {
             "backbone": backbone != DEFAULT_BACKBONE,
             "weights": weights is not None,
+            "config": config is not None,
             "object_name": object_name != DEFAULT_OBJECT,
             "references": references is not None,
         }
@@ -107,6 +121,7 @@ def load(
             device=device,
             precision=precision,
             max_pixels=max_pixels,
+            value_range=value_range,
             tile=tile,
             overlap=overlap,
         )
@@ -120,9 +135,11 @@ def load(
     if precision not in get_args(Precision):
         raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
     torch_device = resolve_device(device)
-    backbone_name = backbone.name if isinstance(backbone, Backbone) else os.fspath(backbone)
+    backbone_name = backbone.name if isinstance(backbone, ImageBackbone) else os.fspath(backbone)
     file = None if weights is None else locate(weights, method, backbone_name)
-    loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone_name)
+    loaded = backbone if isinstance(backbone, ImageBackbone) else load_backbone(backbone_name)
+    if cls.info.needs_text:
+        require_words(loaded, method)
     if file is None and cls.info.trainable:
         file = shipped(method, loaded.fingerprint)
         if file is None:
@@ -132,7 +149,7 @@ def load(
             )
     tower_precision, window_precision = _precisions(precision, loaded, torch_device)
     engine = TorchEngine(
-        create(method, loaded, weights=file),
+        create(method, loaded, config, file),
         weights=None if file is None else file.name,
         device=torch_device,
         precision=tower_precision,
@@ -140,7 +157,7 @@ def load(
     )
     memory = None
     if references is not None:
-        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
+        memory = build_memory_bank(engine, references, max_pixels=max_pixels, value_range=value_range, tiling=tiling)
     return Detector(
         engine,
         memory=memory,
@@ -148,6 +165,7 @@ def load(
         threshold=threshold,
         mask_threshold=mask_threshold,
         max_pixels=max_pixels,
+        value_range=value_range,
         tiling=tiling,
     )
 
@@ -162,14 +180,14 @@ def shipped(method: str, fingerprint: str) -> Path | None:
 
 
 def _precisions(
-    precision: Precision, backbone: Backbone, device: torch.device
+    precision: Precision, backbone: ImageBackbone, device: torch.device
 ) -> tuple[ComputePrecision, ComputePrecision]:
     """Return the precision of the vision tower, and of windows, which are a dozen times the work of their image."""
     if precision != "auto":
         return precision, precision
     if not _has_bfloat16_units(device):
         return "float32", "float32"
-    size = sum(parameter.numel() for parameter in backbone.towers.vision_model.parameters())
+    size = sum(parameter.numel() for parameter in backbone.vision.parameters())
     return "bfloat16" if size >= _LARGE else "float32", "bfloat16"
 
 

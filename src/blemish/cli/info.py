@@ -135,10 +135,10 @@ def _exported(path: Path) -> dict[str, Any]:
 
 
 def _backbone(name: str, revision: str | None) -> dict[str, Any]:
-    from blemish.clip import load_backbone
+    from blemish.clip import Backbone, load_backbone
 
     backbone = load_backbone(name, revision=revision)
-    return {
+    facts = {
         "kind": "backbone",
         "name": backbone.name,
         "fingerprint": backbone.fingerprint,
@@ -147,13 +147,17 @@ def _backbone(name: str, revision: str | None) -> dict[str, Any]:
         "patch": backbone.patch,
         "layers": backbone.layers,
         "width": backbone.width,
-        "embedding": backbone.embed_dim,
-        "text_layers": backbone.text_layers,
-        "text_width": backbone.text_width,
-        "context": backbone.context,
-        "activation": backbone.towers.config.vision_config.hidden_act,
-        "heads": backbone.towers.config.vision_config.num_attention_heads,
     }
+    if isinstance(backbone, Backbone):
+        facts |= {
+            "embedding": backbone.embed_dim,
+            "text_layers": backbone.text_layers,
+            "text_width": backbone.text_width,
+            "context": backbone.context,
+        }
+    else:
+        facts |= {"register_tokens": backbone.registers, "words": "none"}
+    return facts | {"activation": backbone.activation, "heads": backbone.vision.config.num_attention_heads}
 
 
 def _words(value: Any) -> str:

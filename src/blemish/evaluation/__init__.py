@@ -23,7 +23,7 @@ from typing import Any
 
 import blemish
 from blemish import datasets
-from blemish.clip import Backbone, load_backbone
+from blemish.clip import ImageBackbone, load_backbone
 from blemish.datasets import Dataset, Sample
 from blemish.detector import Detector
 from blemish.errors import UsageError
@@ -34,6 +34,7 @@ from blemish.evaluation.options import (
     MORE_METRICS,
     Aupro,
     EvaluationOptions,
+    MaskSize,
     MetricOptions,
     takes_options,
 )
@@ -89,15 +90,18 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
     method_names = _method_names(options.methods)
     if unused := sorted(set(options.weights or {}) - set(method_names)):
         raise UsageError(f"weights are given for {', '.join(unused)}, which is not among the methods to evaluate")
+    if unused := sorted(set(options.configs or {}) - set(method_names)):
+        raise UsageError(f"a config is given for {', '.join(unused)}, which is not among the methods to evaluate")
     dataset = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
     dataset = limit_images(dataset, options.limit, options.seed)
     backbone = options.backbone
-    if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, ImageBackbone):
         backbone = load_backbone(os.fspath(backbone))
     detectors, left_out = load_detectors(
         options.methods,
         backbone,
         weights=options.weights,
+        configs=options.configs,
         max_pixels=options.max_pixels,
         device=options.device,
         precision=options.precision,
@@ -110,6 +114,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         "limit": options.limit,
         "seed": options.seed,
         "aupro": options.metrics.label,
+        "masks": options.masks,
         **_more_facts(options.metrics),
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
@@ -135,9 +140,10 @@ def write_results(result: Evaluation, folder: EvaluationFolder, dataset: Dataset
 
 def load_detectors(
     methods: Sequence[str],
-    backbone: Backbone,
+    backbone: ImageBackbone,
     *,
     weights: Mapping[str, PathLike] | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     precision: Precision = "auto",
@@ -150,21 +156,23 @@ def load_detectors(
     Raises:
         UsageError: A method is unknown, its weights are missing, or no method is left.
     """
-    weights = weights or {}
+    weights, configs = weights or {}, configs or {}
     detectors: dict[str, Detector] = {}
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
         try:
+            info(name).require_references(info(name).transductive)
             detectors[name] = load(
                 name,
                 backbone=backbone,
                 weights=weights.get(name),
+                config=configs.get(name),
                 max_pixels=max_pixels,
                 device=device,
                 precision=precision,
             )
         except UsageError as error:
-            if list(methods) != ["all"] or name in weights:
+            if list(methods) != ["all"] or name in weights or name in configs:
                 raise
             left_out[name] = str(error)
     if not detectors:
@@ -178,6 +186,7 @@ def recompute(
     data: PathLike | None = None,
     methods: Sequence[str] | None = None,
     aupro: Aupro | None = None,
+    masks: MaskSize | None = None,
     more_metrics: bool = False,
     mask_threshold: float | None = None,
     report: bool = False,
@@ -192,6 +201,7 @@ def recompute(
         data: Folder of the data set, if it was moved.
         methods: Methods to include; None for all of the evaluation.
         aupro: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        masks: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         more_metrics: As in `evaluate`; those of pixels need the maps.
         mask_threshold: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         report: Write `report.html` into `out`.
@@ -211,6 +221,7 @@ def recompute(
     variant: Aupro = aupro or facts["aupro"].partition(" ")[0]
     options = MetricOptions(
         aupro=variant,
+        masks=masks or facts.get("masks", "map"),
         seed=facts["seed"],
         more=more_metrics or facts.get("more_metrics", False),
         mask_threshold=facts.get("mask_threshold") if mask_threshold is None else mask_threshold,
@@ -219,6 +230,7 @@ def recompute(
         **facts,
         "methods": {name: stored[name] for name in method_names},
         "aupro": options.label,
+        "masks": options.masks,
         **_more_facts(options),
     }
     with EvaluationFolder(path, dataset.root) as folder:

@@ -71,6 +71,8 @@ class CategoryResult:
     """Identities of the images whose small maps are kept."""
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Bootstrap interval (low, high) by pixel metric."""
+    mask_notes: Sequence[str] = ()
+    """What was noticed about the masks."""
     extra: Mapping[str, float | None] = field(default_factory=dict)
     """Further pixel and mask metrics by name; None for nan."""
 

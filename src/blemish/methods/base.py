@@ -6,16 +6,21 @@ import dataclasses
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from blemish.clip import Backbone, Computation, ImageFeatures, Request, Tap
+from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, visible_part
 from blemish.errors import UsageError
 from blemish.methods import builtin
 from blemish.methods.configs import Config, Training
+from blemish.methods.ops import require_words, resize
 from blemish.methods.registry import MethodInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "Encode",
@@ -38,7 +43,8 @@ class Prediction:
     score: Tensor
     """Image scores (B,) float32 in [0, 1]; 1 is anomalous."""
     map: Tensor
-    """Anomaly maps (B, S, S) float32 within `Method.map_range`; higher is more anomalous."""
+    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings
+    them to the size of their pictures."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class MemoryBank:
 
 
 Encode: TypeAlias = Callable[[Tensor], ImageFeatures]
-"""A function that runs the backbone on prepared pixels (B, 3, S, S), with the request `memory_request`."""
+"""A function that runs the backbone on prepared pixels (B, 3, H, W), with the request `memory_request`."""
 
 
 class Method(nn.Module):
@@ -85,11 +91,12 @@ class Method(nn.Module):
     touch PyTorch's global random state.
 
     Args:
-        backbone: A frozen CLIP.
+        backbone: A frozen backbone; a `Backbone`, which reads words, if the method needs them.
         config: An instance of `Config`; the default is the paper's.
 
     Raises:
-        UsageError: The config belongs to another method, or does not fit the backbone.
+        UsageError: The config belongs to another method or does not fit the backbone, or the method needs words and the
+            backbone reads none.
     """
 
     info: ClassVar[MethodInfo]
@@ -98,11 +105,13 @@ class Method(nn.Module):
     TRAINING: ClassVar[Training | None] = None
     """How the paper trains the method; None if it has nothing to train."""
 
-    backbone: Backbone
+    backbone: ImageBackbone
     config: Any
 
-    def __init__(self, backbone: Backbone, config: Any = None) -> None:
+    def __init__(self, backbone: ImageBackbone, config: Any = None) -> None:
         super().__init__()
+        if self.info.needs_text:
+            require_words(backbone, self.info.name)
         if config is None:
             config = self.Config()
         if type(config) is not self.Config:
@@ -112,7 +121,7 @@ class Method(nn.Module):
         self.config = config
 
     @classmethod
-    def default_config(cls, backbone: Backbone) -> Any:
+    def default_config(cls, backbone: ImageBackbone) -> Any:
         """Return the config for a backbone: the paper's, changed by `builtin.CONFIGS` on the built-in backbone."""
         config = cls.Config()
         if backbone.name != "builtin":
@@ -132,7 +141,12 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def text_features(self, object_names: Sequence[str]) -> Tensor:
-        """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous."""
+        """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous.
+
+        A method that does not need words returns none: (C, 2, 0).
+        """
+        if not self.info.needs_text:
+            return torch.empty(len(object_names), 2, 0, device=self.device)
         raise NotImplementedError
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
@@ -183,6 +197,25 @@ class Method(nn.Module):
         """Whether `score` makes the sentences of each image and runs the text tower on them."""
         return False
 
+    def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
+        """Bring the map of one picture, or of one tile, to its size; the last step, on the CPU and in any thread.
+
+        Args:
+            anomaly_map: (H, W) float32 from `score`.
+            height: Height of the picture in pixels.
+            width: Width of the picture in pixels.
+
+        Returns:
+            (height, width) float32, within `map_range`.
+        """
+        side, start = visible_part(self.config.size, self.config.geometry)
+        if start:  # the input shows the middle of the picture only: beyond it the map goes on with its outermost values
+            scale = anomaly_map.shape[-1] / self.config.size
+            before, after = round(start * scale), round((side - start - self.config.size) * scale)
+            padding = (before, after, before, after)
+            anomaly_map = functional.pad(anomaly_map[None, None], padding, mode="replicate")[0, 0]
+        return resize(anomaly_map, height, width)
+
     def check_objects(self, object_names: Sequence[str]) -> None:
         """Raise a UsageError for an object that the method does not know; most know any."""
 
@@ -209,7 +242,7 @@ class Method(nn.Module):
     def computation(self) -> Computation:
         """How pixels become features; methods share a pass of the backbone only if these agree."""
         c: Config = self.config
-        return Computation(size=c.size, activation=c.activation, position=c.position)
+        return Computation(size=c.size, activation=c.activation, position=c.position, geometry=c.geometry)
 
     @property
     def schedule(self) -> Training | None:
@@ -224,7 +257,7 @@ class Method(nn.Module):
 
         Args:
             text_score: (B,) in [0, 1]; may be None if the config asks for "map".
-            maps: (B, S, S), the final maps.
+            maps: (B, H, W), the final maps.
             map_range: The range of these maps, if it is not the method's `map_range`.
         """
         maps = maps.float()
@@ -296,7 +329,9 @@ class TextFeatureCache:
 
 
 class ReferenceMethod(Method):
-    """A method that compares images with a memory bank of reference images. Without a bank it scores zero-shot.
+    """A method that compares images with a memory bank of reference images.
+
+    Without a bank it scores zero-shot, unless its `info` says `needs_references`.
 
         bank = method.build_memory_bank(batches, encode, num_images=k)
         method.score(features, text, bank)
@@ -320,18 +355,39 @@ class ReferenceMethod(Method):
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
 
+    def require_memory(self, memory: MemoryBank | None) -> MemoryBank:
+        """Return a memory bank that is needed. Raises UsageError if there is none."""
+        if memory is None:
+            self.info.require_references(False)
+            raise UsageError(f"{self.info.name} needs a memory bank")
+        return memory
+
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
+        """Return what is encoded for one reference image, in order: the image alone, or with changed copies of it.
+
+        The copies are made at the image's own size, before it is resized for the backbone.
+
+        Args:
+            image: The reference, or a tile of it.
+            number: Its number among the references, from 0.
+            count: Number of references.
+        """
+        return (image,)
+
     def build_memory_bank(
         self, batches: Iterable[Tensor], encode: Encode, *, num_images: int, sampled: bool = False
     ) -> MemoryBank:
         """Return the memory bank of all reference images.
 
         Args:
-            batches: Prepared pixels (B, 3, S, S), at least one batch; read lazily.
+            batches: Prepared pixels (B, 3, H, W), at least one batch; read lazily. All images of a batch have the same
+                shape, and `reference_copies` of each image follow each other, maybe over several batches.
             encode: Runs the backbone.
-            num_images: Number of reference images that `batches` has at most.
+            num_images: Number of reference images that `batches` has at most, without their copies.
             sampled: The references are a random sample of the set that is going to be scored.
         """
-        return MemoryBank.concat([self.extract_memory(encode(batch)) for batch in batches])
+        parts = [self.extract_memory(encode(batch)) for batch in batches]
+        return type(parts[0]).concat(parts)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch.
@@ -340,6 +396,9 @@ class ReferenceMethod(Method):
             features: From `backbone.encode_image`; with a memory bank, of `memory_request`.
             text: (2, E) for all images, or (B, 2, E).
             memory: References of the object that the whole batch shows; None scores zero-shot.
+
+        Raises:
+            UsageError: There is no memory bank, and the method has no score without (`require_memory`).
         """
         raise NotImplementedError
 
@@ -353,3 +412,7 @@ class TransductiveMethod(ReferenceMethod):
 
     max_sampled_images: ClassVar[int] = 32
     """Images that are drawn from the set; time and memory grow with them."""
+
+    def sample_size(self, count: int) -> int:
+        """Return how many images are drawn from a set of `count`."""
+        return min(count, self.max_sampled_images)
