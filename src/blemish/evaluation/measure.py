@@ -388,7 +388,7 @@ def _extra_metrics(
             values["pixel_aupro_05"] = histogram.compute(fpr_limit=STRICT_FPR_LIMIT).aupro
         return values, {m: "the maps are too large to keep" for m, value in values.items() if math.isnan(value)}
     side = len(folder.read_map(name, masked[0]))
-    if len(masked) * side**2 > options.max_exact_pixels:
+    if count_pixels(masked, side, options) > options.max_exact_pixels:
         return dict.fromkeys(names, math.nan), dict.fromkeys(names, "there are too many pixels to measure at once")
 
     def pairs() -> tuple[Iterator[NDArray[np.bool_] | None], Iterator[NDArray[np.float32]]]:
