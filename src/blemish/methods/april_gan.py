@@ -76,6 +76,7 @@ class AprilGAN(FewShotMethod):
     """One learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
 
     info = METHODS["april-gan"]
+    monotone = True
     Config: ClassVar[type[AprilGanConfig]] = AprilGanConfig
     # 15 epochs on VisA; on MVTec AD the scripts train for 3, with mosaics.
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))

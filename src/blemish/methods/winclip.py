@@ -78,6 +78,7 @@ class WinCLIP(FewShotMethod):
     """Windows against a prompt ensemble, and against normal references where there are some."""
 
     info = METHODS["winclip"]
+    monotone = True
     Config: ClassVar[type[WinClipConfig]] = WinClipConfig
     PROMPTS: ClassVar[PromptSet] = WINCLIP
 
