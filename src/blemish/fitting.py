@@ -1,0 +1,673 @@
+"""From good pictures to a profile: memory, thresholds with a promise, scale of heatmaps.
+
+Every good picture is read and encoded once. How its score comes about depends on the method and on the number of pictures:
+
+- `leave-one-out`, for methods whose scores more references never raise (`ReferenceMethod.monotone`), up to
+  `MAX_LEAVE_ONE_OUT` pictures: each picture is scored with all others as references, from its stored features. All
+  pictures are references and calibrate.
+- `split`, for all other methods and for more pictures: some are references, the others calibrate.
+
+`blemish.calibration` says what each promises and why. The memory is rounded to the precision of the file before anything
+is scored with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import blemish
+from blemish import calibration as conformal
+from blemish.calibration import Calibration, Scheme, percent
+from blemish.clip import ImageFeatures
+from blemish.concurrency import prefetch
+from blemish.detection import Provenance, Timing
+from blemish.engine import TorchEngine
+from blemish.errors import ImageError, UsageError, suggest
+from blemish.few_shot import BATCH, References, require_reference_method
+from blemish.image_io import MAX_PIXELS, find_images
+from blemish.methods.base import MemoryBank, ReferenceMethod
+from blemish.profile import GoodPicture, Limits, Profile, rounded
+from blemish.roi import Roi, read_roi
+from blemish.tiling import TileMerger, batched, cut
+from blemish.types import ImageSource, PathLike, Tiling
+
+Rule: TypeAlias = Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"]
+"""How the thresholds are made from scores; `blemish.calibration.rules` has the formulas of all but the first."""
+RULES: tuple[Rule, ...] = get_args(Rule)
+LABELLED_RULES: tuple[Rule, ...] = ("f1", "recall", "cost")
+"""Rules that need bad pictures."""
+
+#: False-alarm rate that is promised if nobody asks for another and there are pictures enough.
+DEFAULT_FALSE_ALARMS = 0.01
+#: Most good pictures of which each is scored with all others as references.
+MAX_LEAVE_ONE_OUT = 100
+#: References of a split; more make every later score slower.
+MAX_SPLIT_REFERENCES = 50
+#: Values of each map that the scale and the rules of others look at.
+_SAMPLED_VALUES = 100_000
+#: Share of the good pictures whose whole map is transparent.
+_TRANSPARENT = 0.8
+#: Least width of a heatmap's scale below the threshold, as a part of the way from a usual value to the threshold.
+_MIN_WIDTH = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What is fitted, and how. Each field is an argument of `Detector.fit`.
+
+    Attributes:
+        false_alarms: Share of good pictures that are called anomalous, at most, in (0, 1). None promises 1 %, or the
+            smallest share that so many pictures can promise.
+        review: Share of good pictures that are reviewed or rejected, at most, larger than `false_alarms`; None makes no
+            second threshold.
+        min_area: Smallest region in pixels.
+        roi: What counts in a picture: see `blemish.roi.read_roi`. None = all of it.
+        rule: Rule of the thresholds. Only "conformal" promises something; "f1", "recall" and "cost" need `bad`.
+        bad: Pictures with defects. They change no promise; the profile says how many of them are caught.
+        recall: Share of the bad pictures that the rule "recall" catches, at least.
+        miss_cost, false_alarm_cost: What the rule "cost" weighs against each other.
+        robust: Leave out good pictures that look unlike the others.
+
+    Raises:
+        UsageError: A value is out of range, or options do not fit together.
+    """
+
+    false_alarms: float | None = None
+    review: float | None = None
+    min_area: int = 1
+    roi: PathLike | Sequence[Sequence[float]] | npt.NDArray[Any] | Roi | None = None
+    rule: Rule = "conformal"
+    bad: References | None = None
+    recall: float = 0.95
+    miss_cost: float = 1.0
+    false_alarm_cost: float = 1.0
+    robust: bool = False
+
+    def __post_init__(self) -> None:
+        for name, share in (("false_alarms", self.false_alarms), ("review", self.review)):
+            if share is not None and not 0.0 < share < 1.0:
+                raise UsageError(f"{name} is a share above 0 and below 1, such as 0.01, not {share}")
+        if self.min_area < 1:
+            raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}")
+        if self.rule not in RULES:
+            raise UsageError(f"there is no rule {self.rule!r}{suggest(self.rule, RULES)}; choose from {', '.join(RULES)}")
+        if self.rule in LABELLED_RULES and self.bad is None:
+            raise UsageError(f"the rule {self.rule} needs pictures with defects: give some, or choose conformal")
+        if self.review is not None and self.rule != "conformal":
+            raise UsageError("review is a second promise, and only the rule conformal makes promises")
+
+
+@dataclass
+class _Picture:
+    """A good picture on its way: read, prepared, encoded."""
+
+    name: str
+    fingerprint: str
+    size: tuple[int, int]
+    indices: list[tuple[int, int]]
+    """(row, column) of each tile."""
+    pixels: list[Tensor]
+    """Prepared pixels of each tile."""
+    features: list[ImageFeatures] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What one picture scores."""
+
+    score: float
+    level: float
+    peak: float
+    values: npt.NDArray[np.float32]
+    """Some values of the map."""
+
+
+def fit_profile(
+    engine: TorchEngine,
+    good: References,
+    options: FitOptions,
+    *,
+    object_name: str,
+    max_pixels: int = MAX_PIXELS,
+    tiling: Tiling | None = None,
+    on_progress: Callable[[], object] = lambda: None,
+) -> Profile:
+    """Return the profile of the good pictures of one product.
+
+    Args:
+        engine: Runs a few-shot method.
+        good: Good pictures; copies count once.
+        options: See `FitOptions`.
+        object_name: What the pictures show.
+        max_pixels: As in `blemish.load`.
+        tiling: How pictures are cut.
+        on_progress: Called for each good picture that was scored.
+
+    Raises:
+        UsageError: The method takes no references, there are too few pictures, or they are all alike.
+        ImageError: A picture cannot be read.
+    """
+    require_reference_method(engine.method.info)
+    fitter = _Fitter(engine, options, object_name, max_pixels, tiling)
+    return fitter.fit(_listed(good), on_progress)
+
+
+class _Fitter:
+    """One fit: the engine with what all its steps need."""
+
+    def __init__(
+        self, engine: TorchEngine, options: FitOptions, object_name: str, max_pixels: int, tiling: Tiling | None
+    ) -> None:
+        assert isinstance(engine.method, ReferenceMethod)
+        self.engine, self.method, self.options = engine, engine.method, options
+        self.object_name, self.max_pixels, self.tiling = object_name, max_pixels, tiling
+        self.text = engine.text([object_name])
+        self.roi: Roi | None = None
+        self.notes: list[str] = []
+
+    # the steps
+
+    def fit(self, sources: Sequence[ImageSource], on_progress: Callable[[], object]) -> Profile:
+        require_enough(len(sources), self.options)
+        many = len(sources) > MAX_LEAVE_ONE_OUT
+        if self.method.monotone and not many:
+            pictures = self.without_copies(self.read(sources, _names(sources)))
+            return self.leave_one_out(pictures, on_progress)
+        return self.split(sources, on_progress)
+
+    def leave_one_out(self, pictures: list[_Picture], on_progress: Callable[[], object]) -> Profile:
+        """Every picture is a reference and calibrates."""
+        encode = _CachedEncoder(self.engine)
+        self.encode(pictures, encode)
+        self.warn_of_groups(pictures)
+        memory = self.build(pictures, encode)
+        results = self.score_each(pictures, memory, on_progress)
+        removed: list[_Picture] = []
+        odd = conformal.suspicious([result.score for result in results])
+        names = {pictures[number].fingerprint for number in odd}
+        if self.options.robust and len(odd):
+            removed = [picture for picture in pictures if picture.fingerprint in names]
+            pictures = [picture for picture in pictures if picture.fingerprint not in names]
+            memory = self.build(pictures, encode)
+            results = self.score_each(pictures, memory, lambda: None)
+            names = set()
+            self.note_removed(removed)
+        entries = [
+            self.entry(picture, result, len(picture.pixels), picture.fingerprint in names)
+            for picture, result in zip(pictures, results, strict=True)
+        ]
+        return self.profile(memory, entries, results, "leave-one-out", len(removed))
+
+    def split(self, sources: Sequence[ImageSource], on_progress: Callable[[], object]) -> Profile:
+        """Some pictures are references, the others calibrate, always the same ones."""
+        names = _names(sources)
+        order = random.Random(0).sample(range(len(sources)), len(sources))
+        count = min(len(sources) // 2, MAX_SPLIT_REFERENCES)
+        chosen = sorted(order[:count])
+        references = self.without_copies(self.read([sources[n] for n in chosen], [names[n] for n in chosen]))
+        encode = _CachedEncoder(self.engine)
+        self.encode(references, encode)
+        memory = self.build(references, encode)
+        vectors = [_vector(picture) for picture in references]
+        seen = {picture.fingerprint for picture in references}
+        entries = [self.entry(picture, None, len(picture.pixels)) for picture in references]
+        del encode, references
+        results: list[_Result] = []
+        rest = sorted(order[count:])
+        copies = 0
+        for picture in self.read([sources[n] for n in rest], [names[n] for n in rest]):
+            on_progress()
+            if picture.fingerprint in seen:
+                copies += 1
+                continue
+            seen.add(picture.fingerprint)
+            self.encode([picture], self.engine_encode)
+            vectors.append(_vector(picture))
+            results.append(self.score(picture, memory))
+            entries.append(self.entry(picture, results[-1], 0))
+        self.note_copies(copies)
+        self.warn_of_groups_of(vectors)
+        odd = conformal.suspicious([result.score for result in results]) if results else ()
+        calibrating = [number for number, entry in enumerate(entries) if entry.score is not None]
+        for number in odd:
+            entries[calibrating[number]] = replace(entries[calibrating[number]], suspicious=True)
+        removed = 0
+        if self.options.robust and len(odd):
+            gone = {calibrating[number] for number in odd}
+            self.notes.append(_removed_note([entries[number].name for number in sorted(gone)]))
+            results = [result for number, result in zip(calibrating, results, strict=True) if number not in gone]
+            entries = [entry for number, entry in enumerate(entries) if number not in gone]
+            removed = len(gone)
+        reason = (
+            f"{len(sources)} pictures are enough to keep references and calibration apart"
+            if self.method.monotone
+            else f"more references can raise a score of {self.method.info.name}"
+        )
+        self.notes.append(f"{count} pictures are references and {len(results)} calibrate: {reason}.")
+        return self.profile(memory, entries, results, "split", removed)
+
+    # parts of the steps
+
+    def read(self, sources: Sequence[ImageSource], names: Sequence[str]) -> Iterator[_Picture]:
+        """Yield pictures as they are read, in order."""
+
+        def prepare(pair: tuple[ImageSource, str]) -> Iterator[_Picture]:
+            yield self.prepare(*pair)
+
+        pairs = zip(sources, names, strict=True)
+        for picture in prefetch(pairs, prepare, BATCH):  # type: ignore[arg-type]
+            if isinstance(picture, BaseException):
+                raise picture
+            if isinstance(self.options.roi, Roi):
+                self.roi = self.options.roi
+            elif self.options.roi is not None and self.roi is None:
+                self.roi = read_roi(self.options.roi, picture.size)
+            yield picture
+
+    def prepare(self, source: ImageSource, name: str) -> _Picture:
+        digest = hashlib.sha256()
+        indices, pixels = [], []
+        size = (0, 0)
+        try:
+            for tile in cut(source, self.tiling, max_pixels=self.max_pixels):
+                # Hash the pixels, not the file: a copy under another name is the same picture.
+                digest.update(f"{tile.image.mode} {tile.image.size}\n".encode() + tile.image.tobytes())
+                indices.append(tile.index)
+                pixels.append(self.engine.preprocess(tile.image))
+                size = tile.merger.size
+        except ImageError as error:
+            raise ImageError(f"a good picture cannot be used: {error}", error.path) from error
+        return _Picture(name, digest.hexdigest()[:16], size, indices, pixels)
+
+    def without_copies(self, pictures: Iterable[_Picture]) -> list[_Picture]:
+        """Return each picture once, since a copy in the memory would make its score too low."""
+        unique: dict[str, _Picture] = {}
+        copies = 0
+        for picture in pictures:
+            copies += picture.fingerprint in unique
+            unique.setdefault(picture.fingerprint, picture)
+        if copies and len(unique) == 1:
+            raise UsageError(
+                f"the {copies + 1} good pictures are copies of one picture; give pictures of different good parts"
+            )
+        self.note_copies(copies)
+        if copies:
+            require_enough(len(unique), self.options)
+        return list(unique.values())
+
+    def note_copies(self, copies: int) -> None:
+        if copies:
+            noun = "picture is a copy of another and counts" if copies == 1 else "pictures are copies of others and count"
+            self.notes.append(f"{copies} {noun} once.")
+
+    def note_removed(self, removed: Sequence[_Picture]) -> None:
+        self.notes.append(_removed_note([picture.name for picture in removed]))
+
+    def engine_encode(self, pixels: Tensor) -> ImageFeatures:
+        return self.engine.encode(pixels, self.method.memory_request)
+
+    def encode(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> None:
+        """Encode the tiles of pictures, in batches."""
+        tiles = [(picture, pixels) for picture in pictures for pixels in picture.pixels]
+        for batch in batched(tiles, BATCH):
+            for (picture, _), features in zip(batch, _divided(encode(torch.cat([p for _, p in batch]))), strict=True):
+                picture.features.append(features)
+
+    def build(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> MemoryBank:
+        """Return the memory of pictures, rounded to what the file keeps."""
+        tiles = [pixels for picture in pictures for pixels in picture.pixels]
+        batches = (torch.cat(batch) for batch in batched(tiles, BATCH))
+        with torch.inference_mode():
+            memory = self.method.build_memory_bank(batches, encode, num_images=len(tiles))
+            memory = rounded(memory)
+        return replace(memory, references=len(pictures), fingerprint=_fingerprint(p.fingerprint for p in pictures))
+
+    def score_each(
+        self, pictures: Sequence[_Picture], memory: MemoryBank, on_progress: Callable[[], object]
+    ) -> list[_Result]:
+        """Score each picture with the others as references."""
+        counts = [len(picture.pixels) for picture in pictures]
+        total, results, start = sum(counts), [], 0
+        for picture, count in zip(pictures, counts, strict=True):
+            others = [number for number in range(total) if not start <= number < start + count]
+            with torch.inference_mode():
+                part = memory.select(others)
+            results.append(self.score(picture, part))
+            start += count
+            on_progress()
+        return results
+
+    def score(self, picture: _Picture, memory: MemoryBank) -> _Result:
+        merger = TileMerger(picture.size, self.tiling)
+        for index, features in zip(picture.indices, picture.features, strict=True):
+            prediction = self.engine.score(features, self.text, memory)
+            add_tile(merger, index, float(prediction.score[0]), prediction.map[0], Timing(), self.engine, memory, self.roi)
+        values = only_inside(merger.take_map().numpy(), self.roi, self.engine.map_range(memory)[0])
+        if not (math.isfinite(merger.score) and np.isfinite(values).all()):
+            raise ImageError(f"{picture.name} gives no finite score; try precision float32", picture.name)
+        level = conformal.region_levels([values], self.options.min_area, step=merger.step, size=picture.size)[0]
+        inside = values if self.roi is None else values[self.roi.resized(values.shape[1], values.shape[0])]
+        step = -(-inside.size // _SAMPLED_VALUES)
+        return _Result(merger.score, float(level), float(values.max()), inside.ravel()[::step].copy())
+
+    def entry(self, picture: _Picture, result: _Result | None, images: int, odd: bool = False) -> GoodPicture:
+        if result is None:
+            return GoodPicture(picture.name, picture.fingerprint, images)
+        return GoodPicture(picture.name, picture.fingerprint, images, result.score, result.level, odd)
+
+    def warn_of_groups(self, pictures: Sequence[_Picture]) -> None:
+        self.warn_of_groups_of([_vector(picture) for picture in pictures])
+
+    def warn_of_groups_of(self, vectors: Sequence[npt.NDArray[np.float32]]) -> None:
+        groups = conformal.two_groups(np.stack(vectors))
+        if groups is not None:
+            self.notes.append(groups.sentence())
+
+    # the result
+
+    def profile(
+        self,
+        memory: MemoryBank,
+        entries: Sequence[GoodPicture],
+        results: Sequence[_Result],
+        scheme: Scheme,
+        removed: int,
+    ) -> Profile:
+        engine = self.engine
+        source = engine.provenance
+        scale = engine.map_range(memory)
+        bad = self.bad_results(memory)
+        limits, guarantee, false_alarms = make_limits(
+            self.options, results, scheme, removed, scale, self.roi, self.notes, bad
+        )
+        if odd := [entry.name for entry in entries if entry.suspicious]:
+            self.notes.append(_suspicious_note(odd))
+        return Profile(
+            memory=memory,
+            limits=limits,
+            good=tuple(entries),
+            **made_with(source),
+            preprocessing=engine.preprocessing,
+            object_name=self.object_name,
+            map_range=scale,
+            tiling=self.tiling,
+            rule=self.options.rule,
+            false_alarms=false_alarms,
+            guarantee=guarantee,
+            notes=tuple(self.notes),
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            version=blemish.__version__,
+        )
+
+    def bad_results(self, memory: MemoryBank) -> list[_Result]:
+        """Score the pictures with defects."""
+        if self.options.bad is None:
+            return []
+        sources = _listed(self.options.bad)
+        results = []
+        for picture in self.read(sources, _names(sources)):
+            self.encode([picture], self.engine_encode)
+            results.append(self.score(picture, memory))
+        return results
+
+
+def make_limits(
+    options: FitOptions,
+    results: Sequence[_Result],
+    scheme: Scheme,
+    removed: int,
+    map_range: tuple[float, float],
+    roi: Roi | None,
+    notes: list[str],
+    bad: Sequence[_Result] = (),
+) -> tuple[Limits, dict[str, Any], float | None]:
+    """Return the limits that good pictures give, the guarantee, and the promised false-alarm rate."""
+    scores = [result.score for result in results]
+    pictures = Calibration(np.asarray(scores, np.float32), scheme, removed=removed)
+    levels = Calibration(np.asarray([result.level for result in results], np.float32), scheme, removed=removed)
+    review = None
+    guarantee: dict[str, Any] = {}
+    promise: str | None = None
+    share: float | None = None
+    sampled = np.concatenate([result.values for result in results])
+    others = {
+        "mean + 3 std": conformal.mean_plus_std(scores),
+        "percentile x factor": conformal.percentile_times(scores),
+    }
+    wanted_share = false_alarms(options, len(scores), notes)
+    pixel = levels.threshold(wanted_share).value
+    if options.rule == "conformal":
+        share = wanted_share
+        limit = pictures.threshold(share)
+        if options.review is not None:
+            review = conformal.two_thresholds(pictures, options.review, share)[0].value
+        threshold, promise = limit.value, limit.guarantee.sentence()
+        guarantee = {**limit.guarantee.to_dict(), "review": options.review}
+    elif options.rule == "mean-std":
+        threshold, pixel = others["mean + 3 std"], conformal.mean_plus_std(sampled)
+    elif options.rule == "percentile":
+        threshold, pixel = others["percentile x factor"], conformal.percentile_times(sampled)
+    else:
+        labelled = {
+            "f1": lambda: conformal.f1_optimal(scores, [result.score for result in bad]),
+            "recall": lambda: conformal.fixed_recall(scores, [result.score for result in bad], options.recall),
+            "cost": lambda: conformal.cheapest(
+                scores,
+                [result.score for result in bad],
+                miss_cost=options.miss_cost,
+                false_alarm_cost=options.false_alarm_cost,
+            ),
+        }[options.rule]()
+        threshold = labelled.value
+        guarantee = {"labelled": labelled.to_dict()}
+    if threshold > 1:
+        raise UsageError(
+            "good pictures reach the highest score there is, so that nothing could be called anomalous: look at the good "
+            "pictures, or choose another method"
+        )
+    threshold = float(np.float32(max(threshold, 0.0)))
+    guarantee["other_rules"] = others
+    if bad:
+        caught = sum(result.score >= threshold for result in bad)
+        shown = sum(result.level >= pixel for result in bad)
+        guarantee["bad"] = {"pictures": len(bad), "caught": caught, "with_region": shown}
+        notes.append(f"{caught} of {len(bad)} pictures with defects are called anomalous.")
+    low, high = map_range
+    fraction = (float(np.float32(pixel)) - low) / (high - low)
+    limits = Limits(
+        threshold=threshold,
+        mask_threshold=min(max(fraction, 0.0), 1.0),
+        review_threshold=review,
+        min_area=options.min_area,
+        heatmap_range=heatmap_range(pixel, results, map_range),
+        scores=tuple(scores),
+        scheme=scheme,
+        removed=removed,
+        promise=promise,
+        roi=roi,
+    )
+    return limits, guarantee, share
+
+
+def false_alarms(options: FitOptions, pictures: int, notes: list[str]) -> float:
+    """Return the false-alarm rate to promise; without one in the options what so many pictures can promise, with a note.
+
+    Raises:
+        UsageError: So many pictures cannot promise what the options ask for.
+    """
+    smallest = conformal.smallest_promise(pictures)
+    if options.false_alarms is not None:
+        conformal.quantile_rank(pictures, options.false_alarms)
+        return options.false_alarms
+    if smallest <= DEFAULT_FALSE_ALARMS:
+        return DEFAULT_FALSE_ALARMS
+    notes.append(
+        f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
+        f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
+    )
+    return smallest
+
+
+def heatmap_range(
+    pixel: float, results: Sequence[_Result], map_range: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the scale of heatmaps: the threshold is its middle, and what good pictures reach is at or below its low end.
+
+    The maps of most good pictures (`_TRANSPARENT`) lie below the low end everywhere, as long as that leaves a tenth of the
+    way from a usual value to the threshold for the colours in between.
+    """
+    usual = float(np.median([np.median(result.values) for result in results]))
+    reached = float(np.quantile([result.peak for result in results], _TRANSPARENT))
+    way = max(pixel - usual, 1e-3 * (map_range[1] - map_range[0]))
+    width = min(max(pixel - reached, _MIN_WIDTH * way), way)
+    return pixel - width, pixel + width
+
+
+def require_enough(pictures: int, options: FitOptions) -> None:
+    """Raise a UsageError for too few good pictures to promise anything."""
+    if pictures >= 2:
+        return
+    wanted_share = options.false_alarms or DEFAULT_FALSE_ALARMS
+    needed = conformal.pictures_needed(wanted_share)
+    if pictures == 0:
+        raise UsageError(f"there are no good pictures: give at least 2, and {needed} to promise {percent(wanted_share)}")
+    raise UsageError(
+        f"one good picture promises nothing, since it has to be compared with another: give at least 2, and {needed} to "
+        f"promise {percent(wanted_share)} false alarms"
+    )
+
+
+def made_with(source: Provenance) -> dict[str, Any]:
+    """Return the fields of a profile that a detector's provenance has."""
+    names = ("method", "config", "backbone", "backbone_fingerprint", "weights", "weights_fingerprint", "precision")
+    return {name: getattr(source, name) for name in names}
+
+
+def add_tile(
+    merger: TileMerger,
+    index: tuple[int, int],
+    score: float,
+    tile_map: Tensor,
+    timing: Timing,
+    engine: Any,
+    memory: MemoryBank | None,
+    roi: Roi | None,
+) -> None:
+    """Add the result of one tile; with a region of interest the score is that of the inside."""
+    if roi is not None:
+        (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
+        inside = roi.part(merger.size, (left, top, right, bottom), tile_map.shape[-1])
+        score = engine.score_inside(tile_map, torch.from_numpy(inside.copy()), memory)
+    merger.add(index, score, tile_map, timing)
+
+
+def only_inside(
+    values: npt.NDArray[np.float32], roi: Roi | None, low: float
+) -> npt.NDArray[np.float32]:
+    """Return a map that has its lowest value outside the region of interest."""
+    if roi is None:
+        return values
+    inside = roi.resized(values.shape[1], values.shape[0])
+    return np.where(inside, values, np.float32(low))
+
+
+class _CachedEncoder:
+    """Runs the backbone on images that it has not encoded yet."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        assert isinstance(engine.method, ReferenceMethod)
+        self._engine, self._request = engine, engine.method.memory_request
+        self._known: dict[bytes, ImageFeatures] = {}
+
+    def __call__(self, pixels: Tensor) -> ImageFeatures:
+        keys = [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in pixels.cpu()]
+        if new := [number for number, key in enumerate(keys) if key not in self._known]:
+            features = self._engine.encode(pixels[new], self._request)
+            self._known.update(zip((keys[number] for number in new), _divided(features), strict=True))
+        return _joined([self._known[key] for key in keys])
+
+
+def _divided(features: ImageFeatures) -> list[ImageFeatures]:
+    """Return the features of each image of a batch."""
+    count = len(features.class_token) if features.class_token is not None else len(next(iter(features.taps.values())))
+
+    def part(number: int) -> ImageFeatures:
+        own = slice(number, number + 1)
+        return replace(
+            features,
+            taps={tap: rows[own] for tap, rows in features.taps.items()},
+            class_token=None if features.class_token is None else features.class_token[own],
+            windows={side: rows[own] for side, rows in features.windows.items()},
+        )
+
+    return [part(number) for number in range(count)]
+
+
+def _joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Return the features of several images as one batch."""
+    first = parts[0]
+    tokens = [part.class_token for part in parts if part.class_token is not None]
+    return replace(
+        first,
+        taps={tap: torch.cat([part.taps[tap] for part in parts]) for tap in first.taps},
+        class_token=torch.cat(tokens) if tokens else None,
+        windows={side: torch.cat([part.windows[side] for part in parts]) for side in first.windows},
+    )
+
+
+def _vector(picture: _Picture) -> npt.NDArray[np.float32]:
+    """Return one vector of a whole picture: the mean over its patches, or else its class token."""
+    rows = []
+    for features in picture.features:
+        if features.taps:
+            tap = max(features.taps)
+            rows.append(torch.nn.functional.normalize(features.taps[tap][0, 1:].float(), dim=-1).mean(0))
+        elif features.class_token is not None:
+            rows.append(features.class_token[0].float())
+    vector: npt.NDArray[np.float32] = torch.stack(rows).mean(0).cpu().numpy()
+    return vector
+
+
+def _listed(pictures: References) -> list[ImageSource]:
+    if isinstance(pictures, (str, os.PathLike)):
+        return list(find_images([pictures]))
+    return list(pictures)
+
+
+def _names(sources: Sequence[ImageSource]) -> list[str]:
+    def name(number: int, source: ImageSource) -> str:
+        if isinstance(source, (str, os.PathLike)):
+            return os.fsdecode(source)
+        return getattr(source, "path", None) or f"picture {number}"
+
+    return [name(number, source) for number, source in enumerate(sources, 1)]
+
+
+def _fingerprint(digests: Iterable[str]) -> str:
+    """Return 16 hex digits over the pictures, whatever their order."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
+
+
+def _suspicious_note(names: Sequence[str]) -> str:
+    subject = "this one" if len(names) == 1 else "these"
+    return (
+        f"{len(names)} of the good pictures look unlike the others: {', '.join(names)}; look at {subject}, and take out "
+        "what is not good."
+    )
+
+
+def _removed_note(names: Sequence[str]) -> str:
+    return f"left out, because they look unlike the others: {', '.join(names)}."
