@@ -45,6 +45,9 @@ class Config:
     def check(self) -> None:
         """Raise a UsageError for values that cannot work; called when a config is made."""
         require(self.size >= 1, f"size in a config has to be at least 1, not {self.size}")
+        temperature, sigma = getattr(self, "temperature", None), getattr(self, "sigma", 0)  # of most methods
+        require(temperature is None or temperature > 0, f"temperature has to be greater than 0, not {temperature}")
+        require(sigma >= 0, f"sigma must not be negative, not {sigma}")
         require(
             self.image_score in self.image_scores,
             f"image_score {self.image_score!r} is not one of this method's: {', '.join(self.image_scores)}",
