@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from blemish import draw
+from blemish.calibration import Verdict, verdict
 from blemish.errors import OutputError, UsageError, suggest
 from blemish.files import output_name, safe_name, write_atomically
 from blemish.image_io import read_image
@@ -53,6 +54,7 @@ class Provenance:
         model_fingerprint: Hash of that file, 16 hex digits; None for "torch".
         tile: Side of the tiles in pixels; None = pictures are scored whole.
         overlap: Overlap of neighbouring tiles, as a fraction of their side; None without tiles.
+        profile: Name of the profile's file; None without a profile, or for one from memory.
     """
 
     method: str
@@ -71,6 +73,7 @@ class Provenance:
     model_fingerprint: str | None = None
     tile: int | None = None
     overlap: float | None = None
+    profile: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON."""
@@ -119,6 +122,10 @@ class Detection:
         provenance: Where the numbers come from; None if unknown.
         map_step: Side, in pixels of the picture, of the squares that one value of the map is the mean over. `mask`,
             `heatmap` and `overlay` have the map's size; `size`, `regions` and `min_area` are in pixels of the picture.
+        review_threshold: A picture with a score from here up to `threshold` is to be looked at; None = no such class.
+        p_value: Share of good pictures that look at least as odd as this one, in (0, 1]; None without a profile.
+        heatmap_range: (low, high), the scale that maps are drawn on; None = `map_range`. With a profile, what good
+            pictures reach is below its low end, and the threshold of pixels is its middle.
 
     Raises:
         UsageError: A value is out of range, or the shapes do not agree.
@@ -136,6 +143,9 @@ class Detection:
     timing: Timing = Timing()
     provenance: Provenance | None = None
     map_step: int = 1
+    review_threshold: float | None = None
+    p_value: float | None = None
+    heatmap_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         values = self.anomaly_map
@@ -162,6 +172,7 @@ class Detection:
             raise UsageError(f"map_range must be two finite numbers with low < high, not {self.map_range}.")
         check_threshold("threshold", self.threshold)
         check_threshold("mask_threshold", self.mask_threshold)
+        check_threshold("review_threshold", self.review_threshold)
         if self.min_area < 1:
             raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}.")
         # The mask and the regions are cached, so the map must not change.
@@ -178,6 +189,24 @@ class Detection:
     def label(self) -> int | None:
         """1 = anomalous (score >= threshold), 0 = normal; None without a threshold."""
         return None if self.threshold is None else int(self.score >= self.threshold)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """"reject" if the score reaches the threshold, else "review" if it reaches that of review, else "pass".
+
+        None without a threshold.
+        """
+        if self.threshold is None:
+            return None
+        return verdict(self.score, self.threshold if self.review_threshold is None else self.review_threshold, self.threshold)
+
+    @property
+    def oddity(self) -> str | None:
+        """The p-value as a sentence for a person; None without a profile."""
+        if self.p_value is None:
+            return None
+        share = 100 * self.p_value
+        return f"of 100 good parts, about {share:.2g} look as odd as this"
 
     @property
     def mask_value(self) -> float | None:
@@ -205,24 +234,36 @@ class Detection:
         return find_regions(self.mask, self.anomaly_map, min_area=self.min_area, step=self.map_step, size=self.size)
 
     @property
+    def scale(self) -> tuple[float, float]:
+        """(low, high), the scale that maps are drawn on: `heatmap_range`, else `map_range`."""
+        return self.heatmap_range or self.map_range
+
+    @property
     def peak(self) -> float:
         """Highest value of the anomaly map."""
         return float(self.anomaly_map.max())
 
     def with_threshold(
-        self, threshold: float | None, mask_threshold: float | None = None, *, min_area: int | None = None
+        self,
+        threshold: float | None,
+        mask_threshold: float | None = None,
+        *,
+        review_threshold: float | None = None,
+        min_area: int | None = None,
     ) -> Detection:
-        """Return the same numbers under another threshold.
+        """Return the same numbers under other thresholds.
 
         Args:
             threshold: Threshold of the image score; None gives no label.
             mask_threshold: Threshold of the pixels, as a fraction of `map_range`; None = the same as `threshold`.
+            review_threshold: Threshold of the image score from which a picture is to be looked at.
             min_area: Smallest region in pixels; None keeps the present one.
         """
         return replace(
             self,
             threshold=threshold,
             mask_threshold=mask_threshold,
+            review_threshold=review_threshold,
             min_area=self.min_area if min_area is None else min_area,
         )
 
@@ -238,9 +279,13 @@ class Detection:
             "size": list(self.size),
             "score": float(self.score),
             "label": self.label,
+            "verdict": self.verdict,
+            "p_value": self.p_value,
             "threshold": self.threshold,
+            "review_threshold": self.review_threshold,
             "mask_threshold": self.mask_threshold,
             "map_range": [float(end) for end in self.map_range],
+            "heatmap_range": [float(end) for end in self.scale],
             "map_step": self.map_step,
             "peak": self.peak,
             "regions": [region.to_dict() for region in self.regions],
@@ -259,8 +304,8 @@ class Detection:
         return result
 
     def heatmap(self, *, legend: bool = False) -> Image.Image:
-        """Return the anomaly map in colours on the fixed scale `map_range`; RGB, the map's size (plus the legend)."""
-        return draw.heatmap(self.anomaly_map, self.map_range, legend=legend)
+        """Return the anomaly map in colours on the fixed scale `heatmap_range`; RGB, the map's size (plus the legend)."""
+        return draw.heatmap(self.anomaly_map, self.scale, legend=legend)
 
     def overlay(self, picture: ImageSource | None = None, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
         """Return the picture with the anomaly map over it; the higher the value, the less of the picture is visible.
@@ -281,7 +326,7 @@ class Detection:
         image = read_image(picture).image
         if self.map_step > 1 and image.size == self.size:
             image = image.reduce(self.map_step)
-        return draw.overlay(image, self.anomaly_map, self.map_range, alpha=alpha, legend=legend)
+        return draw.overlay(image, self.anomaly_map, self.scale, alpha=alpha, legend=legend)
 
     def save(
         self,

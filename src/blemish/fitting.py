@@ -34,15 +34,15 @@ from blemish.calibration import Calibration, Scheme, percent
 from blemish.clip import ImageFeatures
 from blemish.concurrency import prefetch
 from blemish.detection import Provenance, Timing
-from blemish.engine import TorchEngine
+from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError, suggest
 from blemish.few_shot import BATCH, References, require_reference_method
 from blemish.image_io import MAX_PIXELS, find_images
 from blemish.methods.base import MemoryBank, ReferenceMethod
 from blemish.profile import GoodPicture, Limits, Profile, rounded
-from blemish.roi import Roi, read_roi
+from blemish.roi import Roi, RoiSource, read_roi
 from blemish.tiling import TileMerger, batched, cut
-from blemish.types import ImageSource, PathLike, Tiling
+from blemish.types import ImageSource, Tiling
 
 Rule: TypeAlias = Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"]
 """How the thresholds are made from scores; `blemish.calibration.rules` has the formulas of all but the first."""
@@ -88,7 +88,7 @@ class FitOptions:
     false_alarms: float | None = None
     review: float | None = None
     min_area: int = 1
-    roi: PathLike | Sequence[Sequence[float]] | npt.NDArray[Any] | Roi | None = None
+    roi: RoiSource | None = None
     rule: Rule = "conformal"
     bad: References | None = None
     recall: float = 0.95
@@ -271,9 +271,7 @@ class _Fitter:
         for picture in prefetch(pairs, prepare, BATCH):  # type: ignore[arg-type]
             if isinstance(picture, BaseException):
                 raise picture
-            if isinstance(self.options.roi, Roi):
-                self.roi = self.options.roi
-            elif self.options.roi is not None and self.roi is None:
+            if self.options.roi is not None and self.roi is None:
                 self.roi = read_roi(self.options.roi, picture.size)
             yield picture
 
@@ -562,7 +560,7 @@ def add_tile(
     score: float,
     tile_map: Tensor,
     timing: Timing,
-    engine: Any,
+    engine: Engine,
     memory: MemoryBank | None,
     roi: Roi | None,
 ) -> None:
@@ -570,7 +568,7 @@ def add_tile(
     if roi is not None:
         (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
         inside = roi.part(merger.size, (left, top, right, bottom), tile_map.shape[-1])
-        score = engine.score_inside(tile_map, torch.from_numpy(inside.copy()), memory)
+        score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory)
     merger.add(index, score, tile_map, timing)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from PIL import Image, ImageDraw
 from blemish.errors import UsageError
 from blemish.image_io import read_image
 from blemish.types import PathLike
+
+RoiSource: TypeAlias = "PathLike | Sequence[Sequence[float]] | npt.NDArray[Any] | Roi"
+"""A region of interest, or what `read_roi` reads."""
 
 #: Longest side of a stored region in pixels; a longer one is reduced.
 _MAX_SIDE = 2048
@@ -101,18 +104,20 @@ def _resized(
     return part
 
 
-def read_roi(source: PathLike | Sequence[Sequence[float]] | npt.NDArray[Any], size: tuple[int, int]) -> Roi:
+def read_roi(source: RoiSource, size: tuple[int, int]) -> Roi:
     """Return a region of interest.
 
     Args:
         source: A mask picture (what is not black counts), a JSON file with a polygon, a polygon as text
-            ("10,10 400,10 400,300") or as points (x, y) in pixels of the picture, or a mask array (H, W).
+            ("10,10 400,10 400,300") or as points (x, y) in pixels of the picture, a mask array (H, W) bool, or a region.
         size: (width, height) of the pictures, which a polygon refers to.
 
     Raises:
         UsageError: It is empty, is no polygon, or lies outside the picture.
         ImageError: The mask cannot be read.
     """
+    if isinstance(source, Roi):
+        return source
     if isinstance(source, np.ndarray) and source.dtype == np.bool_:
         return Roi(_reduced(source))
     if isinstance(source, str) and "," in source and not Path(source).exists():

@@ -154,6 +154,16 @@ class Method(nn.Module):
         """The lowest and the highest value that a map can have; maps are drawn on this fixed scale."""
         raise NotImplementedError
 
+    def display_range(self, *, references: bool = False) -> tuple[float, float]:
+        """Return the fixed scale that maps are drawn on, inside their range: where values of real pictures lie.
+
+        Args:
+            references: Whether the maps are made with a memory bank.
+        """
+        if references and isinstance(self, ReferenceMethod):
+            return self.memory_map_range
+        return self.map_range
+
     def text_features(self, object_names: Sequence[str]) -> Tensor:
         """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous."""
         raise NotImplementedError
