@@ -18,7 +18,16 @@ from typing import Any, overload
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
-from blemish.fitting import FitOptions, Rule, add_tile, fit_profile, made_with, only_inside
+from blemish.fitting import (
+    FitOptions,
+    Rule,
+    add_pictures,
+    add_tile,
+    fit_profile,
+    made_with,
+    only_inside,
+    remove_pictures,
+)
 from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.methods.base import MemoryBank, TextFeatureCache
@@ -237,6 +246,37 @@ class Detector:
             UsageError: The method is not transductive.
         """
         return self.with_memory(sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels))
+
+    def with_more_good(self, good: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+        """Return a detector whose profile has more good pictures; those that it has are not needed.
+
+        `blemish.fitting.add_pictures` says what is exact and what is not.
+
+        Raises:
+            UsageError: The detector has no profile.
+            ImageError: A picture cannot be read.
+        """
+        profile = add_pictures(
+            self.torch_engine, self._own_profile, good, max_pixels=self.max_pixels, on_progress=on_progress
+        )
+        return self.with_profile(profile)
+
+    def without_good(self, names: Sequence[str]) -> Detector:
+        """Return a detector whose profile lacks some of its good pictures.
+
+        Args:
+            names: Files or fingerprints of pictures that only calibrate; references cannot be taken out.
+
+        Raises:
+            UsageError: The detector has no profile, or there is no such picture, or it is a reference.
+        """
+        return self.with_profile(remove_pictures(self._own_profile, names))
+
+    @property
+    def _own_profile(self) -> Profile:
+        if self.profile is None:
+            raise UsageError("the detector has no profile: make one with fit, or load one")
+        return self.profile
 
     @overload
     def __call__(

@@ -21,6 +21,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -37,9 +38,10 @@ from blemish.detection import Provenance, Timing
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError, suggest
 from blemish.few_shot import BATCH, References, require_reference_method
+from blemish.files import absolute
 from blemish.image_io import MAX_PIXELS, find_images
 from blemish.methods.base import MemoryBank, ReferenceMethod
-from blemish.profile import GoodPicture, Limits, Profile, rounded
+from blemish.profile import GoodPicture, Limits, Profile, rounded, to_device
 from blemish.roi import Roi, RoiSource, read_roi
 from blemish.tiling import TileMerger, batched, cut
 from blemish.types import ImageSource, Tiling
@@ -131,6 +133,7 @@ class _Result:
     score: float
     level: float
     peak: float
+    usual: float
     values: npt.NDArray[np.float32]
     """Some values of the map."""
 
@@ -359,12 +362,14 @@ class _Fitter:
         level = conformal.region_levels([values], self.options.min_area, step=merger.step, size=picture.size)[0]
         inside = values if self.roi is None else values[self.roi.resized(values.shape[1], values.shape[0])]
         step = -(-inside.size // _SAMPLED_VALUES)
-        return _Result(merger.score, float(level), float(values.max()), inside.ravel()[::step].copy())
+        sample = inside.ravel()[::step].copy()
+        return _Result(merger.score, float(level), float(values.max()), float(np.median(sample)), sample)
 
     def entry(self, picture: _Picture, result: _Result | None, images: int, odd: bool = False) -> GoodPicture:
         if result is None:
             return GoodPicture(picture.name, picture.fingerprint, images)
-        return GoodPicture(picture.name, picture.fingerprint, images, result.score, result.level, odd)
+        numbers = (result.score, result.level, result.peak, result.usual)
+        return GoodPicture(picture.name, picture.fingerprint, images, *numbers, odd)
 
     def warn_of_groups(self, pictures: Sequence[_Picture]) -> None:
         self.warn_of_groups_of([_vector(picture) for picture in pictures])
@@ -384,29 +389,24 @@ class _Fitter:
         scheme: Scheme,
         removed: int,
     ) -> Profile:
-        engine = self.engine
-        source = engine.provenance
-        scale = engine.map_range(memory)
+        engine, options = self.engine, self.options
+        sampled = np.concatenate([result.values for result in results])
         bad = self.bad_results(memory)
-        limits, guarantee, false_alarms = make_limits(
-            self.options, results, scheme, removed, scale, self.roi, self.notes, bad
-        )
-        if odd := [entry.name for entry in entries if entry.suspicious]:
-            self.notes.append(_suspicious_note(odd))
+        made = _Made(options, entries, scheme, removed, engine.map_range(memory), self.roi, sampled, bad)
         return Profile(
             memory=memory,
-            limits=limits,
+            limits=made.limits,
             good=tuple(entries),
-            **made_with(source),
+            **made_with(engine.provenance),
             preprocessing=engine.preprocessing,
             object_name=self.object_name,
-            map_range=scale,
+            map_range=engine.map_range(memory),
             tiling=self.tiling,
-            rule=self.options.rule,
-            false_alarms=false_alarms,
-            guarantee=guarantee,
-            notes=tuple(self.notes),
-            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            options=_stored(options),
+            false_alarms=made.false_alarms,
+            guarantee=made.guarantee,
+            notes=(*self.notes, *made.notes),
+            created=_now(),
             version=blemish.__version__,
         )
 
@@ -422,116 +422,266 @@ class _Fitter:
         return results
 
 
-def make_limits(
-    options: FitOptions,
-    results: Sequence[_Result],
-    scheme: Scheme,
-    removed: int,
-    map_range: tuple[float, float],
-    roi: Roi | None,
-    notes: list[str],
-    bad: Sequence[_Result] = (),
-) -> tuple[Limits, dict[str, Any], float | None]:
-    """Return the limits that good pictures give, the guarantee, and the promised false-alarm rate."""
-    scores = [result.score for result in results]
-    pictures = Calibration(np.asarray(scores, np.float32), scheme, removed=removed)
-    levels = Calibration(np.asarray([result.level for result in results], np.float32), scheme, removed=removed)
-    review = None
-    guarantee: dict[str, Any] = {}
-    promise: str | None = None
-    share: float | None = None
-    sampled = np.concatenate([result.values for result in results])
-    others = {
-        "mean + 3 std": conformal.mean_plus_std(scores),
-        "percentile x factor": conformal.percentile_times(scores),
-    }
-    wanted_share = false_alarms(options, len(scores), notes)
-    pixel = levels.threshold(wanted_share).value
-    if options.rule == "conformal":
-        share = wanted_share
-        limit = pictures.threshold(share)
-        if options.review is not None:
-            review = conformal.two_thresholds(pictures, options.review, share)[0].value
-        threshold, promise = limit.value, limit.guarantee.sentence()
-        guarantee = {**limit.guarantee.to_dict(), "review": options.review}
-    elif options.rule == "mean-std":
-        threshold, pixel = others["mean + 3 std"], conformal.mean_plus_std(sampled)
-    elif options.rule == "percentile":
-        threshold, pixel = others["percentile x factor"], conformal.percentile_times(sampled)
-    else:
-        labelled = {
-            "f1": lambda: conformal.f1_optimal(scores, [result.score for result in bad]),
-            "recall": lambda: conformal.fixed_recall(scores, [result.score for result in bad], options.recall),
-            "cost": lambda: conformal.cheapest(
-                scores,
-                [result.score for result in bad],
-                miss_cost=options.miss_cost,
-                false_alarm_cost=options.false_alarm_cost,
-            ),
-        }[options.rule]()
-        threshold = labelled.value
-        guarantee = {"labelled": labelled.to_dict()}
-    if threshold > 1:
-        raise UsageError(
-            "good pictures reach the highest score there is, so that nothing could be called anomalous: look at the good "
-            "pictures, or choose another method"
-        )
-    threshold = float(np.float32(max(threshold, 0.0)))
-    guarantee["other_rules"] = others
-    if bad:
-        caught = sum(result.score >= threshold for result in bad)
-        shown = sum(result.level >= pixel for result in bad)
-        guarantee["bad"] = {"pictures": len(bad), "caught": caught, "with_region": shown}
-        notes.append(f"{caught} of {len(bad)} pictures with defects are called anomalous.")
-    low, high = map_range
-    fraction = (float(np.float32(pixel)) - low) / (high - low)
-    limits = Limits(
-        threshold=threshold,
-        mask_threshold=min(max(fraction, 0.0), 1.0),
-        review_threshold=review,
-        min_area=options.min_area,
-        heatmap_range=heatmap_range(pixel, results, map_range),
-        scores=tuple(scores),
-        scheme=scheme,
-        removed=removed,
-        promise=promise,
-        roi=roi,
-    )
-    return limits, guarantee, share
+class _Made:
+    """The limits that the numbers of good pictures give.
 
+    Args:
+        options: What was asked for.
+        entries: The good pictures; those with a score calibrate.
+        scheme: How their scores came about.
+        removed: Number of pictures that were left out.
+        map_range: The method's scale of these maps.
+        roi: The part of the picture that counts.
+        sampled: Values of the maps of good pictures, for rules that look at pixels; None if they are not at hand.
+        bad: Results of pictures with defects.
 
-def false_alarms(options: FitOptions, pictures: int, notes: list[str]) -> float:
-    """Return the false-alarm rate to promise; without one in the options what so many pictures can promise, with a note.
-
-    Raises:
-        UsageError: So many pictures cannot promise what the options ask for.
+    Attributes:
+        limits: The limits.
+        guarantee: What they promise, in numbers, as JSON values.
+        false_alarms: The promised false-alarm rate; None without a promise.
+        notes: What was noticed.
     """
-    smallest = conformal.smallest_promise(pictures)
-    if options.false_alarms is not None:
-        conformal.quantile_rank(pictures, options.false_alarms)
-        return options.false_alarms
-    if smallest <= DEFAULT_FALSE_ALARMS:
-        return DEFAULT_FALSE_ALARMS
-    notes.append(
-        f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
-        f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
-    )
-    return smallest
+
+    def __init__(
+        self,
+        options: FitOptions,
+        entries: Sequence[GoodPicture],
+        scheme: Scheme,
+        removed: int,
+        map_range: tuple[float, float],
+        roi: Roi | None,
+        sampled: npt.NDArray[np.float32] | None = None,
+        bad: Sequence[_Result] = (),
+    ) -> None:
+        good = [entry for entry in entries if entry.score is not None]
+        self.notes: list[str] = []
+        self.guarantee: dict[str, Any] = {}
+        self.false_alarms: float | None = None
+        scores, levels = (
+            np.asarray([getattr(entry, name) for entry in good], np.float32) for name in ("score", "level")
+        )
+        pictures, pixels = (Calibration(values, scheme, removed=removed) for values in (scores, levels))
+        share = self._share(options, len(good))
+        others = {
+            "mean + 3 std": conformal.mean_plus_std(scores),
+            "percentile x factor": conformal.percentile_times(scores),
+        }
+        pixel = pixels.threshold(share).value
+        review = promise = None
+        if options.rule == "conformal":
+            self.false_alarms, limit = share, pictures.threshold(share)
+            if options.review is not None:
+                review = conformal.two_thresholds(pictures, options.review, share)[0].value
+            threshold, promise = limit.value, limit.guarantee.sentence()
+            self.guarantee = {**limit.guarantee.to_dict(), "review": options.review}
+        elif options.rule in LABELLED_RULES:
+            labelled = _labelled(options, scores, [result.score for result in bad])
+            threshold = labelled.value
+            self.guarantee = {"labelled": labelled.to_dict()}
+        elif sampled is None:
+            raise UsageError(f"the rule {options.rule} needs the maps of all good pictures: fit again with all of them")
+        elif options.rule == "mean-std":
+            threshold, pixel = others["mean + 3 std"], conformal.mean_plus_std(sampled)
+        else:
+            threshold, pixel = others["percentile x factor"], conformal.percentile_times(sampled)
+        if threshold > 1:
+            raise UsageError(
+                "good pictures reach the highest score there is, so that nothing could be called anomalous: look at the "
+                "good pictures, or choose another method"
+            )
+        threshold = float(np.float32(max(threshold, 0.0)))
+        self.guarantee["other_rules"] = others
+        if bad:
+            caught = sum(result.score >= threshold for result in bad)
+            shown = sum(result.level >= pixel for result in bad)
+            self.guarantee["bad"] = {"pictures": len(bad), "caught": caught, "with_region": shown}
+            self.notes.append(f"{caught} of {len(bad)} pictures with defects are called anomalous.")
+        if odd := [entry.name for entry in good if entry.suspicious]:
+            self.notes.append(_suspicious_note(odd))
+        low, high = map_range
+        fraction = (float(np.float32(pixel)) - low) / (high - low)
+        self.limits = Limits(
+            threshold=threshold,
+            mask_threshold=min(max(fraction, 0.0), 1.0),
+            review_threshold=review,
+            min_area=options.min_area,
+            heatmap_range=heatmap_range(pixel, good, map_range),
+            scores=tuple(scores.tolist()),
+            scheme=scheme,
+            removed=removed,
+            promise=promise,
+            roi=roi,
+        )
+
+    def _share(self, options: FitOptions, pictures: int) -> float:
+        """Return the false-alarm rate to promise: that of the options, or else what so many pictures can promise.
+
+        Raises:
+            UsageError: So many pictures cannot promise what the options ask for.
+        """
+        if options.false_alarms is not None:
+            conformal.quantile_rank(pictures, options.false_alarms)
+            return options.false_alarms
+        smallest = conformal.smallest_promise(pictures)
+        if smallest <= DEFAULT_FALSE_ALARMS:
+            return DEFAULT_FALSE_ALARMS
+        self.notes.append(
+            f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
+            f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
+        )
+        return smallest
+
+
+def _labelled(options: FitOptions, good: npt.ArrayLike, bad: npt.ArrayLike) -> conformal.LabelledThreshold:
+    """Return the threshold of a rule that looks at good and bad pictures."""
+    if options.rule == "f1":
+        return conformal.f1_optimal(good, bad)
+    if options.rule == "recall":
+        return conformal.fixed_recall(good, bad, options.recall)
+    costs = {"miss_cost": options.miss_cost, "false_alarm_cost": options.false_alarm_cost}
+    return conformal.cheapest(good, bad, **costs)
 
 
 def heatmap_range(
-    pixel: float, results: Sequence[_Result], map_range: tuple[float, float]
+    pixel: float, good: Sequence[GoodPicture], map_range: tuple[float, float]
 ) -> tuple[float, float]:
     """Return the scale of heatmaps: the threshold is its middle, and what good pictures reach is at or below its low end.
 
     The maps of most good pictures (`_TRANSPARENT`) lie below the low end everywhere, as long as that leaves a tenth of the
     way from a usual value to the threshold for the colours in between.
     """
-    usual = float(np.median([np.median(result.values) for result in results]))
-    reached = float(np.quantile([result.peak for result in results], _TRANSPARENT))
+    usual = float(np.median([entry.usual for entry in good]))
+    reached = float(np.quantile([entry.peak for entry in good], _TRANSPARENT))
     way = max(pixel - usual, 1e-3 * (map_range[1] - map_range[0]))
     width = min(max(pixel - reached, _MIN_WIDTH * way), way)
     return pixel - width, pixel + width
+
+
+def add_pictures(
+    engine: TorchEngine,
+    profile: Profile,
+    more: References,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: Callable[[], object] = lambda: None,
+) -> Profile:
+    """Return a profile with more good pictures; those that it has are not needed.
+
+    Of a split the new ones calibrate. Otherwise they are references, too: each is scored with all others as references,
+    and the pictures of before keep their scores. More references can only lower these, so the promise holds, and the
+    threshold is at most a little too high. A fit with all pictures gives the exact one.
+
+    Raises:
+        UsageError: The rule of the profile needs all pictures.
+        ImageError: A picture cannot be read.
+    """
+    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
+    fitter = _Fitter(engine, options, profile.object_name, max_pixels, profile.tiling)
+    known = {entry.fingerprint for entry in profile.good}
+    sources = _listed(more)
+    pictures: list[_Picture] = []
+    for picture in fitter.read(sources, _names(sources)):
+        if picture.fingerprint not in known:
+            known.add(picture.fingerprint)
+            pictures.append(picture)
+    fitter.note_copies(len(sources) - len(pictures))
+    encode = _CachedEncoder(engine)
+    fitter.encode(pictures, encode)
+    memory = to_device(profile.memory, engine.device)
+    split = profile.limits.scheme == "split"
+    entries = list(profile.good)
+    if pictures and not split:
+        memory = type(memory).concat([memory, to_device(fitter.build(pictures, encode), engine.device)])
+    start = profile.memory.images
+    for picture in pictures:
+        part, count = memory, 0
+        if not split:
+            count = (memory.images - profile.memory.images) // len(pictures)
+            with torch.inference_mode():
+                part = memory.select([n for n in range(memory.images) if not start <= n < start + count])
+            start += count
+        entries.append(fitter.entry(picture, fitter.score(picture, part), count))
+        on_progress()
+    if pictures and not split:
+        fitter.notes.append(
+            f"The {len(profile.good)} pictures of before keep their scores, so the threshold may be a little too high; a "
+            "fit with all pictures gives the exact one."
+        )
+    return _updated(profile, options, memory, entries, fitter.notes)
+
+
+def remove_pictures(profile: Profile, names: Sequence[str]) -> Profile:
+    """Return a profile without some of its pictures, which are not needed.
+
+    A picture that only calibrates (in a split) can be taken out. One that is a reference cannot: without it the scores of
+    the others change, and only a fit with the others gives them.
+
+    Args:
+        profile: The profile.
+        names: Names or fingerprints of the pictures; the name of a file is enough.
+
+    Raises:
+        UsageError: There is no such picture, or it is a reference.
+    """
+    gone = [_find(profile, name) for name in names]
+    if references := [entry.name for entry in gone if entry.images]:
+        raise UsageError(
+            f"{', '.join(references)} {'is a reference' if len(references) == 1 else 'are references'} of this profile, and "
+            "without it the scores of all others change: fit again without it"
+        )
+    left = {entry.fingerprint for entry in gone}
+    entries = [entry for entry in profile.good if entry.fingerprint not in left]
+    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
+    return _updated(profile, options, profile.memory, entries, [])
+
+
+def _find(profile: Profile, name: str) -> GoodPicture:
+    matching = [
+        entry
+        for entry in profile.good
+        if name in (entry.name, entry.fingerprint, Path(entry.name).name) or absolute(name) == absolute(entry.name)
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        hint = suggest(name, [entry.name for entry in profile.good])
+        raise UsageError(f"the profile has no good picture {name}{hint}; `blemish info` lists them")
+    raise UsageError(f"{name} can be {len(matching)} pictures of the profile; give its path or its fingerprint")
+
+
+def _updated(
+    profile: Profile, options: FitOptions, memory: MemoryBank, entries: list[GoodPicture], notes: Sequence[str]
+) -> Profile:
+    calibrating = [number for number, entry in enumerate(entries) if entry.score is not None]
+    if len(calibrating) < 2:
+        raise UsageError("fewer than 2 good pictures would be left, which promise nothing")
+    odd = {calibrating[n] for n in conformal.suspicious([entries[n].score or 0.0 for n in calibrating])}
+    entries = [replace(entry, suspicious=number in odd) for number, entry in enumerate(entries)]
+    limits = profile.limits
+    made = _Made(options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
+    references = [entry.fingerprint for entry in entries if entry.images]
+    return replace(
+        profile,
+        memory=replace(memory, references=len(references), fingerprint=_fingerprint(references)),
+        limits=made.limits,
+        good=tuple(entries),
+        false_alarms=made.false_alarms,
+        guarantee=made.guarantee,
+        notes=(*notes, *made.notes),
+        created=_now(),
+        version=blemish.__version__,
+        path=None,
+    )
+
+
+def _stored(options: FitOptions) -> dict[str, Any]:
+    """Return the options that a later change of the profile needs."""
+    names = ("false_alarms", "review", "min_area", "rule")
+    return {name: getattr(options, name) for name in names}
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def require_enough(pictures: int, options: FitOptions) -> None:

@@ -30,6 +30,8 @@ from blemish.types import (
 )
 
 DEFAULT_METHOD, DEFAULT_BACKBONE, DEFAULT_OBJECT = "anomalyclip", "builtin", "object"
+FIT_METHOD = "april-gan"
+"""Method of `blemish fit`, unless another is given."""
 EXPORTED_SUFFIXES = (".onnx", ".xml")
 """Suffixes of exported files."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
 import math
 import struct
@@ -63,6 +64,8 @@ class GoodPicture:
         images: Its entries in the memory bank: 1, or its number of tiles; 0 for one that only calibrates.
         score: Image score against the memory without itself; None for one that is only in the memory.
         level: The highest value of its map at which a region of `min_area` pixels appears, made in the same way.
+        peak: The highest value of that map.
+        usual: The median of that map.
         suspicious: Whether it looks unlike the other good pictures.
     """
 
@@ -71,6 +74,8 @@ class GoodPicture:
     images: int
     score: float | None = None
     level: float | None = None
+    peak: float | None = None
+    usual: float | None = None
     suspicious: bool = False
 
 
@@ -128,6 +133,12 @@ class Limits:
         calibration = self.calibration
         return None if calibration is None else calibration.p_value(score)
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all values, 16 hex digits."""
+        text = json.dumps(self.to_dict(), sort_keys=True).encode()
+        return hashlib.sha256(text + (b"" if self.roi is None else self.roi.to_png())).hexdigest()[:16]
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the region of interest as JSON-able values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "roi"}
@@ -160,7 +171,7 @@ class Profile:
         preprocessing: How pictures become the model's input.
         map_range: The method's fixed scale of maps made with this memory.
         tiling: How pictures are cut; None = not at all.
-        rule: Rule that made the thresholds, such as "conformal".
+        options: What was asked of `fit`: rule, promises, smallest region.
         false_alarms: The promised false-alarm rate; None for a rule that promises none.
         guarantee: What is promised, in numbers and as a sentence; empty for a rule without a promise.
         notes: What was noticed while fitting.
@@ -183,7 +194,7 @@ class Profile:
     preprocessing: Mapping[str, Any]
     map_range: tuple[float, float]
     tiling: Tiling | None = None
-    rule: str = "conformal"
+    options: Mapping[str, Any] = field(default_factory=dict)
     false_alarms: float | None = None
     guarantee: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -6,9 +6,27 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
 
 from blemish.errors import UsageError, suggest
+
+
+def _share(type_: Any, tokens: Sequence[Any]) -> float:
+    """Convert "5%" and "0.05" to 0.05, for cyclopts."""
+    text = tokens[0].value.strip()
+    try:
+        value = float(text.removesuffix("%").replace(",", "."))
+    except ValueError:
+        raise ValueError(f"{text!r} is no number; write 0.05 or 5%.") from None
+    if "%" not in text and 1 < value <= 100:
+        raise ValueError(f"{text} is above 1; write {value / 100:g} or {value:g}% if that is meant.")
+    return value / 100 if "%" in text else value
+
+
+Share: TypeAlias = Annotated[float | None, Parameter(converter=_share)]
+"""A share or a threshold from 0 to 1, also with a percent sign."""
 
 
 def note(sentence: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import choices, columns, count, note, one_line, print_json, progress
+from blemish.cli.console import Share, choices, columns, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
+from blemish.files import absolute
 
 if TYPE_CHECKING:
+    from blemish.profile import Profile
     from blemish.outputs.run import DetectRun, State
 
 KINDS = ("map", "heatmap", "overlay", "mask", "regions")
@@ -33,8 +36,9 @@ def detect(
     backbone: str = BACKBONE,
     weights: Path | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
-    threshold: float | None = None,
-    mask_threshold: float | None = None,
+    profile: Path | None = None,
+    threshold: Share = None,
+    mask_threshold: Share = None,
     out: Path | None = None,
     save: str | None = None,
     format: str | None = None,
@@ -60,7 +64,9 @@ def detect(
         weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
             `blemish weights list`.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
-        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1.
+        profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless others
+            are given, which promise nothing.
+        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or 80%.
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
         save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
@@ -111,7 +117,20 @@ def detect(
                 "--backend torch": backend == "torch",
             }
         )
-    transductive = model is None and info(method).transductive
+    if profile is not None:
+        _refuse_fixed(
+            {
+                "--method": method != METHOD,
+                "--object": object_name != OBJECT,
+                "--reference": bool(reference),
+                "--tile": tile is not None,
+                "--model": model is not None,
+                "--backend": backend is not None,
+            },
+            "the profile",
+            "fit",
+        )
+    transductive = model is None and profile is None and info(method).transductive
     if transductive and tile is not None and not reference:
         raise UsageError(
             f"{method} compares pictures with each other, which does not work with tiles: give --reference"
@@ -139,12 +158,17 @@ def detect(
 
         detector = load_exported(model, backend=backend, **settings)
         threshold, mask_threshold = detector.threshold, detector.mask_threshold  # the file may have its own
-    kinds = _kinds(save, out, threshold, mask_threshold)
-    if detector is None:
+    read = None
+    if profile is not None:
+        from blemish.profile import read_profile
+
+        read = read_profile(profile)
+    limited = read is not None or threshold is not None or mask_threshold is not None
+    kinds = _kinds(save, out, limited)
+    if detector is None and read is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
     from blemish.cli.sources import collect, root_of
-    from blemish.files import absolute
 
     pictures, left_out = collect(paths, recursive, out)
     if left_out:
@@ -160,6 +184,10 @@ def detect(
     from blemish.loading import load
     from blemish.outputs.run import DetectOptions, DetectRun
 
+    if read is not None:
+        del settings["tile"], settings["overlap"]
+        detector = load(profile=read, backbone=backbone, weights=weights, **settings)
+        _note_known(read, pictures)
     if detector is None:
         detector = load(
             method, backbone=backbone, weights=weights, object_name=object_name, references=references, **settings
@@ -255,13 +283,15 @@ class _Report:
         ranking = sorted(self._run.results.values(), key=lambda result: (-result.score, result.path))
         listed = ranking[:MAX_ROWS] if sys.stdout.isatty() else ranking
         verdicts = {1: "anomalous", 0: "normal", None: "-"}
-        rows = [("RANK", "SCORE", "VERDICT", "PICTURE")]
-        rows += [
-            (str(rank), f"{result.score:.4f}", verdicts[result.label], one_line(result.path))
-            for rank, result in enumerate(listed, 1)
-        ]
+        limits = self._run.detector.limits
+        rows = [("RANK", "SCORE", *["P-VALUE"] * bool(limits.scores), "VERDICT", "PICTURE")]
+        for rank, result in enumerate(listed, 1):
+            word = verdicts[result.label] if limits.review_threshold is None else str(result.verdict)
+            odd = [f"{result.p_value:.3f}" if result.p_value is not None else "-"] * bool(limits.scores)
+            rows.append((str(rank), f"{result.score:.4f}", *odd, word, one_line(result.path)))
         rest = len(ranking) - len(listed)
-        return columns(rows, right=(0, 1)) + (f"\n... and {rest:,} more" if rest else "") + "\n"
+        right = (0, 1, 2) if limits.scores else (0, 1)
+        return columns(rows, right=right) + (f"\n... and {rest:,} more" if rest else "") + "\n"
 
     def _print_csv(self) -> None:
         from blemish.outputs.tables import COLUMNS
@@ -282,12 +312,14 @@ class _Report:
             else ""
         )
         exported = f" as {source.model} ({source.model_fingerprint}) by {source.backend}" if source.model else ""
-        verdict = (
-            "ranked only, since no threshold was given"
-            if detector.threshold is None
-            else f"{sum(result.label or 0 for result in results.values()):,} anomalous at threshold "
-            f"{detector.threshold:g}"
-        )
+        limits = detector.limits
+        verdict = "ranked only, since no threshold was given"
+        if limits.review_threshold is not None:
+            counts = Counter(result.verdict for result in results.values())
+            verdict = f"{counts['reject']:,} rejected, {counts['review']:,} to review, {counts['pass']:,} passed"
+        elif detector.threshold is not None:
+            anomalous = sum(result.label or 0 for result in results.values())
+            verdict = f"{anomalous:,} anomalous at threshold {detector.threshold:.6g}"
         return (
             f"{count(len(results), 'picture')}, {verdict}. Scored by {source.method}{weights}{references} "
             f"on the backbone {source.backbone} ({source.backbone_fingerprint}){exported}, "
@@ -320,20 +352,30 @@ def checked_weights(method: str, backbone: str, weights: Path | None, object_nam
     return None if weights is None else locate(weights, method, backbone)
 
 
-def _refuse_fixed(options: Mapping[str, bool]) -> None:
-    """Raise a UsageError for an option that is given, but fixed in an exported file."""
+def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
+    """Say so if good pictures of the profile are scored: a picture seems flawless beside itself."""
+    known = {absolute(entry.name) for entry in profile.good if entry.images}
+    if both := known & set(map(absolute, pictures)):
+        note(
+            f"{count(len(both), 'picture')} of these made the profile: a picture that is compared with itself seems "
+            "flawless."
+        )
+
+
+def _refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
+    """Raise a UsageError for an option that is given, but fixed in a file."""
     for option, given in options.items():
         if given:
-            raise UsageError(f"{option} is fixed in the exported file: leave it out, or export again with it")
+            raise UsageError(f"{option} is fixed in {file}: leave it out, or {verb} again with it")
 
 
-def _kinds(save: str | None, out: Path | None, threshold: float | None, mask_threshold: float | None) -> list[str]:
+def _kinds(save: str | None, out: Path | None, limited: bool) -> list[str]:
     if save is None:
         return ["overlay"] if out is not None else []
     kinds = choices("--save", save, KINDS)
     if out is None:
         raise UsageError("--save needs a folder to write to: give --out DIR")
-    if threshold is None and mask_threshold is None:
+    if not limited:
         for kind in kinds:
             if kind in ("mask", "regions"):
                 raise UsageError(f"--save {kind} needs a threshold for pixels: give --threshold NUMBER")
