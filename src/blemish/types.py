@@ -112,4 +112,5 @@ class Tiling:
 def check_threshold(name: str, value: float | None) -> None:
     """Raise a UsageError unless a threshold is None or a number in [0, 1]."""
     if value is not None and not 0.0 <= value <= 1.0:
-        raise UsageError(f"{name} must be a number from 0 to 1, not {value}.")
+        percent = f"; write {value / 100:g} or {value:g}% if that is meant" if 1 < value <= 100 else ""
+        raise UsageError(f"{name} must be a number from 0 to 1, not {value}{percent}.")

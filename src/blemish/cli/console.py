@@ -20,8 +20,6 @@ def _share(type_: Any, tokens: Sequence[Any]) -> float:
         value = float(text.removesuffix("%").replace(",", "."))
     except ValueError:
         raise ValueError(f"{text!r} is no number; write 0.05 or 5%.") from None
-    if "%" not in text and 1 < value <= 100:
-        raise ValueError(f"{text} is above 1; write {value / 100:g} or {value:g}% if that is meant.")
     return value / 100 if "%" in text else value
 
 
