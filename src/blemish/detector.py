@@ -23,9 +23,9 @@ from blemish.fitting import (
     Rule,
     add_pictures,
     add_tile,
+    finished_map,
     fit_profile,
     made_with,
-    only_inside,
     remove_pictures,
 )
 from blemish.few_shot import References, build_memory_bank, sample_memory_bank
@@ -426,7 +426,7 @@ class ScoredImage:
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
         detection = Detection(
             score=merger.score,
-            anomaly_map=only_inside(merger.take_map().numpy(), limits.roi, map_range[0]),
+            anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
             map_range=map_range,
             size=merger.size,
             path=merger.path,

@@ -7,7 +7,7 @@ reading, tiling, thresholds and outputs belong to the detector alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import blemish
-from blemish.clip import Computation, ImageFeatures, Request, fingerprint_of
+from blemish.clip import Computation, ImageFeatures, Request, fingerprint_of, visible_part
 from blemish.detection import Provenance
 from blemish.errors import UsageError
 from blemish.methods import configs
@@ -47,7 +47,7 @@ class Engine(Protocol):
 
     @property
     def size(self) -> int:
-        """S, the side of its input in pixels."""
+        """S, the side of its input in pixels; where the aspect ratio is kept, the shorter side before the crop."""
 
     def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
         """Return the lowest and the highest value of its maps, made with or without a memory bank."""
@@ -70,13 +70,13 @@ class Engine(Protocol):
         """Whether the object name makes a difference."""
 
     def preprocess(self, picture: Image.Image) -> Tensor:
-        """Return one image as the engine takes it: (1, 3, S, S) on the CPU."""
+        """Return one image as the engine takes it: (1, 3, H, W) on the CPU, S x S unless the aspect ratio is kept."""
 
     def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         """Score a batch.
 
         Args:
-            pixels: (B, 3, S, S), from `preprocess`.
+            pixels: (B, 3, H, W), from `preprocess`.
             object_name: Name of the object in all images.
             memory: References to compare with; None scores zero-shot.
 
@@ -134,8 +134,14 @@ class TorchEngine:
 
     @property
     def size(self) -> int:
-        """S, the side of its input in pixels."""
+        """S, the side of its input in pixels; where the aspect ratio is kept, the shorter side before the crop."""
         return self.method.computation.size
+
+    @property
+    def input(self) -> Hashable:
+        """What `preprocess` depends on: engines of equal inputs prepare images alike."""
+        backbone = self.backbone
+        return "torch", backbone.mean, backbone.std, backbone.patch, self.size, self.method.computation.geometry
 
     def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
         """Return the lowest and the highest value of its maps, made with or without a memory bank."""
@@ -157,7 +163,7 @@ class TorchEngine:
             "patch": self.backbone.patch,
             "mean": [round(value, 6) for value in self.backbone.mean],
             "std": [round(value, 6) for value in self.backbone.std],
-            "resampling": "bicubic",
+            "geometry": self.method.computation.geometry,
         }
 
     def request(self, memory: MemoryBank | None = None) -> Request:
@@ -170,8 +176,20 @@ class TorchEngine:
         return self.method.info.needs_object
 
     def preprocess(self, picture: Image.Image) -> Tensor:
-        """Return one image as the engine takes it: (1, 3, S, S) float32 on the CPU."""
-        return self.backbone.preprocess([picture], self.size)
+        """Return one image as the engine takes it: (1, 3, H, W) float32 on the CPU."""
+        return self.backbone.preprocess([picture], self.size, self.method.computation.geometry)
+
+    def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
+        """Bring the map of one picture (H, W) to its size: see `blemish.methods.Method.finish_map`."""
+        with torch.inference_mode():
+            return self.method.finish_map(anomaly_map, height, width)
+
+    @property
+    def finishes_tiles(self) -> bool:
+        """Whether `finish_map` does more than resize, so that the maps of tiles have to go through it, too."""
+        computation = self.method.computation
+        shows_all = visible_part(computation.size, computation.geometry)[1] == 0
+        return type(self.method).finish_map is not Method.finish_map or not shows_all
 
     def text(self, object_names: Sequence[str], texts: TextFeatureCache | None = None) -> Tensor:
         """Return the text features of a batch: (2, E) if all names are equal, else (B, 2, E).
@@ -187,7 +205,7 @@ class TorchEngine:
         """Return the features of a batch.
 
         Args:
-            pixels: (B, 3, S, S), from `preprocess`.
+            pixels: (B, 3, H, W), from `preprocess`.
             request: What is needed of the images.
             computation: How the backbone computes; None for the method's own way.
         """
@@ -229,7 +247,7 @@ class TorchEngine:
         """Return the memory bank of reference images, on the engine's device.
 
         Args:
-            batches: (B, 3, S, S) each, from `preprocess`; at least one, read lazily.
+            batches: (B, 3, H, W) each, from `preprocess`; at least one, read lazily.
             num_images: Number of reference images at most.
             sampled: The references are a random sample of the set that is going to be scored.
 
@@ -243,6 +261,10 @@ class TorchEngine:
 
         with torch.inference_mode():
             return method.build_memory_bank(batches, encode, num_images=num_images, sampled=sampled)
+
+    def reference_copies(self, image: Image.Image) -> Iterable[Image.Image]:
+        """Return what is encoded for one reference image: see `ReferenceMethod.reference_copies`."""
+        return self._reference_method.reference_copies(image)
 
     @property
     def _reference_method(self) -> ReferenceMethod:

@@ -119,8 +119,10 @@ class _Reader:
         self._skip_unreadable = skip_unreadable
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield prepared pixels (B, 3, S, S)."""
-        return (torch.cat(batch) for batch in batched(self._prepared(), BATCH))
+        """Yield prepared pixels (B, 3, H, W), in order; a batch ends where the shape changes."""
+        for _, alike in itertools.groupby(self._prepared(), key=lambda pixels: pixels.shape):
+            for batch in batched(alike, BATCH):
+                yield torch.cat(batch)
 
     @property
     def fingerprint(self) -> str:
@@ -136,7 +138,8 @@ class _Reader:
                     image = tile.image
                     # Hash the pixels, not the file: a copy under another name is the same reference.
                     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
-                    yield self._engine.preprocess(image)
+                    for copy in self._engine.reference_copies(image):
+                        yield self._engine.preprocess(copy)
             except ImageError as error:
                 if self._skip_unreadable:
                     self.digests.pop()

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,10 @@ from blemish.image_io import MAX_PIXELS, find_images
 from blemish.methods.base import MemoryBank, ReferenceMethod
 from blemish.profile import GoodPicture, Limits, Profile, rounded, to_device
 from blemish.roi import Roi, RoiSource, read_roi
-from blemish.tiling import TileMerger, batched, cut
+from blemish.tiling import TileMerger, batched, cut, resize
 from blemish.types import ImageSource, Tiling
+
+T = TypeVar("T")
 
 Rule: TypeAlias = Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"]
 """How the thresholds are made from scores; `blemish.calibration.rules` has the formulas of all but the first."""
@@ -123,6 +126,8 @@ class _Picture:
     """(row, column) of each tile."""
     pixels: list[Tensor]
     """Prepared pixels of each tile."""
+    copies: list[Tensor]
+    """Prepared pixels of what goes into the memory: each tile, or what the method makes of it."""
     features: list[ImageFeatures] = field(default_factory=list)
 
 
@@ -208,9 +213,10 @@ class _Fitter:
             results = self.score_each(pictures, memory, lambda: None)
             names = set()
             self.note_removed(removed)
+        counts = _counts(pictures, memory.images)
         entries = [
-            self.entry(picture, result, len(picture.pixels), picture.fingerprint in names)
-            for picture, result in zip(pictures, results, strict=True)
+            self.entry(picture, result, count, picture.fingerprint in names)
+            for picture, result, count in zip(pictures, results, counts, strict=True)
         ]
         return self.profile(memory, entries, results, "leave-one-out", len(removed))
 
@@ -226,12 +232,12 @@ class _Fitter:
         memory = self.build(references, encode)
         vectors = [_vector(picture) for picture in references]
         seen = {picture.fingerprint for picture in references}
-        entries = [self.entry(picture, None, len(picture.pixels)) for picture in references]
+        entries = [self.entry(picture, None, len(picture.copies)) for picture in references]
         del encode, references
         results: list[_Result] = []
         rest = sorted(order[count:])
         copies = 0
-        for picture in self.read([sources[n] for n in rest], [names[n] for n in rest]):
+        for picture in self.read([sources[n] for n in rest], [names[n] for n in rest], as_references=False):
             on_progress()
             if picture.fingerprint in seen:
                 copies += 1
@@ -264,23 +270,25 @@ class _Fitter:
 
     # parts of the steps
 
-    def read(self, sources: Sequence[ImageSource], names: Sequence[str]) -> Iterator[_Picture]:
+    def read(
+        self, sources: Sequence[ImageSource], names: Sequence[str], *, as_references: bool = True
+    ) -> Iterator[_Picture]:
         """Yield pictures as they are read, in order."""
 
-        def prepare(pair: tuple[ImageSource, str]) -> Iterator[_Picture]:
-            yield self.prepare(*pair)
+        def prepare(item: tuple[int, tuple[ImageSource, str]]) -> Generator[_Picture, None, None]:
+            number, (source, name) = item
+            yield self.prepare(source, name, number, len(sources), as_references)
 
-        pairs = zip(sources, names, strict=True)
-        for picture in prefetch(pairs, prepare, BATCH):  # type: ignore[arg-type]
+        for picture in prefetch(enumerate(zip(sources, names, strict=True)), prepare, BATCH):
             if isinstance(picture, BaseException):
                 raise picture
             if self.options.roi is not None and self.roi is None:
                 self.roi = read_roi(self.options.roi, picture.size)
             yield picture
 
-    def prepare(self, source: ImageSource, name: str) -> _Picture:
+    def prepare(self, source: ImageSource, name: str, number: int, total: int, as_reference: bool) -> _Picture:
         digest = hashlib.sha256()
-        indices, pixels = [], []
+        indices, pixels, copies = [], [], []
         size = (0, 0)
         try:
             for tile in cut(source, self.tiling, max_pixels=self.max_pixels):
@@ -288,10 +296,13 @@ class _Fitter:
                 digest.update(f"{tile.image.mode} {tile.image.size}\n".encode() + tile.image.tobytes())
                 indices.append(tile.index)
                 pixels.append(self.engine.preprocess(tile.image))
+                if as_reference:
+                    own = list(self.method.reference_copies(tile.image, number, total))
+                    copies += [pixels[-1] if copy is tile.image else self.engine.preprocess(copy) for copy in own]
                 size = tile.merger.size
         except ImageError as error:
             raise ImageError(f"a good picture cannot be used: {error}", error.path) from error
-        return _Picture(name, digest.hexdigest()[:16], size, indices, pixels)
+        return _Picture(name, digest.hexdigest()[:16], size, indices, pixels, copies)
 
     def without_copies(self, pictures: Iterable[_Picture]) -> list[_Picture]:
         """Return each picture once, since a copy in the memory would make its score too low."""
@@ -323,16 +334,16 @@ class _Fitter:
     def encode(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> None:
         """Encode the tiles of pictures, in batches."""
         tiles = [(picture, pixels) for picture in pictures for pixels in picture.pixels]
-        for batch in batched(tiles, BATCH):
+        for batch in _batches(tiles, lambda tile: tile[1]):
             for (picture, _), features in zip(batch, _divided(encode(torch.cat([p for _, p in batch]))), strict=True):
                 picture.features.append(features)
 
     def build(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> MemoryBank:
         """Return the memory of pictures, rounded to what the file keeps."""
-        tiles = [pixels for picture in pictures for pixels in picture.pixels]
-        batches = (torch.cat(batch) for batch in batched(tiles, BATCH))
+        copies = [pixels for picture in pictures for pixels in picture.copies]
+        batches = (torch.cat(batch) for batch in _batches(copies, lambda pixels: pixels))
         with torch.inference_mode():
-            memory = self.method.build_memory_bank(batches, encode, num_images=len(tiles))
+            memory = self.method.build_memory_bank(batches, encode, num_images=sum(len(p.pixels) for p in pictures))
             memory = rounded(memory)
         return replace(memory, references=len(pictures), fingerprint=_fingerprint(p.fingerprint for p in pictures))
 
@@ -340,7 +351,7 @@ class _Fitter:
         self, pictures: Sequence[_Picture], memory: MemoryBank, on_progress: Callable[[], object]
     ) -> list[_Result]:
         """Score each picture with the others as references."""
-        counts = [len(picture.pixels) for picture in pictures]
+        counts = _counts(pictures, memory.images)
         total, results, start = sum(counts), [], 0
         for picture, count in zip(pictures, counts, strict=True):
             others = [number for number in range(total) if not start <= number < start + count]
@@ -356,7 +367,7 @@ class _Fitter:
         for index, features in zip(picture.indices, picture.features, strict=True):
             prediction = self.engine.score(features, self.text, memory)
             add_tile(merger, index, float(prediction.score[0]), prediction.map[0], Timing(), self.engine, memory, self.roi)
-        values = only_inside(merger.take_map().numpy(), self.roi, self.engine.map_range(memory)[0])
+        values = finished_map(merger, self.engine, memory, self.roi)
         if not (math.isfinite(merger.score) and np.isfinite(values).all()):
             raise ImageError(f"{picture.name} gives no finite score; try precision float32", picture.name)
         level = conformal.region_levels([values], self.options.min_area, step=merger.step, size=picture.size)[0]
@@ -416,7 +427,7 @@ class _Fitter:
             return []
         sources = _listed(self.options.bad)
         results = []
-        for picture in self.read(sources, _names(sources)):
+        for picture in self.read(sources, _names(sources), as_references=False):
             self.encode([picture], self.engine_encode)
             results.append(self.score(picture, memory))
         return results
@@ -593,10 +604,10 @@ def add_pictures(
     if pictures and not split:
         memory = type(memory).concat([memory, to_device(fitter.build(pictures, encode), engine.device)])
     start = profile.memory.images
-    for picture in pictures:
-        part, count = memory, 0
+    counts = [0] * len(pictures) if split else _counts(pictures, memory.images - start)
+    for picture, count in zip(pictures, counts, strict=True):
+        part = memory
         if not split:
-            count = (memory.images - profile.memory.images) // len(pictures)
             with torch.inference_mode():
                 part = memory.select([n for n in range(memory.images) if not start <= n < start + count])
             start += count
@@ -717,19 +728,24 @@ def add_tile(
     """Add the result of one tile; with a region of interest the score is that of the inside."""
     if roi is not None:
         (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
-        inside = roi.part(merger.size, (left, top, right, bottom), tile_map.shape[-1])
+        inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
         score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory)
+    if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_tiles:
+        tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
     merger.add(index, score, tile_map, timing)
 
 
-def only_inside(
-    values: npt.NDArray[np.float32], roi: Roi | None, low: float
+def finished_map(
+    merger: TileMerger, engine: Engine, memory: MemoryBank | None, roi: Roi | None
 ) -> npt.NDArray[np.float32]:
-    """Return a map that has its lowest value outside the region of interest."""
+    """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest value."""
+    values: npt.NDArray[np.float32] = merger.take_map(
+        engine.finish_map if isinstance(engine, TorchEngine) else resize
+    ).numpy()
     if roi is None:
         return values
     inside = roi.resized(values.shape[1], values.shape[0])
-    return np.where(inside, values, np.float32(low))
+    return np.where(inside, values, np.float32(engine.map_range(memory)[0]))
 
 
 class _CachedEncoder:
@@ -746,6 +762,18 @@ class _CachedEncoder:
             features = self._engine.encode(pixels[new], self._request)
             self._known.update(zip((keys[number] for number in new), _divided(features), strict=True))
         return _joined([self._known[key] for key in keys])
+
+
+def _batches(items: Sequence[T], pixels_of: Callable[[T], Tensor]) -> Iterator[list[T]]:
+    """Yield batches of items in order; a batch ends where the shape of the pixels changes."""
+    for _, alike in itertools.groupby(items, key=lambda item: pixels_of(item).shape):
+        yield from batched(alike, BATCH)
+
+
+def _counts(pictures: Sequence[_Picture], images: int) -> list[int]:
+    """Return how many entries each picture has in a memory bank, whose images are those of the pictures in order."""
+    tiles = sum(len(picture.pixels) for picture in pictures)
+    return [len(picture.pixels) * images // tiles for picture in pictures]
 
 
 def _divided(features: ImageFeatures) -> list[ImageFeatures]:

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 
 import torch
 
-from blemish.clip import Backbone, load_backbone
+from blemish.clip import ImageBackbone, load_backbone
 from blemish.detector import Detector, check_object_name
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
@@ -17,6 +17,7 @@ from blemish.few_shot import References, build_memory_bank, require_reference_me
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS
 from blemish.methods import checkpoints, create, load_class
+from blemish.methods.ops import require_words
 from blemish.methods.registry import WEIGHTS
 from blemish.profile import Profile, is_profile, read_profile
 from blemish.types import (
@@ -43,7 +44,7 @@ _LARGE = 5_000_000
 def load(
     method: PathLike = DEFAULT_METHOD,
     *,
-    backbone: PathLike | Backbone = DEFAULT_BACKBONE,
+    backbone: PathLike | ImageBackbone = DEFAULT_BACKBONE,
     weights: PathLike | None = None,
     object_name: str = DEFAULT_OBJECT,
     threshold: float | None = None,
@@ -168,7 +169,7 @@ def load(
 def _load_with_profile(
     profile: Profile,
     *,
-    backbone: PathLike | Backbone,
+    backbone: PathLike | ImageBackbone,
     weights: PathLike | None,
     thresholds: tuple[float | None, float | None],
     device: str,
@@ -176,7 +177,7 @@ def _load_with_profile(
     max_pixels: int,
 ) -> Detector:
     """Return the detector of a profile: see `load`."""
-    if not isinstance(backbone, Backbone) and backbone == DEFAULT_BACKBONE:
+    if not isinstance(backbone, ImageBackbone) and backbone == DEFAULT_BACKBONE:
         backbone = profile.backbone
     if precision == "auto":
         # The precision of the profile, whatever this hardware is faster with: other digits would be other scores.
@@ -193,7 +194,7 @@ def _load_with_profile(
 
 def _engine(
     method: str,
-    backbone: PathLike | Backbone,
+    backbone: PathLike | ImageBackbone,
     weights: PathLike | None,
     device: torch.device,
     precision: Precision | tuple[ComputePrecision, ComputePrecision],
@@ -211,9 +212,11 @@ def _engine(
         config: Fields of the config; None for the method's own.
     """
     cls = load_class(method)
-    backbone_name = backbone.name if isinstance(backbone, Backbone) else os.fspath(backbone)
+    backbone_name = backbone.name if isinstance(backbone, ImageBackbone) else os.fspath(backbone)
     file = None if weights is None else locate(weights, method, backbone_name)
-    loaded = backbone if isinstance(backbone, Backbone) else load_backbone(backbone_name)
+    loaded = backbone if isinstance(backbone, ImageBackbone) else load_backbone(backbone_name)
+    if cls.info.needs_text:
+        require_words(loaded, method)
     if file is None and cls.info.trainable:
         file = shipped(method, loaded.fingerprint)
         if file is None:
@@ -243,14 +246,14 @@ def shipped(method: str, fingerprint: str) -> Path | None:
 
 
 def _precisions(
-    precision: Precision, backbone: Backbone, device: torch.device
+    precision: Precision, backbone: ImageBackbone, device: torch.device
 ) -> tuple[ComputePrecision, ComputePrecision]:
     """Return the precision of the vision tower, and of windows, which are a dozen times the work of their image."""
     if precision != "auto":
         return precision, precision
     if not _has_bfloat16_units(device):
         return "float32", "float32"
-    size = sum(parameter.numel() for parameter in backbone.towers.vision_model.parameters())
+    size = sum(parameter.numel() for parameter in backbone.vision.parameters())
     return "bfloat16" if size >= _LARGE else "float32", "bfloat16"
 
 

@@ -62,19 +62,21 @@ class Roi:
         """Return it for a picture of this size: bool (height, width)."""
         return _resized(self, (0.0, 0.0, 1.0, 1.0), width, height)
 
-    def part(self, size: tuple[int, int], box: tuple[int, int, int, int], side: int) -> npt.NDArray[np.bool_]:
-        """Return the part of a tile at the size of the model's input.
+    def part(
+        self, size: tuple[int, int], box: tuple[int, int, int, int], shape: tuple[int, int]
+    ) -> npt.NDArray[np.bool_]:
+        """Return the part of a tile at the size of its map.
 
         Args:
             size: (width, height) of the picture.
             box: (x0, y0, x1, y1) of the tile in pixels of the picture.
-            side: Side of the input.
+            shape: Rows and columns of the map.
 
         Returns:
-            bool (side, side).
+            bool (rows, columns).
         """
-        (width, height), (x0, y0, x1, y1) = size, box
-        return _resized(self, (x0 / width, y0 / height, x1 / width, y1 / height), side, side)
+        (width, height), (x0, y0, x1, y1), (rows, columns) = size, box, shape
+        return _resized(self, (x0 / width, y0 / height, x1 / width, y1 / height), columns, rows)
 
     def to_png(self) -> bytes:
         """Return it as the bytes of a PNG file, black and white."""

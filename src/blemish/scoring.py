@@ -17,12 +17,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from blemish.clip import Backbone, Computation, Request
+from blemish.clip import Computation, ImageBackbone, Request, resolve_position
 from blemish.concurrency import READER_THREADS, prefetch
 from blemish.detection import Timing
 from blemish.engine import Engine, TorchEngine
@@ -59,7 +59,7 @@ class Scored(Generic[T]):
     score: float
     """Image score in [0, 1]."""
     map: Tensor
-    """(S, S) float32 on the CPU, at the size of the method's input."""
+    """(H, W) float32 on the CPU, as the method gives it: `Method.finish_map` brings it to the picture's size."""
     text_score: float | None
     """Score of the class token, where it was asked for."""
     timing: Timing
@@ -111,8 +111,13 @@ class Pass:
         needs = [f"{len(request.taps)} tap{'s' * (len(request.taps) != 1)}"] * bool(request.taps)
         needs += ["class token"] * request.class_token
         needs += [f"windows of {', '.join(map(str, request.windows))}"] * bool(request.windows)
+        side = f"{computation.size} x {computation.size} px"
+        if computation.geometry == "keep-aspect":
+            side = f"shorter side {computation.size} px"
+        elif computation.geometry != "squash":
+            side += f" ({computation.geometry})"
         return (
-            f"pass {self.number}: {computation.size} x {computation.size} px, {computation.activation} activation, "
+            f"pass {self.number}: {side}, {computation.activation} activation, "
             f"positions {computation.position}; {', '.join(needs)}: {', '.join(self.methods)}"
         )
 
@@ -126,6 +131,7 @@ class Pass:
             "size": self.computation.size,
             "activation": self.computation.activation,
             "position": self.computation.position,
+            "geometry": self.computation.geometry,
             "taps": [
                 {"layer": t.layer, "path": t.path, "start": t.start, "seeded": t.seeded} for t in sorted(request.taps)
             ],
@@ -160,20 +166,19 @@ def plan(engines: Mapping[str, Engine]) -> tuple[Pass, ...]:
     return tuple(passes)
 
 
-def effective(computation: Computation, backbone: Backbone) -> Computation:
+def effective(computation: Computation, backbone: ImageBackbone) -> Computation:
     """Return the computation without what makes no difference on this backbone, so that more methods share a pass.
 
-    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing.
+    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing; and
+    the code of DINOv2 does one of the other interpolations.
     """
-    changes: dict[str, Any] = {}
-    if computation.size // backbone.patch == backbone.size // backbone.patch:
+    changes: dict[str, Any] = {"position": resolve_position(computation.position, backbone.registers)}
+    is_square = computation.geometry != "keep-aspect"
+    if is_square and computation.size // backbone.patch == backbone.size // backbone.patch:
         changes["position"] = Computation(computation.size).position
-    if computation.activation == backbone.towers.config.vision_config.hidden_act:
+    if computation.activation == backbone.activation:
         changes["activation"] = "checkpoint"
     return replace(computation, **changes)
-
-
-_Input: TypeAlias = tuple[str, int]  # backend and side: engines that are equal in both prepare images alike
 
 
 @dataclass(frozen=True)
@@ -182,7 +187,7 @@ class _Prepared(Generic[T]):
 
     task: Task[T]
     tile: Tile
-    pixels: Mapping[_Input, Tensor]  # (1, 3, S, S)
+    pixels: Mapping[Hashable, Tensor]  # (1, 3, H, W) by `_input`
     timing: Timing
 
 
@@ -217,7 +222,7 @@ class Scorer:
         self.passes = plan(engines)
         self.clock = Clock()
         self._engines = dict(engines)
-        self._inputs = {name: (engine.provenance.backend, engine.size) for name, engine in engines.items()}
+        self._inputs = {name: _input(engine) for name, engine in engines.items()}
         self._batch_size, self._max_pixels, self._tiling = batch_size, max_pixels, tiling
         self._text_scores = text_scores
         self._texts = TextFeatureCache() if texts is None else texts
@@ -281,8 +286,30 @@ class Scorer:
     def _run_pass(
         self, one_pass: Pass, rows: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]
     ) -> Iterator[Scored[T]]:
-        """Run the backbone once over a batch, and then each method that scores one of its images."""
+        """Run the backbone over a batch, and then each method that scores one of its images.
+
+        Images of one shape go through the backbone together.
+        """
         names = [name for name in one_pass.methods if any(name in row.task.methods for row in rows)]
+        own = self._inputs[names[0]]
+        groups: dict[torch.Size, list[_Prepared[T]]] = {}
+        for row in rows:
+            groups.setdefault(row.pixels[own].shape, []).append(row)
+        if len(groups) == 1:
+            yield from self._run_group(one_pass, names, rows, memories)
+            return
+        order = {id(row.tile): number for number, row in enumerate(rows)}
+        scored = [each for group in groups.values() for each in self._run_group(one_pass, names, group, memories)]
+        yield from sorted(scored, key=lambda each: (names.index(each.method), order[id(each.tile)]))
+
+    def _run_group(
+        self,
+        one_pass: Pass,
+        names: Sequence[str],
+        rows: Sequence[_Prepared[T]],
+        memories: Mapping[str, MemoryBank | None],
+    ) -> Iterator[Scored[T]]:
+        """Run the backbone once over images of one shape, and then each method that scores one of them."""
         pixels = torch.cat([row.pixels[self._inputs[names[0]]] for row in rows])
         object_names = [row.task.object_name for row in rows]
         share = len(rows)
@@ -342,6 +369,11 @@ class Scorer:
 
     def _add_pass(self, one_pass: Pass, seconds: float) -> None:
         self.clock.passes[one_pass.number] = self.clock.passes.get(one_pass.number, 0.0) + seconds
+
+
+def _input(engine: Engine) -> Hashable:
+    """Return what an engine's `preprocess` depends on: engines of equal inputs prepare images alike."""
+    return engine.input if isinstance(engine, TorchEngine) else (engine.provenance.backend, engine.size)
 
 
 def _one_object(engine: Engine, object_names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from PIL import Image
@@ -29,6 +29,7 @@ from torch.nn import functional
 from blemish.detection import Timing
 from blemish.errors import ImageError
 from blemish.image_io import LoadedImage, read_image
+from blemish.methods.ops import resize
 from blemish.tiff import open_tiff_rows
 from blemish.types import DEFAULT_OVERLAP, ImageSource, Span, Tiling
 
@@ -36,6 +37,9 @@ __all__ = ["DEFAULT_OVERLAP", "MAX_MAP_PIXELS", "Tile", "TileMerger", "Tiling", 
 
 #: Most values in the map of a tiled image: 64 MiB, which is finer than the patches of any backbone.
 MAX_MAP_PIXELS = 16_777_216
+
+FinishMap: TypeAlias = Callable[[Tensor, int, int], Tensor]
+"""A function that brings a map (H, W) to a height and a width, such as `resize`."""
 
 T = TypeVar("T")
 
@@ -156,15 +160,27 @@ class TileMerger:
         return LoadedImage(self._preview, self.path, self.notes)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the image is scored in one piece, and its map is as large as the image."""
+        return self._whole
+
+    @property
     def map(self) -> Tensor:
         """The anomaly map so far, (ceil(height / step), ceil(width / step)) float32."""
-        assert self._map is not None
-        return resize(self._map, self.down.length, self.across.length) if self._whole else self._map
+        return self._finished(resize)
 
-    def take_map(self) -> Tensor:
-        """Return the map and forget it, since the large maps of a whole batch would fill the memory."""
-        anomaly_map, self._map = self.map, None
+    def take_map(self, finish: FinishMap = resize) -> Tensor:
+        """Return the map and forget it, since the large maps of a whole batch would fill the memory.
+
+        Args:
+            finish: Brings the map of an image that was scored in one piece to its size.
+        """
+        anomaly_map, self._map = self._finished(finish), None
         return anomaly_map
+
+    def _finished(self, finish: FinishMap) -> Tensor:
+        assert self._map is not None
+        return finish(self._map, self.down.length, self.across.length) if self._whole else self._map
 
     def add_preview_rows(self, rows: Image.Image, top: int) -> None:
         """Add rows of the image to the preview, in order; `top` is a multiple of `step`."""
@@ -178,13 +194,18 @@ class TileMerger:
         self._preview.paste(part.reduce(self.step), (0, first))
         self._preview_rows = last
 
+    def tile_size(self, index: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of a tile in pixels."""
+        (top, bottom), (left, right) = self.down.spans[index[0]], self.across.spans[index[1]]
+        return bottom - top, right - left
+
     def add(self, index: tuple[int, int], score: float, tile_map: Tensor, timing: Timing) -> None:
         """Add the result of one tile.
 
         Args:
             index: (row, column) of the tile, from 0.
             score: Image score of the tile.
-            tile_map: Anomaly map of the tile (S, S), float32 on the CPU.
+            tile_map: Anomaly map of the tile (H, W), float32 on the CPU, at any size.
             timing: Seconds spent on the tile.
         """
         self._todo -= 1
@@ -266,14 +287,6 @@ def _cut_rows(
             merger.notes += (f"map and preview at 1/{merger.step} of its size",)
         for column, (left, right) in enumerate(merger.across.spans):
             yield Tile(merger, (row, column), rows.crop((left, top - start, right, bottom - start)))
-
-
-def resize(anomaly_map: Tensor, height: int, width: int) -> Tensor:
-    """Resize a map (S, S) to (height, width), bilinear, with pixel centres aligned."""
-    if anomaly_map.shape == (height, width):
-        return anomaly_map.clone()
-    resized = functional.interpolate(anomaly_map[None, None], (height, width), mode="bilinear", align_corners=False)
-    return resized[0, 0]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tiny_clip
+import tiny_dinov2
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from blemish.clip import Backbone, from_openai_state_dict
+from blemish.clip import Backbone, Dinov2Backbone, Dinov2Tower, from_openai_state_dict
 from blemish.clip.tokenizer import clip_tokenizer
 
 Array = NDArray[Any]
@@ -54,6 +55,16 @@ class Case:
         state = tiny_clip.state_dict(config, int(self.data["clip_seed"]))
         model = from_openai_state_dict(state, activation="quick_gelu" if config.quick_gelu else "gelu")
         return Backbone(model, clip_tokenizer(), name=self.data["clip"])
+
+    @cached_property
+    def dinov2(self) -> Dinov2Backbone:
+        """The tiny DINOv2 of the case, from its weight stream."""
+        overrides = self.data.get("dinov2_overrides") or {}
+        config = dataclasses.replace(tiny_dinov2.CONFIGS[self.data["dinov2"]], **overrides)
+        state = tiny_dinov2.state_dict(config, int(self.data["dinov2_seed"]))
+        heads = {"num_attention_heads": config.num_attention_heads}
+        tower = Dinov2Tower.from_state_dict({name: torch.from_numpy(value) for name, value in state.items()}, heads)
+        return Dinov2Backbone(tower, name=self.data["dinov2"])
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:

@@ -224,10 +224,10 @@ def _print_profile(facts: Mapping[str, Any]) -> None:
 
 
 def _backbone(name: str, revision: str | None) -> dict[str, Any]:
-    from blemish.clip import load_backbone
+    from blemish.clip import Backbone, load_backbone
 
     backbone = load_backbone(name, revision=revision)
-    return {
+    facts = {
         "kind": "backbone",
         "name": backbone.name,
         "fingerprint": backbone.fingerprint,
@@ -236,13 +236,17 @@ def _backbone(name: str, revision: str | None) -> dict[str, Any]:
         "patch": backbone.patch,
         "layers": backbone.layers,
         "width": backbone.width,
-        "embedding": backbone.embed_dim,
-        "text_layers": backbone.text_layers,
-        "text_width": backbone.text_width,
-        "context": backbone.context,
-        "activation": backbone.towers.config.vision_config.hidden_act,
-        "heads": backbone.towers.config.vision_config.num_attention_heads,
     }
+    if isinstance(backbone, Backbone):
+        facts |= {
+            "embedding": backbone.embed_dim,
+            "text_layers": backbone.text_layers,
+            "text_width": backbone.text_width,
+            "context": backbone.context,
+        }
+    else:
+        facts |= {"register_tokens": backbone.registers, "words": "none"}
+    return facts | {"activation": backbone.activation, "heads": backbone.vision.config.num_attention_heads}
 
 
 def _words(value: Any) -> str:

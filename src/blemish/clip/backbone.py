@@ -1,20 +1,18 @@
-"""The frozen CLIP that all methods share."""
+"""The frozen CLIP that methods with words share."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from blemish.clip import blocks, forward
-from blemish.clip.model import Towers
-from blemish.clip.request import Activation, Computation, ImageFeatures, Request
+from blemish.clip.image import ImageBackbone
+from blemish.clip.model import Towers, VisionTower
+from blemish.clip.request import Activation, Computation
 from blemish.clip.tokenizer import as_text_tokenizer
 from blemish.errors import UsageError
 
@@ -26,31 +24,8 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def fingerprint_of(model: nn.Module) -> str:
-    """Return the first 16 hex digits of the SHA-256 over all parameters: sorted names, shapes, and bytes as float32."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        values = parameter.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False)
-        digest.update(f"{name} {tuple(values.shape)}\n".encode())
-        digest.update(values.data)
-    return digest.hexdigest()[:16]
-
-
-def resize_image(image: Image.Image, size: int) -> Tensor:
-    """Return the pixels that CLIP sees before they are normalised, (3, size, size) uint8.
-
-    Pillow's bicubic filter works in the image's own mode and does not keep the aspect ratio; then comes the conversion
-    to RGB.
-    """
-    square = image.resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
-
-
-class Backbone(nn.Module):
-    """A CLIP with a vision transformer, its tokenizer and its preprocessing. No call changes it.
-
-    Calls are differentiable: the caller chooses `torch.no_grad()`. The weights are taken as they are; `load_backbone`
-    returns frozen ones.
+class Backbone(ImageBackbone):
+    """A CLIP with a vision transformer, its tokenizer and its preprocessing: an `ImageBackbone` that reads words, too.
 
     Args:
         model: `Towers`, or a `CLIPModel` of transformers, whose parameters are then shared.
@@ -62,11 +37,6 @@ class Backbone(nn.Module):
 
     Attributes:
         towers: The modules, with the parameter names of a `CLIPModel`.
-        name: Name of the backbone in results.
-        layers: L, number of blocks of the vision tower.
-        width: D, width of the vision tower.
-        patch: Side of a patch in pixels.
-        size: Side of the checkpoint's own input in pixels.
         embed_dim: E, dimension of the space that images and text share.
         text_layers: Number of blocks of the text tower.
         text_width: Wt, width of the text tower.
@@ -75,6 +45,9 @@ class Backbone(nn.Module):
     Raises:
         WeightsError: The `CLIPModel` has a configuration that blemish cannot compute.
     """
+
+    reads_words = True
+    towers: Towers
 
     def __init__(
         self,
@@ -86,111 +59,30 @@ class Backbone(nn.Module):
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
     ) -> None:
-        super().__init__()
-        self.towers = model if isinstance(model, Towers) else Towers.from_transformers(model)
-        vision, text = self.towers.config.vision_config, self.towers.config.text_config
+        towers = model if isinstance(model, Towers) else Towers.from_transformers(model)
+        super().__init__(towers, towers.vision_model, name, fingerprint, mean=mean, std=std)
+        text = towers.config.text_config
         self.tokenizer = as_text_tokenizer(tokenizer)
-        self.name = name
-        self._fingerprint = fingerprint
-        self.mean, self.std = tuple(mean), tuple(std)
-        self.layers = vision.num_hidden_layers
-        self.width = vision.hidden_size
-        self.patch = vision.patch_size
-        self.size = vision.image_size
-        self.embed_dim = self.towers.config.projection_dim
+        self.embed_dim = towers.config.projection_dim
         self.text_layers = text.num_hidden_layers
         self.text_width = text.hidden_size
         self.context = text.max_position_embeddings
-        self._half: dict[tuple[Activation, torch.dtype, torch.device], list[blocks.HalfBlock]] = {}
+
+    @property
+    def vision(self) -> VisionTower:
+        """The modules of the vision tower."""
+        return self.towers.vision_model
 
     @cached_property
     def model(self) -> CLIPModel:
         """A `CLIPModel` of transformers that shares these parameters."""
         return self.towers.to_transformers()
 
-    @property
-    def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 over the weights."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint_of(self.towers)
-        return self._fingerprint
-
-    def preprocess(self, images: Sequence[Image.Image], size: int) -> Tensor:
-        """Resize and normalise images as the reference implementations do.
-
-        Args:
-            images: B images of 8 bits per channel.
-            size: Side of the result in pixels.
-
-        Returns:
-            (B, 3, size, size) float32 on the CPU.
-        """
-        mean, std = torch.tensor(self.mean).view(3, 1), torch.tensor(self.std).view(3, 1)
-        table = (torch.arange(256).div(255) - mean).div(std).numpy()  # (3, 256): the result for each level
-        out = np.empty((len(images), 3, size, size), np.float32)
-        for row, image in enumerate(images):
-            # NumPy, because this runs in threads: each thread that used PyTorch would start a thread pool of its own.
-            for channel, levels in enumerate(resize_image(image, size).numpy()):
-                np.take(table[channel], levels, out=out[row, channel], mode="clip")
-        return torch.from_numpy(out)
-
-    def encode_image(
-        self,
-        pixels: Tensor,
-        request: Request | None = None,
-        computation: Computation | None = None,
-        *,
-        precision: torch.dtype = torch.float32,
-        windows: torch.dtype | None = None,
-    ) -> ImageFeatures:
-        """Run the vision tower once, as far as `request` needs it.
-
-        Args:
-            pixels: (B, 3, S, S) from `preprocess`, on the backbone's device.
-            request: What to return; the class token only if not given.
-            computation: How to compute it; at the pixels' size with the defaults of `Computation` if not given.
-            precision: Type of the matrix products in the blocks: float32, or bfloat16 or float16 with weights that are
-                cast at the first such call and kept. The streams are always float32.
-            windows: Type of the products for windows, if it differs from `precision`.
-
-        Returns:
-            The streams, tokens and windows of the request.
-
-        Raises:
-            UsageError: The pixels do not have the size of the computation or are smaller than a patch, a tap lies
-                beyond the last block, or a window does not fit into the grid.
-        """
-        request = Request() if request is None else request
-        if pixels.ndim != 4 or pixels.shape[1] != 3 or min(pixels.shape[2:]) < self.patch:
-            raise UsageError(
-                f"pixels are (B, 3, S, S) with S at least {self.patch} for this backbone, not {tuple(pixels.shape)}"
-            )
-        computation = Computation(pixels.shape[-1]) if computation is None else computation
-        if tuple(pixels.shape[2:]) != (computation.size, computation.size):
-            raise UsageError(f"the computation is for size {computation.size}, the pixels are {tuple(pixels.shape)}")
-        if beyond := [tap.layer for tap in request.taps if tap.layer > self.layers]:
-            raise UsageError(f"layer {max(beyond)} was asked for, but the backbone has {self.layers} layers")
-
-        vision = self.towers.vision_model
-        chosen = self._image_blocks(computation.activation, precision)
-        tokens, grid = forward.embed_image(vision, pixels, computation.position, precision)
-        x = vision.pre_layrnorm(tokens)
-        taps, class_token = forward.run_image_blocks(chosen, x, request.taps, class_token=request.class_token)
-        if windows is not None and request.windows:
-            chosen = self._image_blocks(computation.activation, windows)
-        window_tokens = {side: forward.run_windows(chosen, x, grid, side) for side in request.windows}
-        return ImageFeatures(taps, class_token, window_tokens, grid, precision)
-
-    def _image_blocks(self, activation: Activation, precision: torch.dtype) -> Sequence[blocks.Block]:
-        vision = self.towers.vision_model
-        layers, function = vision.encoder.layers, blocks.nonlinearity(activation, vision.config)
-        if precision == torch.float32:
-            return [blocks.ModuleBlock(layer, function) for layer in layers]
-        key = activation, precision, layers[0].mlp.fc1.weight.device
-        if key not in self._half:
-            # Two threads that arrive at once both cast the weights, which only costs time.
-            self._half[key] = [blocks.halve(layer, function, precision) for layer in layers]
-        return self._half[key]
+    def _embed_image(
+        self, pixels: Tensor, computation: Computation, precision: torch.dtype
+    ) -> tuple[Tensor, tuple[int, int]]:
+        tokens, grid = super()._embed_image(pixels, computation, precision)
+        return self.vision.pre_layrnorm(tokens), grid
 
     def project(self, tokens: Tensor, *, norm: bool = True) -> Tensor:
         """Project vision tokens into the space shared with text.
@@ -203,7 +95,7 @@ class Backbone(nn.Module):
             (..., E), not normalised.
         """
         if norm:
-            tokens = self.towers.vision_model.post_layernorm(tokens)
+            tokens = self.final_norm(tokens)
         out: Tensor = self.towers.visual_projection(tokens)
         return out
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blemish.clip.model import ACTIVATIONS, QUICK_GELU_FACTOR, EncoderLayer, Nonlinearity, TowerConfig, quick_gelu
+from blemish.clip.model import ACTIVATIONS, QUICK_GELU_FACTOR, EncoderLayer, Nonlinearity, TowerConfig, quick_gelu, swiglu
 from blemish.clip.request import Activation
 from blemish.errors import UsageError
 
@@ -44,8 +44,12 @@ def nonlinearity(name: Activation, config: TowerConfig) -> Nonlinearity:
     """Return the function between the two layers of a tower's MLPs.
 
     Raises:
-        UsageError: The name is unknown.
+        UsageError: The name is unknown, or the tower's MLPs are gated and cannot have another activation.
     """
+    if config.gated:
+        if name != "checkpoint":
+            raise UsageError(f"the MLPs of this backbone are gated, so their activation cannot be replaced by {name}")
+        return swiglu
     chosen = config.hidden_act if name == "checkpoint" else name
     if chosen not in ACTIVATIONS:
         raise UsageError(f"there is no activation {name!r}: choose checkpoint, {' or '.join(ACTIVATIONS)}")

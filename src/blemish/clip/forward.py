@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from blemish import concurrency
 from blemish.clip.blocks import Block, ModuleBlock, run
+from blemish.clip.dinov2 import Dinov2Tower
 from blemish.clip.model import Nonlinearity, TextTower, VisionTower
 from blemish.clip.request import PositionMode, Tap
 from blemish.errors import UsageError, WeightsError
@@ -30,13 +32,21 @@ _INTERPOLATIONS: dict[str, tuple[str, bool]] = {
     "bilinear": ("bilinear", False),
     "bicubic": ("bicubic", False),
     "bicubic-antialias": ("bicubic", True),
+    "bicubic-offset": ("bicubic", False),
+}
+#: What is added to the number of positions where `bicubic-offset` computes the scale.
+_OFFSET = 0.1
+#: What the code of DINOv2 does, without and with register tokens.
+_DINOV2: dict[str, tuple[PositionMode, PositionMode]] = {
+    "dinov2-hub": ("bicubic-offset", "bicubic-antialias"),
+    "dinov2-transformers": ("bicubic", "bicubic-antialias"),
 }
 
 
 def embed_image(
-    vision: VisionTower, pixels: Tensor, position: PositionMode, precision: torch.dtype = torch.float32
+    vision: VisionTower | Dinov2Tower, pixels: Tensor, position: PositionMode, precision: torch.dtype = torch.float32
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Compute class token and patch tokens with positions, before the first layer norm.
+    """Compute class token, register tokens and patch tokens, with positions but for registers: the tower's input.
 
     Args:
         vision: The vision tower.
@@ -45,7 +55,7 @@ def embed_image(
         precision: Type of the product of patches and weights.
 
     Returns:
-        Tokens (B, 1 + N, D) and the grid (rows, columns).
+        Tokens (B, 1 + R + N, D) with R register tokens, and the grid (rows, columns).
     """
     embeddings = vision.embeddings
     layer = embeddings.patch_embedding
@@ -58,9 +68,21 @@ def embed_image(
         patches = pixels.to(precision).unfold(2, side, side).unfold(3, side, side)  # (B, 3, rows, columns, side, side)
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
         tokens = F.linear(patches, layer.weight.to(precision).flatten(1)).to(layer.weight.dtype)
+        tokens = tokens if layer.bias is None else tokens + layer.bias
     class_token = embeddings.class_embedding.expand(tokens.shape[0], 1, -1)
-    positions = resize_positions(embeddings.position_embedding.weight, grid, position)
-    return torch.cat([class_token, tokens], dim=1) + positions, grid
+    positions = resize_positions(
+        embeddings.position_embedding.weight, grid, resolve_position(position, vision.registers)
+    )
+    tokens = torch.cat([class_token, tokens], dim=1) + positions
+    if isinstance(vision, Dinov2Tower) and vision.registers:
+        registers = vision.embeddings.register_tokens.expand(tokens.shape[0], -1, -1)
+        tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
+    return tokens, grid
+
+
+def resolve_position(mode: PositionMode, registers: int) -> PositionMode:
+    """Return the interpolation itself for the modes that are named after code, given the number of register tokens."""
+    return _DINOV2[mode][registers > 0] if mode in _DINOV2 else mode
 
 
 def resize_positions(weight: Tensor, grid: tuple[int, int], mode: PositionMode) -> Tensor:
@@ -69,7 +91,7 @@ def resize_positions(weight: Tensor, grid: tuple[int, int], mode: PositionMode) 
     Args:
         weight: (1 + n * n, D), the class token's position first.
         grid: Rows and columns of the result.
-        mode: Interpolation, with align_corners=False. `bicubic-antialias` differs from `bicubic` even when enlarging,
+        mode: Interpolation, from `resolve_position`. `bicubic-antialias` differs from `bicubic` even when enlarging,
             because PyTorch then uses another cubic kernel.
 
     Returns:
@@ -80,7 +102,8 @@ def resize_positions(weight: Tensor, grid: tuple[int, int], mode: PositionMode) 
         WeightsError: The checkpoint's grid is not square.
     """
     if mode not in _INTERPOLATIONS:
-        raise UsageError(f"there is no positional interpolation {mode!r}: choose one of {', '.join(_INTERPOLATIONS)}")
+        known = ", ".join([*_INTERPOLATIONS, *_DINOV2])
+        raise UsageError(f"there is no positional interpolation {mode!r}: choose one of {known}")
     side = math.isqrt(weight.shape[0] - 1)
     if side * side != weight.shape[0] - 1:
         raise WeightsError(f"the {weight.shape[0] - 1} patch positions of the model are not those of a square grid")
@@ -89,7 +112,10 @@ def resize_positions(weight: Tensor, grid: tuple[int, int], mode: PositionMode) 
     name, antialias = _INTERPOLATIONS[mode]
     # Autocast does not touch interpolation, but the weights may be half: interpolate in float32.
     patches = weight[1:].float().T.reshape(1, -1, side, side)
-    resized = F.interpolate(patches, size=grid, mode=name, align_corners=False, antialias=antialias)
+    target: dict[str, Any] = {"size": grid}
+    if mode == "bicubic-offset":
+        target = {"scale_factor": tuple((length + _OFFSET) / side for length in grid)}
+    resized = F.interpolate(patches, **target, mode=name, align_corners=False, antialias=antialias)
     return torch.cat([weight[:1], resized.flatten(2)[0].T.to(weight.dtype)])
 
 

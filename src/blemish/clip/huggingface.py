@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from blemish.clip.dinov2 import MODEL_TYPES
 from blemish.errors import WeightsError
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -43,8 +44,9 @@ def fetch(name: str, revision: str | None = None) -> Path:
     config = _get(name, "config.json", revision)
     if config is not None:
         commit = _commit_of(config, revision)
-        if _is_clip(config):
-            for optional in ("preprocessor_config.json", *_TOKENIZER):
+        kind = _model_type(config)
+        if kind == "clip" or kind in MODEL_TYPES:
+            for optional in ("preprocessor_config.json", *(_TOKENIZER if kind == "clip" else ())):
                 _get(name, optional, commit)
             _get_weights(name, WEIGHTS, commit)
             return config.parent
@@ -69,12 +71,12 @@ def _commit_of(path: Path, revision: str | None) -> str | None:
     return path.parent.name if _COMMIT.fullmatch(path.parent.name) else revision
 
 
-def _is_clip(config: Path) -> bool:
+def _model_type(config: Path) -> str | None:
     try:
         content = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("model_type") == "clip"
+        return None
+    return content.get("model_type") if isinstance(content, dict) else None
 
 
 def _get_weights(name: str, candidates: tuple[str, ...], revision: str | None) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
 from blemish.clip import huggingface
-from blemish.clip.backbone import CLIP_MEAN, CLIP_STD, Backbone, fingerprint_of
+from blemish.clip.backbone import CLIP_MEAN, CLIP_STD, Backbone
+from blemish.clip.dinov2 import IMAGENET_MEAN, IMAGENET_STD, MODEL_TYPES, Dinov2Tower, is_dinov2
+from blemish.clip.image import Dinov2Backbone, ImageBackbone, fingerprint_of
 from blemish.clip.model import ClipConfig, Towers
 from blemish.clip.openai import from_openai_state_dict
 from blemish.clip.state_dict import is_torchscript, read_state_dict
@@ -26,28 +28,44 @@ _ALIASES = {"embedded": "builtin"}
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 
+@overload
+def load_backbone(name_or_path: Literal["builtin"] = ...) -> Backbone: ...
+@overload
+def load_backbone(
+    name_or_path: str,
+    *,
+    revision: str | None = ...,
+    activation: Literal["quick_gelu", "gelu"] | None = ...,
+    heads: int | None = ...,
+) -> ImageBackbone: ...
 def load_backbone(
     name_or_path: str = "builtin",
     *,
     revision: str | None = None,
     activation: Literal["quick_gelu", "gelu"] | None = None,
-) -> Backbone:
-    """Load a frozen CLIP with a vision transformer.
+    heads: int | None = None,
+) -> ImageBackbone:
+    """Load a frozen CLIP with a vision transformer, or a DINOv2, which reads no words.
 
     Args:
         name_or_path: One of
             `builtin`, the model that comes with blemish (`embedded` is its earlier name);
-            a folder of transformers (config.json of type clip) or open_clip (open_clip_config.json);
+            a folder of transformers (config.json of type clip, dinov2 or dinov2_with_registers) or open_clip
+            (open_clip_config.json);
             a model of either kind on the Hugging Face hub, owner/model (HF_HOME and HF_HUB_OFFLINE are respected);
-            a file: one of OpenAI's `.pt` archives, or an open_clip checkpoint (`.safetensors`, `.bin`, `.pt`).
+            a file: one of OpenAI's `.pt` archives, an open_clip checkpoint (`.safetensors`, `.bin`, `.pt`), or one of
+            Meta's DINOv2 checkpoints (`.pth`).
         revision: Branch, tag or commit of a model on the hub.
         activation: Activation of the MLPs; for files only, which do not show it. The default is `quick_gelu` for
             OpenAI's archives and exact `gelu` for all others. Give `quick_gelu` for open_clip models that were trained
             with it (those of OpenAI and DFN, MetaCLIP, and those that open_clip lists as `-quickgelu`).
+        heads: Number of attention heads of a DINOv2 file, which does not show it. The default is right for all models
+            that Meta published.
 
     Returns:
-        The backbone in float32, on the CPU, in evaluation mode, with frozen parameters. It has CLIP's own tokenizer if
-        the checkpoint has none and its vocabulary is CLIP's.
+        The backbone in float32, on the CPU, in evaluation mode, with frozen parameters: a `Backbone` if it reads words,
+        a `Dinov2Backbone` if not. A CLIP has CLIP's own tokenizer if the checkpoint has none and its vocabulary is
+        CLIP's.
 
     Raises:
         WeightsError: There is no such checkpoint or it cannot be used. Nothing in a file is ever executed.
@@ -63,6 +81,8 @@ def load_backbone(
         raise UsageError(f"a revision is for models on the hub, and {name_or_path!r} is not one")
     if activation is not None and not path.is_file():
         raise UsageError("an activation is for checkpoint files only; other checkpoints state their own")
+    if heads is not None and not path.is_file():
+        raise UsageError("a number of heads is for checkpoint files only; other checkpoints state their own")
     if name_or_path == "builtin":
         if not (BUILTIN / "config.json").is_file():
             raise WeightsError(
@@ -73,7 +93,7 @@ def load_backbone(
     if path.is_dir():
         return _load_folder(path, name_or_path)
     if path.is_file():
-        return _load_file(path, name_or_path, activation)
+        return _load_file(path, name_or_path, activation, heads)
     if from_hub:
         folder = huggingface.fetch(name_or_path, revision)
         return _load_folder(folder, f"{name_or_path}@{revision}" if revision else name_or_path)
@@ -82,9 +102,21 @@ def load_backbone(
     )
 
 
-def _load_file(path: Path, name: str, activation: Literal["quick_gelu", "gelu"] | None) -> Backbone:
-    """Load an OpenAI archive or an open_clip checkpoint."""
+def _load_file(
+    path: Path, name: str, activation: Literal["quick_gelu", "gelu"] | None, heads: int | None
+) -> ImageBackbone:
+    """Load an OpenAI archive, an open_clip checkpoint or one of Meta's DINOv2 checkpoints."""
     state = read_state_dict(path)
+    if is_dinov2(state):
+        if activation is not None:
+            raise UsageError("an activation is for checkpoint files of a CLIP; a DINOv2 has its own")
+        with _named_in_errors(path):
+            tower = Dinov2Tower.from_state_dict(state, {"num_attention_heads": heads})
+        return Dinov2Backbone(tower, name, fingerprint_of(tower))
+    if heads is not None:
+        raise UsageError("a number of heads is for checkpoint files of a DINOv2 only")
+    if any(key.startswith("encoder.layer.") for key in state):
+        raise WeightsError(f"{path.name} is part of a folder written by transformers: name the folder instead", path)
     if any(key.startswith("vision_model.") for key in state):
         raise WeightsError(f"{path.name} is part of a folder written by transformers: name the folder instead", path)
     with _named_in_errors(path):
@@ -95,15 +127,18 @@ def _load_file(path: Path, name: str, activation: Literal["quick_gelu", "gelu"] 
     return _assemble(towers, name, None if is_clips else read_tokenizer(path.parent), (CLIP_MEAN, CLIP_STD))
 
 
-def _load_folder(folder: Path, name: str) -> Backbone:
+def _load_folder(folder: Path, name: str) -> ImageBackbone:
     """Load a folder of transformers or open_clip."""
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
         if config.get("model_type") == "clip":
             return _load_transformers_folder(folder, name, config)
+        if config.get("model_type") in MODEL_TYPES:
+            return _load_dinov2_folder(folder, name, config)
         if not (folder / "open_clip_config.json").is_file():
             raise WeightsError(
-                f"{name} holds a model of type {config.get('model_type')!r}, but blemish needs one of type 'clip'",
+                f"{name} holds a model of type {config.get('model_type')!r}, but blemish needs one of type 'clip' or "
+                f"{' or '.join(map(repr, MODEL_TYPES))}",
                 folder,
             )
     if (folder / "open_clip_config.json").is_file():
@@ -119,6 +154,21 @@ def _load_transformers_folder(folder: Path, name: str, settings: dict[str, Any])
     except WeightsError as error:
         raise WeightsError(f"the model in {name} cannot be loaded: {error}", folder) from error
     return _assemble(towers, name, read_tokenizer(folder, config.text_config.eos_token_id), mean_std)
+
+
+def _load_dinov2_folder(folder: Path, name: str, settings: dict[str, Any]) -> Dinov2Backbone:
+    mean, std = _read_mean_std(folder, (IMAGENET_MEAN, IMAGENET_STD))
+    # A file may leave out what transformers has as default: 12 heads.
+    settings = {"num_attention_heads": 12} | {key: value for key, value in settings.items() if value is not None}
+    try:
+        tower = Dinov2Tower.from_state_dict(_read_weights(folder), settings)
+        for key in ("hidden_size", "num_hidden_layers", "num_register_tokens"):
+            found = getattr(tower.config, key)
+            if settings.get(key, found) != found:
+                raise WeightsError(f"the weights have a {key} of {found}, but config.json says {settings[key]}")
+    except WeightsError as error:
+        raise WeightsError(f"the model in {name} cannot be loaded: {error}", folder) from error
+    return Dinov2Backbone(tower, name, fingerprint_of(tower), mean=mean, std=std)
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -170,13 +220,13 @@ def _assemble(towers: Towers, name: str, tokenizer: TextTokenizer | None, mean_s
     return Backbone(towers, tokenizer, name, fingerprint_of(towers), mean=mean_std[0], std=mean_std[1])
 
 
-def _read_mean_std(folder: Path) -> MeanStd:
-    """Read preprocessor_config.json; without one, or without the values, take CLIP's."""
+def _read_mean_std(folder: Path, default: MeanStd = (CLIP_MEAN, CLIP_STD)) -> MeanStd:
+    """Read preprocessor_config.json; without one, or without the values, take the default."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        return CLIP_MEAN, CLIP_STD
+        return default
     config = read_json(path)
-    return _check_mean_std(config.get("image_mean", CLIP_MEAN), config.get("image_std", CLIP_STD), path)
+    return _check_mean_std(config.get("image_mean", default[0]), config.get("image_std", default[1]), path)
 
 
 def _check_mean_std(mean: Any, std: Any, path: Path) -> MeanStd:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,12 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(QUICK_GELU_FACTOR * x)
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """Return silu(a) * b of the halves a and b of the last axis, which is half as long afterwards."""
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
 ACTIVATIONS: dict[str, Nonlinearity] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
@@ -50,13 +56,18 @@ class TowerConfig:
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
 
+    @property
+    def gated(self) -> bool:
+        """Whether the MLPs have `swiglu` in place of an activation, and so a first layer of twice the size."""
+        return False
+
     def __post_init__(self) -> None:
         _require_sizes(self)
         if self.hidden_size % self.num_attention_heads:
             raise WeightsError(
                 f"a hidden size of {self.hidden_size} cannot be split into {self.num_attention_heads} attention heads"
             )
-        if self.hidden_act not in ACTIVATIONS:
+        if not self.gated and self.hidden_act not in ACTIVATIONS:
             raise WeightsError(f"the activation {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
 
 
@@ -124,6 +135,8 @@ def _tower_config(kind: type[T], config: Mapping[str, Any], part: str) -> T:
 def _require_sizes(config: TowerConfig | ClipConfig) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.name == "num_register_tokens" and value == 0:
+            continue
         if field.type == "int" and not (isinstance(value, int) and value > 0):
             raise WeightsError(f"the model's {field.name} must be a whole number above 0, not {value!r}")
 
@@ -146,7 +159,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size * (2 if config.gated else 1))
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
 
@@ -156,9 +169,9 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
-        self.layer_norm1 = _layer_norm(config)
+        self.layer_norm1 = layer_norm(config)
         self.mlp = MLP(config)
-        self.layer_norm2 = _layer_norm(config)
+        self.layer_norm2 = layer_norm(config)
 
 
 class Encoder(nn.Module):
@@ -178,19 +191,22 @@ class VisionEmbeddings(nn.Module):
         width, side = config.hidden_size, config.patch_size
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.patch_embedding = nn.Conv2d(3, width, side, side, bias=False)
-        self.position_embedding = _embedding(1 + (config.image_size // side) ** 2, width)
+        self.position_embedding = embedding(1 + (config.image_size // side) ** 2, width)
 
 
 class VisionTower(nn.Module):
     """The vision transformer, without the projection into the joint space."""
 
+    #: Number of register tokens, which CLIP has not.
+    registers: ClassVar[int] = 0
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = VisionEmbeddings(config)
-        self.pre_layrnorm = _layer_norm(config)  # transformers spells it so
+        self.pre_layrnorm = layer_norm(config)  # transformers spells it so
         self.encoder = Encoder(config)
-        self.post_layernorm = _layer_norm(config)
+        self.post_layernorm = layer_norm(config)
 
 
 class TextEmbeddings(nn.Module):
@@ -198,8 +214,8 @@ class TextEmbeddings(nn.Module):
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.token_embedding = _embedding(config.vocab_size, config.hidden_size)
-        self.position_embedding = _embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_embedding = embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = embedding(config.max_position_embeddings, config.hidden_size)
 
 
 class TextTower(nn.Module):
@@ -210,7 +226,7 @@ class TextTower(nn.Module):
         self.config = config
         self.embeddings = TextEmbeddings(config)
         self.encoder = Encoder(config)
-        self.final_layer_norm = _layer_norm(config)
+        self.final_layer_norm = layer_norm(config)
 
 
 class Towers(nn.Module):
@@ -247,7 +263,7 @@ class Towers(nn.Module):
         expected = {name: tuple(value.shape) for name, value in towers.state_dict().items()}
         # Older checkpoints also hold position numbers, which are not weights.
         given = {name: value for name, value in state.items() if not name.endswith("position_ids")}
-        _require_same_shapes(expected, {name: tuple(value.shape) for name, value in given.items()})
+        require_same_shapes(expected, {name: tuple(value.shape) for name, value in given.items()})
         # Memory of their own: views and memory-mapped files may be aligned so that products are summed differently.
         copies = {name: torch.empty(value.shape).copy_(value) for name, value in given.items()}
         towers.load_state_dict(copies, assign=True)
@@ -283,7 +299,7 @@ def _share_parameters(source: nn.Module, target: nn.Module) -> None:
         setattr(target.get_submodule(module), attribute, parameter)
 
 
-def _require_same_shapes(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
+def require_same_shapes(expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> None:
     shared = expected.keys() & given.keys()
     problems = {
         "missing keys": expected.keys() - given.keys(),
@@ -296,10 +312,10 @@ def _require_same_shapes(expected: Mapping[str, tuple[int, ...]], given: Mapping
             raise WeightsError(f"{problem}: {', '.join(sorted(names)[:3])}{more}")
 
 
-def _layer_norm(config: TowerConfig) -> nn.LayerNorm:
+def layer_norm(config: TowerConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
-def _embedding(rows: int, width: int) -> nn.Embedding:
+def embedding(rows: int, width: int) -> nn.Embedding:
     # Given, not drawn: drawing an embedding's values on the meta device loads PyTorch's compiler.
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width))

@@ -12,7 +12,23 @@ from torch import Tensor
 from blemish.errors import UsageError
 
 Activation: TypeAlias = Literal["checkpoint", "quick_gelu", "gelu"]
-PositionMode: TypeAlias = Literal["bilinear", "bicubic", "bicubic-antialias"]
+PositionMode: TypeAlias = Literal[
+    "bilinear", "bicubic", "bicubic-antialias", "bicubic-offset", "dinov2-hub", "dinov2-transformers"
+]
+"""How positional embeddings are resized to another grid than the checkpoint's (align_corners=False).
+
+`bicubic-offset` is `bicubic` with a scale of (n + 0.1) / m for m positions that become n, as in Meta's code for DINOv2.
+`dinov2-hub` and `dinov2-transformers` are what Meta's code and transformers do: `bicubic-offset` and `bicubic`, and
+`bicubic-antialias` on a backbone with register tokens."""
+Geometry: TypeAlias = Literal["squash", "squash-bilinear", "squash-torch", "squash-torch-crop", "keep-aspect"]
+"""How a picture is resized to the input of side S.
+
+* `squash`: to S x S whatever its aspect ratio, with Pillow's bicubic filter;
+* `squash-bilinear`: the same with Pillow's bilinear filter (MuSc on DINOv2);
+* `squash-torch`: the same with PyTorch's antialiased bicubic filter on 8 bits (SubspaceAD, transformers 5);
+* `squash-torch-crop`: the same to int(S / 0.875), of which the middle S x S are kept;
+* `keep-aspect`: the shorter side to S, the longer one to int(S * long / short), with Pillow's bicubic filter; then the
+  right and the bottom are cropped to whole patches (AnomalyDINO)."""
 Path: TypeAlias = Literal["residual", "middle", "value"]
 
 
@@ -96,14 +112,16 @@ class Computation:
     """How the image is computed. Methods share a pass only if these values agree.
 
     Attributes:
-        size: Side of the square input in pixels.
+        size: Side of the square input in pixels; of a kept aspect ratio the shorter side before the crop.
         activation: The checkpoint's own activation (`checkpoint`), or its replacement; `gelu` is the exact one (erf).
-        position: How positional embeddings are resized to another grid than the checkpoint's (align_corners=False).
+        position: How positional embeddings are resized to another grid than the checkpoint's.
+        geometry: How pictures are resized to the input.
     """
 
     size: int
     activation: Activation = "checkpoint"
     position: PositionMode = "bicubic-antialias"
+    geometry: Geometry = "squash"
 
 
 @dataclass(frozen=True)

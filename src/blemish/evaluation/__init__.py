@@ -23,7 +23,7 @@ from typing import Any
 
 import blemish
 from blemish import datasets
-from blemish.clip import Backbone, load_backbone
+from blemish.clip import ImageBackbone, load_backbone
 from blemish.datasets import Dataset, Sample
 from blemish.detector import Detector
 from blemish.errors import UsageError
@@ -82,7 +82,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
     dataset = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
     dataset = limit_images(dataset, options.limit, options.seed)
     backbone = options.backbone
-    if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, ImageBackbone):
         backbone = load_backbone(os.fspath(backbone))
     detectors, left_out = load_detectors(
         options.methods,
@@ -124,7 +124,7 @@ def write_results(result: Evaluation, folder: EvaluationFolder, dataset: Dataset
 
 def load_detectors(
     methods: Sequence[str],
-    backbone: Backbone,
+    backbone: ImageBackbone,
     *,
     weights: Mapping[str, PathLike] | None = None,
     max_pixels: int = MAX_PIXELS,

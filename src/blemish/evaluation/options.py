@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
-from blemish.clip import Backbone
+from blemish.clip import ImageBackbone
 from blemish.errors import UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.types import PathLike, Precision
@@ -54,7 +54,7 @@ class EvaluationOptions:
     _: KW_ONLY
     categories: Sequence[str] | None = None
     methods: Sequence[str] = ("anomalyclip",)
-    backbone: PathLike | Backbone = "builtin"
+    backbone: PathLike | ImageBackbone = "builtin"
     weights: Mapping[str, PathLike] | None = None
     out: PathLike | None = None
     limit: int | None = None

@@ -78,6 +78,12 @@ def export(
     writer.require_to_write(int8=len(calibrate) > 0)
     if not isinstance(engine, TorchEngine) or str(engine.device) != "cpu" or engine.provenance.precision != "float32":
         raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
+    geometry = engine.method.computation.geometry
+    if geometry != "squash" or engine.finishes_tiles:
+        reason = f"it resizes pictures in another way ({geometry})" if geometry != "squash" else "it finishes maps"
+        raise UsageError(
+            f"{engine.method.info.name} cannot be exported as it is configured: {reason} than a graph can express"
+        )
     header = Header(
         provenance=replace(detector.provenance, tile=None, overlap=None),
         object_name=detector.object_name if engine.needs_object else None,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from blemish.clip import resize_positions
+from blemish.clip import Backbone, resize_positions, resolve_position
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
 from blemish.exporting.header import IMAGE, Header
@@ -44,13 +44,14 @@ class DetectorGraph(nn.Module):
         super().__init__()
         self.header, self.resize = header, resize
         self.method = _with_fixed_positions(engine.method)
-        model = self.method.backbone.towers
-        # Register the towers as submodules, so that the tracer finds their weights.
-        self.vision, self.projection = model.vision_model, model.visual_projection
-        if self.method.reads_pictures:
-            self.sentences, self.text_projection = model.text_model, model.text_projection
-        self.memory = _without_inference_mode(memory)
         backbone = self.method.backbone
+        # Register the towers as submodules, so that the tracer finds their weights.
+        self.vision = backbone.vision
+        if isinstance(backbone, Backbone):
+            self.projection = backbone.towers.visual_projection
+            if self.method.reads_pictures:
+                self.sentences, self.text_projection = backbone.towers.text_model, backbone.towers.text_projection
+        self.memory = _without_inference_mode(memory)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
         with torch.no_grad():
@@ -137,12 +138,15 @@ def quiet() -> Iterator[None]:
 def _with_fixed_positions(method: Method) -> Method:
     """Return a copy whose position embeddings are resized to the grid; it shares all other weights."""
     backbone = method.backbone
-    shared = [*method.parameters(), *backbone.parameters()]
-    memo = {id(part): part for part in [*shared, backbone.tokenizer]}
+    shared: list[Any] = [*method.parameters(), *backbone.parameters()]
+    if isinstance(backbone, Backbone):
+        shared.append(backbone.tokenizer)
+    memo = {id(part): part for part in shared}
     copied = copy.deepcopy(method, memo)
     side = method.computation.size // backbone.patch
-    embedding = copied.backbone.towers.vision_model.embeddings.position_embedding
-    resized = resize_positions(embedding.weight.detach(), (side, side), method.computation.position)
+    embedding = copied.backbone.vision.embeddings.position_embedding
+    position = resolve_position(method.computation.position, backbone.registers)
+    resized = resize_positions(embedding.weight.detach(), (side, side), position)
     embedding.weight = nn.Parameter(resized, requires_grad=False)
     return copied
 

@@ -16,7 +16,7 @@ from blemish.hub.published import Published, identify
 from blemish.methods import checkpoints, create, info, load_class
 
 if TYPE_CHECKING:
-    from blemish.clip import Backbone
+    from blemish.clip import ImageBackbone
     from blemish.methods import Method
 
 
@@ -69,7 +69,7 @@ def recognise(path: str | os.PathLike[str], method: str | None = None) -> Offici
 
 
 def convert(
-    official: Official, backbone: Backbone, changes: Mapping[str, Any] | None = None
+    official: Official, backbone: ImageBackbone, changes: Mapping[str, Any] | None = None
 ) -> tuple[Method, list[str]]:
     """Return the method with the file's weights, each tensor checked against config and backbone.
 

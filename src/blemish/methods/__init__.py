@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from blemish.methods.registry import METHODS, WEIGHTS, MethodInfo, info, list_methods, load_class
 
 if TYPE_CHECKING:
-    from blemish.clip import Backbone
+    from blemish.clip import ImageBackbone
     from blemish.methods.base import (
         FewShotMethod,
         MemoryBank,
@@ -47,7 +47,7 @@ __all__ = [
 
 def create(
     name: str,
-    backbone: Backbone,
+    backbone: ImageBackbone,
     config: Mapping[str, Any] | Any | None = None,
     weights: str | PathLike[str] | None = None,
 ) -> Method:
@@ -55,7 +55,7 @@ def create(
 
     Args:
         name: One of `list_methods()`.
-        backbone: The frozen CLIP; it is shared, never copied or changed.
+        backbone: The frozen backbone; it is shared, never copied or changed.
         config: An instance of the method's `Config`, or a mapping that changes some fields of the default one. The
             default is the config in the weights file, else the one that suits the backbone.
         weights: A safetensors file written by blemish, or a file that the authors published (`.pth`, `.pt`), which is

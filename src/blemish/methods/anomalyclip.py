@@ -82,6 +82,7 @@ class AnomalyCLIP(Method):
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
     WORDS: ClassVar[tuple[str, str]] = ("object.", "damaged object.")
 
+    backbone: Backbone
     config: AnomalyClipConfig
 
     def __init__(self, backbone: Backbone, config: AnomalyClipConfig | None = None) -> None:

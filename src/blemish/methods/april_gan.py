@@ -77,6 +77,7 @@ class AprilGAN(FewShotMethod):
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
     PROMPTS: ClassVar[PromptSet] = CLIP_AC
 
+    backbone: Backbone
     config: AprilGanConfig
 
     def __init__(self, backbone: Backbone, config: AprilGanConfig | None = None) -> None:

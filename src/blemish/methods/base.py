@@ -6,16 +6,21 @@ import dataclasses
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from blemish.clip import Backbone, Computation, ImageFeatures, Request, Tap
+from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, visible_part
 from blemish.errors import UsageError
 from blemish.methods import builtin
 from blemish.methods.configs import Config, Training
+from blemish.methods.ops import require_words, resize
 from blemish.methods.registry import MethodInfo
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "Encode",
@@ -38,7 +43,8 @@ class Prediction:
     score: Tensor
     """Image scores (B,) float32 in [0, 1]; 1 is anomalous."""
     map: Tensor
-    """Anomaly maps (B, S, S) float32 within `Method.map_range`; higher is more anomalous."""
+    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings them
+    to the size of their pictures."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class MemoryBank:
 
 
 Encode: TypeAlias = Callable[[Tensor], ImageFeatures]
-"""A function that runs the backbone on prepared pixels (B, 3, S, S), with the request `memory_request`."""
+"""A function that runs the backbone on prepared pixels (B, 3, H, W), with the request `memory_request`."""
 
 
 class Method(nn.Module):
@@ -108,11 +114,12 @@ class Method(nn.Module):
     touch PyTorch's global random state.
 
     Args:
-        backbone: A frozen CLIP.
+        backbone: A frozen backbone; a `Backbone`, which reads words, if the method needs them.
         config: An instance of `Config`; the default is the paper's.
 
     Raises:
-        UsageError: The config belongs to another method, or does not fit the backbone.
+        UsageError: The config belongs to another method or does not fit the backbone, or the method needs words and the
+            backbone reads none.
     """
 
     info: ClassVar[MethodInfo]
@@ -121,11 +128,13 @@ class Method(nn.Module):
     TRAINING: ClassVar[Training | None] = None
     """How the paper trains the method; None if it has nothing to train."""
 
-    backbone: Backbone
+    backbone: ImageBackbone
     config: Any
 
-    def __init__(self, backbone: Backbone, config: Any = None) -> None:
+    def __init__(self, backbone: ImageBackbone, config: Any = None) -> None:
         super().__init__()
+        if self.info.needs_text:
+            require_words(backbone, self.info.name)
         if config is None:
             config = self.Config()
         if type(config) is not self.Config:
@@ -135,7 +144,7 @@ class Method(nn.Module):
         self.config = config
 
     @classmethod
-    def default_config(cls, backbone: Backbone) -> Any:
+    def default_config(cls, backbone: ImageBackbone) -> Any:
         """Return the config for a backbone: the paper's, changed by `builtin.CONFIGS` on the built-in backbone."""
         config = cls.Config()
         if backbone.name != "builtin":
@@ -165,7 +174,12 @@ class Method(nn.Module):
         return self.map_range
 
     def text_features(self, object_names: Sequence[str]) -> Tensor:
-        """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous."""
+        """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous.
+
+        A method that does not need words returns none: (C, 2, 0).
+        """
+        if not self.info.needs_text:
+            return torch.empty(len(object_names), 2, 0, device=self.device)
         raise NotImplementedError
 
     def score(self, features: ImageFeatures, text: Tensor) -> Prediction:
@@ -216,6 +230,25 @@ class Method(nn.Module):
         """Whether `score` makes the sentences of each image and runs the text tower on them."""
         return False
 
+    def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
+        """Bring the map of one picture, or of one tile, to its size; the last step, on the CPU and in any thread.
+
+        Args:
+            anomaly_map: (H, W) float32 from `score`.
+            height: Height of the picture in pixels.
+            width: Width of the picture in pixels.
+
+        Returns:
+            (height, width) float32, within `map_range`.
+        """
+        side, start = visible_part(self.config.size, self.config.geometry)
+        if start:  # the input shows the middle of the picture only: beyond it the map goes on with its outermost values
+            scale = anomaly_map.shape[-1] / self.config.size
+            before, after = round(start * scale), round((side - start - self.config.size) * scale)
+            padding = (before, after, before, after)
+            anomaly_map = functional.pad(anomaly_map[None, None], padding, mode="replicate")[0, 0]
+        return resize(anomaly_map, height, width)
+
     def check_objects(self, object_names: Sequence[str]) -> None:
         """Raise a UsageError for an object that the method does not know; most know any."""
 
@@ -242,7 +275,7 @@ class Method(nn.Module):
     def computation(self) -> Computation:
         """How pixels become features; methods share a pass of the backbone only if these agree."""
         c: Config = self.config
-        return Computation(size=c.size, activation=c.activation, position=c.position)
+        return Computation(size=c.size, activation=c.activation, position=c.position, geometry=c.geometry)
 
     @property
     def schedule(self) -> Training | None:
@@ -257,7 +290,7 @@ class Method(nn.Module):
 
         Args:
             text_score: (B,) in [0, 1]; may be None if the config asks for "map".
-            maps: (B, S, S), the final maps.
+            maps: (B, H, W), the final maps.
             map_range: The range of these maps, if it is not the method's `map_range`.
         """
         maps = maps.float()
@@ -376,15 +409,23 @@ class ReferenceMethod(Method):
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
 
+    def reference_copies(self, image: Image.Image) -> Iterable[Image.Image]:
+        """Return what is encoded for one reference image, in order: the image alone, or with changed copies of it.
+
+        The copies are made at the image's own size, before it is resized for the backbone.
+        """
+        return (image,)
+
     def build_memory_bank(
         self, batches: Iterable[Tensor], encode: Encode, *, num_images: int, sampled: bool = False
     ) -> MemoryBank:
         """Return the memory bank of all reference images.
 
         Args:
-            batches: Prepared pixels (B, 3, S, S), at least one batch; read lazily.
+            batches: Prepared pixels (B, 3, H, W), at least one batch; read lazily. All images of a batch have the same
+                shape, and `reference_copies` of each image follow each other, maybe over several batches.
             encode: Runs the backbone.
-            num_images: Number of reference images that `batches` has at most.
+            num_images: Number of reference images that `batches` has at most, without their copies.
             sampled: The references are a random sample of the set that is going to be scored.
         """
         return MemoryBank.concat([self.extract_memory(encode(batch)) for batch in batches])

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.methods import configs
+from blemish.methods.ops import require_words
 from blemish.methods.registry import METHODS, info
 
 if TYPE_CHECKING:
@@ -312,7 +313,8 @@ def _anomalyclip_config(state: State) -> dict[str, Any]:
 
 
 def _read_anomalyclip(state: State, method: Method) -> dict[str, Tensor]:
-    config, backbone, words = method.config, method.backbone, ("object.", "damaged object.")
+    config, words = method.config, ("object.", "damaged object.")
+    backbone = require_words(method.backbone, method.info.name)
     ids = backbone.tokenize(words)
     embedded = backbone.embed(ids.to(method.device)).cpu()
     n_ctx, width, end = config.n_ctx, backbone.text_width, backbone.context - config.n_ctx

@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from blemish.clip import ImageFeatures, PositionMode, Request, Tap
+from blemish.clip import Backbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.methods import configs
 from blemish.methods.base import Method, Prediction, class_token
 from blemish.methods.configs import Config, require
@@ -56,6 +56,7 @@ class Clip(Method):
     Config: ClassVar[type[ClipConfig]] = ClipConfig
     PROMPTS: ClassVar[PromptSet] = CLIP
 
+    backbone: Backbone
     config: ClipConfig
 
     @property

@@ -97,6 +97,8 @@ class RepresentativeTexts(Method):
 
     PROMPTS: ClassVar[PromptSet] = CLIP_AD
 
+    backbone: Backbone
+
     @property
     def text_key(self) -> Hashable:
         c = self.config

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from blemish.clip import Activation, PositionMode
+from blemish.clip import Activation, Geometry, PositionMode
 from blemish.errors import UsageError, suggest
 
 ImageScore: TypeAlias = Literal["text", "map", "text+map", "top"]
@@ -21,7 +21,9 @@ class Config:
     """The fields that every config has. A method's config adds its own; the defaults are the paper's."""
 
     size: int = 518
-    """Side of the square input in pixels."""
+    """Side of the input in pixels; where the aspect ratio is kept, the shorter side before the crop to whole patches."""
+    geometry: Geometry = "squash"
+    """How pictures are resized to the input: see `blemish.clip.Geometry`. A method allows some: `geometries`."""
     activation: Activation = "checkpoint"
     """Activation of both towers; `checkpoint` is what the backbone was trained with."""
     position: PositionMode = "bicubic-antialias"
@@ -34,6 +36,11 @@ class Config:
     def image_scores(self) -> tuple[ImageScore, ...]:
         """Values of `image_score` that this method allows."""
         return "text", "map", "text+map"
+
+    @property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """Values of `geometry` that this method allows; most need a square input."""
+        return "squash", "squash-bilinear", "squash-torch", "squash-torch-crop"
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -48,6 +55,10 @@ class Config:
         temperature, sigma = getattr(self, "temperature", None), getattr(self, "sigma", 0)  # of most methods
         require(temperature is None or temperature > 0, f"temperature has to be greater than 0, not {temperature}")
         require(sigma >= 0, f"sigma must not be negative, not {sigma}")
+        require(
+            self.geometry in self.geometries,
+            f"geometry {self.geometry!r} is not one of this method's: {', '.join(self.geometries)}",
+        )
         require(
             self.image_score in self.image_scores,
             f"image_score {self.image_score!r} is not one of this method's: {', '.join(self.image_scores)}",

@@ -101,6 +101,7 @@ class CoOp(Method):
     WARM_UP: ClassVar[float] = 1e-5
     """Learning rate of the first epoch."""
 
+    backbone: Backbone
     config: CoOpConfig
 
     def __init__(self, backbone: Backbone, config: CoOpConfig | None = None) -> None:

@@ -15,10 +15,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blemish.clip import Backbone, ImageBackbone
+from blemish.errors import UsageError
+from blemish.methods.registry import METHODS
 from blemish.prompts import PromptSet
 
 if TYPE_CHECKING:
     from blemish.methods.base import Method
+
+
+def require_words(backbone: ImageBackbone, method: str) -> Backbone:
+    """Return the backbone. Raises UsageError if it reads no words, which the method needs."""
+    if isinstance(backbone, Backbone):
+        return backbone
+    others = [name for name, info in METHODS.items() if not info.needs_text]
+    raise UsageError(
+        f"{method} compares pictures with words, which the backbone {backbone.name} does not read: choose a method that "
+        f"needs none ({', '.join(others)}) or a CLIP"
+    )
 
 
 def normalise(features: Tensor) -> Tensor:
@@ -35,8 +49,9 @@ def encode_sentences(method: Method, prompts: PromptSet, name: str) -> tuple[Ten
         (T0, E) and (T1, E) float32, each row of length 1, in the order of the prompts.
     """
     normal, anomalous = prompts.sentences(name)
-    ids = method.backbone.tokenize([*normal, *anomalous]).to(method.device)
-    units = normalise(method.backbone.encode_text(ids, activation=method.config.activation))
+    backbone = require_words(method.backbone, method.info.name)
+    ids = backbone.tokenize([*normal, *anomalous]).to(method.device)
+    units = normalise(backbone.encode_text(ids, activation=method.config.activation))
     return units[: len(normal)], units[len(normal) :]
 
 
@@ -89,6 +104,14 @@ def anomalous_probability(logits: Tensor) -> Tensor:
 def as_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """Reshape patch values (B, N), row by row, to (B, rows, columns)."""
     return patches.reshape(patches.shape[0], *grid)
+
+
+def resize(anomaly_map: Tensor, height: int, width: int) -> Tensor:
+    """Resize a map (H, W) to (height, width), bilinear, with pixel centres aligned."""
+    if anomaly_map.shape == (height, width):
+        return anomaly_map.clone()
+    resized = F.interpolate(anomaly_map[None, None], (height, width), mode="bilinear", align_corners=False)
+    return resized[0, 0]
 
 
 def upsample(maps: Tensor, size: int, *, align_corners: bool = False) -> Tensor:

@@ -98,6 +98,7 @@ class VCPCLIP(Method):
     PAPER_SIZE: ClassVar[int] = 518
     PROMPTS: ClassVar[PromptSet] = VCP_CLIP
 
+    backbone: Backbone
     config: VcpClipConfig
 
     def __init__(self, backbone: Backbone, config: VcpClipConfig | None = None) -> None:

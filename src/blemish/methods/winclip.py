@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blemish.clip import ImageFeatures, Request, Tap
+from blemish.clip import Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, class_token
 from blemish.methods.configs import Config, require
@@ -81,6 +81,7 @@ class WinCLIP(FewShotMethod):
     Config: ClassVar[type[WinClipConfig]] = WinClipConfig
     PROMPTS: ClassVar[PromptSet] = WINCLIP
 
+    backbone: Backbone
     config: WinClipConfig
 
     @property
@@ -154,7 +155,7 @@ class WinCLIP(FewShotMethod):
         if self.tap not in features.taps:
             raise UsageError("the features lack the patches to match: encode with the method's memory_request")
         patches = features.taps[self.tap][:, 1:]
-        return self.backbone.towers.vision_model.post_layernorm(patches) if self.config.patch_norm else patches
+        return self.backbone.final_norm(patches) if self.config.patch_norm else patches
 
     def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         patches = self.patch_features(features)
