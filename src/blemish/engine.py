@@ -262,9 +262,9 @@ class TorchEngine:
         with torch.inference_mode():
             return method.build_memory_bank(batches, encode, num_images=num_images, sampled=sampled)
 
-    def reference_copies(self, image: Image.Image) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image: see `ReferenceMethod.reference_copies`."""
-        return self._reference_method.reference_copies(image)
+        return self._reference_method.reference_copies(image, number, count)
 
     @property
     def _reference_method(self) -> ReferenceMethod:

@@ -130,7 +130,7 @@ class _Reader:
         return hashlib.sha256(b"".join(sorted(digest.digest() for digest in self.digests))).hexdigest()[:16]
 
     def _prepared(self) -> Iterator[Tensor]:
-        for source in self._references:
+        for number, source in enumerate(self._references):
             digest = hashlib.sha256()
             self.digests.append(digest)  # at once, since the consumer may stop after any image
             try:
@@ -138,7 +138,7 @@ class _Reader:
                     image = tile.image
                     # Hash the pixels, not the file: a copy under another name is the same reference.
                     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
-                    for copy in self._engine.reference_copies(image):
+                    for copy in self._engine.reference_copies(image, number, len(self._references)):
                         yield self._engine.preprocess(copy)
             except ImageError as error:
                 if self._skip_unreadable:

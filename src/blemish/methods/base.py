@@ -409,10 +409,15 @@ class ReferenceMethod(Method):
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
 
-    def reference_copies(self, image: Image.Image) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image, in order: the image alone, or with changed copies of it.
 
         The copies are made at the image's own size, before it is resized for the backbone.
+
+        Args:
+            image: The reference, or a tile of it.
+            number: Its number among the references, from 0.
+            count: Number of references.
         """
         return (image,)
 

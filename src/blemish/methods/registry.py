@@ -209,6 +209,7 @@ METHODS: dict[str, MethodInfo] = {
             year=2024,
             url="https://arxiv.org/abs/2401.16753",
             needs_object=True,
+            needs_text=False,
             default_backbone=_VIT_L_336,
             transductive=True,
         ),
