@@ -378,7 +378,9 @@ def rounded(memory: MemoryBank) -> MemoryBank:
 def to_device(memory: MemoryBank, device: torch.device) -> MemoryBank:
     """Return a memory bank on a device."""
     tensors, facts = _memory_parts(memory, half=False)
-    return _rebuild(type(memory), {name: values.to(device) for name, values in tensors.items()}, facts)
+    # Sums in double precision stay where they are: not every device computes in it.
+    moved = {name: values if values.dtype == torch.float64 else values.to(device) for name, values in tensors.items()}
+    return _rebuild(type(memory), moved, facts)
 
 
 def _memory_parts(memory: MemoryBank, *, half: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -125,12 +125,12 @@ def read_roi(source: RoiSource, size: tuple[int, int]) -> Roi:
     if isinstance(source, str) and "," in source and not Path(source).exists():
         return _from_polygon(_points(source.replace(";", " ").split(), source), size)
     if isinstance(source, (str, Path)) or hasattr(source, "__fspath__"):
-        path = Path(source)  # type: ignore[arg-type]
+        path = Path(source)
         if path.suffix.lower() == ".json":
             return _from_polygon(_read_polygon(path), size)
         image = read_image(path).image.convert("L")
         return Roi(_reduced(np.asarray(image) > 0), path.name)
-    return _from_polygon(_points(source, "the polygon"), size)  # type: ignore[arg-type]
+    return _from_polygon(_points(source, "the polygon"), size)
 
 
 def _reduced(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -71,7 +71,6 @@ class AprilGAN(FewShotMethod):
     """One learnt linear layer (E, D) per tapped layer: `adapters.fc.{i}.weight` and `.bias`."""
 
     info = METHODS["april-gan"]
-    monotone = True
     Config: ClassVar[type[AprilGanConfig]] = AprilGanConfig
     # 15 epochs on VisA; on MVTec AD the scripts train for 3, with mosaics.
     TRAINING = Training(epochs=15, batch_size=8, lr=1e-3, betas=(0.5, 0.999))
@@ -107,6 +106,11 @@ class AprilGAN(FewShotMethod):
     @property
     def map_range(self) -> tuple[float, float]:
         return 0.0, float(len(self.layers))
+
+    @property
+    def monotone(self) -> bool:
+        """Distances to the nearest reference are added with positive weights."""
+        return True
 
     @property
     def memory_map_range(self) -> tuple[float, float]:

@@ -86,7 +86,7 @@ class MemoryBank:
         def rows(values: Tensor) -> Tensor:
             if values.shape[0] % max(self.images, 1):
                 raise UsageError("this memory bank cannot be divided into its images: build it again from the pictures")
-            blocks = values.unflatten(0, (self.images, -1))
+            blocks = values.reshape(self.images, -1, *values.shape[1:])
             return blocks.index_select(0, index.to(values.device)).flatten(0, 1)
 
         return dataclasses.replace(
@@ -391,9 +391,14 @@ class ReferenceMethod(Method):
 
     Memory: ClassVar[type[MemoryBank]] = MemoryBank
     """The class of its memory banks."""
-    monotone: ClassVar[bool] = False
-    """Whether more references never raise a score, and `MemoryBank.select` takes single images out of a bank. Then
-    leave-one-out calibration keeps its promise exactly (`blemish.calibration`)."""
+
+    @property
+    def monotone(self) -> bool:
+        """Whether more references never raise a score, and `MemoryBank.select` takes single images out of a bank.
+
+        Then leave-one-out calibration keeps its promise exactly (`blemish.calibration`).
+        """
+        return False
 
     @property
     def memory_request(self) -> Request:

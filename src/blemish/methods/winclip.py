@@ -77,7 +77,6 @@ class WinCLIP(FewShotMethod):
     """Windows against a prompt ensemble, and against normal references where there are some."""
 
     info = METHODS["winclip"]
-    monotone = True
     Config: ClassVar[type[WinClipConfig]] = WinClipConfig
     PROMPTS: ClassVar[PromptSet] = WINCLIP
 
@@ -105,6 +104,11 @@ class WinCLIP(FewShotMethod):
     @property
     def map_range(self) -> tuple[float, float]:
         return 0.0, 1.0
+
+    @property
+    def monotone(self) -> bool:
+        """Distances to the nearest reference are added with positive weights."""
+        return True
 
     @property
     def memory_map_range(self) -> tuple[float, float]:
