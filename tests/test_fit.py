@@ -1,4 +1,6 @@
-"""Good pictures become a profile: scores by leave-one-out, thresholds, files that give the same scores, and refusals."""
+"""Good pictures become a profile: scores by leave-one-out, thresholds, files that give the same scores, and
+refusals.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ def test_the_file_gives_the_same_scores(fitted: Detector, backbone: Backbone, pa
     assert path.stat().st_size < 2 * values + 20_000
 
 
-def test_several_products_share_the_backbone(fitted: Detector, zero_shot: Detector, good: list[Path], part: Path) -> None:
+def test_several_products_share_the_backbone(
+    fitted: Detector, zero_shot: Detector, good: list[Path], part: Path
+) -> None:
     other = zero_shot.fit(good[:3])
     second = fitted.with_profile(profile_of(other))
     assert second.engine is fitted.engine
@@ -185,7 +189,7 @@ def test_many_pictures_are_split(zero_shot: Detector, good: list[Path], monkeypa
     assert len(profile_of(fewer).limits.scores) == 3
     with pytest.raises(UsageError, match="is a reference of this profile"):
         fitted.without_good([references[0].fingerprint])
-    with pytest.raises(UsageError, match="no good picture nothing.png"):
+    with pytest.raises(UsageError, match=r"no good picture nothing.png"):
         fitted.without_good(["nothing.png"])
 
 
@@ -276,7 +280,9 @@ def test_regions_of_interest_from_files(tmp_path: Path) -> None:
     mask = np.zeros((30, 40), np.uint8)
     mask[10:20, 10:30] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    (tmp_path / "polygon.json").write_text(json.dumps({"shapes": [{"points": [[10, 10], [29, 10], [29, 19], [10, 19]]}]}))
+    (tmp_path / "polygon.json").write_text(
+        json.dumps({"shapes": [{"points": [[10, 10], [29, 10], [29, 19], [10, 19]]}]})
+    )
     for name in ("mask.png", "polygon.json"):
         roi = read_roi(tmp_path / name, (40, 30))
         np.testing.assert_array_equal(roi.resized(40, 30), mask > 0)
@@ -325,10 +331,10 @@ def test_other_settings_are_refused(fitted: Detector, backbone: Backbone, good: 
     with pytest.raises(ProfileError, match="the precision was float32, and it is bfloat16"):
         load(profile=profile, backbone=backbone, precision="bfloat16")
     other = dataclasses.replace(profile, backbone_fingerprint="0" * 16)
-    with pytest.raises(ProfileError, match="the backbone was .*0000"):
+    with pytest.raises(ProfileError, match=r"the backbone was .*0000"):
         load(profile=other, backbone=backbone)
     other = dataclasses.replace(profile, preprocessing={**profile.preprocessing, "size": 7})
-    with pytest.raises(ProfileError, match="the preprocessing was {'size': 7}, and it is {'size'"):
+    with pytest.raises(ProfileError, match=r"the preprocessing was {'size': 7}, and it is {'size'"):
         load(profile=other, backbone=backbone)
     other = dataclasses.replace(profile, method="musc")
     with pytest.raises(ProfileError, match="the method was musc"):
@@ -337,7 +343,7 @@ def test_other_settings_are_refused(fitted: Detector, backbone: Backbone, good: 
         load(profile=profile, backbone=backbone, object_name="bolt", references=good)
     with pytest.raises(UsageError, match="made for 'metal nut'"):
         fitted(good[0], object_name="bolt")
-    with pytest.raises(UsageError, match="winclip|april"):
+    with pytest.raises(UsageError, match=r"winclip|april"):
         load("clip", backbone=backbone, device="cpu").fit(good)
     with pytest.raises(UsageError, match="has no profile"):
         load("clip", backbone=backbone, device="cpu").without_good(["x"])

@@ -192,13 +192,15 @@ class Detection:
 
     @property
     def verdict(self) -> Verdict | None:
-        """"reject" if the score reaches the threshold, else "review" if it reaches that of review, else "pass".
+        """ "reject" if the score reaches the threshold, else "review" if it reaches that of review, else "pass".
 
         None without a threshold.
         """
         if self.threshold is None:
             return None
-        return verdict(self.score, self.threshold if self.review_threshold is None else self.review_threshold, self.threshold)
+        return verdict(
+            self.score, self.threshold if self.review_threshold is None else self.review_threshold, self.threshold
+        )
 
     @property
     def oddity(self) -> str | None:
@@ -304,7 +306,9 @@ class Detection:
         return result
 
     def heatmap(self, *, legend: bool = False) -> Image.Image:
-        """Return the anomaly map in colours on the fixed scale `heatmap_range`; RGB, the map's size (plus the legend)."""
+        """Return the anomaly map in colours on the fixed scale `heatmap_range`; RGB, the map's size (plus the
+        legend).
+        """
         return draw.heatmap(self.anomaly_map, self.scale, legend=legend)
 
     def overlay(self, picture: ImageSource | None = None, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:

@@ -18,6 +18,7 @@ from typing import Any, overload
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
+from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.fitting import (
     FitOptions,
     Rule,
@@ -28,7 +29,6 @@ from blemish.fitting import (
     made_with,
     remove_pictures,
 )
-from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
@@ -182,13 +182,13 @@ class Detector:
             good: Pictures of flawless parts: a list of pictures, or one file, folder or pattern. At least 2.
             false_alarms: Share of good pictures that are called anomalous, at most, such as 0.01. None promises 1 %, or
                 the smallest share that so many pictures can promise.
-            review: Share of good pictures that are reviewed or rejected, at most, larger than `false_alarms`; None makes
-                no second threshold.
+            review: Share of good pictures that are reviewed or rejected, at most, larger than `false_alarms`; None
+                makes no second threshold.
             min_area: Smallest region in pixels.
             roi: What counts in a picture: a mask picture, a polygon as "x,y x,y ...", points or a JSON file, or a mask
                 array. None = all of it.
-            rule: "conformal", which keeps a promise; "mean-std" and "percentile", the rules of others; "f1", "recall" and
-                "cost", which need `bad`.
+            rule: "conformal", which keeps a promise; "mean-std" and "percentile", the rules of others; "f1", "recall"
+                and "cost", which need `bad`.
             bad: Pictures with defects. With the rule "conformal" the profile says how many of them are caught.
             recall: Share of the bad pictures that the rule "recall" catches, at least.
             miss_cost: What the rule "cost" counts for a defect that is missed.
@@ -197,7 +197,8 @@ class Detector:
             on_progress: Called for each good picture that was scored.
 
         Raises:
-            UsageError: The method takes no references, there are too few pictures for the promise, or all are copies of one.
+            UsageError: The method takes no references, there are too few pictures for the promise, or all are copies
+                of one.
             ImageError: A picture cannot be read.
         """
         options = FitOptions(
@@ -373,8 +374,8 @@ class Detector:
         """Like `stream`, but leave the last step to the caller, who may run it in threads while the model goes on."""
         if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
             raise UsageError(
-                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: leave it "
-                "out, or make a profile for each product"
+                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
+                "leave it out, or make a profile for each product"
             )
         own = self.object_name if object_name is None else object_name
         names = repeat(own) if isinstance(own, str) else own

@@ -1,19 +1,19 @@
 """From good pictures to a profile: memory, thresholds with a promise, scale of heatmaps.
 
-Every good picture is read and encoded once. How its score comes about depends on the method and on the number of pictures:
+Every good picture is read and encoded once. How its score comes about depends on the method and on the number of
+pictures:
 
 - `leave-one-out`, for methods whose scores more references never raise (`ReferenceMethod.monotone`), up to
   `MAX_LEAVE_ONE_OUT` pictures: each picture is scored with all others as references, from its stored features. All
   pictures are references and calibrate.
 - `split`, for all other methods and for more pictures: some are references, the others calibrate.
 
-`blemish.calibration` says what each promises and why. The memory is rounded to the precision of the file before anything
-is scored with it.
+`blemish.calibration` says what each promises and why. The memory is rounded to the precision of the file before
+anything is scored with it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import math
@@ -108,7 +108,9 @@ class FitOptions:
         if self.min_area < 1:
             raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}")
         if self.rule not in RULES:
-            raise UsageError(f"there is no rule {self.rule!r}{suggest(self.rule, RULES)}; choose from {', '.join(RULES)}")
+            raise UsageError(
+                f"there is no rule {self.rule!r}{suggest(self.rule, RULES)}; choose from {', '.join(RULES)}"
+            )
         if self.rule in LABELLED_RULES and self.bad is None:
             raise UsageError(f"the rule {self.rule} needs pictures with defects: give some, or choose conformal")
         if self.review is not None and self.rule != "conformal":
@@ -231,7 +233,7 @@ class _Fitter:
         self.encode(references, encode)
         memory = self.build(references, encode)
         vectors = [_vector(picture) for picture in references]
-        seen = {picture.fingerprint for picture in references}
+        known = {picture.fingerprint for picture in references}
         entries = [self.entry(picture, None, len(picture.copies)) for picture in references]
         del encode, references
         results: list[_Result] = []
@@ -239,10 +241,10 @@ class _Fitter:
         copies = 0
         for picture in self.read([sources[n] for n in rest], [names[n] for n in rest], as_references=False):
             on_progress()
-            if picture.fingerprint in seen:
+            if picture.fingerprint in known:
                 copies += 1
                 continue
-            seen.add(picture.fingerprint)
+            known.add(picture.fingerprint)
             self.encode([picture], self.engine_encode)
             vectors.append(_vector(picture))
             results.append(self.score(picture, memory))
@@ -322,7 +324,9 @@ class _Fitter:
 
     def note_copies(self, copies: int) -> None:
         if copies:
-            noun = "picture is a copy of another and counts" if copies == 1 else "pictures are copies of others and count"
+            noun = (
+                "picture is a copy of another and counts" if copies == 1 else "pictures are copies of others and count"
+            )
             self.notes.append(f"{copies} {noun} once.")
 
     def note_removed(self, removed: Sequence[_Picture]) -> None:
@@ -366,7 +370,9 @@ class _Fitter:
         merger = TileMerger(picture.size, self.tiling)
         for index, features in zip(picture.indices, picture.features, strict=True):
             prediction = self.engine.score(features, self.text, memory)
-            add_tile(merger, index, float(prediction.score[0]), prediction.map[0], Timing(), self.engine, memory, self.roi)
+            add_tile(
+                merger, index, float(prediction.score[0]), prediction.map[0], Timing(), self.engine, memory, self.roi
+            )
         values = finished_map(merger, self.engine, memory, self.roi)
         if not (math.isfinite(merger.score) and np.isfinite(values).all()):
             raise ImageError(f"{picture.name} gives no finite score; try precision float32", picture.name)
@@ -403,10 +409,10 @@ class _Fitter:
         engine, options = self.engine, self.options
         sampled = np.concatenate([result.values for result in results])
         bad = self.bad_results(memory)
-        made = _Made(options, entries, scheme, removed, engine.map_range(memory), self.roi, sampled, bad)
+        fitted = _Fitted(options, entries, scheme, removed, engine.map_range(memory), self.roi, sampled, bad)
         return Profile(
             memory=memory,
-            limits=made.limits,
+            limits=fitted.limits,
             good=tuple(entries),
             **made_with(engine.provenance),
             preprocessing=engine.preprocessing,
@@ -414,9 +420,9 @@ class _Fitter:
             map_range=engine.map_range(memory),
             tiling=self.tiling,
             options=_stored(options),
-            false_alarms=made.false_alarms,
-            guarantee=made.guarantee,
-            notes=(*self.notes, *made.notes),
+            false_alarms=fitted.false_alarms,
+            guarantee=fitted.guarantee,
+            notes=(*self.notes, *fitted.notes),
             created=_now(),
             version=blemish.__version__,
         )
@@ -433,7 +439,7 @@ class _Fitter:
         return results
 
 
-class _Made:
+class _Fitted:
     """The limits that the numbers of good pictures give.
 
     Args:
@@ -497,15 +503,15 @@ class _Made:
             threshold, pixel = others["percentile x factor"], conformal.percentile_times(sampled)
         if threshold > 1:
             raise UsageError(
-                "good pictures reach the highest score there is, so that nothing could be called anomalous: look at the "
-                "good pictures, or choose another method"
+                "good pictures reach the highest score there is, so that nothing could be called anomalous: look at "
+                "the good pictures, or choose another method"
             )
         threshold = float(np.float32(max(threshold, 0.0)))
         self.guarantee["other_rules"] = others
         if bad:
             caught = sum(result.score >= threshold for result in bad)
-            shown = sum(result.level >= pixel for result in bad)
-            self.guarantee["bad"] = {"pictures": len(bad), "caught": caught, "with_region": shown}
+            with_region = sum(result.level >= pixel for result in bad)
+            self.guarantee["bad"] = {"pictures": len(bad), "caught": caught, "with_region": with_region}
             self.notes.append(f"{caught} of {len(bad)} pictures with defects are called anomalous.")
         if odd := [entry.name for entry in good if entry.suspicious]:
             self.notes.append(_suspicious_note(odd))
@@ -553,13 +559,12 @@ def _labelled(options: FitOptions, good: npt.ArrayLike, bad: npt.ArrayLike) -> c
     return conformal.cheapest(good, bad, **costs)
 
 
-def heatmap_range(
-    pixel: float, good: Sequence[GoodPicture], map_range: tuple[float, float]
-) -> tuple[float, float]:
-    """Return the scale of heatmaps: the threshold is its middle, and what good pictures reach is at or below its low end.
+def heatmap_range(pixel: float, good: Sequence[GoodPicture], map_range: tuple[float, float]) -> tuple[float, float]:
+    """Return the scale of heatmaps: the threshold is its middle, and what good pictures reach is at or below its low
+    end.
 
-    The maps of most good pictures (`_TRANSPARENT`) lie below the low end everywhere, as long as that leaves a tenth of the
-    way from a usual value to the threshold for the colours in between.
+    The maps of most good pictures (`_TRANSPARENT`) lie below the low end everywhere, as long as that leaves a tenth of
+    the way from a usual value to the threshold for the colours in between.
     """
     usual = float(np.median([entry.usual for entry in good]))
     reached = float(np.quantile([entry.peak for entry in good], _TRANSPARENT))
@@ -615,8 +620,8 @@ def add_pictures(
         on_progress()
     if pictures and not split:
         fitter.notes.append(
-            f"The {len(profile.good)} pictures of before keep their scores, so the threshold may be a little too high; a "
-            "fit with all pictures gives the exact one."
+            f"The {len(profile.good)} pictures of before keep their scores, so the threshold may be a little too "
+            "high; a fit with all pictures gives the exact one."
         )
     return _updated(profile, options, memory, entries, fitter.notes)
 
@@ -624,8 +629,8 @@ def add_pictures(
 def remove_pictures(profile: Profile, names: Sequence[str]) -> Profile:
     """Return a profile without some of its pictures, which are not needed.
 
-    A picture that only calibrates (in a split) can be taken out. One that is a reference cannot: without it the scores of
-    the others change, and only a fit with the others gives them.
+    A picture that only calibrates (in a split) can be taken out. One that is a reference cannot: without it the scores
+    of the others change, and only a fit with the others gives them.
 
     Args:
         profile: The profile.
@@ -637,8 +642,8 @@ def remove_pictures(profile: Profile, names: Sequence[str]) -> Profile:
     gone = [_find(profile, name) for name in names]
     if references := [entry.name for entry in gone if entry.images]:
         raise UsageError(
-            f"{', '.join(references)} {'is a reference' if len(references) == 1 else 'are references'} of this profile, and "
-            "without it the scores of all others change: fit again without it"
+            f"{', '.join(references)} {'is a reference' if len(references) == 1 else 'are references'} of this "
+            "profile, and without it the scores of all others change: fit again without it"
         )
     left = {entry.fingerprint for entry in gone}
     entries = [entry for entry in profile.good if entry.fingerprint not in left]
@@ -669,16 +674,16 @@ def _updated(
     odd = {calibrating[n] for n in conformal.suspicious([entries[n].score or 0.0 for n in calibrating])}
     entries = [replace(entry, suspicious=number in odd) for number, entry in enumerate(entries)]
     limits = profile.limits
-    made = _Made(options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
+    fitted = _Fitted(options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
     references = [entry.fingerprint for entry in entries if entry.images]
     return replace(
         profile,
         memory=replace(memory, references=len(references), fingerprint=_fingerprint(references)),
-        limits=made.limits,
+        limits=fitted.limits,
         good=tuple(entries),
-        false_alarms=made.false_alarms,
-        guarantee=made.guarantee,
-        notes=(*notes, *made.notes),
+        false_alarms=fitted.false_alarms,
+        guarantee=fitted.guarantee,
+        notes=(*notes, *fitted.notes),
         created=_now(),
         version=blemish.__version__,
         path=None,
@@ -702,10 +707,12 @@ def require_enough(pictures: int, options: FitOptions) -> None:
     wanted_share = options.false_alarms or DEFAULT_FALSE_ALARMS
     needed = conformal.pictures_needed(wanted_share)
     if pictures == 0:
-        raise UsageError(f"there are no good pictures: give at least 2, and {needed} to promise {percent(wanted_share)}")
+        raise UsageError(
+            f"there are no good pictures: give at least 2, and {needed} to promise {percent(wanted_share)}"
+        )
     raise UsageError(
-        f"one good picture promises nothing, since it has to be compared with another: give at least 2, and {needed} to "
-        f"promise {percent(wanted_share)} false alarms"
+        f"one good picture promises nothing, since it has to be compared with another: give at least 2, and {needed} "
+        f"to promise {percent(wanted_share)} false alarms"
     )
 
 
@@ -738,7 +745,9 @@ def add_tile(
 def finished_map(
     merger: TileMerger, engine: Engine, memory: MemoryBank | None, roi: Roi | None
 ) -> npt.NDArray[np.float32]:
-    """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest value."""
+    """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest
+    value.
+    """
     values: npt.NDArray[np.float32] = merger.take_map(
         engine.finish_map if isinstance(engine, TorchEngine) else resize
     ).numpy()
@@ -840,8 +849,8 @@ def _fingerprint(digests: Iterable[str]) -> str:
 def _suspicious_note(names: Sequence[str]) -> str:
     subject = "this one" if len(names) == 1 else "these"
     return (
-        f"{len(names)} of the good pictures look unlike the others: {', '.join(names)}; look at {subject}, and take out "
-        "what is not good."
+        f"{len(names)} of the good pictures look unlike the others: {', '.join(names)}; look at {subject}, and take "
+        "out what is not good."
     )
 
 

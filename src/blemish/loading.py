@@ -61,8 +61,8 @@ def load(
     """Load a detector.
 
     Args:
-        method: Name of a method (`blemish.list_methods()`), a profile (.profile), or an exported file (.onnx, .xml), whose
-            backbone, weights, object name and references are fixed.
+        method: Name of a method (`blemish.list_methods()`), a profile (.profile), or an exported file (.onnx, .xml),
+            whose backbone, weights, object name and references are fixed.
         backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share.
         weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or the name of published
             weights that `blemish weights pull` has downloaded. None takes those that ship for method and backbone.
@@ -83,9 +83,10 @@ def load(
             None scores pictures whole. See `blemish.tiling`.
         overlap: Overlap of neighbouring tiles, as a fraction of their side.
         backend: "onnx" or "openvino", for an exported file; None chooses by its suffix.
-        profile: A profile that `Detector.fit` made, or its file: the same as a profile in place of `method`. Method, object
-            name, references, tiles and thresholds are the profile's; backbone, weights and precision are its own unless
-            you give them, and have to be the same. `backbone=detector.backbone` shares one backbone between products.
+        profile: A profile that `Detector.fit` made, or its file: the same as a profile in place of `method`. Method,
+            object name, references, tiles and thresholds are the profile's; backbone, weights and precision are its
+            own unless you give them, and have to be the same. `backbone=detector.backbone` shares one backbone between
+            products.
 
     Raises:
         ProfileError: The profile is damaged, or was made with another backbone, other weights or another precision.

@@ -1,8 +1,9 @@
 """A profile: what `fit` learns from the good pictures of one product, in one small file that everything reads.
 
-A profile holds the memory bank of the good pictures, the limits with their promise (thresholds, scale of heatmaps, region
-of interest), and what these depend on: method, config, backbone, weights, precision, preprocessing, tiles. It is a value:
-a detector is made with it, and nothing changes it afterwards.
+A profile holds the memory bank of the good pictures, the limits with their promise (thresholds, scale of heatmaps,
+region of interest), and what these depend on: method, config, backbone, weights, precision, preprocessing, tiles. It
+is a
+value: a detector is made with it, and nothing changes it afterwards.
 
 The file is a safetensors file. Its header has the entries `format` ("blemish-profile"), `version` and `profile` (JSON);
 its tensors are those of the memory bank, and the region of interest as a PNG. Nothing in it is executed. The memory is
@@ -88,8 +89,8 @@ class Limits:
         mask_threshold: The same for pixels, as a fraction of the method's `map_range`.
         review_threshold: A picture with a score from here up to `threshold` is to be looked at; None = no such class.
         min_area: Smallest region in pixels.
-        heatmap_range: (low, high): what good pictures reach is transparent, and the threshold of pixels is in the middle.
-            None draws on the method's scale.
+        heatmap_range: (low, high): what good pictures reach is transparent, and the threshold of pixels is in the
+            middle. None draws on the method's scale.
         scores: Image scores of good pictures, which p-values count.
         scheme: How these scores came about: see `blemish.calibration`.
         contaminated: Number of bad pictures that may be among them.
@@ -235,7 +236,8 @@ class Profile:
             if label != key:
                 mine, other = f"{getattr(self, label)} ({mine})", f"{facts[label]} ({other})"
             raise ProfileError(
-                f"{name} was made with other settings: {what} was {mine}, and it is {other} here; {remedy}, or fit again",
+                f"{name} was made with other settings: {what} was {mine}, and it is {other} here; {remedy}, or fit "
+                "again",
                 self.path,
             )
 
@@ -251,7 +253,9 @@ class Profile:
                 "median": float(np.median(scores)) if scores else None,
                 "highest": max(scores, default=None),
             },
-            "roi": None if self.limits.roi is None else {"source": self.limits.roi.source, "share": self.limits.roi.share},
+            "roi": None
+            if self.limits.roi is None
+            else {"source": self.limits.roi.source, "share": self.limits.roi.share},
         }
 
     def save(self, path: PathLike) -> Path:

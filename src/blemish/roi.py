@@ -92,9 +92,7 @@ class Roi:
 
 
 @lru_cache(maxsize=8)
-def _resized(
-    roi: Roi, box: tuple[float, float, float, float], width: int, height: int
-) -> npt.NDArray[np.bool_]:
+def _resized(roi: Roi, box: tuple[float, float, float, float], width: int, height: int) -> npt.NDArray[np.bool_]:
     """Return the value of the mask at the middle of each pixel of a part, given as fractions of the picture."""
     rows, columns = roi.inside.shape
     x0, y0, x1, y1 = box
@@ -111,7 +109,8 @@ def read_roi(source: RoiSource, size: tuple[int, int]) -> Roi:
 
     Args:
         source: A mask picture (what is not black counts), a JSON file with a polygon, a polygon as text
-            ("10,10 400,10 400,300") or as points (x, y) in pixels of the picture, a mask array (H, W) bool, or a region.
+            ("10,10 400,10 400,300") or as points (x, y) in pixels of the picture, a mask array (H, W) bool, or a
+            region.
         size: (width, height) of the pictures, which a polygon refers to.
 
     Raises:
@@ -168,8 +167,8 @@ def _from_polygon(points: Sequence[tuple[float, float]], size: tuple[int, int]) 
     xs, ys = zip(*points, strict=True)
     if min(xs) < 0 or min(ys) < 0 or max(xs) > width or max(ys) > height:
         raise UsageError(
-            f"the polygon reaches ({max(xs):g}, {max(ys):g}), outside the picture of {width} x {height} pixels; give its "
-            "corners in pixels of the picture"
+            f"the polygon reaches ({max(xs):g}, {max(ys):g}), outside the picture of {width} x {height} pixels; give "
+            "its corners in pixels of the picture"
         )
     scale = min(1.0, _MAX_SIDE / max(size))
     canvas = Image.new("1", (max(1, round(width * scale)), max(1, round(height * scale))))

@@ -57,7 +57,16 @@ def test_detect_gives_verdicts(run, profile: Path, pictures: Path, tmp_path: Pat
 def test_info(run, profile: Path) -> None:
     outcome = run("info", profile)
     assert outcome.code == 0, outcome.err
-    for words in ("metal nut", "winclip", "leave-one-out", "at most 20 %", "same camera", "0.png", "reference", "float32"):
+    for words in (
+        "metal nut",
+        "winclip",
+        "leave-one-out",
+        "at most 20 %",
+        "same camera",
+        "0.png",
+        "reference",
+        "float32",
+    ):
         assert words in outcome.out
     facts = json.loads(run("info", profile, "--json").out)
     assert (facts["kind"], facts["method"], len(facts["good"])) == ("profile", "winclip", 4)

@@ -15,9 +15,9 @@ DETECT = (
 )
 FIT = (
     "Make a profile of the good pictures of one product: memory, thresholds with a promise, scale of heatmaps.\n\n"
-    "20 good pictures are of use, 100 promise 1 % false alarms. The promise holds for pictures of the same product, camera "
-    "and light. `blemish detect PICTURES --profile FILE` then gives verdicts. --profile with --add or --remove changes a "
-    "profile."
+    "20 good pictures are of use, 100 promise 1 % false alarms. The promise holds for pictures of the same product, "
+    "camera and light. `blemish detect PICTURES --profile FILE` then gives verdicts. --profile with --add or --remove "
+    "changes a profile."
 )
 DEMO = (
     "Find anomalies in real pictures, and measure how well that works.\n\n"

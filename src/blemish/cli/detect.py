@@ -19,8 +19,8 @@ from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
 
 if TYPE_CHECKING:
-    from blemish.profile import Profile
     from blemish.outputs.run import DetectRun, State
+    from blemish.profile import Profile
 
 KINDS = ("map", "heatmap", "overlay", "mask", "regions")
 FORMATS = ("table", "jsonl", "csv", "parquet")
@@ -64,8 +64,8 @@ def detect(
         weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
             `blemish weights list`.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
-        profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless others
-            are given, which promise nothing.
+        profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless
+            others are given, which promise nothing.
         threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or 80%.
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.

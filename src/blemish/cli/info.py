@@ -21,8 +21,8 @@ def info(path_or_id: str, *, revision: str | None = None, json: bool = False) ->
     """Describe a picture, a folder, a profile, a backbone, a weights file or an exported detector.
 
     Args:
-        path_or_id: A picture, a folder of pictures, a profile from `blemish fit`, a backbone (`builtin`, a hub id, a folder, a checkpoint file), a
-            method's weights or a file from `blemish export`.
+        path_or_id: A picture, a folder of pictures, a profile from `blemish fit`, a backbone (`builtin`, a hub id, a
+            folder, a checkpoint file), a method's weights or a file from `blemish export`.
         revision: Revision of a backbone on the hub.
         json: Print one JSON object instead of lines.
     """
@@ -185,8 +185,10 @@ def limits_sentences(profile: Profile) -> list[str]:
     low, high = profile.map_range
     if limits.mask_threshold is not None:
         value = low + limits.mask_threshold * (high - low)
-        shown = "" if limits.promise is None else f"; as many good pictures show a region of {limits.min_area} px or more"
-        sentences.append(f"Pixels are anomalous from a map value of {value:.4f}{shown}.")
+        region = (
+            "" if limits.promise is None else f"; as many good pictures show a region of {limits.min_area} px or more"
+        )
+        sentences.append(f"Pixels are anomalous from a map value of {value:.4f}{region}.")
     if limits.roi is not None:
         sentences.append(f"Region of interest: {percent(limits.roi.share)} of the picture ({limits.roi.source}).")
     return sentences

@@ -43,8 +43,8 @@ class Prediction:
     score: Tensor
     """Image scores (B,) float32 in [0, 1]; 1 is anomalous."""
     map: Tensor
-    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings them
-    to the size of their pictures."""
+    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings
+    them to the size of their pictures."""
 
 
 @dataclass(frozen=True)
