@@ -31,6 +31,10 @@ FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
 
 #: Longest side of a JPEG file.
 _MAX_JPEG_SIDE = 65500
+#: Height that a legend adds at most.
+_MAX_LEGEND = 100
+#: Largest picture that is drawn as PNG unless somebody asks for a format: about 1 MB.
+_MAX_PNG_PIXELS = 500_000
 
 
 @dataclass(frozen=True)
@@ -311,13 +315,22 @@ class Detection:
         """
         return draw.heatmap(self.anomaly_map, self.scale, legend=legend)
 
-    def overlay(self, picture: ImageSource | None = None, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
+    def overlay(
+        self,
+        picture: ImageSource | None = None,
+        *,
+        alpha: float = 0.6,
+        legend: bool | None = None,
+        outlines: bool | None = None,
+    ) -> Image.Image:
         """Return the picture with the anomaly map over it; the higher the value, the less of the picture is visible.
 
         Args:
             picture: The picture; None reads it from `path`.
             alpha: Opacity at the upper end of the scale, in [0, 1].
-            legend: Add a colour bar below.
+            legend: Add a colour bar below and, with a threshold, its mark, the score and the verdict. None adds it
+                where there is a profile.
+            outlines: Draw the outlines of regions. None draws them where there is a profile.
 
         Raises:
             UsageError: There is neither a picture nor a path, or the sizes differ.
@@ -330,7 +343,25 @@ class Detection:
         image = read_image(picture).image
         if self.map_step > 1 and image.size == self.size:
             image = image.reduce(self.map_step)
-        return draw.overlay(image, self.anomaly_map, self.scale, alpha=alpha, legend=legend)
+        drawn = draw.overlay(image, self.anomaly_map, self.scale, alpha=alpha)
+        has_profile = self.p_value is not None
+        if has_profile if outlines is None else outlines:
+            step = self.map_step
+            drawn = draw.outlined(
+                drawn, [[(x / step, y / step) for x, y in ring] for region in self.regions for ring in region.polygon]
+            )
+        if has_profile if legend is None else legend:
+            drawn = draw.with_legend(drawn, self.scale, threshold=self.mask_value, caption=self._caption)
+        return drawn
+
+    @property
+    def _caption(self) -> str | None:
+        """Verdict, score and p-value in one line; None without a threshold."""
+        if self.threshold is None:
+            return None
+        word = self.verdict if self.p_value is not None else ("normal", "anomalous")[self.label or 0]
+        odd = "" if self.p_value is None else f", p {self.p_value:.2g}"
+        return f"{word}: score {self.score:.3f}, threshold {self.threshold:.3f}{odd}"
 
     def save(
         self,
@@ -340,7 +371,7 @@ class Detection:
         picture: ImageSource | None = None,
         name: str | None = None,
         root: PathLike | None = None,
-        image_format: Literal["png", "jpg"] = "png",
+        image_format: Literal["auto", "png", "jpg"] = "auto",
     ) -> dict[FileKind, Path]:
         """Write files, each of which appears whole or not at all.
 
@@ -355,7 +386,8 @@ class Detection:
             picture: The picture to draw on; None reads it from `path`.
             name: Name of the files, parts separated by "/"; None = the picture's path below `root`.
             root: Folder that names are relative to; None = the working directory.
-            image_format: Format of heatmaps and overlays. Masks are always PNG.
+            image_format: Format of heatmaps and overlays. "auto" is PNG for small pictures and JPEG for larger ones,
+                whose PNG would be several times the size of a photo. Masks are always PNG.
 
         Returns:
             The files by kind.
@@ -368,8 +400,11 @@ class Detection:
         kinds = {kinds} if isinstance(kinds, str) else set(kinds)
         for kind in sorted(kinds.difference(FILE_KINDS)):
             raise UsageError(f"cannot save {kind!r}{suggest(kind, FILE_KINDS)}; choose from {', '.join(FILE_KINDS)}.")
-        if image_format not in ("png", "jpg"):
-            raise UsageError(f"unknown image format {image_format!r}; choose png or jpg.")
+        if image_format not in ("auto", "png", "jpg"):
+            raise UsageError(f"unknown image format {image_format!r}; choose auto, png or jpg.")
+        if image_format == "auto":
+            fits_jpeg = max(self.anomaly_map.shape) + _MAX_LEGEND < _MAX_JPEG_SIDE
+            image_format = "jpg" if self.anomaly_map.size > _MAX_PNG_PIXELS and fits_jpeg else "png"
         if name is not None:
             stem = Path(*[safe_name(part) for part in name.split("/") if part] or ["_"])
         elif self.path is not None:

@@ -227,11 +227,12 @@ class Profile:
         name = self.path or "the profile"
         for key, (what, remedy) in _SAME.items():
             mine, other = _plain(getattr(self, key)), _plain(facts[key])
+            if isinstance(mine, dict) and isinstance(other, dict):
+                # A later version may have more fields, whose defaults change nothing.
+                differing = sorted(k for k in mine if mine[k] != other.get(k))
+                mine, other = ({k: values.get(k) for k in differing} for values in (mine, other))
             if mine == other:
                 continue
-            if isinstance(mine, dict) and isinstance(other, dict):
-                differing = sorted(k for k in {*mine, *other} if mine.get(k) != other.get(k))
-                mine, other = ({k: values.get(k) for k in differing} for values in (mine, other))
             label = key.removesuffix("_fingerprint")
             if label != key:
                 mine, other = f"{getattr(self, label)} ({mine})", f"{facts[label]} ({other})"
