@@ -59,6 +59,8 @@ class Provenance:
         tile: Side of the tiles in pixels; None = pictures are scored whole.
         overlap: Overlap of neighbouring tiles, as a fraction of their side; None without tiles.
         profile: Name of the profile's file; None without a profile, or for one from memory.
+        value_range: The values that were given as black and white for pictures of more than 8 bits; None = by the rule
+            of `read_image`.
     """
 
     method: str
@@ -78,6 +80,7 @@ class Provenance:
     tile: int | None = None
     overlap: float | None = None
     profile: str | None = None
+    value_range: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON."""

@@ -35,7 +35,15 @@ from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
 from blemish.scoring import Failed, Scorer, Task
 from blemish.tiling import TileMerger
-from blemish.types import ImageSource, OnError, PathLike, Tiling, check_threshold
+from blemish.types import (
+    ImageSource,
+    OnError,
+    PathLike,
+    Tiling,
+    ValueRange,
+    check_threshold,
+    check_value_range,
+)
 
 #: Name of the one method in the score loop.
 _METHOD = "method"
@@ -51,6 +59,8 @@ class Detector:
         threshold: A picture with score >= threshold is anomalous, in [0, 1]; None gives no label.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         max_pixels: Larger pictures are refused.
+        value_range: (low, high), the values that become black and white in pictures of more than 8 bits; None = as in
+            `read_image`.
         tiling: How larger pictures are cut; None = not at all.
         limits: Thresholds of a profile, with its p-values, scale and region of interest; `threshold` and
             `mask_threshold` replace its own, and then it promises nothing.
@@ -69,18 +79,21 @@ class Detector:
         threshold: float | None = None,
         mask_threshold: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
         tiling: Tiling | None = None,
         limits: Limits | None = None,
         profile: Profile | None = None,
     ) -> None:
         check_threshold("threshold", threshold)
         check_threshold("mask_threshold", mask_threshold)
+        check_value_range("value_range", value_range)
         check_object_name(object_name)
         self.engine, self.memory = engine, memory
         self.object_name = object_name
         self.limits = with_thresholds(limits or Limits(), threshold, mask_threshold)
         self.threshold, self.mask_threshold = self.limits.threshold, self.limits.mask_threshold
         self.max_pixels = max_pixels
+        self.value_range = value_range
         self.tiling = tiling
         self.profile = profile
         self._texts = TextFeatureCache()
@@ -102,6 +115,8 @@ class Detector:
             provenance = replace(provenance, tile=self.tiling.side, overlap=self.tiling.overlap)
         if self.profile is not None and self.profile.path is not None:
             provenance = replace(provenance, profile=Path(self.profile.path).name)
+        if self.value_range is not None:
+            provenance = replace(provenance, value_range=self.value_range)
         return provenance
 
     @property
@@ -124,6 +139,7 @@ class Detector:
             threshold=self.threshold,
             mask_threshold=self.mask_threshold,
             max_pixels=self.max_pixels,
+            value_range=self.value_range,
             tiling=self.tiling,
         )
 
@@ -153,6 +169,7 @@ class Detector:
             threshold=threshold,
             mask_threshold=mask_threshold,
             max_pixels=self.max_pixels,
+            value_range=profile.value_range,
             tiling=profile.tiling,
             limits=profile.limits,
             profile=profile,
@@ -219,6 +236,7 @@ class Detector:
             options,
             object_name=self.object_name,
             max_pixels=self.max_pixels,
+            value_range=self.value_range,
             tiling=self.tiling,
             on_progress=on_progress,
         )
@@ -234,8 +252,15 @@ class Detector:
             UsageError: The method takes no references, there are none, or a path does not exist.
             ImageError: A reference cannot be read.
         """
-        bank = build_memory_bank(self.torch_engine, references, max_pixels=self.max_pixels, tiling=self.tiling)
-        return self.with_memory(bank)
+        return self.with_memory(
+            build_memory_bank(
+                self.torch_engine,
+                references,
+                max_pixels=self.max_pixels,
+                value_range=self.value_range,
+                tiling=self.tiling,
+            )
+        )
 
     def with_set(self, images: Sequence[ImageSource]) -> Detector:
         """Return a detector for the set that it is going to score, for transductive methods (`musc`).
@@ -246,7 +271,9 @@ class Detector:
         Raises:
             UsageError: The method is not transductive.
         """
-        return self.with_memory(sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels))
+        return self.with_memory(
+            sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels, value_range=self.value_range)
+        )
 
     def with_more_good(self, good: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
         """Return a detector whose profile has more good pictures; those that it has are not needed.
@@ -383,6 +410,7 @@ class Detector:
             {_METHOD: self.engine},
             batch_size=batch_size,
             max_pixels=self.max_pixels,
+            value_range=self.value_range,
             tiling=self.tiling,
             texts=self._texts,
         )

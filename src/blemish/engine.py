@@ -185,7 +185,7 @@ class TorchEngine:
             return self.method.finish_map(anomaly_map, height, width)
 
     @property
-    def finishes_tiles(self) -> bool:
+    def finishes_maps(self) -> bool:
         """Whether `finish_map` does more than resize, so that the maps of tiles have to go through it, too."""
         computation = self.method.computation
         shows_all = visible_part(computation.size, computation.geometry)[1] == 0

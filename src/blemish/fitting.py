@@ -45,7 +45,7 @@ from blemish.methods.base import MemoryBank, ReferenceMethod
 from blemish.profile import GoodPicture, Limits, Profile, rounded, to_device
 from blemish.roi import Roi, RoiSource, read_roi
 from blemish.tiling import TileMerger, batched, cut, resize
-from blemish.types import ImageSource, Tiling
+from blemish.types import ImageSource, Tiling, ValueRange
 
 T = TypeVar("T")
 
@@ -152,6 +152,7 @@ def fit_profile(
     *,
     object_name: str,
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
     tiling: Tiling | None = None,
     on_progress: Callable[[], object] = lambda: None,
 ) -> Profile:
@@ -163,6 +164,7 @@ def fit_profile(
         options: See `FitOptions`.
         object_name: What the pictures show.
         max_pixels: As in `blemish.load`.
+        value_range: As in `blemish.load`.
         tiling: How pictures are cut.
         on_progress: Called for each good picture that was scored.
 
@@ -171,7 +173,7 @@ def fit_profile(
         ImageError: A picture cannot be read.
     """
     require_reference_method(engine.method.info)
-    fitter = _Fitter(engine, options, object_name, max_pixels, tiling)
+    fitter = _Fitter(engine, options, object_name, max_pixels, value_range, tiling)
     return fitter.fit(_listed(good), on_progress)
 
 
@@ -179,11 +181,18 @@ class _Fitter:
     """One fit: the engine with what all its steps need."""
 
     def __init__(
-        self, engine: TorchEngine, options: FitOptions, object_name: str, max_pixels: int, tiling: Tiling | None
+        self,
+        engine: TorchEngine,
+        options: FitOptions,
+        object_name: str,
+        max_pixels: int,
+        value_range: ValueRange | None,
+        tiling: Tiling | None,
     ) -> None:
         assert isinstance(engine.method, ReferenceMethod)
         self.engine, self.method, self.options = engine, engine.method, options
-        self.object_name, self.max_pixels, self.tiling = object_name, max_pixels, tiling
+        self.object_name, self.max_pixels = object_name, max_pixels
+        self.value_range, self.tiling = value_range, tiling
         self.text = engine.text([object_name])
         self.roi: Roi | None = None
         self.notes: list[str] = []
@@ -293,7 +302,7 @@ class _Fitter:
         indices, pixels, copies = [], [], []
         size = (0, 0)
         try:
-            for tile in cut(source, self.tiling, max_pixels=self.max_pixels):
+            for tile in cut(source, self.tiling, max_pixels=self.max_pixels, value_range=self.value_range):
                 # Hash the pixels, not the file: a copy under another name is the same picture.
                 digest.update(f"{tile.image.mode} {tile.image.size}\n".encode() + tile.image.tobytes())
                 indices.append(tile.index)
@@ -419,6 +428,7 @@ class _Fitter:
             object_name=self.object_name,
             map_range=engine.map_range(memory),
             tiling=self.tiling,
+            value_range=self.value_range,
             options=_stored(options),
             false_alarms=fitted.false_alarms,
             guarantee=fitted.guarantee,
@@ -592,7 +602,7 @@ def add_pictures(
         ImageError: A picture cannot be read.
     """
     options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
-    fitter = _Fitter(engine, options, profile.object_name, max_pixels, profile.tiling)
+    fitter = _Fitter(engine, options, profile.object_name, max_pixels, profile.value_range, profile.tiling)
     known = {entry.fingerprint for entry in profile.good}
     sources = _listed(more)
     pictures: list[_Picture] = []
@@ -737,7 +747,7 @@ def add_tile(
         (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
         inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
         score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory)
-    if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_tiles:
+    if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
         tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
     merger.add(index, score, tile_map, timing)
 

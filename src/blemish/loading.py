@@ -26,7 +26,9 @@ from blemish.types import (
     PathLike,
     Precision,
     Tiling,
+    ValueRange,
     check_threshold,
+    check_value_range,
     resolve_device,
 )
 
@@ -46,12 +48,14 @@ def load(
     *,
     backbone: PathLike | ImageBackbone = DEFAULT_BACKBONE,
     weights: PathLike | None = None,
+    config: Mapping[str, Any] | None = None,
     object_name: str = DEFAULT_OBJECT,
     threshold: float | None = None,
     mask_threshold: float | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
     references: References | None = None,
     tile: int | None = None,
     overlap: float = DEFAULT_OVERLAP,
@@ -63,9 +67,11 @@ def load(
     Args:
         method: Name of a method (`blemish.list_methods()`), a profile (.profile), or an exported file (.onnx, .xml),
             whose backbone, weights, object name and references are fixed.
-        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share.
+        backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share: a
+            CLIP or, for methods without words, a DINOv2.
         weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or the name of published
             weights that `blemish weights pull` has downloaded. None takes those that ship for method and backbone.
+        config: Fields of the method's config to change, such as {"size": 448}; None for the method's own.
         object_name: What the pictures show ("metal nut"); some methods do not use it.
         threshold: A picture with score >= threshold is anomalous, in [0, 1]. None gives no label; an exported file may
             have its own.
@@ -76,6 +82,9 @@ def load(
             float32, except `musc`'s comparisons, which use the precision of the tower.
         max_pixels: Larger pictures are refused. With `tile` this limits what is decoded at once: some rows of a TIFF
             that can be read so, else the whole picture.
+        value_range: (low, high), the values that become black and white in pictures of 10 to 16 bits and in floating
+            point, such as (0, 4095). None takes what the file says, or a rule that a few hot pixels do not change: see
+            `read_image`.
         references: Normal pictures of the object for few-shot methods, unlabelled ones for a transductive method
             (`musc`): a list of pictures, or one file, folder or pattern. None scores zero-shot.
         tile: Side in pixels of the tiles that larger pictures are cut into, each scored like a picture: for details
@@ -91,12 +100,14 @@ def load(
     Raises:
         ProfileError: The profile is damaged, or was made with another backbone, other weights or another precision.
         UsageError: An unknown method, device or precision, a trainable method on a foreign backbone without weights,
-            references for a method that takes none, a threshold out of range, an empty object name.
+            references for a method that takes none, words of a backbone that reads none, a field of the config that
+            does not exist or does not fit, a threshold out of range, an empty object name.
         WeightsError: A checkpoint cannot be used.
         ImageError: A reference cannot be read.
     """
     check_threshold("threshold", threshold)
     check_threshold("mask_threshold", mask_threshold)
+    check_value_range("value_range", value_range)
     check_object_name(object_name)
     tiling = None if tile is None else Tiling(tile, overlap)
     if profile is None and is_profile(method):
@@ -106,7 +117,9 @@ def load(
             "method": method != DEFAULT_METHOD,
             "object_name": object_name != DEFAULT_OBJECT,
             "references": references is not None,
+            "config": config is not None,
             "tile": tile is not None,
+            "value_range": value_range is not None,
             "backend": backend is not None,
         }
         if names := [name for name, given in fixed.items() if given]:
@@ -124,6 +137,7 @@ def load(
         fixed = {
             "backbone": backbone != DEFAULT_BACKBONE,
             "weights": weights is not None,
+            "config": config is not None,
             "object_name": object_name != DEFAULT_OBJECT,
             "references": references is not None,
         }
@@ -139,6 +153,7 @@ def load(
             device=device,
             precision=precision,
             max_pixels=max_pixels,
+            value_range=value_range,
             tile=tile,
             overlap=overlap,
         )
@@ -152,7 +167,7 @@ def load(
     if precision not in get_args(Precision):
         raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
     torch_device = resolve_device(device)
-    engine = _engine(method, backbone, weights, torch_device, precision)
+    engine = _engine(method, backbone, weights, torch_device, precision, config=config)
     memory = None
     if references is not None:
         memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
@@ -229,7 +244,7 @@ def _engine(
         precision = _precisions(precision, loaded, device)
     tower_precision, window_precision = precision
     return TorchEngine(
-        create(method, loaded, config=config, weights=file),
+        create(method, loaded, config, file),
         weights=None if file is None else file.name,
         device=device,
         precision=tower_precision,

@@ -37,7 +37,7 @@ from blemish.methods import load_class
 from blemish.methods.base import MemoryBank, ReferenceMethod
 from blemish.methods.checkpoints import to_bytes
 from blemish.roi import Roi
-from blemish.types import PathLike, Tiling, check_threshold
+from blemish.types import PathLike, Tiling, ValueRange, check_threshold
 
 SUFFIX = ".profile"
 FORMAT, VERSION = "blemish-profile", 1
@@ -172,6 +172,8 @@ class Profile:
         preprocessing: How pictures become the model's input.
         map_range: The method's fixed scale of maps made with this memory.
         tiling: How pictures are cut; None = not at all.
+        value_range: The values that become black and white in pictures of more than 8 bits; None = by the rule of
+            `read_image`.
         options: What was asked of `fit`: rule, promises, smallest region.
         false_alarms: The promised false-alarm rate; None for a rule that promises none.
         guarantee: What is promised, in numbers and as a sentence; empty for a rule without a promise.
@@ -195,6 +197,7 @@ class Profile:
     preprocessing: Mapping[str, Any]
     map_range: tuple[float, float]
     tiling: Tiling | None = None
+    value_range: ValueRange | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     false_alarms: float | None = None
     guarantee: Mapping[str, Any] = field(default_factory=dict)
@@ -321,6 +324,7 @@ def read_profile(path: PathLike) -> Profile:
             "good": tuple(GoodPicture(**_known(GoodPicture, picture)) for picture in header["good"]),
             "map_range": tuple(header["map_range"]),
             "notes": tuple(header["notes"]),
+            "value_range": None if header.get("value_range") is None else tuple(header["value_range"]),
             "tiling": None if tile is None else Tiling(tile, overlap),
             "path": str(path),
         }

@@ -77,11 +77,11 @@ def test_rotations_are_those_of_opencv(size: tuple[int, int], mode: str) -> None
 
 def test_references_are_encoded_in_eight_rotations(backbone: ImageBackbone) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    rotated = list(few_shot(backbone, rotation=True).reference_copies(picture))
+    rotated = list(few_shot(backbone, rotation=True).reference_copies(picture, 0, 1))
     assert len(rotated) == 8
     assert {each.size for each in rotated} == {(60, 40)}
     assert np.array_equal(np.asarray(rotated[0]), np.asarray(picture))
-    assert list(few_shot(backbone).reference_copies(picture)) == [picture]
+    assert list(few_shot(backbone).reference_copies(picture, 0, 1)) == [picture]
 
 
 # masks

@@ -17,11 +17,11 @@ $s_i$ and $s$ depends on the scheme:
   as references, is at most s_i, and r_1, ..., r_n, s are exchangeable. So the p-value of s among the r_i is valid, and
   p(s) is at least as large.
 - `minmax`: for any score. s_i is leave-one-out as above, and s is the *smallest* of the n scores of the new picture,
-  each with one reference left out. P(p <= a) <= a (the jackknife-minmax of Barber et al. 2021, theorem 2).
+  each with one reference left out. P(p <= a) <= a (the jackknife-minmax of Barber et al. 2021).
 - `cross`: for any score. The n pictures are cut into K folds; s_i is the score of picture i with the other folds as
   references. The new picture has K scores, one for each fold left out, and i is compared with that of its own fold
   (Vovk 2015). With folds of one size P(p <= a) <= 2a + min(2 (1 - 1/K) / (n/K + 1), (1 - K/n) / (K + 1)), which is 2a
-  for K = n (Barber et al. 2021, theorem 4, and section 6 for any score: Gupta, Kuchibhotla and Ramdas 2022).
+  for K = n (Barber et al. 2021 on CV+; for any score Gupta, Kuchibhotla and Ramdas 2022).
 
 If up to c of the n pictures are bad, n + 1 becomes n - c + 1 in all of these: the c may have any scores, since those of
 the good ones alone already keep the bound.
@@ -384,7 +384,7 @@ def conditional_bound(pictures: int, rank: int, confidence: float = 0.9) -> floa
 def cross_remainder(sizes: list[int], *, contaminated: int = 0) -> float:
     """Return what the bound of cross-conformal p-values adds to twice the promise.
 
-    With folds of one size it is the smaller term of Barber et al. (2021, theorem 4). With sizes that differ, or with
+    With folds of one size it is the smaller term of Barber et al. (2021, on CV+). With sizes that differ, or with
     bad pictures in unknown folds, it is the first term, 2 (K - 1) / (n - c + K): averaging the p-values of the folds
     gives it for folds of any size (Vovk and Wang 2020).
 

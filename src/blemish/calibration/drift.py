@@ -1,7 +1,7 @@
 """Drift: do new pictures still look like those that the promise rests on?
 
-A promise holds while good pictures are exchangeable with the calibration pictures. Two tests of that, both of scores only:
-`compare` looks at a set of new scores as a whole, `DriftTest` at one score after the other, for as long as it runs,
+A promise holds while good pictures are exchangeable with the calibration pictures. Two tests of that look at scores
+only: `compare` takes a set of new scores as a whole, `DriftTest` one score after the other, for as long as it runs,
 without a rising chance of a false alarm.
 """
 
@@ -41,8 +41,8 @@ def compare(old: npt.ArrayLike, new: npt.ArrayLike) -> Comparison:
     """Compare new scores with old ones by the two-sample Kolmogorov-Smirnov test.
 
     Args:
-        old: (n,) scores made in the same way as the new ones: by split, or of pictures that came in earlier. Leave-one-out
-            scores are a little higher than those of new pictures, since one reference fewer made them.
+        old: (n,) scores made in the same way as the new ones: by split, or of pictures that came in earlier.
+            Leave-one-out scores are a little higher than those of new pictures, since one reference fewer made them.
         new: (m,) scores.
 
     Raises:
@@ -62,20 +62,20 @@ class DriftTest:
     """A running test of exchangeability: a conformal test martingale, the simple jumper (Vovk et al. 2021).
 
     Each score gets a p-value among all before it, ties broken at random. While the scores are exchangeable these are
-    independent and uniform. The test bets against that: its capital starts at 1, grows if the p-values gather at one end,
-    and exceeds C at any time with a probability of at most 1 / C (Ville's inequality). So a capital of 100 is an alarm
-    that is false in at most 1 of 100 runs, however long they are.
+    independent and uniform. The test bets against that: its capital starts at 1, grows if the p-values gather at one
+    end, and exceeds C at any time with a probability of at most 1 / C (Ville's inequality). So a capital of 100 is an
+    alarm that is false in at most 1 of 100 runs, however long they are.
 
     Args:
-        scores: Scores to begin with, such as those of a calibration by split. Begin without any after leave-one-out: its
-            scores are a little higher than those of new pictures, and the test would find that in the end.
+        scores: Scores to begin with, such as those of a calibration by split. Begin without any after leave-one-out:
+            its scores are a little higher than those of new pictures, and the test would find that in the end.
         seed: Seed of the tie-breaking.
         window: Number of latest scores that new ones are compared with; None keeps all. With a window the bound on the
             probability is approximate.
 
     Reference:
-        V. Vovk, I. Petej, I. Nouretdinov, E. Ahlberg, L. Carlsson, A. Gammerman, "Retrain or not retrain: conformal test
-        martingales for change-point detection", COPA 2021.
+        V. Vovk, I. Petej, I. Nouretdinov, E. Ahlberg, L. Carlsson, A. Gammerman, "Retrain or not retrain:
+        conformal test martingales for change-point detection", COPA 2021.
     """
 
     def __init__(self, scores: npt.ArrayLike = (), *, seed: int = 0, window: int | None = None) -> None:

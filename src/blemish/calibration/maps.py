@@ -1,10 +1,10 @@
 """Calibration of pixel thresholds: from which value on a good picture shows no region.
 
-A pixel threshold is calibrated like a picture threshold, with one number per good picture: the highest threshold at which
-its map still has a region (`region_level`). If the k-th highest of these levels is the quantile, then at any threshold
-above it a good picture shows a region with the probability that the scheme bounds. Everything that raises a map raises
-its level, so a map that is monotone in the references (each value falls or stays when references are added) gives
-levels that are monotone, and leave-one-out levels are exact for the same reason as leave-one-out scores.
+A pixel threshold is calibrated like a picture threshold, with one number per good picture: the highest threshold at
+which its map still has a region (`region_level`). At a threshold right above the k-th highest of these levels, a new
+good picture shows a region with the probability that the scheme bounds. What raises a map raises its level. So if a map
+is monotone in the references (no value rises when references are added), its level is too, and leave-one-out levels are
+exact for the same reason as leave-one-out scores.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ _MAX_SHARE = 0.4
 def deviations(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return how many robust standard deviations each score lies above the median.
 
-    The deviation is (s - median) / (1.4826 MAD) (Iglewicz and Hoaglin 1993). Distances have a longer tail above than below,
-    so positive scores are looked at on a logarithmic scale as well, and the smaller of the two numbers counts.
+    The deviation is (s - median) / (1.4826 MAD) (Iglewicz and Hoaglin 1993). Distances spread further above their
+    median than below, so the MAD is that of all scores or that of the upper half, whichever is larger.
 
     Args:
         scores: (..., n) scores of good pictures.
@@ -42,10 +42,13 @@ def deviations(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         UsageError: A score is not finite.
     """
     values = as_scores(scores).astype(np.float64)
-    plain = _robust_z(values)
-    positive = (values > 0).all(axis=-1, keepdims=True)
-    logarithmic = _robust_z(np.log(np.where(positive, values, 1.0)))
-    return np.where(positive, np.minimum(plain, logarithmic), plain)
+    centred = values - np.median(values, axis=-1, keepdims=True)
+    upper = np.sort(centred, axis=-1)[..., values.shape[-1] // 2 :]
+    spread = _MAD_TO_STD * np.maximum(
+        np.median(np.abs(centred), axis=-1, keepdims=True), np.median(upper, axis=-1, keepdims=True)
+    )
+    spread = np.where(spread > 0, spread, _MEAN_TO_STD * np.abs(centred).mean(axis=-1, keepdims=True))
+    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
 
 
 def suspicious(scores: npt.ArrayLike, *, cutoff: float = OUTLIER_DEVIATIONS) -> npt.NDArray[np.int64]:
@@ -76,9 +79,9 @@ def without_suspicious(calibration: Calibration, *, cutoff: float = OUTLIER_DEVI
     """Return the calibration without the scores of suspicious pictures: the robust option.
 
     Bad pictures among the good ones never cause false alarms: with any scores, c of them change the bound from
-    k / (n + 1) to k / (n - c + 1) at most. But their high scores raise the threshold, so that defects are missed. Left out,
-    they cannot. If a picture that is left out was good after all, the threshold is too low; `Guarantee` says by how
-    much at most.
+    k / (n + 1) to k / (n - c + 1) at most. But their high scores raise the threshold, so that defects are missed. Left
+    out, they cannot. If a picture that is left out was good after all, the threshold is too low; `Guarantee` says by
+    how much at most.
 
     Args:
         calibration: Scores of the pictures.
@@ -118,13 +121,13 @@ class Grouping:
         )
 
 
-def two_groups(features: npt.ArrayLike, *, min_gap: float = 2.0, min_share: float = 0.2) -> Grouping | None:
+def two_groups(features: npt.ArrayLike, *, min_gap: float = 3.0, min_share: float = 0.2) -> Grouping | None:
     """Return the two groups that references fall into, or None if they look like one.
 
     The pictures are joined by their shortest distances (a minimum spanning tree). There are two groups if the longest
-    joint between two parts of at least `min_share` each is `min_gap` times as long as the joints within the parts (their
-    90th percentile), and if the pictures are also much nearer to their own part than to the other (a mean silhouette of
-    0.5 or more; Rousseeuw 1987). One picture that stands apart is no group.
+    joint between two parts of at least `min_share` each is `min_gap` times as long as the joints within the parts
+    (their 90th percentile), and if the pictures are also much nearer to their own part than to the other (a mean
+    silhouette of 0.5 or more; Rousseeuw 1987). One picture that stands apart is no group.
 
     Args:
         features: (n, D), one vector per picture, such as its class token; compared by cosine distance.
@@ -158,13 +161,6 @@ def two_groups(features: npt.ArrayLike, *, min_gap: float = 2.0, min_share: floa
         larger = group if 2 * int(group.sum()) > n or (2 * int(group.sum()) == n and group[0]) else ~group
         return Grouping(tuple((~larger).astype(int).tolist()), gap)
     return None
-
-
-def _robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    centred = values - np.median(values, axis=-1, keepdims=True)
-    spread = _MAD_TO_STD * np.median(np.abs(centred), axis=-1, keepdims=True)
-    spread = np.where(spread > 0, spread, _MEAN_TO_STD * np.abs(centred).mean(axis=-1, keepdims=True))
-    return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
 
 
 def _spanning_tree(distances: npt.NDArray[np.float64]) -> list[tuple[int, int, float]]:

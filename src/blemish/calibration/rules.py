@@ -91,23 +91,23 @@ def mebin(
     *,
     sample_rate: int = 4,
     min_interval: int = 4,
-    erode: bool = True,
+    erosion: bool = True,
 ) -> float:
     """Return the threshold of one map by MEBin: where the number of regions is stable.
 
-    Main element binarisation (Huang et al., AnomalyNCD, CVPR 2025, arXiv 2410.14379). The range from the lowest to the highest
-    peak of a set of maps is cut into 255 levels, of which every `sample_rate`-th is tried from the top. At each, the map
-    is cut (value > level), eroded by a square of 6 pixels, and its 8-connected regions are counted. The longest run of
-    levels with the same number (above 0) of regions is the stable interval, and its *lowest* level is the threshold, as
-    in the authors' code. Two details differ from it: that code reads maps as 8-bit pictures and rounds the threshold
-    down to a whole grey value, which makes no sense for float maps.
+    Main element binarisation (Huang et al., AnomalyNCD, CVPR 2025, arXiv 2410.14379). The range from the lowest to the
+    highest peak of a set of maps is cut into 255 levels, of which every `sample_rate`-th is tried from the top. At
+    each, the map is cut (value > level), eroded by a square of 6 pixels, and its 8-connected regions are counted. The
+    longest run of levels with the same number (above 0) of regions is the stable interval, and its *lowest* level is
+    the threshold, as in the authors' code. Two details differ: that code reads maps as 8-bit pictures and rounds the
+    threshold down to a whole grey value, which makes no sense for float maps.
 
     Args:
         anomaly_map: (H, W) float32.
         search: (low, high) of `mebin_range`.
         sample_rate: Step between levels, in 255ths of the range.
         min_interval: Least number of levels that count as stable.
-        erode: Erode before counting.
+        erosion: Whether the mask is eroded before regions are counted.
 
     Returns:
         The threshold: values *above* it are anomalous. inf if no interval is stable: nothing is anomalous.
@@ -118,7 +118,7 @@ def mebin(
     counts = []
     for level in levels:
         mask = values > level
-        if erode:
+        if erosion:
             # The border counts as set, as OpenCV does it.
             mask = ndimage.binary_erosion(mask, np.ones((_EROSION, _EROSION), dtype=bool), border_value=1)
         counts.append(int(ndimage.label(mask, structure=_EIGHT)[1]))

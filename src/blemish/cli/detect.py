@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 import sys
 import time
 from collections import Counter
@@ -13,12 +14,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import Share, choices, columns, count, note, one_line, print_json, progress
+from blemish.cli import EXIT_FAILED, EXIT_OK, STDIN
+from blemish.cli.console import (
+    Range,
+    Threshold,
+    choices,
+    columns,
+    config_changes,
+    count,
+    note,
+    one_line,
+    print_json,
+    progress,
+)
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
 
 if TYPE_CHECKING:
+    from blemish.cli.sources import Sources
+    from blemish.image_io import Every
     from blemish.outputs.run import DetectRun, State
     from blemish.profile import Profile
 
@@ -26,6 +40,8 @@ KINDS = ("map", "heatmap", "overlay", "mask", "regions")
 FORMATS = ("table", "jsonl", "csv", "parquet")
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
+#: The note on a bit depth that was found by the values.
+_DEPTH = re.compile(r" read as (\d+) bits,")
 #: Rows of the ranking on a terminal; a pipe gets all.
 MAX_ROWS = 25
 
@@ -35,10 +51,11 @@ def detect(
     method: str = METHOD,
     backbone: str = BACKBONE,
     weights: Path | None = None,
+    config: str | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     profile: Path | None = None,
-    threshold: Share = None,
-    mask_threshold: Share = None,
+    threshold: Threshold = None,
+    mask_threshold: Threshold = None,
     out: Path | None = None,
     save: str | None = None,
     format: str | None = None,
@@ -46,6 +63,9 @@ def detect(
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     recursive: bool = False,
+    value_range: Range = None,
+    pages: Annotated[bool, Parameter(negative="")] = False,
+    every: str | None = None,
     max_pixels: int | None = None,
     reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     tile: int | None = None,
@@ -60,13 +80,15 @@ def detect(
     Args:
         paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
         method: Detection method; `blemish methods` lists them.
-        backbone: `builtin`, or any CLIP model: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
+            file.
         weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
             `blemish weights list`.
+        config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
         profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless
             others are given, which promise nothing.
-        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or 80%.
+        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
         save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
@@ -75,6 +97,11 @@ def detect(
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower; auto is float32, or bfloat16 where the hardware computes it faster.
         recursive: Search subfolders, too.
+        value_range: LOW,HIGH: the values that become black and white in pictures of 10 to 16 bits and of floating
+            point, such as 0,4095. [default: what the file says, else by bit depth]
+        pages: Take all pages, slices or frames of a file as pictures of their own, not only the first.
+        every: Frames of videos: every N-th, one in so many seconds (0.5s), or motion for those that differ from the
+            last one taken. Videos in folders are read only with it. [default: 1s]
         max_pixels: Refuse larger pictures; with --tile, refuse those of which more must be decoded at once.
         reference: Reference pictures: normal ones for winclip and april-gan, unlabelled ones for musc (which otherwise
             compares the pictures to be scored with each other). Files, folders or patterns, after the pictures to be
@@ -86,11 +113,12 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
-        json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there.
+        json: Print one JSON object per picture on standard output, as soon as it is scored; what was not read comes
+            last, and nothing else there.
     """
     from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
 
-    formats = _formats(format, out, json)
+    formats, changes = _formats(format, out, json), config_changes(config)
     if batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     if max_pixels is not None and max_pixels < 1:
@@ -112,6 +140,7 @@ def detect(
                 "--method": method != METHOD,
                 "--backbone": backbone != BACKBONE,
                 "--weights": weights is not None,
+                "--config": config is not None,
                 "--object": object_name != OBJECT,
                 "--reference": bool(reference),
                 "--backend torch": backend == "torch",
@@ -121,9 +150,11 @@ def detect(
         _refuse_fixed(
             {
                 "--method": method != METHOD,
+                "--config": config is not None,
                 "--object": object_name != OBJECT,
                 "--reference": bool(reference),
                 "--tile": tile is not None,
+                "--value-range": value_range is not None,
                 "--model": model is not None,
                 "--backend": backend is not None,
             },
@@ -135,11 +166,14 @@ def detect(
         raise UsageError(
             f"{method} compares pictures with each other, which does not work with tiles: give --reference"
         )
+    if model is None and profile is None and not transductive:
+        info(method).require_references(bool(reference))
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
-    from blemish.image_io import MAX_PIXELS, find_images
+    from blemish.image_io import MAX_PIXELS, Every, find_images
 
+    frames = None if every is None else Every.parse("--every", every)
     overlap = DEFAULT_OVERLAP if overlap is None else overlap
     if tile is not None:
         Tiling(tile, overlap)  # reports errors before anything is loaded
@@ -149,6 +183,7 @@ def detect(
         "device": device,
         "precision": precision,
         "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
+        "value_range": value_range,
         "tile": tile,
         "overlap": overlap,
     }
@@ -168,11 +203,18 @@ def detect(
     if detector is None and read is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
-    from blemish.cli.sources import collect, root_of
+    from blemish.cli.sources import Sources, collect, require_stdin, root_of
 
-    pictures, left_out = collect(paths, recursive, out)
-    if left_out:
-        note(f"{count(left_out, 'picture')} in {out} skipped: they are results.")
+    # Lines of standard input are answered one by one, unless all have to be known first.
+    stream = list(paths) == [STDIN] and _streams_json(formats, out, json) and not (transductive and not reference)
+    if stream:
+        require_stdin()
+    sources = Sources() if stream else collect(paths, recursive, out, pages=pages, every=frames)
+    pictures = sources.pictures
+    for sentence in sources.notes:
+        note(one_line(sentence))
+    if sources.left_out:
+        note(f"{count(sources.left_out, 'picture')} in {out} skipped: they are results.")
     references = list(find_images(reference, recursive=recursive)) if reference else None
     both = set(map(absolute, references or [])) & set(map(absolute, pictures))
     if both and not transductive:
@@ -185,35 +227,53 @@ def detect(
     from blemish.outputs.run import DetectOptions, DetectRun
 
     if read is not None:
-        del settings["tile"], settings["overlap"]
+        for name in ("tile", "overlap", "value_range"):
+            del settings[name]
         detector = load(profile=read, backbone=backbone, weights=weights, **settings)
         _note_known(read, pictures)
     if detector is None:
         detector = load(
-            method, backbone=backbone, weights=weights, object_name=object_name, references=references, **settings
+            method,
+            backbone=backbone,
+            weights=weights,
+            config=changes or None,
+            object_name=object_name,
+            references=references,
+            **settings,
         )
     if transductive and references is None:
         detector = detector.with_set(pictures)
+        info(method).require_references(detector.memory is not None)
         note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
         tables=[suffix for suffix in formats if suffix in ("csv", "parquet")] if out is not None else [],  # type: ignore[misc]
         batch_size=batch_size,
-        root=root_of(paths, pictures),
+        root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
+        times=sources.times,
     )
     start = time.perf_counter()
     with DetectRun(detector, pictures, out, options) as run:
-        return _Report(run, formats, json).execute(len(pictures), start)
+        report = _Report(run, formats, json, sources)
+        return report.answer(pages, frames, start) if stream else report.execute(len(pictures), start)
+
+
+def _streams_json(formats: Sequence[str], out: Path | None, json: bool) -> bool:
+    """Return whether results are printed as JSON as they come."""
+    return json or (out is None and "jsonl" in formats)
 
 
 class _Report:
     """Runs a `DetectRun` and prints what it does."""
 
-    def __init__(self, run: DetectRun, formats: Sequence[str], json: bool) -> None:
-        self._run, self._formats = run, formats
-        self._streams_json = json or (run.folder is None and "jsonl" in formats)
+    def __init__(self, run: DetectRun, formats: Sequence[str], json: bool, sources: Sources) -> None:
+        self._run, self._formats, self._sources = run, formats, sources
+        self._streams_json = _streams_json(formats, run.folder, json)
         self._rows: list[Mapping[str, Any]] = []  # for CSV on standard output
+        self._scored = self._anomalous = 0  # of earlier lines of standard input
+        self._depths: Counter[str] = Counter()
+        self._medical = False
 
     def execute(self, total: int, start: float) -> int:
         """Score the pictures and print the summary; return the exit code."""
@@ -232,14 +292,49 @@ class _Report:
         self._print_summary(time.perf_counter() - start)
         return EXIT_FAILED if run.failures else EXIT_OK
 
+    def answer(self, pages: bool, every: Every | None, start: float) -> int:
+        """Score the pictures that standard input lists, each as soon as its line is complete; return the exit code."""
+        from blemish.cli.sources import listed_on_stdin
+        from blemish.image_io import expand
+
+        run, failed = self._run, False
+        for paths in listed_on_stdin():
+            expanded = expand(paths, pages=pages, every=every)
+            for sentence in expanded.notes:
+                note(one_line(sentence))
+            run.extend(expanded.paths, expanded.times)
+            run.score(self._on_result())
+            self._scored += len(run.results)
+            self._anomalous += sum(result.label or 0 for result in run.results.values())
+            failed = failed or bool(run.failures)
+            self._note_failures()
+            run.results.clear()  # the list may be endless
+            run.failures.clear()
+        run.write_tables()
+        self._print_summary(time.perf_counter() - start)
+        return EXIT_FAILED if failed else EXIT_OK
+
     def _on_result(self) -> Callable[[dict[str, Any]], object]:
+        take: Callable[[dict[str, Any]], object] = lambda line: None  # noqa: E731
         if self._streams_json:
-            return print_json
-        if self._run.folder is None and "csv" in self._formats:
+            take = print_json
+        elif self._run.folder is None and "csv" in self._formats:
             from blemish.outputs.tables import table_row
 
-            return lambda line: self._rows.append(table_row(line))
-        return lambda line: None
+            take = lambda line: self._rows.append(table_row(line))  # noqa: E731
+
+        def on_result(line: dict[str, Any]) -> None:
+            take(line)
+            self._watch(line.get("notes", ()))
+
+        return on_result
+
+    def _watch(self, notes: Sequence[str]) -> None:
+        """Keep what the notes of a picture mean for the whole run."""
+        for text in notes:
+            if found := _DEPTH.search(text):
+                self._depths[found[1]] += 1
+            self._medical = self._medical or "not a medical device" in text
 
     def _note_states(self) -> None:
         """Report what becomes of earlier results, before anything is overwritten."""
@@ -269,10 +364,30 @@ class _Report:
                 print(self._table())
             elif run.folder is None and "csv" in self._formats:
                 self._print_csv()
+        from blemish.cli.sources import not_read, not_read_json
+
         output = print if "table" in self._formats and not self._streams_json else note
         output(self._scored_by(seconds))
+        if skipped := not_read(self._sources.passed_over):
+            output(skipped)
+            if self._streams_json:
+                print_json({"skipped": not_read_json(self._sources.passed_over)})
+        if len(self._depths) > 1:
+            found = ", ".join(f"{depth} bits: {number:,}" for depth, number in sorted(self._depths.items()))
+            output(
+                f"Pictures were read by different bit depths ({found}), each by its own values: --value-range LOW,HIGH "
+                "reads all alike."
+            )
+        if self._medical:
+            from blemish.image_io.medical import NOTICE
+
+            note(f"{NOTICE[0].upper()}{NOTICE[1:]}.")
         if run.folder is not None:
             output(f"Results are in {run.folder}: {', '.join(run.written)}.")
+        self._note_failures()
+
+    def _note_failures(self) -> None:
+        run = self._run
         if run.failures:
             scored = f"{len(run.results):,} of {len(run.results) + len(run.failures):,} scored"
             note(f"{count(len(run.failures), 'picture')} failed, {scored}:")
@@ -318,10 +433,11 @@ class _Report:
             counts = Counter(result.verdict for result in results.values())
             verdict = f"{counts['reject']:,} rejected, {counts['review']:,} to review, {counts['pass']:,} passed"
         elif detector.threshold is not None:
-            anomalous = sum(result.label or 0 for result in results.values())
+            anomalous = self._anomalous + sum(result.label or 0 for result in results.values())
             verdict = f"{anomalous:,} anomalous at threshold {detector.threshold:.6g}"
+        total = count(self._scored + len(results), "picture")
         return (
-            f"{count(len(results), 'picture')}, {verdict}. Scored by {source.method}{weights}{references} "
+            f"{total}, {verdict}. Scored by {source.method}{weights}{references} "
             f"on the backbone {source.backbone} ({source.backbone_fingerprint}){exported}, "
             f"{source.precision} on {source.device}, in {seconds:.1f} s."
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from blemish.cli.console import count, note, print_json
+from blemish.cli.console import Threshold, count, note, print_json
 from blemish.cli.detect import OBJECT, checked_weights
 from blemish.errors import UsageError
 
@@ -30,8 +30,8 @@ def export(
     weights: Path | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     reference: Words = None,
-    threshold: float | None = None,
-    mask_threshold: float | None = None,
+    threshold: Threshold = None,
+    mask_threshold: Threshold = None,
     int8: Annotated[bool, Parameter(negative="")] = False,
     calibrate: Words = None,
     check: Words = None,
@@ -70,6 +70,7 @@ def export(
         raise UsageError(
             f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing"
         )
+    info(method).require_references(bool(reference))
 
     from blemish.exporting.backends import choose
 

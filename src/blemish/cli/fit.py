@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from blemish.cli.console import Share, count, note, one_line, print_json, progress
+from blemish.cli.console import Range, Threshold, config_changes, count, note, one_line, print_json, progress
 from blemish.cli.detect import BACKBONE, OBJECT, checked_weights
 from blemish.errors import UsageError
 
@@ -28,13 +28,13 @@ def fit(
     out: Path | None = None,
     method: str | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
-    false_alarms: Share = None,
-    review: Share = None,
+    false_alarms: Threshold = None,
+    review: Threshold = None,
     min_area: int = 1,
     roi: str | None = None,
     bad: Words = None,
     rule: Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"] = "conformal",
-    recall: Share = None,
+    recall: Threshold = None,
     cost: str | None = None,
     robust: Annotated[bool, Parameter(negative="")] = False,
     profile: Path | None = None,
@@ -46,6 +46,8 @@ def fit(
     overlap: float | None = None,
     recursive: bool = False,
     max_pixels: int | None = None,
+    value_range: Range = None,
+    config: str | None = None,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     json: bool = False,
@@ -76,6 +78,8 @@ def fit(
         overlap: Overlap of neighbouring tiles, as a fraction of their side. [default: 0.25]
         recursive: Search subfolders, too.
         max_pixels: Refuse larger pictures.
+        value_range: LOW,HIGH: the values that become black and white in pictures of more than 8 bits, as in detect.
+        config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower, as in detect; the profile holds for that precision only.
         json: Print the profile's description as one JSON object.
@@ -134,6 +138,8 @@ def fit(
         device=device,
         precision=precision,
         max_pixels=max_pixels or MAX_PIXELS,
+        value_range=value_range,
+        config=config_changes(config) or None,
         tile=tile,
         overlap=DEFAULT_OVERLAP if overlap is None else overlap,
     )

@@ -163,9 +163,9 @@ def _load_dinov2_folder(folder: Path, name: str, settings: dict[str, Any]) -> Di
     try:
         tower = Dinov2Tower.from_state_dict(_read_weights(folder), settings)
         for key in ("hidden_size", "num_hidden_layers", "num_register_tokens"):
-            found = getattr(tower.config, key)
-            if settings.get(key, found) != found:
-                raise WeightsError(f"the weights have a {key} of {found}, but config.json says {settings[key]}")
+            value = getattr(tower.config, key)
+            if settings.get(key, value) != value:
+                raise WeightsError(f"the weights have a {key} of {value}, but config.json says {settings[key]}")
     except WeightsError as error:
         raise WeightsError(f"the model in {name} cannot be loaded: {error}", folder) from error
     return Dinov2Backbone(tower, name, fingerprint_of(tower), mean=mean, std=std)

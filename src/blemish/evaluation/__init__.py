@@ -29,7 +29,7 @@ from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.folder import EvaluationFolder, read_facts
-from blemish.evaluation.options import Aupro, EvaluationOptions, MetricOptions, takes_options
+from blemish.evaluation.options import Aupro, EvaluationOptions, MaskSize, MetricOptions, takes_options
 from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
 from blemish.evaluation.run import Run, recompute_result
 from blemish.image_io import MAX_PIXELS
@@ -79,6 +79,8 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
     method_names = _method_names(options.methods)
     if unused := sorted(set(options.weights or {}) - set(method_names)):
         raise UsageError(f"weights are given for {', '.join(unused)}, which is not among the methods to evaluate")
+    if unused := sorted(set(options.configs or {}) - set(method_names)):
+        raise UsageError(f"a config is given for {', '.join(unused)}, which is not among the methods to evaluate")
     dataset = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
     dataset = limit_images(dataset, options.limit, options.seed)
     backbone = options.backbone
@@ -88,6 +90,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         options.methods,
         backbone,
         weights=options.weights,
+        configs=options.configs,
         max_pixels=options.max_pixels,
         device=options.device,
         precision=options.precision,
@@ -100,6 +103,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         "limit": options.limit,
         "seed": options.seed,
         "aupro": options.metrics.label,
+        "masks": options.masks,
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "left_out": left_out,
@@ -127,6 +131,7 @@ def load_detectors(
     backbone: ImageBackbone,
     *,
     weights: Mapping[str, PathLike] | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     precision: Precision = "auto",
@@ -139,21 +144,23 @@ def load_detectors(
     Raises:
         UsageError: A method is unknown, its weights are missing, or no method is left.
     """
-    weights = weights or {}
+    weights, configs = weights or {}, configs or {}
     detectors: dict[str, Detector] = {}
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
         try:
+            info(name).require_references(info(name).transductive)
             detectors[name] = load(
                 name,
                 backbone=backbone,
                 weights=weights.get(name),
+                config=configs.get(name),
                 max_pixels=max_pixels,
                 device=device,
                 precision=precision,
             )
         except UsageError as error:
-            if list(methods) != ["all"] or name in weights:
+            if list(methods) != ["all"] or name in weights or name in configs:
                 raise
             left_out[name] = str(error)
     if not detectors:
@@ -167,6 +174,7 @@ def recompute(
     data: PathLike | None = None,
     methods: Sequence[str] | None = None,
     aupro: Aupro | None = None,
+    masks: MaskSize | None = None,
     report: bool = False,
 ) -> Evaluation:
     """Compute all numbers of an evaluation again from its folder, without the model.
@@ -179,6 +187,7 @@ def recompute(
         data: Folder of the data set, if it was moved.
         methods: Methods to include; None for all of the evaluation.
         aupro: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        masks: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         report: Write `report.html` into `out`.
 
     Raises:
@@ -194,8 +203,13 @@ def recompute(
     dataset = datasets.read(facts["dataset"], root, categories=facts["requested_categories"], split=facts["split"])
     dataset = limit_images(dataset, facts["limit"], facts["seed"])
     variant: Aupro = aupro or facts["aupro"].partition(" ")[0]
-    options = MetricOptions(aupro=variant, seed=facts["seed"])
-    facts = {**facts, "methods": {name: stored[name] for name in method_names}, "aupro": options.label}
+    options = MetricOptions(aupro=variant, masks=masks or facts.get("masks", "map"), seed=facts["seed"])
+    facts = {
+        **facts,
+        "methods": {name: stored[name] for name in method_names},
+        "aupro": options.label,
+        "masks": options.masks,
+    }
     with EvaluationFolder(path, dataset.root) as folder:
         result = recompute_result(folder, dataset, method_names, options, facts)
         write_results(result, folder, dataset, report=report)

@@ -58,7 +58,7 @@ class CategoryResult:
     digest: str
     """Hash of the images, labels and settings that were measured."""
     aupro: str
-    """Variant of AUPRO: see `MetricOptions.label`."""
+    """Variant of the pixel metrics: see `MetricOptions.label`."""
     pixel: Mapping[str, float | None]
     """Pixel metrics by name; None for nan."""
     undefined: Mapping[str, str]
@@ -71,6 +71,8 @@ class CategoryResult:
     """Identities of the images whose small maps are kept."""
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Bootstrap interval (low, high) by pixel metric."""
+    mask_notes: Sequence[str] = ()
+    """What was noticed about the masks."""
 
 
 class EvaluationFolder:

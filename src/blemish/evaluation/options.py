@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal, ParamSpec, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
 from blemish.clip import ImageBackbone
 from blemish.errors import UsageError
@@ -17,6 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Aupro: TypeAlias = Literal["exact", "200"]
+MaskSize: TypeAlias = Literal["map", "full"]
 
 #: Categories with more pixels are measured with a histogram; up to that, 4 bytes per pixel are held in memory.
 MAX_EXACT_PIXELS = 600_000_000
@@ -33,11 +34,14 @@ class EvaluationOptions:
         methods: Names of methods; ["all"] for those that have weights for the backbone.
         backbone: As in `blemish.load`; all methods share it.
         weights: Weights by method, in place of those that blemish ships.
+        configs: Fields of the config to change, by method: {"musc": {"whole_set": True}}.
         out: Folder for scores, tables and the report; None keeps nothing but the result.
         limit: Maximum number of images per category, drawn at random with the labels in proportion; None for all.
         seed: Seed of that draw and of the bootstrap.
         maps: Keep all anomaly maps (float32) in `out`, so that pixel metrics can be recomputed without the model.
         aupro: "exact", or "200" for the papers' approximation in 200 steps.
+        masks: Size in which pixels are measured: "map", as papers do (masks are reduced to the size of the maps), or
+            "full" (maps are enlarged to the size of each image, so that small defects count).
         report: Write `report.html` into `out`.
         split: Split of the data set.
         batch_size: Number of images that go through the model together.
@@ -56,11 +60,13 @@ class EvaluationOptions:
     methods: Sequence[str] = ("anomalyclip",)
     backbone: PathLike | ImageBackbone = "builtin"
     weights: Mapping[str, PathLike] | None = None
+    configs: Mapping[str, Mapping[str, Any]] | None = None
     out: PathLike | None = None
     limit: int | None = None
     seed: int = 0
     maps: bool = False
     aupro: Aupro = "exact"
+    masks: MaskSize = "map"
     report: bool = False
     split: str = "test"
     batch_size: int = 8
@@ -73,12 +79,12 @@ class EvaluationOptions:
             raise UsageError("maps and a report are written to a folder, but there is none; give out")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
-        _ = self.metrics  # checks aupro
+        _ = self.metrics  # checks aupro and masks
 
     @property
     def metrics(self) -> MetricOptions:
         """How metrics are computed."""
-        return MetricOptions(aupro=self.aupro, seed=self.seed)
+        return MetricOptions(aupro=self.aupro, masks=self.masks, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +93,14 @@ class MetricOptions:
 
     Attributes:
         aupro: "exact", or "200" for the papers' approximation in 200 steps.
+        masks: Size in which pixels are measured: "map", or "full" for that of each image.
         fpr_limit: False-positive rate up to which AUPRO is integrated.
         seed: Seed of the bootstrap.
         max_exact_pixels: Categories with more pixels are measured with a histogram.
     """
 
     aupro: Aupro = "exact"
+    masks: MaskSize = "map"
     fpr_limit: float = 0.3
     seed: int = 0
     max_exact_pixels: int = field(default_factory=lambda: MAX_EXACT_PIXELS)
@@ -100,11 +108,13 @@ class MetricOptions:
     def __post_init__(self) -> None:
         if self.aupro not in get_args(Aupro):
             raise UsageError(f"aupro must be {' or '.join(map(repr, get_args(Aupro)))}, not {self.aupro!r}")
+        if self.masks not in get_args(MaskSize):
+            raise UsageError(f"masks must be {' or '.join(map(repr, get_args(MaskSize)))}, not {self.masks!r}")
 
     @property
     def label(self) -> str:
-        """Variant of AUPRO; a stored result counts only if its variant is the same."""
-        return f"{self.aupro} to {self.fpr_limit:g}"
+        """Variant of the pixel metrics; a stored result counts only if its variant is the same."""
+        return f"{self.aupro} to {self.fpr_limit:g}{', full masks' if self.masks == 'full' else ''}"
 
 
 def takes_options(

@@ -15,6 +15,7 @@ from blemish.files import write_atomically
 
 AUPRO_200 = "Published AUPRO is an approximation in 200 steps; to compare it, compute ours in the same way (aupro 200)."
 _OTHER_PICTURES = "Our pictures differ from those of the published means, so do not compare the means."
+_FULL_MASKS = "Published pixel metrics are of reduced masks; ours are of full ones, so do not compare them."
 _PUBLISHED = ["method", "metric", "ours", "published", "difference", "backbone", "trained on", "table"]
 
 
@@ -82,7 +83,8 @@ def provenance(result: Evaluation) -> list[str]:
         weights = f", weights {method['weights']} ({method['weights_fingerprint']})" if method["weights"] else ""
         config = ", ".join(f"{key} {value}" for key, value in method["config"].items())
         lines.append(f"{name}{weights}: {method['precision']} on {method['device']}; {config}")
-    lines.append(f"AUPRO {facts.get('aupro')}; regions are 8-connected; masks have the size of each method's input")
+    size = "picture" if facts.get("masks") == "full" else "method's input"
+    lines.append(f"AUPRO {facts.get('aupro')}; regions are 8-connected; masks have the size of each {size}")
     if bound := max((row.pixel_error for row in result.rows), default=0.0):
         lines.append(f"some categories were measured with a histogram: pixel metrics are exact to {bound:.1e}")
     if any(row.scores == "set-wide" for row in result.rows):
@@ -91,8 +93,9 @@ def provenance(result: Evaluation) -> list[str]:
 
 
 def reasons(result: Evaluation) -> list[str]:
-    """Return why numbers are missing, line by line."""
+    """Return why numbers are missing, and what masks do not say, line by line."""
     lines = [f"{failure.path}: {failure.reason}" for failure in result.failed]
+    lines += result.facts.get("mask_notes", ())
     for row in result.rows:
         if row.scores == "set-wide" or (row.mean and len(result.categories) > 1):
             continue
@@ -135,9 +138,10 @@ def published(result: Evaluation, *, means_only: bool = False) -> tuple[list[str
 
 
 def caution(result: Evaluation) -> list[str]:
-    """Return a warning if published means are of other pictures than ours."""
+    """Return warnings if published means are of other pictures or other masks than ours."""
     is_same = all(c.same_pictures for c in result.published if c.category == MEAN)
-    return [] if is_same else [_OTHER_PICTURES]
+    full = result.facts.get("masks") == "full"
+    return [*[_OTHER_PICTURES] * (not is_same), *[_FULL_MASKS] * full]
 
 
 def percent(value: float) -> str:

@@ -101,7 +101,10 @@ def from_json(text: str | None, path: Path) -> Header:
         values: dict[str, Any] = json.loads(text)
         version = values.pop("format")
         if version == FORMAT:
-            values["provenance"] = Provenance(**_fields(Provenance, values["provenance"]))
+            provenance = _fields(Provenance, values["provenance"])
+            if provenance.get("value_range") is not None:
+                provenance["value_range"] = tuple(map(float, provenance["value_range"]))
+            values["provenance"] = Provenance(**provenance)
             values["map_range"] = tuple(map(float, values["map_range"]))
             if values.get("display_range") is not None:
                 values["display_range"] = tuple(map(float, values["display_range"]))

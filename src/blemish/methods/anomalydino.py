@@ -220,7 +220,8 @@ class PatchMethod(ReferenceMethod):
     def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
         """Enlarge the distances on the grid to the picture, and smooth them there."""
         rows, columns = (
-            enlarge_and_smooth(*sides, self.config.sigma) for sides in zip(anomaly_map.shape, (height, width), strict=True)
+            enlarge_and_smooth(*sides, self.config.sigma)
+            for sides in zip(anomaly_map.shape, (height, width), strict=True)
         )
         return rows @ anomaly_map @ columns.T
 
@@ -248,7 +249,7 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
         """
         return self.config.coreset == 0
 
-    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return a reference in its rotations."""
         return (rotate(image, angle) for angle in ANGLES) if self.config.rotation else (image,)
 
@@ -313,11 +314,14 @@ class AnomalyDINOBatch(PatchMethod, TransductiveMethod):
         # Few images agree in the first patch, so only those are compared as a whole.
         candidates = (rows[starts] @ own[0] > 1 - DUPLICATE_TOLERANCE).tolist()
         parts = rows.split(list(counts))
-        return torch.cat([
-            part
-            for part, candidate in zip(parts, candidates, strict=True)
-            if not (candidate and part.shape == own.shape and (part * own).sum(1).amin() > 1 - DUPLICATE_TOLERANCE)
-        ] or [rows[:0]])
+        return torch.cat(
+            [
+                part
+                for part, candidate in zip(parts, candidates, strict=True)
+                if not (candidate and part.shape == own.shape and (part * own).sum(1).amin() > 1 - DUPLICATE_TOLERANCE)
+            ]
+            or [rows[:0]]
+        )
 
     def count(self, rows: int) -> int:
         """Return k for a number of reference patches."""

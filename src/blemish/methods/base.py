@@ -379,7 +379,9 @@ class TextFeatureCache:
 
 
 class ReferenceMethod(Method):
-    """A method that compares images with a memory bank of reference images. Without a bank it scores zero-shot.
+    """A method that compares images with a memory bank of reference images.
+
+    Without a bank it scores zero-shot, unless its `info` says `needs_references`.
 
         bank = method.build_memory_bank(batches, encode, num_images=k)
         method.score(features, text, bank)
@@ -414,6 +416,13 @@ class ReferenceMethod(Method):
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
 
+    def require_memory(self, memory: MemoryBank | None) -> MemoryBank:
+        """Return a memory bank that is needed. Raises UsageError if there is none."""
+        if memory is None:
+            self.info.require_references(False)
+            raise UsageError(f"{self.info.name} needs a memory bank")
+        return memory
+
     def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image, in order: the image alone, or with changed copies of it.
 
@@ -438,7 +447,8 @@ class ReferenceMethod(Method):
             num_images: Number of reference images that `batches` has at most, without their copies.
             sampled: The references are a random sample of the set that is going to be scored.
         """
-        return MemoryBank.concat([self.extract_memory(encode(batch)) for batch in batches])
+        parts = [self.extract_memory(encode(batch)) for batch in batches]
+        return type(parts[0]).concat(parts)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch.
@@ -447,6 +457,9 @@ class ReferenceMethod(Method):
             features: From `backbone.encode_image`; with a memory bank, of `memory_request`.
             text: (2, E) for all images, or (B, 2, E).
             memory: References of the object that the whole batch shows; None scores zero-shot.
+
+        Raises:
+            UsageError: There is no memory bank, and the method has no score without (`require_memory`).
         """
         raise NotImplementedError
 
@@ -460,3 +473,7 @@ class TransductiveMethod(ReferenceMethod):
 
     max_sampled_images: ClassVar[int] = 32
     """Images that are drawn from the set; time and memory grow with them."""
+
+    def sample_size(self, count: int) -> int:
+        """Return how many images are drawn from a set of `count`."""
+        return min(count, self.max_sampled_images)

@@ -32,6 +32,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     # Chosen on synthetic products and on products outside the training domains.
     "musc": {
         "size": 336,
+        "activation": "checkpoint",
+        "position": "bicubic-antialias",
         "mutual_layers": (7, 8),
         "degrees": (1,),
         "words": 0.25,

@@ -21,7 +21,7 @@ class Config:
     """The fields that every config has. A method's config adds its own; the defaults are the paper's."""
 
     size: int = 518
-    """Side of the input in pixels; where the aspect ratio is kept, the shorter side before the crop to whole patches."""
+    """Side of the input in pixels; where the aspect ratio is kept, the shorter side before the cut to whole patches."""
     geometry: Geometry = "squash"
     """How pictures are resized to the input: see `blemish.clip.Geometry`. A method allows some: `geometries`."""
     activation: Activation = "checkpoint"

@@ -82,7 +82,9 @@ class SubspaceBank(MemoryBank):
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """Return one bank of several; at least one part."""
-        moments = {name: sum((part.moments[name] for part in parts[1:]), value) for name, value in parts[0].moments.items()}
+        moments = {
+            name: sum((part.moments[name] for part in parts[1:]), value) for name, value in parts[0].moments.items()
+        }
         return replace(parts[0], images=sum(part.images for part in parts), moments=moments)
 
     def without(self, part: Self) -> Self:
@@ -253,12 +255,16 @@ class SubspaceMethod(ReferenceMethod):
             coordinates = (patches - mean) @ basis
             if self.config.measure in ("mahalanobis", "euclidean"):
                 squares = coordinates[..., drop:].square()
-                return (squares / (variances[drop:] + EPSILON) if self.config.measure == "mahalanobis" else squares).sum(-1)
+                return (
+                    squares / (variances[drop:] + EPSILON) if self.config.measure == "mahalanobis" else squares
+                ).sum(-1)
             kept = (torch.arange(k, device=patches.device) >= drop).float()
             reconstruction = (coordinates * kept) @ basis.T + mean
             if self.config.measure == "reconstruction":
                 return (patches - reconstruction).square().sum(-1)
-            units = (x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + EPSILON) for x in (patches, reconstruction))
+            units = (
+                x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + EPSILON) for x in (patches, reconstruction)
+            )
             ours, theirs = units
             return 1 - (ours * theirs).sum(-1).clamp(-1, 1)
 
@@ -315,11 +321,11 @@ class SubspaceAD(SubspaceMethod, FewShotMethod):
     def rotations(self) -> int:
         return self.config.rotations
 
-    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return a reference, its rotations for the mean, and its rotations for the covariance."""
         n = self.rotations
-        angles = rotation_angles(self.config.seed, 2 * total * n)
-        starts = (number * n, (total + number) * n)  # all angles for the mean are drawn before those for the covariance
+        angles = rotation_angles(self.config.seed, 2 * count * n)
+        starts = (number * n, (count + number) * n)  # all angles for the mean are drawn before those for the covariance
         return (image, *(image.rotate(angle) for start in starts for angle in angles[start : start + n]))
 
 
@@ -355,8 +361,9 @@ def blur(maps: Tensor) -> Tensor:
     offsets = torch.arange(KERNEL, dtype=torch.float64) - KERNEL // 2
     weights = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
     row = (weights / weights.sum()).float().to(maps.device).view(1, 1, 1, KERNEL)
-    padded = functional.pad(maps[:, None], (KERNEL // 2,) * 4, mode="reflect")
-    return functional.conv2d(functional.conv2d(padded, row), row.mT)[:, 0]
+    with torch.autocast(maps.device.type, enabled=False):
+        padded = functional.pad(maps[:, None], (KERNEL // 2,) * 4, mode="reflect")
+        return functional.conv2d(functional.conv2d(padded, row), row.mT)[:, 0]
 
 
 def pack(matrix: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from blemish.detection import FILE_KINDS, FileKind
 from blemish.detector import Detector, ScoredImage
 from blemish.errors import ImageError, UsageError, suggest
 from blemish.files import absolute, common_root, output_name
+from blemish.image_io import in_order
 from blemish.outputs.journal import FileKey, Line, RunFolder, file_key, result_settings, settings_fingerprint
 from blemish.outputs.tables import table_row, write_coco, write_csv, write_parquet
 from blemish.types import PathLike
@@ -57,6 +58,7 @@ class DetectOptions:
         batch_size: Pictures, or tiles, that go through the model together.
         root: Folder that file names are relative to; None = the deepest that holds all pictures.
         overwrite: Repeat what is complete, too.
+        times: Seconds from the beginning of a video, by path; of pictures that are frames of one.
 
     Raises:
         UsageError: A kind or format is unknown.
@@ -67,6 +69,7 @@ class DetectOptions:
     batch_size: int = 8
     root: Path | None = None
     overwrite: bool = False
+    times: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for values, known in ((self.kinds, RESULT_KINDS), (self.tables, get_args(TableFormat))):
@@ -127,13 +130,18 @@ class DetectRun:
     ) -> None:
         self.detector, self.options = detector, options or DetectOptions()
         self.folder = None if folder is None else Path(folder)
-        paths = [os.fspath(path) for path in images]
         self.results: dict[str, Result] = {}
         self.failures: dict[str, str] = {}
         self.states: Counter[State] = Counter()
-        self.todo = paths
+        self.todo: list[str] = []
+        self._done: list[str] = []
+        self._keys: dict[str, FileKey | None] = {}
+        self._names: dict[str, str] = {}
+        self._root: Path | None = None
+        self._times = dict(self.options.times)
         self._files: set[FileKind] = {kind for kind in FILE_KINDS if kind in self.options.kinds}
         if self.folder is None:
+            self.extend(images)
             return
         if detector.threshold is None and detector.mask_threshold is None:
             for kind in ("mask", "regions"):
@@ -146,11 +154,26 @@ class DetectRun:
         except BaseException:
             self._run_folder.close()
             raise
-        self._keys = {path: file_key(path) for path in paths}
-        self._names = self._name_all(paths)
+        self.extend(images)
+
+    def extend(self, images: Iterable[PathLike], times: Mapping[str, float] | None = None) -> None:
+        """Plan further pictures: those that are not complete become `todo`. Call `score` before the next ones.
+
+        Args:
+            images: Picture files.
+            times: As in `DetectOptions`.
+        """
+        paths = [os.fspath(path) for path in images]
+        self._times |= times or {}
+        if self.folder is None:
+            self.todo, self._done = paths, []
+            return
+        self._keys |= {path: file_key(path) for path in paths}
+        self._names |= self._name_all(paths)
         states = {path: self._state(path) for path in paths}
-        self.states = Counter(states.values())
+        self.states.update(states.values())
         self.todo = [path for path in paths if self.options.overwrite or states[path] != "same"]
+        self._done = [path for path in paths if not self.options.overwrite and states[path] == "same"]
 
     def __enter__(self) -> Self:
         return self
@@ -185,13 +208,20 @@ class DetectRun:
         Raises:
             OutputError: A result cannot be written; what was finished before stays.
         """
-        if self.folder is not None:
-            todo = set(self.todo)
-            for path in self._keys:
-                if path not in todo:
-                    line = self._journal.line(absolute(path))
-                    self.results[path] = _result(line)
-                    on_result(line)
+        self.score(on_result, on_progress)
+        self.write_tables()
+        return self.results
+
+    def score(
+        self,
+        on_result: Callable[[Line], object] = lambda line: None,
+        on_progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Like `execute`, without the tables; for pictures that come one after another (`extend`)."""
+        for path in self._done:
+            line = self._journal.line(absolute(path))
+            self.results[path] = _result(line)
+            on_result(line)
         with BackgroundWriter() as writer:
 
             def finish(line: Line) -> None:
@@ -203,19 +233,21 @@ class DetectRun:
                 path, files = str(scored.path), {}
                 if self.folder is not None:
                     files = detection.save(self.folder, self._files, picture=image, name=self._names[path])
-                line = {**detection.to_dict(), "error": None}
+                line = {**detection.to_dict(), "time": self._times.get(path), "error": None}
                 return lambda: finish(self._keep(path, line, files))
 
             def fail(path: str | None, error: ImageError) -> None:
                 writer.submit(lambda: lambda: finish(self._keep_failure(str(path), str(error))))
 
-            scored_images = self.detector.score(self.todo, batch_size=self.options.batch_size, on_error=fail)
+            scored_images = self.detector.score(in_order(self.todo), batch_size=self.options.batch_size, on_error=fail)
             with contextlib.closing(scored_images):
                 for scored in scored_images:
                     writer.submit(partial(save, scored), scored.pixels)
+
+    def write_tables(self) -> None:
+        """Write the tables of all results in the folder. Raises OutputError."""
         if self.folder is not None:
             self._write_tables(self.folder)
-        return self.results
 
     def line(self, path: PathLike) -> Line:
         """Return the full JSON-able line of a result in the folder."""
@@ -257,7 +289,8 @@ class DetectRun:
         Names are compared without case, since some file systems ignore it.
         """
         owners = {result.name.casefold(): file for file, result in self._journal.values.items()}
-        root = self.options.root or common_root(paths)
+        # What comes later lies below the folder of what came first, or gets a hash.
+        self._root = root = self.options.root or self._root or common_root(paths)
         names = {}
         for path in paths:
             file, name = absolute(path), output_name(path, root).as_posix()

@@ -35,6 +35,7 @@ COLUMNS: dict[str, type] = {
     "verdict": str,
     "p_value": float,
     "review_threshold": float,
+    "time": float,
 }
 """Columns of CSV and Parquet with their types; empty (null) where there is no value."""
 
@@ -57,6 +58,7 @@ def table_row(line: Row) -> dict[str, Any]:
         **{name: source.get(name) for name in ("method", "backbone", "backbone_fingerprint", "weights")},
         "notes": "; ".join(line["notes"]),
         "error": None,
+        "time": line.get("time"),
     }
     return {name: values.get(name) for name in COLUMNS}  # lines of earlier versions lack some
 
