@@ -135,7 +135,7 @@ def detect(
     if model is None and backend not in (None, "torch"):
         raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
     if model is not None:
-        _refuse_fixed(
+        refuse_fixed(
             {
                 "--method": method != METHOD,
                 "--backbone": backbone != BACKBONE,
@@ -147,7 +147,7 @@ def detect(
             }
         )
     if profile is not None:
-        _refuse_fixed(
+        refuse_fixed(
             {
                 "--method": method != METHOD,
                 "--config": config is not None,
@@ -478,7 +478,7 @@ def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
         )
 
 
-def _refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
+def refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
     """Raise a UsageError for an option that is given, but fixed in a file."""
     for option, given in options.items():
         if given:
