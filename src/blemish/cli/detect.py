@@ -103,9 +103,9 @@ def detect(
         every: Frames of videos: every N-th, one in so many seconds (0.5s), or motion for those that differ from the
             last one taken. Videos in folders are read only with it. [default: 1s]
         max_pixels: Refuse larger pictures; with --tile, refuse those of which more must be decoded at once.
-        reference: Reference pictures: normal ones for winclip and april-gan, unlabelled ones for musc (which otherwise
-            compares the pictures to be scored with each other). Files, folders or patterns, after the pictures to be
-            scored.
+        reference: Reference pictures: normal ones for few-shot methods, unlabelled ones for transductive methods (which
+            otherwise compare the pictures to be scored with each other). Files, folders or patterns, after the pictures
+            to be scored.
         tile: Cut larger pictures into tiles of this side in pixels, and score each like a picture. TIFF of any size is
             read in parts.
         overlap: Overlap of neighbouring tiles, as a fraction of their side. [default: 0.25]

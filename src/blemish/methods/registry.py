@@ -65,7 +65,7 @@ class MethodInfo:
                 f"{self.name} compares the pictures of a set with each other: give at least two that can be read, or "
                 "others to compare with as references"
                 if self.transductive
-                else f"{self.name} compares pictures with flawless ones and has no score without: give some as references"
+                else f"{self.name} compares pictures with flawless ones, without which it has no score: give references"
             )
 
 
