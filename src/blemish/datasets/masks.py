@@ -335,7 +335,8 @@ def _visible(
     visible = opacity > top / 2
     if _uniform(colours[visible], lossy) or level[visible].min() >= dark:
         return opacity
-    return (level.astype(np.uint64) * opacity // top).astype(level.dtype)
+    scaled: NDArray[Any] = (level.astype(np.uint64) * opacity // top).astype(level.dtype)
+    return scaled
 
 
 def _uniform(colours: NDArray[Any], lossy: bool) -> bool:
