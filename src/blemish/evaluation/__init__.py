@@ -29,8 +29,16 @@ from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.folder import EvaluationFolder, read_facts
-from blemish.evaluation.options import Aupro, EvaluationOptions, MetricOptions, takes_options
-from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
+from blemish.evaluation.options import (
+    MASK_METRICS,
+    MORE_METRICS,
+    Aupro,
+    EvaluationOptions,
+    MaskSize,
+    MetricOptions,
+    takes_options,
+)
+from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, MethodDifference, Row
 from blemish.evaluation.run import Run, recompute_result
 from blemish.image_io import MAX_PIXELS
 from blemish.loading import load
@@ -38,12 +46,15 @@ from blemish.methods import info, list_methods
 from blemish.types import PathLike, Precision
 
 __all__ = [
+    "MASK_METRICS",
     "METRICS",
+    "MORE_METRICS",
     "Comparison",
     "Evaluation",
     "EvaluationFolder",
     "EvaluationOptions",
     "Failure",
+    "MethodDifference",
     "MetricOptions",
     "Row",
     "Run",
@@ -103,6 +114,8 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         "limit": options.limit,
         "seed": options.seed,
         "aupro": options.metrics.label,
+        "masks": options.masks,
+        **_more_facts(options.metrics),
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "left_out": left_out,
@@ -148,6 +161,7 @@ def load_detectors(
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
         try:
+            info(name).require_references(info(name).transductive)
             detectors[name] = load(
                 name,
                 backbone=backbone,
@@ -172,6 +186,9 @@ def recompute(
     data: PathLike | None = None,
     methods: Sequence[str] | None = None,
     aupro: Aupro | None = None,
+    masks: MaskSize | None = None,
+    more_metrics: bool = False,
+    mask_threshold: float | None = None,
     report: bool = False,
 ) -> Evaluation:
     """Compute all numbers of an evaluation again from its folder, without the model.
@@ -184,6 +201,9 @@ def recompute(
         data: Folder of the data set, if it was moved.
         methods: Methods to include; None for all of the evaluation.
         aupro: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        masks: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        more_metrics: As in `evaluate`; those of pixels need the maps.
+        mask_threshold: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         report: Write `report.html` into `out`.
 
     Raises:
@@ -199,8 +219,20 @@ def recompute(
     dataset = datasets.read(facts["dataset"], root, categories=facts["requested_categories"], split=facts["split"])
     dataset = limit_images(dataset, facts["limit"], facts["seed"])
     variant: Aupro = aupro or facts["aupro"].partition(" ")[0]
-    options = MetricOptions(aupro=variant, seed=facts["seed"])
-    facts = {**facts, "methods": {name: stored[name] for name in method_names}, "aupro": options.label}
+    options = MetricOptions(
+        aupro=variant,
+        masks=masks or facts.get("masks", "map"),
+        seed=facts["seed"],
+        more=more_metrics or facts.get("more_metrics", False),
+        mask_threshold=facts.get("mask_threshold") if mask_threshold is None else mask_threshold,
+    )
+    facts = {
+        **facts,
+        "methods": {name: stored[name] for name in method_names},
+        "aupro": options.label,
+        "masks": options.masks,
+        **_more_facts(options),
+    }
     with EvaluationFolder(path, dataset.root) as folder:
         result = recompute_result(folder, dataset, method_names, options, facts)
         write_results(result, folder, dataset, report=report)
@@ -241,6 +273,12 @@ def _method_names(methods: Sequence[str]) -> list[str]:
     if not unique:
         raise UsageError(f"there are no methods to evaluate; choose from {', '.join(list_methods())}")
     return [info(name).name for name in unique]
+
+
+def _more_facts(options: MetricOptions) -> dict[str, Any]:
+    """Return which metrics were asked for in addition; nothing if none was."""
+    facts: dict[str, Any] = {"more_metrics": True} if options.more else {}
+    return facts if options.mask_threshold is None else {**facts, "mask_threshold": options.mask_threshold}
 
 
 def _command() -> str:

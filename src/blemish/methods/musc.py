@@ -167,6 +167,7 @@ class MuSc(Clip, TransductiveMethod):
     """Mutual scoring; its references are unlabelled images."""
 
     info = METHODS["musc"]
+    Memory = MuScMemoryBank
     Config: ClassVar[type[MuScConfig]] = MuScConfig
 
     config: MuScConfig

@@ -48,6 +48,8 @@ class MethodInfo:
     """The paper's backbone, by its name on the Hugging Face hub."""
     transductive: bool = False
     """Whether the method compares the unlabelled images of a set with each other."""
+    needs_references: bool = False
+    """Whether the method does nothing but compare, and so has no score without reference images or a set."""
     cls: str = ""
     """The class of a built-in method, as "module:Class" in `blemish.methods`; empty for a plug-in."""
 
@@ -55,6 +57,16 @@ class MethodInfo:
     def takes_references(self) -> bool:
         """Whether the method takes reference images."""
         return self.few_shot or self.transductive
+
+    def require_references(self, given: bool) -> None:
+        """Raise a UsageError if the method does nothing but compare, and there is nothing to compare with."""
+        if self.needs_references and not given:
+            raise UsageError(
+                f"{self.name} compares the pictures of a set with each other: give at least two that can be read, or "
+                "others to compare with as references"
+                if self.transductive
+                else f"{self.name} compares pictures with flawless ones, without which it has no score: give references"
+            )
 
 
 _VIT_L_336 = "openai/clip-vit-large-patch14-336"
@@ -67,6 +79,10 @@ _APRIL_GAN = (
 )
 _CLIP_AD = "CLIP-AD: A Language-Guided Staged Dual-Path Model for Zero-shot Anomaly Detection"
 _CLIP_AD_URL = "https://arxiv.org/abs/2311.00453"
+_ANOMALYDINO = "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with DINOv2"
+_ANOMALYDINO_URL = "https://arxiv.org/abs/2405.14529"
+_SUBSPACEAD = "SubspaceAD: Training-Free Few-Shot Anomaly Detection via Subspace Modeling"
+_SUBSPACEAD_URL = "https://arxiv.org/abs/2602.23013"
 
 #: All built-in methods by name. This table is the only place where they are listed.
 METHODS: dict[str, MethodInfo] = {
@@ -83,6 +99,34 @@ METHODS: dict[str, MethodInfo] = {
             needs_object=False,
             trainable=True,
             default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
+            name="anomalydino",
+            cls="anomalydino:AnomalyDINO",
+            title="AnomalyDINO",
+            paper=_ANOMALYDINO,
+            venue="WACV",
+            year=2025,
+            url=_ANOMALYDINO_URL,
+            needs_object=False,
+            needs_text=False,
+            few_shot=True,
+            needs_references=True,
+            default_backbone="facebook/dinov2-small",
+        ),
+        MethodInfo(
+            name="anomalydino-batch",
+            cls="anomalydino:AnomalyDINOBatch",
+            title="AnomalyDINO, batched zero-shot",
+            paper=_ANOMALYDINO,
+            venue="WACV",
+            year=2025,
+            url=_ANOMALYDINO_URL,
+            needs_object=False,
+            needs_text=False,
+            transductive=True,
+            needs_references=True,
+            default_backbone="facebook/dinov2-small",
         ),
         MethodInfo(
             name="april-gan",
@@ -166,6 +210,18 @@ METHODS: dict[str, MethodInfo] = {
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
+            name="joint",
+            cls="joint:Joint",
+            title="comparison and words",
+            paper="none: blemish's own",
+            venue="blemish",
+            year=2026,
+            url="https://arxiv.org/abs/2106.08265",
+            needs_object=True,
+            few_shot=True,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
             name="musc",
             cls="musc:MuSc",
             title="MuSc, mutual scoring",
@@ -178,6 +234,34 @@ METHODS: dict[str, MethodInfo] = {
             needs_text=False,
             default_backbone=_VIT_L_336,
             transductive=True,
+        ),
+        MethodInfo(
+            name="subspacead",
+            cls="subspacead:SubspaceAD",
+            title="SubspaceAD",
+            paper=_SUBSPACEAD,
+            venue="CVPR",
+            year=2026,
+            url=_SUBSPACEAD_URL,
+            needs_object=False,
+            needs_text=False,
+            few_shot=True,
+            needs_references=True,
+            default_backbone="facebook/dinov2-small",
+        ),
+        MethodInfo(
+            name="subspacead-batch",
+            cls="subspacead:SubspaceADBatch",
+            title="SubspaceAD, batched zero-shot",
+            paper=_SUBSPACEAD,
+            venue="CVPR",
+            year=2026,
+            url=_SUBSPACEAD_URL,
+            needs_object=False,
+            needs_text=False,
+            transductive=True,
+            needs_references=True,
+            default_backbone="facebook/dinov2-small",
         ),
         MethodInfo(
             name="vcp-clip",
