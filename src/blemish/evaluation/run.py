@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
@@ -21,6 +20,7 @@ from blemish.evaluation.literature import compare
 from blemish.evaluation.measure import (
     MaskCache,
     count_pixels,
+    input_map,
     measure_category,
     remeasure_category,
     set_score_inputs,
@@ -178,7 +178,8 @@ class Run:
         self, scored: Scored[Sample], masks: MaskCache, histogram: StreamingPixelMetrics | None
     ) -> ImageError | None:
         """Store a score and its map; return the error if they are unusable."""
-        name, sample, anomaly_map = scored.method, scored.item, self._measured_map(scored).numpy()
+        name, sample = scored.method, scored.item
+        anomaly_map = input_map(self.detectors[name].torch_engine, scored.map).numpy()
         numbers = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
         if not (np.isfinite(numbers).all() and np.isfinite(anomaly_map).all()):
             return ImageError(f"{name} gives {sample.path} no finite score or map.", sample.path)
@@ -194,13 +195,6 @@ class Run:
         score = ImageScore(scored.score, float(anomaly_map.max()), scored.text_score, key)
         self.folder.add_score(name, sample, score)
         return None
-
-    def _measured_map(self, scored: Scored[Sample]) -> Tensor:
-        """Return the map at the side of the method's input, at which masks are compared with it."""
-        engine = self.detectors[scored.method].torch_engine
-        if scored.map.shape == (engine.size, engine.size):
-            return scored.map
-        return engine.finish_map(scored.map, engine.size, engine.size)
 
     # Measuring
 
