@@ -129,3 +129,17 @@ def test_usage_errors(run, tmp_path: Path, monkeypatch, words: tuple[str, ...], 
     assert part in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_full_masks_and_notes_on_masks(evaluate, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    marked = np.zeros((30, 40), np.uint8)
+    marked[28, 2:4] = 255
+    Image.fromarray(marked).save(data / "ground_truth/hole/0_mask.png")
+    Image.new("L", (40, 30), 255).save(data / "ground_truth/hole/1_mask.png")
+    done = evaluate("--methods", "clip", "--masks", "full", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "the mask marks every pixel: hole/1_mask.png" in done.err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["masks"] == "full"
+    wrong = evaluate("--methods", "clip", "--masks", "half")
+    assert wrong.code == 2
+    assert "half" in wrong.err
