@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from blemish.errors import BlemishError
-from blemish.regions import decode_mask, fill_polygon
 
 ANNOTATION_SUFFIXES = (".json", ".xml", ".txt")
 """Suffixes of annotation files, in lower case."""
@@ -165,6 +164,8 @@ def _polygon(rings: Sequence[Sequence[Point]]) -> Paint:
             raise AnnotationError(f"has a polygon of {len(ring)} points, which has no area", "draw it again")
 
     def paint(mask: NDArray[np.bool_]) -> None:
+        from blemish.regions import fill_polygon
+
         mask |= fill_polygon(rings, (mask.shape[0], mask.shape[1]))
 
     return paint
@@ -267,6 +268,8 @@ def _labelme_shape(kind: str, shape: Mapping[str, Any]) -> Paint:
 
 
 def _coco(content: Any) -> dict[str, Drawing]:
+    from blemish.regions import decode_mask
+
     labels = {entry["id"]: str(entry["name"]) for entry in content.get("categories", [])}
     shapes: dict[Any, list[tuple[str, Paint]]] = {entry["id"]: [] for entry in content["images"]}
     boxes = set()

@@ -21,7 +21,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, Drawing, load_annotations, rasterize
 from blemish.errors import ImageError
@@ -184,6 +183,8 @@ def count_vanished(mask: NDArray[np.bool_], reduced: NDArray[np.bool_]) -> tuple
     Returns:
         (vanished regions, all regions); regions are 8-connected.
     """
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask, structure=_EIGHT)
     rows, columns = np.nonzero(labels)
     down, across = (np.arange(full) * small // full for full, small in zip(mask.shape, reduced.shape, strict=True))
@@ -397,6 +398,8 @@ def _ground(levels: NDArray[Any], top: float) -> int:
 
 def _count_faint(faint: NDArray[np.bool_], marked: NDArray[np.bool_]) -> int:
     """Count the regions of more than two pixels that hold no marked one."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(faint, structure=_EIGHT)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[np.unique(labels[marked])] = 0
@@ -416,6 +419,8 @@ def _is_soft(levels: NDArray[Any], number: int, top: float) -> bool:
     Where there are few levels, stripes of labels could look like slopes, but they also jump from the brightest level
     to 0. The noise beside edges is dark, thin, and less than what it surrounds.
     """
+    from scipy import ndimage
+
     lowest, highest = ndimage.minimum_filter(levels, 3), ndimage.maximum_filter(levels, 3)
     slope, even = (lowest < levels) & (highest > levels), lowest == highest
     if number > _MAX_LABELS:
@@ -442,6 +447,8 @@ def _jumps(levels: NDArray[Any], top: float) -> float:
 
 def _grey_area(levels: NDArray[Any], top: float) -> float | None:
     """Return the level of what is neither dark nor bright: an even area of 5 x 5 pixels, or a third of the picture."""
+    from scipy import ndimage
+
     grey = (levels > top * _NOISE) & (levels < top * 5 / 8)
     if grey.mean() < 1 / 3:
         grey &= ndimage.maximum_filter(levels, 5).astype(np.float64) - ndimage.minimum_filter(levels, 5) <= top / 32
