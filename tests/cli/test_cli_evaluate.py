@@ -53,6 +53,23 @@ def test_tables_and_files(evaluate, tmp_path: Path) -> None:  # type: ignore[no-
     assert "8 scores of 8 are there already" in second.err
 
 
+def test_folders_are_read_by_their_names(evaluate, data: Path) -> None:  # type: ignore[no-untyped-def]
+    """Normal pictures are normal whatever the folder's case, and a copy in the data changes no number."""
+    plain = [json.loads(line) for line in evaluate("--json").out.splitlines()]
+    shutil.copytree(data / "test", data / "old (copy)" / "test")
+    (data / "test" / "good").rename(data / "test" / "NORMAL")
+    (data / "test").rename(data / "Test")
+    (data / "ground_truth").rename(data / "GT")
+    done = evaluate("--json")
+    assert done.code == 0, done.err
+    assert "left out: 4 files, such as old (copy)/test/good/0.png (set aside by the folder's name)" in done.err
+    numbers = ("pictures", "anomalous", "image_auroc", "pixel_auroc", "pixel_aupro")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [[row.get(name) for name in numbers] for row in rows] == [
+        [row.get(name) for name in numbers] for row in plain
+    ]
+
+
 def test_without_a_folder_no_files_are_named(evaluate) -> None:  # type: ignore[no-untyped-def]
     done = evaluate()
     assert done.code == 0, done.err

@@ -89,6 +89,10 @@ class Result:
     score: float
     label: int | None
     """1 = anomalous, 0 = normal; None without a threshold."""
+    verdict: str | None = None
+    """"pass", "review" or "reject"; None without a threshold."""
+    p_value: float | None = None
+    """Share of good pictures that look at least as odd; None without a profile."""
     name: str = ""
     """Name of its files."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -265,12 +269,13 @@ class DetectRun:
     def _result_settings(self) -> dict[str, object]:
         """Return everything that results depend on."""
         detector = self.detector
-        return {
+        settings = {
             **result_settings(detector.provenance),
             "object": detector.object_name if detector.engine.needs_object else None,
             "threshold": detector.threshold,
             "mask": detector.mask_threshold,
         }
+        return {**settings, "limits": detector.limits.fingerprint} if detector.limits.scores else settings
 
     def _state(self, path: str) -> State:
         """Return what an earlier run left of a picture."""
@@ -313,7 +318,7 @@ class DetectRun:
             self._remove(before, keep=set(relative.values()))
             self.results[path] = _result(line)
         else:
-            self.results[path] = Result(path, line["score"], line["label"])
+            self.results[path] = Result(path, line["score"], line["label"], line["verdict"], line["p_value"])
         return line
 
     def _keep_failure(self, path: str, reason: str) -> Line:
@@ -355,6 +360,8 @@ def _result(line: Line) -> Result:
         path=line["path"],
         score=float(line["score"]),
         label=line["label"],
+        verdict=line.get("verdict"),
+        p_value=line.get("p_value"),
         name=line["name"],
         files=line["files"],
         key=FileKey(file, size, modified),

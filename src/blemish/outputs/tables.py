@@ -32,6 +32,9 @@ COLUMNS: dict[str, type] = {
     "weights": str,
     "notes": str,
     "error": str,
+    "verdict": str,
+    "p_value": float,
+    "review_threshold": float,
     "time": float,
 }
 """Columns of CSV and Parquet with their types; empty (null) where there is no value."""
@@ -57,7 +60,7 @@ def table_row(line: Row) -> dict[str, Any]:
         "error": None,
         "time": line.get("time"),
     }
-    return {name: values[name] for name in COLUMNS}
+    return {name: values.get(name) for name in COLUMNS}  # lines of earlier versions lack some
 
 
 def csv_text(rows: Iterable[Row]) -> Iterator[str]:
