@@ -131,6 +131,11 @@ def examine_masks(
         remarks += [(path, FULL) for path in paths]
     elif share >= NEARLY_FULL:
         remarks += [(path, "marks nearly every pixel; white should be the anomaly") for path in paths]
+    elif share > 0.5 and all(edge.all() for edge in (merged[0], merged[-1], merged[:, 0], merged[:, -1])):
+        remarks += [
+            (path, "marks more than half of the picture, up to its border; white should be the anomaly")
+            for path in paths
+        ]
     return merged, remarks
 
 
