@@ -12,6 +12,7 @@ The rule, in this order:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from scipy import ndimage
 
 from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, Drawing, load_annotations, rasterize
 from blemish.errors import ImageError
-from blemish.image_io import MAX_PIXELS, decode, flatten, identify, is_deep, open_file, quiet_pillow
+from blemish.image_io import MAX_PIXELS, decode, flatten, identify, is_deep, open_file, quiet_pillow, read_image
 
 NEARLY_FULL = 0.9
 """Share of marked pixels from which a mask is called nearly full."""
@@ -64,6 +65,8 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return _upright_size(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with contextlib.suppress(ImageError):
+            return read_image(path).size  # of a kind that Pillow alone does not read
         raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
 
 
