@@ -51,7 +51,7 @@ _CONTAINER_BRANDS = (b"mif1", b"msf1")
 #: Beginnings of camera raw files: Canon (two kinds), Fuji, Olympus, Panasonic, Sigma, Minolta.
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0", b"FOVb", b"\0MRM")
 _HEAD = 132
-"""Bytes that tell the format of a file."""
+"""Bytes that show the format of a file."""
 
 ORIENTATION = 0x0112
 _TRANSPOSES = {

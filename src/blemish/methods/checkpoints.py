@@ -87,13 +87,13 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(_to_bytes(tensors, metadata))
+        partial.write_bytes(to_bytes(tensors, metadata))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"weights cannot be written to {path}: {error}", path) from error
 
 
-def _to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """Return a safetensors file whose bytes depend on its content alone."""
     # The library writes the entries of the header in random order.
     data: bytes = to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
@@ -251,11 +251,11 @@ def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
         return state
     for key in WRAPPERS:
         inner = state.get(key)
-        if isinstance(inner, dict) and (found := _unwrapped(inner)):
-            if identify(found) is not None or "state_dict" in found:
-                return found
-            if "ctx" in found:  # CoOp's own file has one such dictionary around it
-                return {"state_dict": found}
+        content = _unwrapped(inner) if isinstance(inner, dict) else {}
+        if identify(content) is not None or "state_dict" in content:
+            return content
+        if "ctx" in content:  # CoOp's own file has one such dictionary around it
+            return {"state_dict": content}
     return state
 
 

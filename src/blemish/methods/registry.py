@@ -65,7 +65,7 @@ class MethodInfo:
                 f"{self.name} compares the pictures of a set with each other: give at least two that can be read, or "
                 "others to compare with as references"
                 if self.transductive
-                else f"{self.name} compares pictures with flawless ones and has no score without: give some as references"
+                else f"{self.name} compares pictures with flawless ones, without which it has no score: give references"
             )
 
 
@@ -207,6 +207,18 @@ METHODS: dict[str, MethodInfo] = {
             url="https://arxiv.org/abs/2109.01134",
             needs_object=True,
             trainable=True,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
+            name="joint",
+            cls="joint:Joint",
+            title="comparison and words",
+            paper="none: blemish's own",
+            venue="blemish",
+            year=2026,
+            url="https://arxiv.org/abs/2106.08265",
+            needs_object=True,
+            few_shot=True,
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
