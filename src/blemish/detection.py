@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,13 @@ from blemish.calibration import Verdict, verdict
 from blemish.errors import OutputError, UsageError, suggest
 from blemish.files import output_name, safe_name, write_atomically
 from blemish.image_io import read_image
-from blemish.regions import Region, encode_mask, find_regions
+from blemish.regions import Region, encode_mask, fill_polygon, find_regions
 from blemish.types import ImageSource, PathLike, check_threshold
 
-FileKind: TypeAlias = Literal["map", "heatmap", "overlay", "mask"]
+if TYPE_CHECKING:
+    import supervision
+
+FileKind: TypeAlias = Literal["map", "map-png", "map-tiff", "heatmap", "overlay", "mask"]
 FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
 """Files that `Detection.save` writes."""
 
@@ -312,6 +315,31 @@ class Detection:
             result["mask"] = None if self.mask is None else encode_mask(self.mask)
         return result
 
+    def to_supervision(self) -> supervision.Detections:
+        """Return the regions as `supervision.Detections`: boxes, masks, and the peak within `map_range` as confidence.
+
+        Masks have the picture's size; every region is of class 0, "anomaly". There are none without a threshold.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise UsageError("supervision is not installed; run: pip install supervision") from error
+        if not self.regions:
+            return supervision.Detections.empty()
+        width, height = self.size
+        low, high = self.map_range
+        peaks = np.array([region.peak for region in self.regions])
+        return supervision.Detections(
+            xyxy=np.array([region.box for region in self.regions], dtype=np.float32),
+            mask=np.stack([fill_polygon(region.polygon, (height, width)) for region in self.regions]),
+            confidence=np.clip((peaks - low) / (high - low), 0, 1).astype(np.float32),
+            class_id=np.zeros(len(self.regions), dtype=int),
+            data={"class_name": np.array(["anomaly"] * len(self.regions))},
+        )
+
     def heatmap(self, *, legend: bool = False) -> Image.Image:
         """Return the anomaly map in colours on the fixed scale `heatmap_range`; RGB, the map's size (plus the
         legend).
@@ -382,6 +410,8 @@ class Detection:
             folder/heatmap/<name>.png    the anomaly map in colours, RGB
             folder/mask/<name>.png       0 normal, 255 anomalous, L; only with a threshold
             folder/map/<name>.npy        raw float32 (H, W)
+            folder/map/<name>.png        `map_range` as 16-bit grey, 0..65535; values beyond it are cut ("map-png")
+            folder/map/<name>.tiff       raw float32 as TIFF ("map-tiff")
 
         Args:
             folder: Folder for results; created if it does not exist.
@@ -429,6 +459,18 @@ class Detection:
         if "map" in kinds:
             written["map"] = path_of("map", "npy")
             write_atomically(written["map"], lambda file: np.save(file, self.anomaly_map, allow_pickle=False))
+        if "map-png" in kinds:
+            low, high = self.map_range
+            share = np.clip((self.anomaly_map.astype(np.float64) - low) / (high - low), 0, 1)
+            deep = Image.fromarray(np.rint(share * 65535).astype(np.uint16))
+            written["map-png"] = path_of("map", "png")
+            write_atomically(written["map-png"], lambda file: deep.save(file, "PNG"))
+        if "map-tiff" in kinds:
+            values = Image.fromarray(self.anomaly_map)
+            written["map-tiff"] = path_of("map", "tiff")
+            write_atomically(
+                written["map-tiff"], lambda file: values.save(file, "TIFF", compression="tiff_adobe_deflate")
+            )
         return written
 
 

@@ -32,12 +32,13 @@ from blemish.files import absolute
 
 if TYPE_CHECKING:
     from blemish.cli.sources import Sources
-    from blemish.image_io import Every
+    from blemish.image_io import Every, PassedOver
     from blemish.outputs.run import DetectRun, State
     from blemish.profile import Profile
 
-KINDS = ("map", "heatmap", "overlay", "mask", "regions")
-FORMATS = ("table", "jsonl", "csv", "parquet")
+KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
+REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
+FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
 #: The note on a bit depth that was found by the values.
@@ -91,8 +92,10 @@ def detect(
         threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
-        save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
-        format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
+        save: Comma list of map, map-png, map-tiff, heatmap, overlay, mask, regions: files to write for each picture.
+            [default: overlay]
+        format: Comma list of table, jsonl, csv, parquet, and of coco, yolo, labelme, cvat, label-studio for regions.
+            [default: table,jsonl,csv with --out, else table]
         batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower; auto is float32, or bfloat16 where the hardware computes it faster.
@@ -113,8 +116,8 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
-        json: Print one JSON object per picture on standard output, as soon as it is scored; what was not read comes
-            last, and nothing else there.
+        json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
+            first one says what was not read, under "skipped".
     """
     from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
 
@@ -200,6 +203,9 @@ def detect(
         read = read_profile(profile)
     limited = read is not None or threshold is not None or mask_threshold is not None
     kinds = _kinds(save, out, limited)
+    for name in () if limited else REGION_FORMATS:
+        if name in formats:
+            raise UsageError(f"--format {name} needs a threshold for pixels: give --threshold NUMBER")
     if detector is None and read is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
@@ -247,7 +253,7 @@ def detect(
         note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
-        tables=[suffix for suffix in formats if suffix in ("csv", "parquet")] if out is not None else [],  # type: ignore[misc]
+        tables=[name for name in formats if name not in ("table", "jsonl")] if out is not None else [],  # type: ignore[misc]
         batch_size=batch_size,
         root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
@@ -272,6 +278,7 @@ class _Report:
         self._streams_json = _streams_json(formats, run.folder, json)
         self._rows: list[Mapping[str, Any]] = []  # for CSV on standard output
         self._scored = self._anomalous = 0  # of earlier lines of standard input
+        self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
 
@@ -317,7 +324,7 @@ class _Report:
     def _on_result(self) -> Callable[[dict[str, Any]], object]:
         take: Callable[[dict[str, Any]], object] = lambda line: None  # noqa: E731
         if self._streams_json:
-            take = print_json
+            take = self._print_json
         elif self._run.folder is None and "csv" in self._formats:
             from blemish.outputs.tables import table_row
 
@@ -328,6 +335,15 @@ class _Report:
             self._watch(line.get("notes", ()))
 
         return on_result
+
+    def _print_json(self, line: dict[str, Any]) -> None:
+        """Print a result; the first one tells what was not read, too."""
+        passed_over, self._untold = self._untold, None
+        if passed_over:
+            from blemish.cli.sources import not_read_json
+
+            line = {**line, "skipped": not_read_json(passed_over)}
+        print_json(line)
 
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""
@@ -364,14 +380,12 @@ class _Report:
                 print(self._table())
             elif run.folder is None and "csv" in self._formats:
                 self._print_csv()
-        from blemish.cli.sources import not_read, not_read_json
+        from blemish.cli.sources import not_read
 
         output = print if "table" in self._formats and not self._streams_json else note
         output(self._scored_by(seconds))
         if skipped := not_read(self._sources.passed_over):
             output(skipped)
-            if self._streams_json:
-                print_json({"skipped": not_read_json(self._sources.passed_over)})
         if len(self._depths) > 1:
             found = ", ".join(f"{depth} bits: {number:,}" for depth, number in sorted(self._depths.items()))
             output(
@@ -502,8 +516,9 @@ def _formats(format: str | None, out: Path | None, json: bool) -> list[str]:
     if format is None:
         return [] if json and out is None else ["table"] if out is None else ["table", "jsonl", "csv"]
     formats = choices("--format", format, FORMATS)
-    if out is None and "parquet" in formats:
-        raise UsageError("--format parquet needs a folder to write to: give --out DIR")
+    for name in ("parquet", *REGION_FORMATS):
+        if out is None and name in formats:
+            raise UsageError(f"--format {name} needs a folder to write to: give --out DIR")
     if out is None and len(formats) > 1:
         raise UsageError("without --out only one format can be printed: choose one --format, or give --out DIR")
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:

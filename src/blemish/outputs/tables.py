@@ -151,13 +151,18 @@ def write_coco(path: Path, lines: Callable[[], Iterable[Row]]) -> None:
     write_atomically(path, fill)
 
 
+def coco_box(region: Row) -> list[int]:
+    """Return a region's box as [x, y, width, height]."""
+    x0, y0, x1, y1 = region["box"]
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
 def _annotation(region: Row, size: tuple[int, int]) -> dict[str, Any]:
     """Return one region for COCO, whose polygons cannot have holes: a region with holes is given as run lengths."""
-    x0, y0, x1, y1 = region["box"]
     outline: object = [list(itertools.chain.from_iterable(region["polygon"][0]))]
     return {
         "category_id": 1,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "bbox": coco_box(region),
         "area": region["area"],
         "segmentation": outline
         if len(region["polygon"]) == 1
