@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from evaluation_trees import add_category
 
 import blemish
+from blemish.cli import main
 from blemish.clip import Backbone
 from blemish.detector import Detector
 from blemish.errors import UsageError
@@ -44,21 +46,20 @@ def test_scores_are_those_of_the_detector(
 
 
 def _lines(path: Path) -> list[dict]:
-    import json
-
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_command_line(run, data: Path, tiny_backbone: Path, fitted: Detector, tmp_path: Path) -> None:
+def test_the_command_line(
+    data: Path, tiny_backbone: Path, fitted: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = fitted.profile.save(tmp_path / "grid.profile")
     words = ("evaluate", "--data", data, "--profile", path, "--backbone", tiny_backbone, "--device", "cpu")
-    outcome = run(*words)
-    assert outcome.code == 0, outcome.err
-    assert "of 4 normal pictures are called anomalous" in outcome.out
-    assert "promised 16.7 %" in outcome.out
-    outcome = run(*words, "--methods", "clip")
-    assert outcome.code == 2
-    assert "a profile has its own method" in outcome.err
+    assert main([str(word) for word in words]) == 0
+    text = capsys.readouterr().out
+    assert "of 4 normal pictures are called anomalous" in text
+    assert "promised 16.7 %" in text
+    assert main([*(str(word) for word in words), "--methods", "clip"]) == 2
+    assert "a profile has its own method" in capsys.readouterr().err
 
 
 def test_tiles_are_refused(data: Path, backbone: Backbone, tmp_path: Path, fitted: Detector) -> None:

@@ -67,7 +67,8 @@ def evaluate(
         aupro: exact, or 200 for the papers' approximation in 200 steps. [default: exact]
         masks: map reduces masks to the size of the anomaly maps, as papers do; full enlarges the maps to the size of
             each picture, so that small defects count. [default: map]
-        more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the others.
+        more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the
+            others.
         mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.

@@ -44,8 +44,8 @@ class EvaluationOptions:
         backbone: As in `blemish.load`; all methods share it.
         weights: Weights by method, in place of those that blemish ships.
         configs: Fields of the config to change, by method: {"musc": {"whole_set": True}}.
-        profile: A profile in place of `methods`: its method, memory and region of interest, with its object name for all
-            pictures. The result says how many false alarms its thresholds give beside how many it promises.
+        profile: A profile in place of `methods`: its method, memory and region of interest, with its object name for
+            all pictures. The result says how many false alarms its thresholds give beside how many it promises.
         out: Folder for scores, tables and the report; None keeps nothing but the result.
         limit: Maximum number of images per category, drawn at random with the labels in proportion; None for all.
         seed: Seed of that draw and of the bootstrap.
