@@ -86,7 +86,9 @@ class Joint(Clip, FewShotMethod):
         """Return what is compared: (B, N, D) float32, each of length 1."""
         missing = [layer for layer in self.compared if Tap(layer) not in features.taps]
         if missing:
-            raise UsageError(f"the features lack layer {missing[0]}: encode the images with the method's memory_request")
+            raise UsageError(
+                f"the features lack layer {missing[0]}: encode the images with the method's memory_request"
+            )
         units = [normalise(features.taps[Tap(layer)][:, 1:]) for layer in self.compared]
         return units[0] if len(units) == 1 else normalise(torch.stack(units).sum(0))
 
