@@ -72,7 +72,7 @@ def test_maps_are_enlarged_and_smoothed_at_once() -> None:
     maps = torch.rand(8, 37, 37)
 
     def usual() -> None:
-        for one in upsample(maps, 518):
-            gaussian_filter(one.numpy(), sigma=4)
+        for anomaly_map in upsample(maps, 518):
+            gaussian_filter(anomaly_map.numpy(), sigma=4)
 
     assert times_as_fast(lambda: upsample_smoothly(maps, 518, 4.0), usual, rounds=3) > 2

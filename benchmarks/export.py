@@ -19,7 +19,7 @@ from pathlib import Path
 
 import reference
 import torch
-from interleaved import Contender, middle, ratio, told, turns
+from interleaved import Contender, middle, ratio, report, turns
 from torch import Tensor
 from towers import random_vit_l
 
@@ -52,18 +52,18 @@ def engine(backbone: Backbone, precision: str) -> TorchEngine:
     return TorchEngine(methods.create("anomalyclip", backbone, weights=learnt), precision=precision)  # type: ignore[arg-type]
 
 
-def make(folder: Path, source: TorchEngine, wanted: list[str]) -> None:
+def make(folder: Path, source: TorchEngine, names: list[str]) -> None:
     """Write the files that are not there yet."""
     for name, file in FILES.items():
-        if name in wanted and not (folder / file).exists():
+        if name in names and not (folder / file).exists():
             start = time.perf_counter()
             fitted = list(textures(FITTED)) if "int8" in name else []
-            made = export.export(Detector(source), folder / file, calibrate=fitted)
-            size = sum(one.stat().st_size for one in made.files) / 1e6
-            print(f"{file}: {size:.1f} MB in {time.perf_counter() - start:.0f} s, {made.parity}", flush=True)
+            exported = export.export(Detector(source), folder / file, calibrate=fitted)
+            size = sum(file.stat().st_size for file in exported.files) / 1e6
+            print(f"{file}: {size:.1f} MB in {time.perf_counter() - start:.0f} s, {exported.parity}", flush=True)
 
 
-def contenders(folder: Path, backbone: Backbone, wanted: list[str]) -> dict[str, Engine]:
+def contenders(folder: Path, backbone: Backbone, names: list[str]) -> dict[str, Engine]:
     """What is compared, by name."""
     opened: dict[str, Callable[[], Engine]] = {
         BASE: partial(engine, backbone, "float32"),
@@ -72,12 +72,12 @@ def contenders(folder: Path, backbone: Backbone, wanted: list[str]) -> dict[str,
     }
     for name, file in FILES.items():
         opened[name] = lambda file=file: export.load_exported(folder / file).engine  # type: ignore[misc]
-    found = {}
-    for name in (name for name in wanted if name != PUBLISHED):
+    loaded = {}
+    for name in (name for name in names if name != PUBLISHED):
         start = time.perf_counter()
-        found[name] = opened[name]()
+        loaded[name] = opened[name]()
         print(f"{name}: ready in {time.perf_counter() - start:.1f} s", flush=True)
-    return found
+    return loaded
 
 
 def published(backbone: Backbone) -> Callable[[Tensor], object]:
@@ -101,9 +101,9 @@ def measure(
     size = next(iter(engines.values())).size
     pictures = [picture.image for picture in textures(batch)]
     runs: dict[str, Contender] = {}
-    for name, one in engines.items():
-        pixels = torch.cat([one.preprocess(picture) for picture in pictures])
-        runs[name] = partial(one.run, pixels, "object")
+    for name, engine in engines.items():
+        pixels = torch.cat([engine.preprocess(picture) for picture in pictures])
+        runs[name] = partial(engine.run, pixels, "object")
     base = BASE if BASE in runs else next(iter(runs))
     expected = runs[base]().prediction  # type: ignore[attr-defined]
     if slow is not None:
@@ -116,13 +116,15 @@ def measure(
         if name == PUBLISHED:
             print(f"  {name:18} {1000 * value / batch:9.1f}", flush=True)
             continue
-        found = runs[name]().prediction  # type: ignore[attr-defined]
-        apart[name] = [float((getattr(found, what) - getattr(expected, what)).abs().max()) for what in ("score", "map")]
+        prediction = runs[name]().prediction  # type: ignore[attr-defined]
+        apart[name] = [
+            float((getattr(prediction, what) - getattr(expected, what)).abs().max()) for what in ("score", "map")
+        ]
         score, anomaly_map = apart[name]
         print(
             f"  {name:18} {1000 * value / batch:9.1f}   {ratios[name]!s:24} {score:.1e} {anomaly_map:.1e}", flush=True
         )
-    return {**told(seconds, ratios), "batch": batch, "size": size, "differences": apart}
+    return {**report(seconds, ratios), "batch": batch, "size": size, "differences": apart}
 
 
 def main() -> None:

@@ -45,8 +45,8 @@ def turns(contenders: Mapping[str, Contender], rounds: int, *, warm: bool = True
 
 def ratio(seconds: Mapping[str, list[float]], above: str, below: str) -> Ratio:
     """Seconds of `above` over seconds of `below`, round by round."""
-    found = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
-    return Ratio(statistics.median(found), min(found), max(found))
+    ratios = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
 def middle(seconds: Mapping[str, list[float]]) -> dict[str, float]:
@@ -64,8 +64,8 @@ def machine() -> dict[str, object]:
     }
 
 
-def told(seconds: Mapping[str, list[float]], ratios: Mapping[str, Ratio]) -> dict[str, object]:
-    """All of it as JSON values."""
+def report(seconds: Mapping[str, list[float]], ratios: Mapping[str, Ratio]) -> dict[str, object]:
+    """Return machine, seconds and ratios as JSON values."""
     return {
         "machine": machine(),
         "seconds": dict(seconds),

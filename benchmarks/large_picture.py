@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PIECE = 512
+TILE = 512
 
 
 def pattern(side: int, top: int, rows: int, seed: int) -> NDArray[np.uint8]:
@@ -45,20 +45,20 @@ def write(path: Path, side: int, storage: str) -> None:
     import tifffile
 
     def pieces() -> Iterator[NDArray[np.uint8]]:
-        for top in range(0, side, PIECE):
-            band = pattern(side, top, min(PIECE, side - top), seed=0)
+        for top in range(0, side, TILE):
+            band = pattern(side, top, min(TILE, side - top), seed=0)
             if storage == "strips":
                 yield band
                 continue
-            for left in range(0, side, PIECE):
-                piece = np.zeros((PIECE, PIECE, 3), np.uint8)
-                part = band[:, left : left + PIECE]
-                piece[: part.shape[0], : part.shape[1]] = part
-                yield piece
+            for left in range(0, side, TILE):
+                tile = np.zeros((TILE, TILE, 3), np.uint8)
+                part = band[:, left : left + TILE]
+                tile[: part.shape[0], : part.shape[1]] = part
+                yield tile
 
-    kind: dict[str, Any] = {"rowsperstrip": PIECE}
+    kind: dict[str, Any] = {"rowsperstrip": TILE}
     if storage == "tiles":
-        kind = {"tile": (PIECE, PIECE), "compression": "zlib", "compressionargs": {"level": 1}}
+        kind = {"tile": (TILE, TILE), "compression": "zlib", "compressionargs": {"level": 1}}
     tifffile.imwrite(path, pieces(), shape=(side, side, 3), dtype=np.uint8, photometric="rgb", **kind)
 
 
@@ -69,17 +69,17 @@ def score(path: Path | None, settings: dict[str, Any], batch_size: int) -> dict[
     detector = blemish.load(device="cpu", threshold=0.5, **settings)
     start = time.perf_counter()
     given = pattern(300, 0, 300, seed=0) if path is None else path
-    (found,) = detector.stream([given], batch_size=batch_size)
-    regions = len(found.regions)
+    (detection,) = detector.stream([given], batch_size=batch_size)
+    regions = len(detection.regions)
     unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "size": list(found.size),
-        "map": list(found.anomaly_map.shape),
-        "map_step": found.map_step,
-        "score": found.score,
+        "size": list(detection.size),
+        "map": list(detection.anomaly_map.shape),
+        "map_step": detection.map_step,
+        "score": detection.score,
         "regions": regions,
         "seconds": round(time.perf_counter() - start, 1),
-        "reading_seconds": round(found.timing.read, 1),
+        "reading_seconds": round(detection.timing.read, 1),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20,
     }
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from interleaved import Contender, middle, ratio, told, turns
+from interleaved import Contender, middle, ratio, report, turns
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
@@ -96,7 +96,7 @@ def main() -> None:
     usual = UNTRAINED if o.papers else SHIPPED
     methods = tuple(o.methods.split(",")) if o.methods else usual
     detectors = {name: load(name, backbone=backbone, precision=o.precision) for name in methods}
-    passes = [one.methods for one in plan({name: detector.engine for name, detector in detectors.items()})]
+    passes = [p.methods for p in plan({name: detector.engine for name, detector in detectors.items()})]
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         draw(data, o.pictures)
@@ -105,18 +105,18 @@ def main() -> None:
         run(methods[:1])
         asked = [name for name in methods if known is None or name in known]
         alone = turns({name: partial(run, [name]) for name in asked}, 1, warm=False)
-        dearest = [max((name for name in one if name in alone), key=lambda name: alone[name]) for one in passes]
+        dearest = [max((name for name in methods if name in alone), key=lambda name: alone[name]) for methods in passes]
         contenders: dict[str, Contender] = {name: partial(run, [name]) for name in dearest}
         seconds = turns({**contenders, TOGETHER: partial(run, methods)}, o.rounds, warm=False)
     seconds["the dearest of each pass"] = [sum(values) for values in zip(*(seconds[n] for n in dearest), strict=True)]
-    found = ratio(seconds, TOGETHER, "the dearest of each pass")
+    together = ratio(seconds, TOGETHER, "the dearest of each pass")
     print(f"{o.pictures} pictures, precision {o.precision}; passes: {'; '.join(', '.join(one) for one in passes)}")
     for name, value in {**middle(alone), **middle(seconds)}.items():
         print(f"{name:>26}  {value:7.2f} s")
-    print(f"{TOGETHER} / the dearest of each pass: {found} (asked: at most {LIMIT})")
+    print(f"{TOGETHER} / the dearest of each pass: {together} (asked: at most {LIMIT})")
     if o.out:
         facts = {"pictures": o.pictures, "precision": o.precision, "alone": alone}
-        o.out.write_text(json.dumps({**facts, **told(seconds, {TOGETHER: found})}, indent=1) + "\n")
+        o.out.write_text(json.dumps({**facts, **report(seconds, {TOGETHER: together})}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,5 +28,5 @@ def patch_outliers(picture: Image.Image) -> NDArray[np.float32]:
     statistics = np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0)), rows, columns])
     away = statistics - np.median(statistics, axis=(1, 2), keepdims=True)
     spread = 1.4826 * np.median(np.abs(away), axis=(1, 2), keepdims=True) + GREY_LEVEL
-    found: NDArray[np.float32] = np.sqrt(((away / spread) ** 2).mean(axis=0)).astype(np.float32)
-    return found
+    distances: NDArray[np.float32] = np.sqrt(((away / spread) ** 2).mean(axis=0)).astype(np.float32)
+    return distances

@@ -52,21 +52,27 @@ class Apart:
 
 
 def compare(
-    name: str, method: str, backbone: Backbone, paths: Sequence[Path], labels: Sequence[int], told: str, precision: str
+    name: str,
+    method: str,
+    backbone: Backbone,
+    paths: Sequence[Path],
+    labels: Sequence[int],
+    object_name: str,
+    precision: str,
 ) -> Apart:
     """Score pictures twice."""
-    made = create(method, backbone, weights=shipped(method, backbone.fingerprint))
-    exact, half = TorchEngine(made), TorchEngine(made, precision=precision)  # type: ignore[arg-type]
+    scorer = create(method, backbone, weights=shipped(method, backbone.fingerprint))
+    exact, half = TorchEngine(scorer), TorchEngine(scorer, precision=precision)  # type: ignore[arg-type]
     low, high = exact.map_range
     scores, halves, largest, means = [], [], 0.0, []
     batch = BATCH if backbone.layers < 24 else 1
     for first in range(0, len(paths), batch):
         pictures = [read_image(path).image for path in paths[first : first + batch]]
         pixels = torch.cat([exact.preprocess(picture) for picture in pictures])
-        one, other = (engine.run(pixels, told).prediction for engine in (exact, half))
-        scores += one.score.tolist()
-        halves += other.score.tolist()
-        apart = (one.map - other.map).abs() / (high - low)
+        reference, rounded = (engine.run(pixels, object_name).prediction for engine in (exact, half))
+        scores += reference.score.tolist()
+        halves += rounded.score.tolist()
+        apart = (reference.map - rounded.map).abs() / (high - low)
         largest = max(largest, float(apart.max()))
         means.append(float(apart.mean()) * len(pictures))
     away = np.abs(np.array(scores) - np.array(halves))
@@ -76,19 +82,20 @@ def compare(
     )
 
 
-def embedded(methods: Sequence[str], per_set: int, folders: Sequence[Path], precision: str) -> Iterator[Apart]:
+def builtin(methods: Sequence[str], per_set: int, folders: Sequence[Path], precision: str) -> Iterator[Apart]:
     backbone = load_backbone("builtin")
     sets = [
-        (s.title, s.object_name, [(one.path, one.label) for one in s.samples]) for s in picture_sets(per_set=per_set)
+        (s.title, s.object_name, [(sample.path, sample.label) for sample in s.samples])
+        for s in picture_sets(per_set=per_set)
     ]
     for data in (read("folder", folder) for folder in folders):
         for category in data.categories:
             samples = data.of(category)
-            sets.append((category, samples[0].object_name, [(one.path, one.label) for one in samples]))
-    for title, told, pictures in sets:
+            sets.append((category, samples[0].object_name, [(sample.path, sample.label) for sample in samples]))
+    for title, object_name, pictures in sets:
         paths, labels = zip(*pictures, strict=True)
         for method in methods:
-            yield compare(title, method, backbone, paths, labels, told, precision)
+            yield compare(title, method, backbone, paths, labels, object_name, precision)
 
 
 def large(methods: Sequence[str], count: int, precision: str) -> Iterator[Apart]:
@@ -110,15 +117,17 @@ def main() -> None:
     a.add_argument("--out", type=Path, help="JSON file")
     o = a.parse_args()
     methods = o.methods.split(",")
-    found = large(methods, o.pictures, o.precision) if o.large else embedded(methods, o.per_set, o.folders, o.precision)
+    results = (
+        large(methods, o.pictures, o.precision) if o.large else builtin(methods, o.per_set, o.folders, o.precision)
+    )
     print("| set | method | pictures | score: largest, mean | map: largest, mean | AUROC float32, half |")
     print("| --- | --- | --- | --- | --- | --- |")
     rows = []
-    for one in found:
-        rows.append(asdict(one))
+    for result in results:
+        rows.append(asdict(result))
         print(
-            f"| {one.set} | {one.method} | {one.pictures} | {one.score_max:.4f}, {one.score_mean:.4f} "
-            f"| {one.map_max:.4f}, {one.map_mean:.4f} | {one.auroc:.4f}, {one.auroc_half:.4f} |",
+            f"| {result.set} | {result.method} | {result.pictures} | {result.score_max:.4f}, {result.score_mean:.4f} "
+            f"| {result.map_max:.4f}, {result.map_mean:.4f} | {result.auroc:.4f}, {result.auroc_half:.4f} |",
             flush=True,
         )
     if o.out:

@@ -37,15 +37,15 @@ SHARED = ("method", "as", "backbone", "trained_on", "table", "source", "own", "v
 def main() -> None:
     """Group the records and write the file."""
     tables: dict[tuple[Any, ...], dict[str, dict[str, float]]] = {}
-    for one in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
-        if one["method"] not in METHODS or one["setting"] != "zero_shot":
+    for number in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        if number["method"] not in METHODS or number["setting"] != "zero_shot":
             continue
-        name = METHODS[one["method"]]
-        facts = {**one, "method": name, "as": one["method"], "verified": one["verified"] == "read"}
-        facts["source"] = re.sub(r" \((find_string ids?|English paper note).*\)$", "", one["source"])
+        name = METHODS[number["method"]]
+        facts = {**number, "method": name, "as": number["method"], "verified": number["verified"] == "read"}
+        facts["source"] = re.sub(r" \((find_string ids?|English paper note).*\)$", "", number["source"])
         key = tuple(facts.get(field) or "" if field not in ("own", "verified") else facts[field] for field in SHARED)
-        numbers = tables.setdefault(key, {}).setdefault(one["dataset"], {})
-        numbers.setdefault(f"{one['level']}_{METRICS[one['metric']]}", one["value"])
+        numbers = tables.setdefault(key, {}).setdefault(number["dataset"], {})
+        numbers.setdefault(f"{number['level']}_{METRICS[number['metric']]}", number["value"])
     grouped = [{**dict(zip(SHARED, key, strict=True)), "numbers": numbers} for key, numbers in tables.items()]
     lines = ",\n".join(json.dumps(table, ensure_ascii=False, separators=(",", ":")) for table in grouped)
     TARGET.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from blemish.clip.forward import embed_image
 from blemish.methods.base import Method
 
 
-class Found(NamedTuple):
+class Output(NamedTuple):
     """Of a batch of B pictures."""
 
     score: Tensor  # (B,)
@@ -64,11 +64,11 @@ class Tower:
     def attention(self, block: _Block, y: Tensor, *, need_weights: bool) -> Tensor:
         """`nn.MultiheadAttention` over a sequence-first y."""
         out = block.module.self_attn.out_proj
-        found, _ = F.multi_head_attention_forward(
+        attended, _ = F.multi_head_attention_forward(
             y, y, y, y.shape[-1], block.module.self_attn.num_heads, block.weight, block.bias, None, None, False, 0.0,
             out.weight, out.bias, training=False, need_weights=need_weights,
         )  # fmt: skip
-        return found
+        return attended
 
     def both_paths(self, block: _Block, y: Tensor) -> tuple[Tensor, Tensor]:
         """The query-key path and the value-value path of the surgery, both written out: (1 + N, B, D) each."""
@@ -107,7 +107,7 @@ def _smoothed(maps: Tensor, sigma: float) -> Tensor:
     """SciPy, one picture after the other."""
     if sigma == 0:
         return maps
-    return torch.stack([torch.from_numpy(np.asarray(gaussian_filter(one.numpy(), sigma=sigma))) for one in maps])
+    return torch.stack([torch.from_numpy(np.asarray(gaussian_filter(m.numpy(), sigma=sigma))) for m in maps])
 
 
 def _anomaly_map(tower: Tower, taps: list[Tensor], text: Tensor, side: int) -> Tensor:
@@ -120,7 +120,7 @@ def _anomaly_map(tower: Tower, taps: list[Tensor], text: Tensor, side: int) -> T
     return _smoothed(torch.stack(maps).sum(dim=0), r.sigma)
 
 
-def anomalyclip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
+def anomalyclip(tower: Tower, pixels: Tensor, text: Tensor) -> Output:
     """AnomalyCLIP's test: value-value attention beside the plain path in the last blocks."""
     r, last = tower.config, len(tower.blocks)
     layers = {last if layer == -1 else layer for layer in r.layers}
@@ -141,10 +141,10 @@ def anomalyclip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
             taps.append(second.permute(1, 0, 2).clone())
     picture = tower.projection(x.permute(1, 0, 2)[:, 0])
     score = _probability(picture[:, None], text, r.temperature)[:, 0, 1]
-    return Found(score, _anomaly_map(tower, taps[r.feature_map_layer :], text, side))
+    return Output(score, _anomaly_map(tower, taps[r.feature_map_layer :], text, side))
 
 
-def clip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
+def clip(tower: Tower, pixels: Tensor, text: Tensor) -> Output:
     """CLIP asked directly, with AnomalyCLIP's formulas around plain blocks."""
     r, last = tower.config, len(tower.blocks)
     x, side = tower.tokens(pixels)
@@ -156,10 +156,10 @@ def clip(tower: Tower, pixels: Tensor, text: Tensor) -> Found:
             taps.append(x.permute(1, 0, 2).clone())
     tokens = tower.projection(tower.vision.post_layernorm(x.permute(1, 0, 2)))
     score = _probability(tokens[:, :1], text, r.temperature)[:, 0, 1]
-    return Found(score, _anomaly_map(tower, taps, text, side))
+    return Output(score, _anomaly_map(tower, taps, text, side))
 
 
-def april_gan(tower: Tower, pixels: Tensor, text: Tensor, adapters: list[torch.nn.Linear]) -> Found:
+def april_gan(tower: Tower, pixels: Tensor, text: Tensor, adapters: list[torch.nn.Linear]) -> Output:
     """APRIL-GAN's test: attention weights are asked for in every block, though nobody looks at them."""
     r, last = tower.config, len(tower.blocks)
     x, side = tower.tokens(pixels)
@@ -177,10 +177,10 @@ def april_gan(tower: Tower, pixels: Tensor, text: Tensor, adapters: list[torch.n
         logits = (patches / patches.norm(dim=-1, keepdim=True)) @ text.T / r.temperature
         grid = logits.permute(0, 2, 1).reshape(-1, 2, side, side)
         total += F.interpolate(grid, (r.size, r.size), mode="bilinear", align_corners=True).softmax(dim=1)[:, 1]
-    return Found(score, _smoothed(total, r.sigma))
+    return Output(score, _smoothed(total, r.sigma))
 
 
-def run(method: Method, tower: Tower, pixels: Tensor, text: Tensor) -> Found:
+def run(method: Method, tower: Tower, pixels: Tensor, text: Tensor) -> Output:
     """The reference of a method, by its name: `anomalyclip`, `clip` or `april-gan`."""
     if method.info.name == "april-gan":
         adapters: Any = method.adapters

@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py [SECTION ...] [--rounds 3] [--out FOLDER]
 
-Sections: large, embedded (detection), pipeline, pictures, start, training, metrics, memory; default: all. Contenders
+Sections: large, builtin (detection), pipeline, pictures, start, training, metrics, memory; default: all. Contenders
 take turns within each round; a ratio is the median of the rounds' own ratios, with the least and the greatest. `--out`
-writes `speed.json`, `speed.svg` and `speed.md`, adding to sections that are there already. `docs/performance.md` says
+writes `speed.json` and `speed.md`, adding to sections that are there already. `docs/performance.md` says
 what each number means. Run it on a machine that does nothing else.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from interleaved import Ratio, machine
-from rows import Row, draw, markdown
+from rows import Row, markdown
 from speed_detect import detect
 from speed_pipeline import pipeline
 from speed_rest import memory, pixel_metrics, preprocess, start, training
@@ -40,10 +40,10 @@ def read(path: Path) -> dict[str, list[Row]]:
     """Rows of earlier runs, by section."""
     if not path.exists():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))["sections"]
+    stored = json.loads(path.read_text(encoding="utf-8"))["sections"]
     return {
         name: [Row(**{**row, "ratio": None if row["ratio"] is None else Ratio(**row["ratio"])}) for row in rows]
-        for name, rows in found.items()
+        for name, rows in stored.items()
     }
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     a.add_argument("--rounds", type=int, default=3)
-    a.add_argument("--out", type=Path, help="folder for speed.json, speed.svg and speed.md")
+    a.add_argument("--out", type=Path, help="folder for speed.json and speed.md")
     o = a.parse_args()
     if unknown := set(o.sections) - set(SECTIONS):
         a.error(f"there is no section {unknown.pop()!r}: choose among {', '.join(SECTIONS)}")
@@ -66,15 +66,13 @@ def main() -> None:
 
 
 def write(out: Path, sections: dict[str, list[Row]]) -> None:
-    """The three files."""
+    """Write both files."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = [row for found in sections.values() for row in found]
+    rows = [row for section in sections.values() for row in section]
     facts = {"machine": {**machine(), "bfloat16 units": bool(torch.cpu._is_amx_tile_supported())}}
-    kept = {**facts, "sections": {name: [asdict(row) for row in found] for name, found in sections.items()}}
+    kept = {**facts, "sections": {name: [asdict(row) for row in section] for name, section in sections.items()}}
     (out / "speed.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     (out / "speed.md").write_text(markdown(rows), encoding="utf-8")
-    if any(row.ratio is not None for row in rows):
-        (out / "speed.svg").write_text(draw(rows, "blemish: ratios, medians and extremes"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def _method(name: str, backbone: Backbone, batch: int, rounds: int, large: bool)
         text = method.text_features(["object"])[0]
         contenders["reference"] = partial(reference.run, method, tower, pixels, text)
         contenders |= {f"products {kind}": compute for kind, (compute, _) in bare.items()}
-        seconds = {key: [one / batch for one in values] for key, values in turns(contenders, rounds).items()}
-    where = f"{'ViT-L/14, 518 px' if large else 'embedded, 336 px'}, batch {batch}: {name}"
+        seconds = {key: [s / batch for s in values] for key, values in turns(contenders, rounds).items()}
+    where = f"{'ViT-L/14, 518 px' if large else 'built-in, 336 px'}, batch {batch}: {name}"
     times = middle(seconds)
     for kind in PRECISIONS:
         gigas = bare[kind][1] / batch / times[f"products {kind}"]

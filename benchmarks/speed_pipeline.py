@@ -53,9 +53,9 @@ class Watched:
 
     def run(self, pixels: torch.Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         start = time.perf_counter()
-        found = self._engine.run(pixels, object_name)
+        run = self._engine.run(pixels, object_name)
         self.spans.append((start, time.perf_counter()))
-        return found
+        return run
 
     @property
     def idle(self) -> float:
@@ -87,10 +87,10 @@ def pipeline(rounds: int, count: int = 320) -> Iterator[Row]:
         paths = draw(Path(folder), count)
         for precision in ("float32", "bfloat16"):
             for kinds in ([], ["overlay"]):
-                yield from _one(paths, precision, kinds, rounds)
+                yield from _compare(paths, precision, kinds, rounds)
 
 
-def _one(paths: Sequence[Path], precision: Any, kinds: Sequence[str], rounds: int) -> Iterator[Row]:
+def _compare(paths: Sequence[Path], precision: Any, kinds: Sequence[str], rounds: int) -> Iterator[Row]:
     watched = Watched(load(precision=precision, device="cpu").engine)
     detector = Detector(watched)
     shares = []
@@ -101,8 +101,8 @@ def _one(paths: Sequence[Path], precision: Any, kinds: Sequence[str], rounds: in
         shares.append(watched.idle)
 
     contenders = {"threads": watch, "in turns": partial(one_after_the_other, detector, paths, kinds)}
-    seconds = {name: [one / len(paths) for one in values] for name, values in turns(contenders, rounds).items()}
-    what = f"embedded, {precision}, {SIDE} x {SIDE} JPEG, {'overlays' if kinds else 'no pictures'} written"
+    seconds = {name: [s / len(paths) for s in values] for name, values in turns(contenders, rounds).items()}
+    what = f"built-in, {precision}, {SIDE} x {SIDE} JPEG, {'overlays' if kinds else 'no pictures'} written"
     note = f"times as fast as one step after the other ({middle(seconds)['in turns'] * 1000:.1f} ms)"
     yield Row("pipeline", what, middle(seconds)["threads"] * 1000, "ms", ratio(seconds, "in turns", "threads"), note)
     yield Row("pipeline", what, sorted(shares)[len(shares) // 2], "", None, "of the time the model has no batch")

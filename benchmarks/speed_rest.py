@@ -92,7 +92,7 @@ def start(rounds: int) -> Iterator[Row]:
         f"times as long as Python alone ({times['python']:.3g} s)",
     )  # fmt: skip
     yield Row(
-        "start-up", "blemish detect of one picture, embedded", times["detect"], "s",
+        "start-up", "blemish detect of one picture, built-in", times["detect"], "s",
         ratio(seconds, "detect", LIBRARIES), f"times as long as `{LIBRARIES}` ({times[LIBRARIES]:.3g} s)",
     )  # fmt: skip
 
@@ -228,9 +228,9 @@ def memory(rounds: int) -> Iterator[Row]:
     del rounds
     cases: dict[str, dict[str, Any]] = {
         "torch and transformers alone": {"what": "libraries"},
-        "embedded, float32, batch 16, 64 pictures": {"what": "builtin", "precision": "float32", "count": 64},
-        "embedded, bfloat16, batch 16, 64 pictures": {"what": "builtin", "precision": "bfloat16", "count": 64},
-        "embedded, bfloat16, batch 16, 640 pictures": {"what": "builtin", "precision": "bfloat16", "count": 640},
+        "built-in, float32, batch 16, 64 pictures": {"what": "builtin", "precision": "float32", "count": 64},
+        "built-in, bfloat16, batch 16, 64 pictures": {"what": "builtin", "precision": "bfloat16", "count": 64},
+        "built-in, bfloat16, batch 16, 640 pictures": {"what": "builtin", "precision": "bfloat16", "count": 640},
         "ViT-L/14, 518 px, clip, float32": {"what": "large", "precision": "float32", "count": 1},
         "ViT-L/14, 518 px, clip, bfloat16": {"what": "large", "precision": "bfloat16", "count": 1},
         "ViT-L/14, 518 px, clip as published": {"what": "large", "precision": "float32", "published": True},
@@ -240,7 +240,7 @@ def memory(rounds: int) -> Iterator[Row]:
         words = {**usual, **case, "folder": os.fspath(Path(__file__).parent)}
         if words["what"] == "large":
             words["batch"] = 1
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", _MEMORY.format(**words)], check=True, capture_output=True, text=True
         )
-        yield Row("memory", name, json.loads(found.stdout.splitlines()[-1]) / 1e6, "MB", None, "peak resident memory")
+        yield Row("memory", name, json.loads(process.stdout.splitlines()[-1]) / 1e6, "MB", None, "peak resident memory")

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from interleaved import Contender, middle, ratio, told, turns
+from interleaved import Contender, middle, ratio, report, turns
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
@@ -104,11 +104,11 @@ def scale_at_once(plain: Plain, tokens: Tensor, kept: Tensor) -> Tensor:
 
 def spread(scores: Tensor, kept: Tensor, patches: int) -> Tensor:
     """Each patch gets the harmonic mean of the windows that cover it, which are searched for: (B, patches), float64."""
-    scores, found = scores.double(), torch.zeros(len(scores), patches, dtype=torch.float64)
+    scores, merged = scores.double(), torch.zeros(len(scores), patches, dtype=torch.float64)
     for patch in range(patches):
         covering = [bool(torch.isin(patch + 1, window)) for window in kept[:, 1:]]
-        found[:, patch] = sum(covering) / torch.sum(1 / scores[:, covering], dim=-1)
-    return found
+        merged[:, patch] = sum(covering) / torch.sum(1 / scores[:, covering], dim=-1)
+    return merged
 
 
 Windows = Callable[[Plain, Tensor, Tensor], Tensor]
@@ -159,10 +159,10 @@ def main() -> None:
         for slow in ("windows one by one", "windows of a scale")
         for fast in engines
     }
-    for name, found in ratios.items():
-        print(f"{name:>32}  {found}")
+    for name, value in ratios.items():
+        print(f"{name:>32}  {value}")
     if o.out:
-        o.out.write_text(json.dumps({"pictures": o.pictures, **told(seconds, ratios)}, indent=1) + "\n")
+        o.out.write_text(json.dumps({"pictures": o.pictures, **report(seconds, ratios)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

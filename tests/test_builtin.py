@@ -28,7 +28,7 @@ HELD_OUT_TEMPLATES = (
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Backbone:
+def builtin() -> Backbone:
     return load_backbone("builtin")
 
 
@@ -44,37 +44,37 @@ def test_has_a_card() -> None:
         assert word in card.lower() or word in card
 
 
-def test_equals_transformers(embedded: Backbone) -> None:
+def test_equals_transformers(builtin: Backbone) -> None:
     """Without taps and prompts the backbone is the CLIPModel, to 1e-5."""
-    pixels = torch.randn(2, 3, embedded.size, embedded.size, generator=torch.Generator().manual_seed(0))
-    ids = embedded.tokenize(["a photo of a damaged metal nut.", "flawless fabric"])
+    pixels = torch.randn(2, 3, builtin.size, builtin.size, generator=torch.Generator().manual_seed(0))
+    ids = builtin.tokenize(["a photo of a damaged metal nut.", "flawless fabric"])
     with torch.no_grad():
-        image = embedded.project(embedded.encode_image(pixels).class_token)
-        theirs = embedded.model.get_image_features(pixel_values=pixels).pooler_output
+        image = builtin.project(builtin.encode_image(pixels).class_token)
+        theirs = builtin.model.get_image_features(pixel_values=pixels).pooler_output
         torch.testing.assert_close(image, theirs, atol=1e-5, rtol=0)
-        text = embedded.encode_text(ids)
-        end = embedded.end_of_text(ids)
-        padded = torch.where(torch.arange(ids.shape[1]) > end[:, None], embedded.tokenizer.eos, ids)
-        theirs = embedded.model.get_text_features(input_ids=padded).pooler_output
+        text = builtin.encode_text(ids)
+        end = builtin.end_of_text(ids)
+        padded = torch.where(torch.arange(ids.shape[1]) > end[:, None], builtin.tokenizer.eos, ids)
+        theirs = builtin.model.get_text_features(input_ids=padded).pooler_output
         torch.testing.assert_close(text, theirs, atol=1e-5, rtol=0)
 
 
-def test_is_what_transformers_reads(embedded: Backbone, tmp_path: Path) -> None:
+def test_is_what_transformers_reads(builtin: Backbone, tmp_path: Path) -> None:
     """transformers reads the folder as the same model."""
     from transformers import CLIPModel
 
     folder = tmp_path / "copy"
     shutil.copytree(WEIGHTS / "builtin", folder)
-    theirs = Backbone(CLIPModel.from_pretrained(folder, dtype=torch.float32), embedded.tokenizer)
-    assert theirs.fingerprint == embedded.fingerprint
-    ours, weights = dict(embedded.towers.named_parameters()), dict(theirs.towers.named_parameters())
+    theirs = Backbone(CLIPModel.from_pretrained(folder, dtype=torch.float32), builtin.tokenizer)
+    assert theirs.fingerprint == builtin.fingerprint
+    ours, weights = dict(builtin.towers.named_parameters()), dict(theirs.towers.named_parameters())
     assert sorted(ours) == sorted(weights)
     assert all(torch.equal(ours[name], weights[name]) for name in ours)
     assert {parameter.requires_grad for parameter in ours.values()} == {False}
     # the CLIPModel is of the same parameters, not of copies
-    assert all(parameter is ours[name] for name, parameter in embedded.model.named_parameters())
+    assert all(parameter is ours[name] for name, parameter in builtin.model.named_parameters())
     # and another one of its configuration is of one dtype, as the floor of benchmarks/dev_sets.py needs it
-    fresh = type(embedded.model)(embedded.model.config)
+    fresh = type(builtin.model)(builtin.model.config)
     assert {parameter.dtype for parameter in fresh.parameters()} == {torch.float32}
 
 
@@ -91,12 +91,12 @@ def test_a_damaged_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.mark.parametrize("noun", ["object", "metal_nut", "solar cell", "zyzzogeton", "old wooden spoon"])
-def test_words_for_states_mean_the_same_beside_any_noun(embedded: Backbone, noun: str) -> None:
+def test_words_for_states_mean_the_same_beside_any_noun(builtin: Backbone, noun: str) -> None:
     """In held-out templates, normal and damaged words lie on the two sides of one axis."""
 
     def embed(states: list[str]) -> torch.Tensor:
         sentences = [t.format(s.format(noun)) for t in HELD_OUT_TEMPLATES for s in states]
-        return functional.normalize(embedded.encode_text(embedded.tokenize(sentences)), dim=-1)
+        return functional.normalize(builtin.encode_text(builtin.tokenize(sentences)), dim=-1)
 
     with torch.no_grad():
         normal = embed(["flawless {}", "perfect {}", "unblemished {}", "{} without defect"])

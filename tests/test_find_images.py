@@ -31,6 +31,9 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "above" / "below").mkdir(parents=True)
+    for name in ("a.CR2", "b.CR2", "c.txt"):
+        (tmp_path / "above" / name).touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -71,7 +74,8 @@ def test_one_path_need_not_be_in_a_list(folder):
     [
         ("nowhere", "'nowhere' does not exist; check the path"),
         ("nowhere.png", "'nowhere.png' does not exist"),
-        ("empty", "'empty' holds no pictures; .*subfolders"),
+        ("empty", "'empty' holds no pictures; give another folder"),
+        ("above", r"'above' holds no pictures; 2 \.CR2 not read \(camera raw: .*search its subfolders \(recursive\)"),
         ("*.gif", r"no pictures match '\*\.gif'"),
         ("https://example.org/a.png", "does not fetch"),
     ],

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from blemish import image_io
 from blemish.errors import ImageError, UsageError
-from blemish.image_io import LoadedImage, read_image
+from blemish.image_io import LoadedImage, pillow, read_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)
@@ -103,12 +102,12 @@ def test_exif_orientation_is_applied_once(kind, orientation):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_is_scaled_by_its_true_range(kind):
+def test_16_bit_is_read_by_its_bit_depth(kind):
     values = np.linspace(102, 3890, 117).astype(np.uint16).reshape(9, 13)
     picture = read_image(encode(Image.fromarray(values), kind))
     assert picture.image.mode == "L"
-    assert picture.notes == ("16-bit scaled by its range 102..3890",)
-    np.testing.assert_array_equal(picture.image, np.rint((values - 102.0) / (3890 - 102) * 255))
+    assert picture.notes == ("16-bit read as 12 bits, 0..4095",)
+    np.testing.assert_array_equal(picture.image, np.rint(values / 4095 * 255))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
@@ -119,10 +118,13 @@ def test_32_bit_and_float_tiff_keep_their_range(dtype):
     assert len(np.unique(pixels)) == 117
 
 
-def test_a_constant_16_bit_picture_is_mid_grey():
+def test_a_constant_picture_is_read_by_its_bit_depth_or_is_mid_grey():
     picture = read_image(encode(Image.fromarray(np.full((4, 5), 900, np.uint16))))
+    assert (np.asarray(picture.image) == round(900 / 1023 * 255)).all()
+    assert picture.notes == ("16-bit read as 10 bits, 0..1023",)
+    picture = read_image(np.full((4, 5), -7.5))
     assert (np.asarray(picture.image) == 128).all()
-    assert picture.notes == ("16-bit with one value only (900), taken as mid-grey",)
+    assert picture.notes == ("float64 with one value only (-7.5), taken as mid-grey",)
 
 
 def test_16_bit_tiff_with_white_zero_is_inverted():
@@ -130,7 +132,7 @@ def test_16_bit_tiff_with_white_zero_is_inverted():
     data = encode(Image.fromarray(values), "TIFF", tiffinfo={262: 0})
     assert Image.open(io.BytesIO(data)).tag_v2[262] == 0
     pixels = np.asarray(read_image(data).image)
-    assert (pixels[0, 0], pixels[-1, -1]) == (255, 0)
+    np.testing.assert_array_equal(pixels, 255 - np.rint(values / 1023 * 255))
 
 
 def test_transparency_is_laid_on_white():
@@ -168,7 +170,7 @@ def test_the_first_of_several_frames_is_taken_and_said():
         assert (np.asarray(picture.image) == 10).all()
 
 
-def test_16_bit_colour_says_what_is_lost():
+def test_a_lazy_16_bit_image_of_pillow_says_what_is_lost():
     rows = b"".join(b"\x00" + bytes(12) for _ in range(2))
 
     def chunk(name, body):
@@ -176,7 +178,8 @@ def test_16_bit_colour_says_what_is_lost():
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert read_image(data).notes == ("16 bits a channel read by their upper 8",)
+    assert read_image(Image.open(io.BytesIO(data))).notes == ("16 bits a channel read by their upper 8",)
+    assert read_image(data).notes == ("16-bit read as 8 bits, 0..255",)
 
 
 ARRAYS = [
@@ -187,8 +190,9 @@ ARRAYS = [
     (COLOUR.astype(np.int64), "RGB", None),
     (COLOUR / np.float32(255), "RGB", None),
     (COLOUR[..., 0] > 99, "L", None),
-    (COLOUR.astype(np.uint16), "RGB", "uint16 scaled by its range"),
-    (COLOUR.astype(np.float32), "RGB", "float32 scaled by its range"),
+    (COLOUR.astype(np.uint16), "RGB", "uint16 read as 8 bits, 0..255"),
+    (COLOUR.astype(np.float32), "RGB", None),
+    (COLOUR + np.float32(0.5), "RGB", "float32 scaled by its range"),
     (COLOUR.astype(np.int16) - 5, "RGB", "int16 scaled by its range"),
     (torch.from_numpy(COLOUR), "RGB", None),
     (torch.from_numpy(COLOUR).permute(2, 0, 1) / 255, "RGB", None),
@@ -325,7 +329,7 @@ def test_threads_and_warnings():
             thread.join()
         assert not failed
         assert list(warnings.filters) == before
-    assert image_io._quiet_users == 0
+    assert pillow._quiet_users == 0
 
 
 @settings(max_examples=150, deadline=None)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from blemish.errors import ImageError
 from blemish.image_io import read_image
-from blemish.tiff import TiffRowReader, open_tiff_rows
+from blemish.image_io.tiff import TiffRowReader, open_tiff_rows
 from blemish.tiling import Tiling, cut
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,19 @@ class Engine(Protocol):
 
     def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
         """Return the lowest and the highest value of its maps, made with or without a memory bank."""
+
+    def display_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the scale on which its maps are drawn, made with or without a memory bank."""
+
+    def score_inside(self, score: float, tile_map: Tensor, inside: Tensor, memory: MemoryBank | None = None) -> float:
+        """Return the image score of a region of interest.
+
+        Args:
+            score: Image score of the whole image.
+            tile_map: (S, S) map of the image.
+            inside: (S, S) bool.
+            memory: The memory bank that the map was made with.
+        """
 
     @property
     def needs_object(self) -> bool:
@@ -134,6 +147,25 @@ class TorchEngine:
         """Return the lowest and the highest value of its maps, made with or without a memory bank."""
         return self.method.map_range if memory is None else self._reference_method.memory_map_range
 
+    def display_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the scale on which its maps are drawn, made with or without a memory bank."""
+        return self.method.display_range(references=memory is not None)
+
+    def score_inside(self, score: float, tile_map: Tensor, inside: Tensor, memory: MemoryBank | None = None) -> float:
+        """Return the image score of a region of interest: see `Engine`."""
+        return float(self.method.score_inside(tile_map[None], inside, self.map_range(memory))[0])
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How pictures become the model's input, JSON-able; scores hold for the same preprocessing only."""
+        return {
+            "size": self.size,
+            "patch": self.backbone.patch,
+            "mean": [round(value, 6) for value in self.backbone.mean],
+            "std": [round(value, 6) for value in self.backbone.std],
+            "geometry": self.method.computation.geometry,
+        }
+
     def request(self, memory: MemoryBank | None = None) -> Request:
         """Return what the method needs of an image, with or without a memory bank."""
         return self.method.request if memory is None else self._reference_method.memory_request
@@ -153,7 +185,7 @@ class TorchEngine:
             return self.method.finish_map(anomaly_map, height, width)
 
     @property
-    def finishes_tiles(self) -> bool:
+    def finishes_maps(self) -> bool:
         """Whether `finish_map` does more than resize, so that the maps of tiles have to go through it, too."""
         computation = self.method.computation
         shows_all = visible_part(computation.size, computation.geometry)[1] == 0
@@ -230,9 +262,9 @@ class TorchEngine:
         with torch.inference_mode():
             return method.build_memory_bank(batches, encode, num_images=num_images, sampled=sampled)
 
-    def reference_copies(self, image: Image.Image) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image: see `ReferenceMethod.reference_copies`."""
-        return self._reference_method.reference_copies(image)
+        return self._reference_method.reference_copies(image, number, count)
 
     @property
     def _reference_method(self) -> ReferenceMethod:

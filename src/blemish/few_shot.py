@@ -22,7 +22,7 @@ from blemish.image_io import MAX_PIXELS, find_images
 from blemish.methods import METHODS, MethodInfo, info
 from blemish.methods.base import MemoryBank, TransductiveMethod
 from blemish.tiling import Tiling, batched, cut
-from blemish.types import ImageSource
+from blemish.types import ImageSource, ValueRange
 
 if TYPE_CHECKING:
     from blemish.engine import TorchEngine
@@ -42,7 +42,12 @@ def require_reference_method(method: MethodInfo) -> None:
 
 
 def build_memory_bank(
-    engine: TorchEngine, references: References, *, max_pixels: int = MAX_PIXELS, tiling: Tiling | None = None
+    engine: TorchEngine,
+    references: References,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    tiling: Tiling | None = None,
 ) -> MemoryBank:
     """Return the memory bank of named references.
 
@@ -50,6 +55,7 @@ def build_memory_bank(
         engine: Runs a few-shot or transductive method.
         references: See `References`.
         max_pixels: As in `blemish.load`.
+        value_range: As in `blemish.load`.
         tiling: How scored pictures are cut; references are cut alike, so that both have one scale.
 
     Raises:
@@ -61,20 +67,25 @@ def build_memory_bank(
         references = list(find_images([references]))
     if len(references) == 0:
         raise UsageError("there are no reference pictures: give at least one, or None to score without")
-    reader = _Reader(engine, references, max_pixels, tiling)
+    reader = _Reader(engine, references, max_pixels, value_range, tiling)
     bank = engine.build_memory_bank(reader.batches(), num_images=len(references))
     return replace(bank, references=len(reader.digests), fingerprint=reader.fingerprint)
 
 
 def sample_memory_bank(
-    engine: TorchEngine, images: Sequence[ImageSource], *, max_pixels: int = MAX_PIXELS
+    engine: TorchEngine,
+    images: Sequence[ImageSource],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
 ) -> MemoryBank | None:
     """Return the memory bank of a transductive method for the set that it is going to score.
 
     Args:
         engine: Runs a transductive method.
-        images: The set. From a large one the method's `max_sampled_images` are drawn, always the same ones.
+        images: The set. From a large one the method's `sample_size` are drawn, always the same ones.
         max_pixels: As in `blemish.load`.
+        value_range: As in `blemish.load`.
 
     Returns:
         The memory bank of the sampled images that can be read; None if none can, or if the set has fewer than two,
@@ -89,10 +100,10 @@ def sample_memory_bank(
             f"{method.info.name} does not compare the pictures of a set; load it with references, or without"
         )
     # In random order, since the method may need only the first ones, and those of a folder are often of one kind.
-    sample = random.Random(0).sample(images, min(len(images), method.max_sampled_images))
+    sample = random.Random(0).sample(images, method.sample_size(len(images)))
     if len(sample) < 2:
         return None
-    reader = _Reader(engine, sample, max_pixels, None, skip_unreadable=True)
+    reader = _Reader(engine, sample, max_pixels, value_range, None, skip_unreadable=True)
     batches = reader.batches()
     first = next(batches, None)
     if first is None:
@@ -109,13 +120,14 @@ class _Reader:
         engine: TorchEngine,
         references: Sequence[ImageSource],
         max_pixels: int,
+        value_range: ValueRange | None,
         tiling: Tiling | None,
         *,
         skip_unreadable: bool = False,
     ) -> None:
         self.digests: list[hashlib._Hash] = []
         self._engine, self._references = engine, references
-        self._max_pixels, self._tiling = max_pixels, tiling
+        self._max_pixels, self._value_range, self._tiling = max_pixels, value_range, tiling
         self._skip_unreadable = skip_unreadable
 
     def batches(self) -> Iterator[Tensor]:
@@ -130,15 +142,16 @@ class _Reader:
         return hashlib.sha256(b"".join(sorted(digest.digest() for digest in self.digests))).hexdigest()[:16]
 
     def _prepared(self) -> Iterator[Tensor]:
-        for source in self._references:
+        for number, source in enumerate(self._references):
             digest = hashlib.sha256()
             self.digests.append(digest)  # at once, since the consumer may stop after any image
             try:
-                for tile in cut(source, self._tiling, max_pixels=self._max_pixels):
+                tiles = cut(source, self._tiling, max_pixels=self._max_pixels, value_range=self._value_range)
+                for tile in tiles:
                     image = tile.image
                     # Hash the pixels, not the file: a copy under another name is the same reference.
                     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
-                    for copy in self._engine.reference_copies(image):
+                    for copy in self._engine.reference_copies(image, number, len(self._references)):
                         yield self._engine.preprocess(copy)
             except ImageError as error:
                 if self._skip_unreadable:

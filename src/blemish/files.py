@@ -23,6 +23,22 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECA
 _MAX_NAME = 180
 
 
+#: A picture inside a file: `scan.tif#2` is the second page.
+_PAGE = re.compile(r"(.+)#([1-9][0-9]*)", re.DOTALL)
+
+
+def split_page(path: PathLike) -> tuple[str, int | None]:
+    """Return the file and the number of the picture in it, from 1: ("scan.tif", 2) for `scan.tif#2`.
+
+    The number is None for a path without one. A file that has such a name itself comes first.
+    """
+    name = os.fsdecode(path)
+    match = _PAGE.fullmatch(name)
+    if match is None or os.path.lexists(name) or not os.path.isfile(match[1]):  # noqa: PTH113 - may be any text
+        return name, None
+    return match[1], int(match[2])
+
+
 def output_error(path: PathLike, error: OSError) -> OutputError:
     """Return the error for a file that cannot be written."""
     name = os.fspath(path)

@@ -6,7 +6,8 @@ Coordinates are image pixels, x to the right and y down. Points are pixel corner
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -222,3 +223,85 @@ def _from_changes(changes: npt.NDArray[np.int64], height: int, width: int) -> di
     inner = changes[changes < height * width]
     counts = np.diff(inner, prepend=0, append=height * width)
     return {"size": [height, width], "counts": counts.tolist()}
+
+
+def decode_mask(runs: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
+    """Return the bool mask (H, W) of COCO run lengths, uncompressed or compressed.
+
+    Args:
+        runs: {"size": [height, width], "counts": [zeros, ones, ...]}, or the text that pycocotools makes of the counts.
+
+    Raises:
+        ValueError: The counts do not fill the size.
+    """
+    height, width = (int(side) for side in runs["size"])
+    counts = runs["counts"]
+    lengths = _decompress(counts) if isinstance(counts, (str, bytes)) else [int(count) for count in counts]
+    if min(lengths, default=0) < 0 or sum(lengths) != height * width:
+        raise ValueError(f"run lengths of {sum(lengths)} pixels for {height} x {width}")
+    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    return flat.reshape(height, width, order="F")
+
+
+def compress_counts(counts: Sequence[int]) -> str:
+    """Return COCO's text of run lengths, as pycocotools writes it: the inverse of what `decode_mask` reads."""
+    text = []
+    for index, count in enumerate(counts):
+        value = count - (counts[index - 2] if index > 2 else 0)
+        while True:
+            bits, value = value & 31, value >> 5
+            done = value == (-1 if bits & 16 else 0)
+            text.append(chr(48 + (bits if done else bits | 32)))
+            if done:
+                break
+    return "".join(text)
+
+
+def _decompress(text: str | bytes) -> list[int]:
+    """Return the run lengths of COCO's text: 5 bits per character, lowest first; from the fourth on, differences."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text.encode("ascii") if isinstance(text, str) else text:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:  # the last character of this count; bit 4 is its sign
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
+
+
+def fill_polygon(rings: Iterable[Iterable[tuple[float, float]]], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return the pixels whose centres lie inside a polygon, by the even-odd rule; the inverse of `trace`.
+
+    Args:
+        rings: Rings of (x, y) points in pixels, possibly beyond the image.
+        size: (height, width) of the image.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = size
+    inside = np.zeros((height, width), dtype=bool)
+    loops = [np.asarray(list(ring), dtype=np.float64).reshape(-1, 2) for ring in rings]
+    corners = np.concatenate([np.empty((0, 2)), *loops])
+    if not corners.size:
+        return inside
+    (left, top), (right, bottom) = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+    x_start, x_end = (int(min(max(x, 0), width)) for x in (left, right))
+    y_start, y_end = (int(min(max(y, 0), height)) for y in (top, bottom))
+    switches = np.zeros((y_end - y_start, x_end - x_start + 1), dtype=np.int32)
+    for loop in loops:
+        for (x0, y0), (x1, y1) in zip(loop.tolist(), np.roll(loop, -1, axis=0).tolist(), strict=True):
+            if y0 > y1:
+                x0, y0, x1, y1 = x1, y1, x0, y0
+            # The centres of these rows are level with the side, which each of them crosses once.
+            rows = np.arange(max(math.ceil(y0 - 0.5), y_start), min(math.ceil(y1 - 0.5), y_end))
+            if rows.size:
+                crossing = np.ceil(x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0)) - 0.5)
+                columns = np.clip(crossing, x_start, x_end).astype(np.int64) - x_start
+                np.add.at(switches, (rows - y_start, columns), 1)
+    inside[y_start:y_end, x_start:x_end] = np.cumsum(switches, axis=1)[:, :-1] % 2 == 1
+    return inside

@@ -30,7 +30,7 @@ from blemish.errors import ImageError, UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.methods.base import MemoryBank, Prediction, TextFeatureCache
 from blemish.tiling import Tile, Tiling, cut
-from blemish.types import ImageSource
+from blemish.types import ImageSource, ValueRange
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ def plan(engines: Mapping[str, Engine]) -> tuple[Pass, ...]:
 def effective(computation: Computation, backbone: ImageBackbone) -> Computation:
     """Return the computation without what makes no difference on this backbone, so that more methods share a pass.
 
-    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing; and
+    At the checkpoint's own grid no position is resized; an activation that is the checkpoint's own replaces nothing;
     the code of DINOv2 does one of the other interpolations.
     """
     changes: dict[str, Any] = {"position": resolve_position(computation.position, backbone.registers)}
@@ -198,6 +198,7 @@ class Scorer:
         engines: Engine of each method, by any name.
         batch_size: Images, or tiles, that go through the model together.
         max_pixels: Larger images are refused: see `read_image`.
+        value_range: Values that become black and white in images of more than 8 bits: see `read_image`.
         tiling: How larger images are cut; None scores them whole.
         text_scores: Names of methods whose `text_score` is computed, too.
         texts: A cache of text features to use; None for a new one.
@@ -213,6 +214,7 @@ class Scorer:
         *,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
         tiling: Tiling | None = None,
         text_scores: AbstractSet[str] = frozenset(),
         texts: TextFeatureCache | None = None,
@@ -224,6 +226,7 @@ class Scorer:
         self._engines = dict(engines)
         self._inputs = {name: _input(engine) for name, engine in engines.items()}
         self._batch_size, self._max_pixels, self._tiling = batch_size, max_pixels, tiling
+        self._value_range = value_range
         self._text_scores = text_scores
         self._texts = TextFeatureCache() if texts is None else texts
 
@@ -266,7 +269,8 @@ class Scorer:
         inputs = {self._inputs[name]: self._engines[name] for name in sorted(task.methods)}
         start = time.perf_counter()
         try:
-            for tile in cut(task.source, self._tiling, max_pixels=self._max_pixels):
+            tiles = cut(task.source, self._tiling, max_pixels=self._max_pixels, value_range=self._value_range)
+            for tile in tiles:
                 read = time.perf_counter()
                 pixels = {key: engine.preprocess(tile.image) for key, engine in inputs.items()}
                 yield _Prepared(task, tile, pixels, Timing(read - start, time.perf_counter() - read))

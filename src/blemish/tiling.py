@@ -6,9 +6,9 @@ score is the maximum over the tiles: one flaw anywhere makes the image anomalous
 many tiles therefore has more chances of a high score than one of few, so compare, and threshold, images of similar
 size. An image no larger than a tile is scored whole.
 
-Memory does not grow with the image. A TIFF in strips or tiles is read a few rows at a time (`blemish.tiff`), and above
-`MAX_MAP_PIXELS` the map and the preview to draw on are smaller than the image by a whole number, `map_step` in the
-detection; its regions stay in pixels of the image. Other formats (JPEG, PNG, ...) are decoded whole.
+Memory does not grow with the image. A TIFF in strips or tiles is read a few rows at a time (`blemish.image_io.tiff`),
+and above `MAX_MAP_PIXELS` the map and the preview to draw on are smaller than the image by a whole number, `map_step`
+in the detection; its regions stay in pixels of the image. Other formats (JPEG, PNG, ...) are decoded whole.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from torch.nn import functional
 
 from blemish.detection import Timing
 from blemish.errors import ImageError
-from blemish.image_io import LoadedImage, read_image
+from blemish.image_io import LoadedImage, open_tiff_rows, read_image
 from blemish.methods.ops import resize
-from blemish.tiff import open_tiff_rows
-from blemish.types import DEFAULT_OVERLAP, ImageSource, Span, Tiling
+from blemish.types import DEFAULT_OVERLAP, ImageSource, Span, Tiling, ValueRange
 
 __all__ = ["DEFAULT_OVERLAP", "MAX_MAP_PIXELS", "Tile", "TileMerger", "Tiling", "batched", "cut", "resize"]
 
@@ -234,13 +233,16 @@ class Tile:
     image: Image.Image
 
 
-def cut(source: ImageSource, tiling: Tiling | None, *, max_pixels: int) -> Iterator[Tile]:
+def cut(
+    source: ImageSource, tiling: Tiling | None, *, max_pixels: int, value_range: ValueRange | None = None
+) -> Iterator[Tile]:
     """Read an image tile by tile, row by row of tiles.
 
     Args:
         source: Image as `read_image` takes it.
         tiling: None gives the whole image as one tile.
         max_pixels: Most pixels that are decoded at once: some rows of a TIFF that can be read so, else the whole image.
+        value_range: As in `read_image`.
 
     Raises:
         ImageError: It cannot be read, maybe only after some of its tiles.
@@ -248,10 +250,10 @@ def cut(source: ImageSource, tiling: Tiling | None, *, max_pixels: int) -> Itera
     with ExitStack() as stack:
         reader = None
         if tiling is not None and isinstance(source, (str, os.PathLike)):
-            reader = stack.enter_context(open_tiff_rows(source))
+            reader = stack.enter_context(open_tiff_rows(source, value_range=value_range))
         if tiling is None or reader is None or math.prod(reader.size) <= min(MAX_MAP_PIXELS, max_pixels):
             stack.close()
-            yield from _cut_loaded(read_image(source, max_pixels=max_pixels), tiling)
+            yield from _cut_loaded(read_image(source, max_pixels=max_pixels, value_range=value_range), tiling)
             return
         merger = TileMerger(reader.size, tiling, path=reader.path, max_map_pixels=MAX_MAP_PIXELS)
         width, height = reader.size

@@ -42,6 +42,29 @@ OnError: TypeAlias = Callable[[str | None, ImageError], object]
 """Receives the path (None for an image from memory) and the error of an image that cannot be read."""
 
 
+ValueRange: TypeAlias = tuple[float, float]
+"""Smallest and largest value of a picture of more than 8 bits: black and white."""
+
+
+def check_value_range(name: str, value_range: ValueRange | None) -> None:
+    """Raise a UsageError unless a range is None or two finite numbers, the smaller one first."""
+    if value_range is None:
+        return
+    pair = isinstance(value_range, (tuple, list)) and len(value_range) == 2
+    if not pair or not all(math.isfinite(end) for end in value_range) or value_range[0] >= value_range[1]:
+        raise UsageError(f"{name} must be two numbers, the smaller one first, such as 0,4095, not {value_range}.")
+
+
+def parse_value_range(name: str, text: str) -> ValueRange:
+    """Return the range in a text such as `0,4095`. Raises UsageError."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{name} must be two numbers, the smaller one first, such as 0,4095, not {text!r}.") from None
+    check_value_range(name, (low, high))
+    return low, high
+
+
 def resolve_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is a GPU if there is one.
 
@@ -112,4 +135,26 @@ class Tiling:
 def check_threshold(name: str, value: float | None) -> None:
     """Raise a UsageError unless a threshold is None or a number in [0, 1]."""
     if value is not None and not 0.0 <= value <= 1.0:
-        raise UsageError(f"{name} must be a number from 0 to 1, not {value}.")
+        meant = f" (did you mean {value / 100:g}, which is {value:g} %?)" if 2.0 <= value <= 100.0 else ""
+        raise UsageError(f"{name} must be a number from 0 to 1, not {value}{meant}.")
+
+
+def parse_threshold(name: str, text: str) -> float:
+    """Return the threshold in a text: a number from 0 to 1, or a percentage such as 80%.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if rest or (math.isnan(value) and number.strip().lower() != "nan"):
+        raise UsageError(f"{name} must be a number from 0 to 1 or a percentage such as 80%, not {text!r}.")
+    if not percent:
+        check_threshold(name, value)
+        return value
+    if not 0.0 <= value <= 100.0:
+        raise UsageError(f"{name} must be a percentage from 0% to 100%, not {text}.")
+    return value / 100.0

@@ -89,24 +89,24 @@ def test_one_command_writes_tables_and_numbers(
     assert page.read_text().count("\n| `clip` | ") == 3
     assert readme.read_text().count("\n| `clip` | zero-shot | ") == 1
     assert readme.read_text().count(" | floor | ") == 2
-    told = json.loads(numbers.read_text())
-    assert {row["method"] for row in told["rows"]} == {"clip", "random weights", "patch outliers"}
-    assert set(told["methods"]) == {"clip", "random weights"}
+    written = json.loads(numbers.read_text())
+    assert {row["method"] for row in written["rows"]} == {"clip", "random weights", "patch outliers"}
+    assert set(written["methods"]) == {"clip", "random weights"}
     assert str(tmp_path) not in page.read_text()
     table = page.read_text()
     monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "again"), "--renew", "--write"])
-    told["rows"][0]["image_auroc"] = 7.77  # of clip: measured again; those of a floor are taken over
-    floor = next(row for row in told["rows"] if row["method"] == "random weights" and row["category"] == "cup")
+    written["rows"][0]["image_auroc"] = 7.77  # of clip: measured again; those of a floor are taken over
+    floor = next(row for row in written["rows"] if row["method"] == "random weights" and row["category"] == "cup")
     floor["image_auroc"] = 0.456
-    numbers.write_text(json.dumps(told))
+    numbers.write_text(json.dumps(written))
     dev_sets.main()
     assert "7.77 [" not in page.read_text()
     assert page.read_text().splitlines()[0] == table.splitlines()[0]
     assert "`random weights` | 0.46 [" in page.read_text()
     assert set(json.loads(numbers.read_text())["methods"]) == {"clip", "random weights"}
     assert '"patch outliers"' not in (tmp_path / "again" / "scores.jsonl").read_text()
-    told["methods"]["clip"]["backbone_fingerprint"] = "another"
-    numbers.write_text(json.dumps(told))
+    written["methods"]["clip"]["backbone_fingerprint"] = "another"
+    numbers.write_text(json.dumps(written))
     with pytest.raises(SystemExit, match="of another model"):
         dev_sets.main()
     monkeypatch.setattr(sys, "argv", [*words, "--limit", "2", "--write"])

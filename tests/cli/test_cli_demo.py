@@ -59,8 +59,8 @@ def test_only_cells_that_the_experts_were_sure_of() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not BUILTIN.is_file(), reason="the built-in model is not in this checkout")
-def test_the_floor_that_the_embedded_model_has_to_hold(tmp_path: Path) -> None:
-    """Monocrystalline cells are told apart well: 0.70 was the floor, and the ninth run's weights have 0.77."""
+def test_the_floor_that_the_builtin_model_has_to_hold(tmp_path: Path) -> None:
+    """Monocrystalline cells are separated well: 0.70 is the floor, and the weights that ship have 0.77."""
     from blemish.demo import measure, picture_sets
     from blemish.loading import load
 

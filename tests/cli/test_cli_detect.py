@@ -42,6 +42,12 @@ def test_gives_verdicts_with_a_threshold(detect, pictures: Path) -> None:
     assert detect(pictures, "--threshold", 1).out.count("normal") == 5
 
 
+@pytest.mark.parametrize(("given", "value"), [("80%", 0.8), ("12.5 %", 0.125), ("0%", 0.0), ("0.8", 0.8)])
+def test_a_threshold_may_be_a_percentage(detect, pictures: Path, given: str, value: float) -> None:
+    row = lines(detect(pictures / "a.png", "--json", "--threshold", given, "--mask-threshold", given).out)[0]
+    assert row["threshold"] == row["mask_threshold"] == value
+
+
 def test_files_and_patterns_come_once(detect, pictures: Path) -> None:
     outcome = detect(pictures / "a.png", f"{pictures}/**/*.png", pictures / "a.png", "--json")
     assert [Path(line["path"]).name for line in lines(outcome.out)] == ["a.png", "d.png", "f.png"]

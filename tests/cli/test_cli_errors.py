@@ -65,6 +65,17 @@ def test_threshold_out_of_range(run, pictures: Path, option: str, number: str) -
     check(run("detect", pictures, f"{option}={number}"), 2, f"{option} must be a number from 0 to 1")
 
 
+@pytest.mark.parametrize("number", ["60", "2"])
+def test_threshold_that_was_meant_in_percent(run, pictures: Path, number: str) -> None:
+    hint = f"did you mean {float(number) / 100:g}"
+    check(run("detect", pictures, "--threshold", number), 2, "--threshold", "from 0 to 1", hint)
+
+
+@pytest.mark.parametrize("number", ["101%", "-1%", "60%%", "%", "nan%", "6 0%"])
+def test_percentage_out_of_range(run, pictures: Path, number: str) -> None:
+    check(run("detect", pictures, f"--threshold={number}"), 2, "--threshold must be a")
+
+
 def test_empty_object(run, pictures: Path) -> None:
     check(run("detect", pictures, "--object", " "), 2, "--object is empty")
 

@@ -12,7 +12,7 @@ from helpers import save_picture, save_tiny_backbone
 
 @pytest.fixture
 def words(tmp_path: Path) -> tuple[object, ...]:
-    """What both commands are told."""
+    """Arguments of both commands."""
     backbone = save_tiny_backbone(tmp_path / "shallow", layers=(2, 2))
     return "--method", "clip", "--backbone", backbone, "--object", "a nut", "--threshold", 0.4
 
@@ -44,9 +44,9 @@ def test_export_and_detect(file, words, run, pictures: Path, tmp_path: Path) -> 
         assert (found["label"], found["threshold"]) == (expected["label"], 0.4)
         assert found["provenance"]["backend"] == "onnx"
         assert found["provenance"]["model"] == "x.onnx"
-    told = json.loads(run("info", path, "--json").out)
-    assert (told["kind"], told["object"], told["threshold"]) == ("exported detector", "a nut", 0.4)
-    assert told["fingerprint"] == found["provenance"]["model_fingerprint"]
+    info = json.loads(run("info", path, "--json").out)
+    assert (info["kind"], info["object"], info["threshold"]) == ("exported detector", "a nut", 0.4)
+    assert info["fingerprint"] == found["provenance"]["model_fingerprint"]
     table = run("detect", pictures, "--model", path, "--save", "mask", "--out", tmp_path / "out")
     assert f"as x.onnx ({found['provenance']['model_fingerprint']}) by onnx" in table.out
     again = run("detect", pictures, "--model", path, "--save", "mask", "--out", tmp_path / "out")

@@ -70,9 +70,23 @@ def test_a_picture_that_is_its_own_reference(winclip, pictures: Path) -> None:
 def test_a_method_without_memory(detect, pictures: Path, good: Path) -> None:
     outcome = detect(pictures, "--reference", good)
     assert outcome.code == 2
-    assert (
-        outcome.err == "blemish: clip takes no reference pictures; the methods that do are april-gan, musc, winclip\n"
+    assert outcome.err.startswith("blemish: clip takes no reference pictures; the methods that do are anomalydino, ")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("method", ["anomalydino", "subspacead"])
+def test_a_method_that_only_compares(run, tiny_backbone: Path, pictures: Path, good: Path, method: str) -> None:
+    words = ("detect", pictures / "a.png", "--method", method, "--device", "cpu")
+    outcome = run(*words, "--backbone", "this would be a download")
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"blemish: {method} compares pictures with flawless ones, without which it has no score: give references\n"
     )
+    outcome = run(*words, "--backbone", tiny_backbone, "--json", "--reference", good)
+    assert outcome.code == 0, outcome.err
+    line = json.loads(outcome.out)
+    assert (line["provenance"]["references"], line["map_range"]) == (2, [0.0, 1.0])
+    assert 0 < line["score"] < 1
 
 
 def test_references_swallow_the_pictures(run, good: Path) -> None:

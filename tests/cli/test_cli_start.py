@@ -51,10 +51,10 @@ def test_methods(run) -> None:
     for name in ("anomalyclip", "clip", "clip-ac"):
         assert any(line.startswith(name) for line in outcome.out.splitlines())
     found = [json.loads(line) for line in run("methods", "--json").out.splitlines()]
-    embedded = {one["name"]: one["builtin"] for one in found}
-    assert embedded["clip"] == embedded["winclip"] == "as it is"
+    builtin = {one["name"]: one["builtin"] for one in found}
+    assert builtin["clip"] == builtin["winclip"] == "as it is"
     for name in ("anomalyclip", "april-gan", "clip-ad-sdp-plus", "coop", "vcp-clip"):
-        assert embedded[name] == "weights shipped"
+        assert builtin[name] == "weights shipped"
     assert all(one["default_backbone"] for one in found)
     needs = {line.split()[0]: line for line in outcome.out.splitlines()}
     assert "examples" in needs["winclip"]
@@ -75,7 +75,7 @@ def test_is_quick(words: tuple[str, ...]) -> None:
     assert min(times) < 1.0
 
 
-def test_the_embedded_model_comes_without_what_is_slow_to_import(pictures: Path) -> None:
+def test_the_builtin_model_comes_without_what_is_slow_to_import(pictures: Path) -> None:
     """transformers, and PyTorch's compiler, each take longer to import than all the rest takes."""
     code = (
         "import sys; from blemish.cli import main; code = main(sys.argv[1:]); "

@@ -251,17 +251,17 @@ def test_weights_that_are_there_are_not_replaced(train, tmp_path: Path) -> None:
 def test_tensorboard(train, tmp_path: Path, monkeypatch) -> None:
     import importlib.machinery
 
-    told: list[tuple[str, float, int]] = []
+    received: list[tuple[str, float, int]] = []
 
     class SummaryWriter:
         def __init__(self, folder: str) -> None:
-            told.append((folder, 0.0, 0))
+            received.append((folder, 0.0, 0))
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
-            told.append((name, value, step))
+            received.append((name, value, step))
 
         def close(self) -> None:
-            told.append(("closed", 0.0, 0))
+            received.append(("closed", 0.0, 0))
 
     board, fake = types.ModuleType("tensorboard"), types.ModuleType("torch.utils.tensorboard")
     board.__spec__ = importlib.machinery.ModuleSpec("tensorboard", None)
@@ -270,9 +270,9 @@ def test_tensorboard(train, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
     outcome = train("april-gan", tmp_path / "x.safetensors", "--steps", 2, "--tensorboard", tmp_path / "runs")
     assert outcome.code == 0, outcome.err
-    assert told[0][0] == str(tmp_path / "runs")
-    assert [step for name, _, step in told if name == "loss/total"] == [1, 2]
-    assert told[-1][0] == "closed"
+    assert received[0][0] == str(tmp_path / "runs")
+    assert [step for name, _, step in received if name == "loss/total"] == [1, 2]
+    assert received[-1][0] == "closed"
 
 
 def test_progress_on_a_terminal(train, tmp_path: Path, monkeypatch) -> None:

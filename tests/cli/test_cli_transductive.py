@@ -27,6 +27,19 @@ def musc(run, tiny_backbone: Path):
     return call
 
 
+@pytest.mark.parametrize("method", ["anomalydino-batch", "subspacead-batch"])
+def test_a_method_that_only_compares(run, tiny_backbone: Path, folder: Path, method: str) -> None:
+    words = ("--method", method, "--backbone", tiny_backbone, "--device", "cpu")
+    outcome = run("detect", folder / "0.png", *words)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "give at least two that can be read" in outcome.err
+    config = json.dumps({"size": 444} | ({"quantile": 0.1} if method.startswith("anomaly") else {}))
+    outcome = run("detect", folder, *words, "--json", "--config", config)
+    assert outcome.code == 0, outcome.err
+    assert len(scores(outcome)) == 5
+
+
 def scores(outcome) -> dict[str, float]:
     lines = map(json.loads, outcome.out.splitlines())
     return {Path(line["path"]).name: line["score"] for line in lines if "score" in line}

@@ -106,7 +106,7 @@ def test_polygons(tmp_path: Path) -> None:
     assert found is not None
     assert np.array_equal(found, marked)
     path.write_text(json.dumps({"shapes": [{"points": [[1, 1]], "shape_type": "point"}]}))
-    with pytest.raises(ImageError, match="a point of 1 points"):
+    with pytest.raises(ImageError, match="a point of 1 point, which has no area"):
         Sample(tmp_path / "a.png", 1, "x", (path,)).mask()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from blemish.datasets import read
 from blemish.datasets.pairing import pair
+from blemish.errors import UsageError
 from dataset_trees import folders, mask, picture
 
 KINDS = ["_mask", "_label", "_GT", "_Segmentation", "-mask", "_masks", "_ground_truth", ""]
@@ -37,7 +38,7 @@ def test_unpaired_are_reported_and_never_guessed(tmp_path: Path) -> None:
     assert {(issue.kind, issue.path.name) for issue in found.issues} == {
         ("picture without mask", "001.png"),
         ("mask without picture", "777_mask.png"),
-        ("folder of masks without pictures", orphan.parent.name),
+        ("mask without picture", orphan.name),
     }
     lonely = next(sample for sample in found if sample.defect == "bad" and sample.path.name == "001.png")
     assert (lonely.label, lonely.masks, lonely.mask()) == (1, None, None)
@@ -102,3 +103,87 @@ def test_pictures_without_annotation_are_left_out_and_counted(tmp_path: Path) ->
 
     next(tree for tree in TREES if str(tree) == "bsd-release").build(tmp_path)
     assert "2 pictures without annotation are left out" in read("bsd", tmp_path).notes
+
+
+def folder_pairs(root: Path) -> dict[str, list[str]]:
+    return {
+        sample.path.name: [path.name for path in sample.masks or ()] for sample in read("folder", root) if sample.label
+    }
+
+
+@pytest.mark.parametrize(
+    ("pictures", "masks", "pairs"),
+    [
+        ("02,09,10,11", "mask10,mask11,mask2,mask9", "mask2,mask9,mask10,mask11"),
+        ("image1,image2,image3,image4", "mask1,mask2,mask4", "mask1,mask2,,mask4"),
+        ("part1,part2,part3", "part1-gt,part2-gt", "part1-gt,part2-gt,"),
+        ("weld_1,weld_2", "weld_1_pixelmask,weld_2_pixelmask,weld_10_pixelmask", "weld_1_pixelmask,weld_2_pixelmask"),
+        ("001,010", "mask_001,mask_010", "mask_001,mask_010"),
+        ("IMG_0001,IMG_0002", "0001,0002", "0001,0002"),
+        ("a_rgb,b_rgb", "a_mask,b_mask", "a_mask,b_mask"),
+        ("cam1_07,cam1_08", "gt_7,gt_8", "gt_7,gt_8"),
+        ("7,8", "crack_7_mask,crack_8_mask", "crack_7_mask,crack_8_mask"),
+        ("Teil \u00c41", "teil a\u03081_maske", "teil a\u03081_maske"),
+        ("A,b", "a_Mask,B_MASK", "a_Mask,B_MASK"),
+        ("part-1,part-2", "part_1_mask,part 2 label", "part_1_mask,part 2 label"),
+        ("1,10,100", "100_label,10_label,1_label", "1_label,10_label,100_label"),
+        ("0,1", "0.jpg_mask,1.png", "0.jpg_mask,1.png"),
+        ("x-1,x-2", "x-1_mask_1,x-1_mask_2", "x-1_mask_1+x-1_mask_2,"),
+        ("a,b", "c,d", ","),
+        ("2,3", "02,20", "02,"),
+        ("1,01", "1_mask,01_mask", "1_mask,01_mask"),
+    ],
+)
+def test_masks_by_name_and_number(tmp_path: Path, pictures: str, masks: str, pairs: str) -> None:
+    """A mask goes to the picture that its name means and to no other, and all others are told."""
+    picture(tmp_path / "test" / "good" / "a.png")
+    for name in pictures.split(","):
+        picture(tmp_path / "test" / "bad" / f"{name}.jpg")
+    for name in masks.split(","):
+        mask(tmp_path / "ground_truth" / "bad" / f"{name}.png")
+    found = read("folder", tmp_path)
+    of_picture = {s.path.stem: "+".join(path.stem for path in s.masks or ()) for s in found if s.label}
+    assert of_picture == dict(zip(pictures.split(","), pairs.split(","), strict=True))
+    told = {(issue.kind, issue.path.stem) for issue in found.issues}
+    used = {name for goal in of_picture.values() for name in goal.split("+")}
+    assert told == {("picture without mask", name) for name, goal in of_picture.items() if not goal} | {
+        ("mask without picture", name) for name in masks.split(",") if name not in used
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ("bad/1.png bad/01.png masks/mask1.png", "bad/1.png"),
+        ("colour/0.png crack/0.png masks/0.png", "crack/0.png"),
+        ("bad/0.png masks/0_mask.png masks/0_gt.png", "0_gt.png"),
+        ("bad/0.jpg bad/0.bmp masks/0.png", "bad/0.bmp"),
+    ],
+)
+def test_what_fits_twice_is_refused(tmp_path: Path, files: str, named: str) -> None:
+    picture(tmp_path / "good" / "a.png")
+    for name in files.split():
+        (mask if name.startswith("masks") else picture)(tmp_path / name)
+    with pytest.raises(UsageError, match=f"{named}.* equally well; rename"):
+        read("folder", tmp_path)
+
+
+def test_position_is_never_used_for_own_folders(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / "test" / "good" / f"{name}.png")
+        picture(tmp_path / "test" / "bad" / f"{name}.png")
+        mask(tmp_path / "ground_truth" / "bad" / f"x{name}.png")
+    found = read("folder", tmp_path)
+    assert not found.pixel_labels
+    assert len(found.issues) == 4
+
+
+def test_a_copied_file_is_left_out_if_it_is_one(tmp_path: Path) -> None:
+    for kind in ("good", "bad"):
+        picture(tmp_path / kind / "part.png")
+    twin = tmp_path / "bad" / "part - Copy.png"
+    twin.write_bytes((tmp_path / "bad" / "part.png").read_bytes())
+    picture(tmp_path / "bad" / "part (1).png")  # another picture of such a name
+    found = read("folder", tmp_path)
+    assert sorted(sample.path.name for sample in found if sample.label) == ["part (1).png", "part.png"]
+    assert found.others == {twin: "copy of a file"}

@@ -1,4 +1,4 @@
-"""Retired words stay out of `src/`, and the names that docs/glossary.md gives are used instead.
+"""Retired words stay out of `src/` and `benchmarks/`, and the names that docs/glossary.md gives are used instead.
 
 Each rule says what to write in place of the word. Each exception says why the word is right there.
 """
@@ -16,6 +16,7 @@ import pytest
 from pages import ROOT
 
 SOURCES = sorted((ROOT / "src" / "blemish").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 #: Words in docstrings, comments, messages and names, whatever their case; with what to write instead.
 WORDS = {
@@ -73,7 +74,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 
 def _exempt(path: Path, word: str) -> bool:
-    return (path.relative_to(ROOT / "src" / "blemish").as_posix(), word) in EXCEPTIONS
+    return (path.as_posix().rpartition("src/blemish/")[2], word) in EXCEPTIONS
 
 
 def _words(path: Path) -> Iterator[str]:
@@ -93,7 +94,7 @@ def _names(path: Path) -> Iterator[str]:
                     yield f"{path.name}:{token.start[0]}: name {token.string!r}: {NAMES[name]}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT / "src").as_posix())
+@pytest.mark.parametrize("path", [*SOURCES, *BENCHMARKS], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_retired_words(path: Path) -> None:
     problems = [*_words(path), *_names(path)]
     assert not problems, "\n".join(problems)

@@ -31,19 +31,19 @@ class Server:
 
 class Handler(BaseHTTPRequestHandler):
     server_version, protocol_version = "test", "HTTP/1.1"
-    told: Server
+    served: Server
 
     def do_GET(self) -> None:
-        told = self.told
+        served = self.served
         asked = self.headers.get("Range")
-        told.requests.append((self.path, asked))
+        served.requests.append((self.path, asked))
         self.close_connection = True
-        if told.answers:
-            return self.send_error(told.answers.pop(0))
-        if self.path not in told.files:
+        if served.answers:
+            return self.send_error(served.answers.pop(0))
+        if self.path not in served.files:
             return self.send_error(404)
-        content = told.files[self.path]
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and told.ranges else 0
+        content = served.files[self.path]
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and served.ranges else 0
         if start and start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -52,11 +52,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        if told.length:
+        if served.length:
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         body = content[start:]
-        self.wfile.write(body[: told.cuts.pop(0)] if told.cuts else body)
+        self.wfile.write(body[: served.cuts.pop(0)] if served.cuts else body)
 
     def log_message(self, *words: object) -> None:
         pass
@@ -66,12 +66,12 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    told = Server()
-    running = ThreadingHTTPServer(("127.0.0.1", 0), type("Told", (Handler,), {"told": told}))
-    told.address = f"http://127.0.0.1:{running.server_port}"
+    served = Server()
+    running = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"served": served}))
+    served.address = f"http://127.0.0.1:{running.server_port}"
     thread = threading.Thread(target=running.serve_forever, args=(0.01,))
     thread.start()
-    yield told
+    yield served
     running.shutdown()
     running.server_close()
     thread.join()

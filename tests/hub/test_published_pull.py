@@ -12,7 +12,7 @@ import pytest
 from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.hub import TABLE, base_address, blob_id, entry, find, home, local_path, pull
 from blemish.hub.download import RetryPolicy, fetch
-from blemish.hub.store import locate
+from blemish.hub.published import locate
 
 CONTENT = bytes(range(256)) * 1000
 FAST = RetryPolicy(attempts=3, timeout=5, pause=0.01)

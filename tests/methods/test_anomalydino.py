@@ -77,18 +77,20 @@ def test_rotations_are_those_of_opencv(size: tuple[int, int], mode: str) -> None
 
 def test_references_are_encoded_in_eight_rotations(backbone: ImageBackbone) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    rotated = list(few_shot(backbone, rotation=True).reference_copies(picture))
+    rotated = list(few_shot(backbone, rotation=True).reference_copies(picture, 0, 1))
     assert len(rotated) == 8
     assert {each.size for each in rotated} == {(60, 40)}
     assert np.array_equal(np.asarray(rotated[0]), np.asarray(picture))
-    assert list(few_shot(backbone).reference_copies(picture)) == [picture]
+    assert list(few_shot(backbone).reference_copies(picture, 0, 1)) == [picture]
 
 
 # masks
 
 
 def test_the_component_is_that_of_scikit_learn() -> None:
-    values = np.random.default_rng(1).normal(size=(3, 60, 12)).astype(np.float32) * np.linspace(3, 1, 12, dtype=np.float32)
+    values = np.random.default_rng(1).normal(size=(3, 60, 12)).astype(np.float32) * np.linspace(
+        3, 1, 12, dtype=np.float32
+    )
     found = anomalydino.first_component(torch.from_numpy(values)).numpy()
     for row, each in zip(found, values, strict=True):
         expected = PCA(n_components=1, svd_solver="full").fit_transform(each)[:, 0]
@@ -193,7 +195,9 @@ def test_more_references_never_raise_a_score(backbone: ImageBackbone, changes: d
 
 def test_a_bank_of_images_of_several_shapes_can_be_divided(backbone: ImageBackbone) -> None:
     method = few_shot(backbone)
-    parts = [method.extract_memory(features(method, grid=grid, seed=i)) for i, grid in enumerate([(4, 5), (3, 3), (2, 7)])]
+    parts = [
+        method.extract_memory(features(method, grid=grid, seed=i)) for i, grid in enumerate([(4, 5), (3, 3), (2, 7)])
+    ]
     whole = PatchBank.concat(parts)
     assert (whole.images, whole.counts) == (3, (20, 9, 14))
     again = PatchBank.concat([whole.select([2]), whole.select([0, 1])])

@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from blemish.clip import Backbone, ImageFeatures, Tap, load_backbone
+from blemish.clip import Backbone, Dinov2Backbone, Dinov2Tower, ImageFeatures, Tap, load_backbone
+from blemish.detector import Detector
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
 from blemish.methods import create
-from blemish.methods.musc import MuSc, MuScConfig, MuScMemoryBank, rotate, shift
+from blemish.methods.musc import MuSc, MuScConfig, MuScMemoryBank, rotate, shift, smooth_scores
+from parity import tiny_dinov2
 
 SIZE = 222  # a grid of 3
 
@@ -133,6 +135,90 @@ def test_alone(musc: MuSc, pictures: list[Image.Image]) -> None:
     features = features_of(musc, pictures[:1])
     memory = musc.extract_memory(features)
     assert torch.equal(musc.mutual_map(features, memory), torch.zeros(1, 3, 3))
+
+
+def rscin(scores: Tensor, class_features: Tensor, counts: tuple[int, ...]) -> Tensor:
+    """RsCIN, image by image."""
+    stretched = (scores - scores.min()) / (scores.max() - scores.min())
+    out = []
+    for row in class_features @ class_features.T:
+        smoothed = []
+        for count in counts:
+            near = row.argsort(descending=True)[:count]
+            smoothed.append(sum(row[j] / row[near].sum() * stretched[j] for j in near.tolist()))
+        out.append(torch.stack([torch.as_tensor(value) for value in smoothed]).mean())
+    return torch.stack(out)
+
+
+def test_similar_images_smooth_the_scores(musc: MuSc, pictures: list[Image.Image]) -> None:
+    """An image of the set has the score of the whole set, wherever it is; a stranger counts among its own, too."""
+    told = MuSc(musc.backbone, replace(musc.config, similar_images=(1, 3), whole_set=True))
+    features = features_of(told, pictures)
+
+    def encode(pixels: Tensor) -> ImageFeatures:
+        return told.backbone.encode_image(pixels, told.request, told.computation)
+
+    with torch.no_grad():
+        memory = told.build_memory_bank(
+            [told.backbone.preprocess(part, SIZE) for part in (pictures[:2], pictures[2:5])], encode, num_images=5
+        )
+        found = told.score(features, told.text_features(["thing"])[0], memory)
+        assert isinstance(memory, MuScMemoryBank)
+        peaks, class_features = found.map.amax((1, 2)), told.class_features(features)
+        expected = rscin(peaks[:5], class_features[:5], (1, 3))
+        torch.testing.assert_close(found.score[:5], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(memory.peaks, peaks[:5], rtol=0, atol=1e-5)
+        with_stranger = rscin(peaks, class_features, (1, 3))
+        torch.testing.assert_close(found.score[5], with_stranger[5], rtol=0, atol=1e-4)
+    assert not torch.allclose(found.score, (peaks - peaks.min()) / (peaks.max() - peaks.min()), atol=1e-3)
+
+
+def test_all_scores_equal() -> None:
+    found = smooth_scores(torch.ones(3), torch.eye(3) + 0.1, (1, 2))
+    assert torch.equal(found, torch.zeros(3))
+
+
+def test_more_similar_images_than_there_are(musc: MuSc, pictures: list[Image.Image]) -> None:
+    told = MuSc(musc.backbone, replace(musc.config, similar_images=(9,)))
+    pixels = told.backbone.preprocess(pictures, SIZE)
+    with torch.no_grad(), pytest.raises(UsageError, match="ask for 9 pictures, and the set has 6"):
+        told.build_memory_bank(
+            [pixels], lambda x: told.backbone.encode_image(x, told.request, told.computation), num_images=6
+        )
+
+
+@pytest.mark.parametrize("changes", [{"similar_images": (0,)}, {"similar_images": (1,), "words": 0.5}])
+def test_similar_images_that_cannot_be(changes: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="similar_images"):
+        MuScConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_the_whole_set(musc: MuSc) -> None:
+    assert musc.sample_size(100) == musc.max_sampled_images
+    assert MuSc(musc.backbone, replace(musc.config, whole_set=True)).sample_size(100) == 100
+
+
+def test_on_a_backbone_without_words(pictures: list[Image.Image]) -> None:
+    config = replace(tiny_dinov2.TINY_S14, num_hidden_layers=4, image_size=56)
+    state = {key: torch.from_numpy(value) for key, value in tiny_dinov2.state_dict(config).items()}
+    dinov2 = Dinov2Backbone(Dinov2Tower.from_state_dict(state, {"num_attention_heads": 2}), "tiny")
+    method = create("musc", dinov2, {"size": 84})
+    assert isinstance(method, MuSc)
+    c = method.config
+    assert (c.geometry, c.position, c.final_norm, c.mutual_layers) == (
+        "squash-bilinear",
+        "dinov2-hub",
+        True,
+        (1, 2, 3, 4),
+    )
+    engine = TorchEngine(method)
+    detector = Detector(engine)
+    with pytest.raises(UsageError, match="without words musc only compares pictures with each other"):
+        detector(pictures[0])
+    found = detector.with_set(pictures)(pictures[0])
+    assert 0 < found.score <= 1
+    with pytest.raises(UsageError, match="reads no words"):
+        create("musc", dinov2, {"words": 0.5})
 
 
 def test_words_are_added(backbone: Backbone, pictures: list[Image.Image]) -> None:

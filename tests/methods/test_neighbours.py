@@ -24,14 +24,14 @@ def test_all_distances_at_once(k: int, products: int, monkeypatch: pytest.Monkey
     distances = torch.cdist(queries.double(), rows.double()).square()
     expected = distances.topk(k, largest=False)
     torch.testing.assert_close(found.squared.double(), expected.values, rtol=1e-6, atol=0)
-    assert torch.equal(found.index, expected.indices)
+    assert torch.equal(found.row, expected.indices)
 
 
 def test_a_row_has_no_distance_to_itself() -> None:
     rows = 10 + random(50, 8)
     found = nearest(rows, rows)
     assert torch.equal(found.squared, torch.zeros(50, 1))
-    assert found.index[:, 0].tolist() == list(range(50))
+    assert found.row[:, 0].tolist() == list(range(50))
 
 
 def test_more_rows_never_raise_a_mean_of_the_nearest() -> None:

@@ -53,8 +53,8 @@ def test_which_config(backbone: Backbone) -> None:
         sigma=2.0, layers=(6, -1)
     )
     assert methods.create("clip", backbone, ClipConfig(size=74)).config.size == 74
-    embedded = Backbone(backbone.model, backbone.tokenizer, name="builtin")
-    assert methods.create("clip", embedded).config == ClipConfig(size=336)
+    builtin = Backbone(backbone.model, backbone.tokenizer, name="builtin")
+    assert methods.create("clip", builtin).config == ClipConfig(size=336)
 
 
 def test_plugins(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,9 @@ def test_the_subspace_is_that_of_numpy(backbone: ImageBackbone) -> None:
 def test_mean_and_covariance_are_of_their_own_rotations(backbone: ImageBackbone) -> None:
     """Each reference is encoded plain, then in its rotations for the mean, then in those for the covariance."""
     method = make(backbone, rotations=2)
-    batches = [torch.full((4, 3, 1, 1), number) for number in range(3)]  # two references in batches that divide the second
+    batches = [
+        torch.full((4, 3, 1, 1), number) for number in range(3)
+    ]  # two references in batches that divide the second
 
     def encode(batch: torch.Tensor) -> ImageFeatures:
         return features(method, images=len(batch), seed=int(batch[0, 0, 0, 0]))
@@ -205,7 +207,10 @@ def test_pictures_without_any_variance_have_scores(backbone: ImageBackbone) -> N
     assert 0.5 < float(method.score(features(method), NO_TEXT, memory).score) <= 1
 
 
-@pytest.mark.parametrize("changes", [{"layers": ()}, {"layers": ((),)}, {"explained": 0.0}, {"components": -1}, {"drop": -1}, {"rotations": -1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"layers": ()}, {"layers": ((),)}, {"explained": 0.0}, {"components": -1}, {"drop": -1}, {"rotations": -1}],
+)
 def test_configs_that_cannot_work(changes: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         SubspaceAdConfig(**changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import run
 from adapters import anomalyclip, clip_ad_rvs
 from cases import Case
 
+from blemish.detector import Detector
+from blemish.engine import TorchEngine
+from blemish.methods.anomalydino import AnomalyDINO, AnomalyDinoConfig
 from blemish.training import Sample, train
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "parity"
@@ -24,6 +28,27 @@ def test_there_are_cases() -> None:
 def test_case(folder: Path) -> None:
     wrong = [row for row in run.check(folder) if not row.ok]
     assert not wrong, "\n".join(f"{r.output}: difference {r.difference:.2e}, allowed {r.allowed:.2e}" for r in wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("k1-154-reg4-mask-both-knn2", {"masking": True, "mask_references": True, "rotation": False, "neighbours": 2}),
+        ("k2-126-rotation", {}),
+    ],
+)
+def test_a_detector_gives_the_authors_scores_and_maps(name: str, config: dict[str, Any]) -> None:
+    """From files to maps of the pictures' own size, through the score loop."""
+    case = Case(DATA / "anomalydino" / name)
+    method = AnomalyDINO(case.dinov2, AnomalyDinoConfig(size=case.data["params"]["resolution"], **config))
+    folder = DATA / "images"
+    detector = Detector(TorchEngine(method)).with_references([folder / n for n in case.data["reference_files"]])
+    detections = detector([folder / n for n in case.data["image_files"]])
+    expected = case.expected
+    np.testing.assert_allclose([d.score for d in detections], expected["image_score"], rtol=1e-4, atol=1e-5)
+    for number, detection in enumerate(detections):
+        if f"anomaly_map.{number}" in expected:
+            np.testing.assert_allclose(detection.anomaly_map, expected[f"anomaly_map.{number}"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["train-70-last", "train-98-layers4"])

@@ -180,12 +180,12 @@ def test_a_batch_of_one(fresh: Callable[[], AnomalyCLIP]) -> None:
 
 def test_kept_features_give_the_same_run(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:
     runs = {"memory": fresh(), "disk": fresh(), "again": fresh()}
-    told: list[Progress] = []
+    received: list[Progress] = []
     train(runs["memory"], make_samples(), steps=3, batch_size=4)
     for name in ("disk", "again"):
-        train(runs[name], make_samples(), steps=3, batch_size=4, cache=tmp_path / "cache", on_progress=told.append)
+        train(runs[name], make_samples(), steps=3, batch_size=4, cache=tmp_path / "cache", on_progress=received.append)
         assert same(runs["memory"], runs[name])
-    first = told[0]
+    first = received[0]
     assert (first.stage, first.done, first.total) == ("features", 0, 6)
     stored = sum(p.stat().st_size for p in (tmp_path / "cache").rglob("*.npy") if p.name != "digest.npy")
     assert 0 <= stored - first.bytes < 128 * 8  # but for the files' headers

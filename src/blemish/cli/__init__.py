@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_missing_streams()
     words = [STDIN if word == "-" else word for word in (sys.argv[1:] if arguments is None else arguments)]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -45,6 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except Exception as error:
         return _failure(error)
+
+
+def _open_missing_streams() -> None:
+    """Lead closed standard streams to nowhere, as a daemon's may be (`>&-`).
+
+    Python has None in their place, and the next file that is opened would get their number. Standard input stays None,
+    so that asking for a list on it is refused.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    while null < 3:  # the lowest free number comes first
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
 
 
 def _run(words: list[str]) -> int:

@@ -6,9 +6,27 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from cyclopts import Parameter, Token
 
 from blemish.errors import UsageError, suggest
+from blemish.types import ValueRange, parse_threshold, parse_value_range
+
+
+def _threshold(_: object, tokens: Sequence[Token]) -> float:
+    return parse_threshold(tokens[0].keyword or "the threshold", tokens[0].value)
+
+
+def _value_range(_: object, tokens: Sequence[Token]) -> ValueRange:
+    return parse_value_range(tokens[0].keyword or "the range of values", tokens[0].value)
+
+
+Range: TypeAlias = Annotated[ValueRange | None, Parameter(converter=_value_range, n_tokens=1)]
+"""An option that takes two numbers (`0,4095`)."""
+
+Threshold: TypeAlias = Annotated[float | None, Parameter(converter=_threshold)]
+"""An option that takes a number from 0 to 1 or a percentage (`0.8`, `80%`)."""
 
 
 def note(sentence: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
 from blemish.cli.console import columns, count, one_line, print_json, progress
-from blemish.datasets import Counts, DatasetInfo, Issue, Report, info, names
+from blemish.datasets import Account, Counts, DatasetInfo, Issue, Report, info, names
 from blemish.datasets import check as check_dataset
 
 MAX_FILES = 10
@@ -48,9 +48,9 @@ def datasets(*, json: bool = False) -> int:
 
 
 def check(name: str, path: Path, *, json: bool = False) -> int:
-    """Compare a data set on the disk with its published counts, and list missing, unpaired and damaged files.
+    """Account for every file of a data set: what was read, what was left out and why, what is missing or damaged.
 
-    The exit code is 1 if anything differs or is damaged.
+    Known data sets are compared with their published counts. The exit code is 1 if anything differs or is damaged.
 
     Args:
         name: A name that `blemish datasets` lists.
@@ -93,12 +93,22 @@ def _print(report: Report) -> None:
             print(f"  {one_line(str(issue.path))}")
         if len(issues) > MAX_FILES:
             print(f"  and {len(issues) - MAX_FILES:,} more (--json lists all)")
+    _print_account(report.account)
     for sentence in report.notes:
-        print(f"\nnote: {sentence}")
+        if not sentence.startswith("left out: "):  # the account says it
+            print(f"\nnote: {sentence}")
     if not report.ok:
         print("\nthe data set differs or is damaged")
     elif _compared(report):
         print("\nall counts are as published")
+
+
+def _print_account(account: Account) -> None:
+    print(f"\nfiles: {len(account):,}")
+    rows = [(f"{len(paths):,}", what, "") for what, paths in account.groups(account.read)]
+    for what, paths in account.groups(account.left_out):
+        rows.append((f"{len(paths):,}", f"left out: {what}", one_line(account.short(paths[0]))))
+    print(columns(rows, right=(0,)))
 
 
 def _compared(report: Report) -> bool:
@@ -147,4 +157,10 @@ def _report(report: Report) -> dict[str, Any]:
             asdict(issue) | {"path": str(issue.path), "category": issue.category or None} for issue in report.issues
         ],
         "notes": list(report.notes),
+        "files": {
+            "total": len(report.account),
+            "read": {what: len(paths) for what, paths in report.account.groups(report.account.read)},
+            "left_out": {what: len(paths) for what, paths in report.account.groups(report.account.left_out)},
+        },
+        "left_out": [{"path": str(path), "reason": reason} for path, reason in report.account.left_out.items()],
     }

@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import choices, columns, count, note, one_line, print_json, progress
+from blemish.cli import EXIT_FAILED, EXIT_OK, STDIN
+from blemish.cli.console import (
+    Range,
+    Threshold,
+    choices,
+    columns,
+    config_changes,
+    count,
+    note,
+    one_line,
+    print_json,
+    progress,
+)
 from blemish.errors import BlemishError, UsageError
+from blemish.files import absolute
 
 if TYPE_CHECKING:
+    from blemish.cli.sources import Sources
+    from blemish.image_io import Every, PassedOver
     from blemish.outputs.run import DetectRun, State
+    from blemish.profile import Profile
 
-KINDS = ("map", "heatmap", "overlay", "mask", "regions")
-FORMATS = ("table", "jsonl", "csv", "parquet")
+KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
+REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
+FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
+#: The note on a bit depth that was found by the values.
+_DEPTH = re.compile(r" read as (\d+) bits,")
 #: Rows of the ranking on a terminal; a pipe gets all.
 MAX_ROWS = 25
 
@@ -32,9 +52,11 @@ def detect(
     method: str = METHOD,
     backbone: str = BACKBONE,
     weights: Path | None = None,
+    config: str | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
-    threshold: float | None = None,
-    mask_threshold: float | None = None,
+    profile: Path | None = None,
+    threshold: Threshold = None,
+    mask_threshold: Threshold = None,
     out: Path | None = None,
     save: str | None = None,
     format: str | None = None,
@@ -42,6 +64,9 @@ def detect(
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     recursive: bool = False,
+    value_range: Range = None,
+    pages: Annotated[bool, Parameter(negative="")] = False,
+    every: str | None = None,
     max_pixels: int | None = None,
     reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     tile: int | None = None,
@@ -56,23 +81,34 @@ def detect(
     Args:
         paths: Files, folders, patterns ("parts/**/*.jpg"), or - for a list of files on standard input.
         method: Detection method; `blemish methods` lists them.
-        backbone: `builtin`, or any CLIP model: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
+            file.
         weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
             `blemish weights list`.
+        config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
-        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1.
+        profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless
+            others are given, which promise nothing.
+        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
-        save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
-        format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
+        save: Comma list of map, map-png, map-tiff, heatmap, overlay, mask, regions: files to write for each picture.
+            [default: overlay]
+        format: Comma list of table, jsonl, csv, parquet, and of coco, yolo, labelme, cvat, label-studio for regions.
+            [default: table,jsonl,csv with --out, else table]
         batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower; auto is float32, or bfloat16 where the hardware computes it faster.
         recursive: Search subfolders, too.
+        value_range: LOW,HIGH: the values that become black and white in pictures of 10 to 16 bits and of floating
+            point, such as 0,4095. [default: what the file says, else by bit depth]
+        pages: Take all pages, slices or frames of a file as pictures of their own, not only the first.
+        every: Frames of videos: every N-th, one in so many seconds (0.5s), or motion for those that differ from the
+            last one taken. Videos in folders are read only with it. [default: 1s]
         max_pixels: Refuse larger pictures; with --tile, refuse those of which more must be decoded at once.
-        reference: Reference pictures: normal ones for winclip and april-gan, unlabelled ones for musc (which otherwise
-            compares the pictures to be scored with each other). Files, folders or patterns, after the pictures to be
-            scored.
+        reference: Reference pictures: normal ones for few-shot methods, unlabelled ones for transductive methods (which
+            otherwise compare the pictures to be scored with each other). Files, folders or patterns, after the pictures
+            to be scored.
         tile: Cut larger pictures into tiles of this side in pixels, and score each like a picture. TIFF of any size is
             read in parts.
         overlap: Overlap of neighbouring tiles, as a fraction of their side. [default: 0.25]
@@ -80,11 +116,12 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
-        json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there.
+        json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
+            first one says what was not read, under "skipped".
     """
     from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
 
-    formats = _formats(format, out, json)
+    formats, changes = _formats(format, out, json), config_changes(config)
     if batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
     if max_pixels is not None and max_pixels < 1:
@@ -101,26 +138,45 @@ def detect(
     if model is None and backend not in (None, "torch"):
         raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
     if model is not None:
-        _refuse_fixed(
+        refuse_fixed(
             {
                 "--method": method != METHOD,
                 "--backbone": backbone != BACKBONE,
                 "--weights": weights is not None,
+                "--config": config is not None,
                 "--object": object_name != OBJECT,
                 "--reference": bool(reference),
                 "--backend torch": backend == "torch",
             }
         )
-    transductive = model is None and info(method).transductive
+    if profile is not None:
+        refuse_fixed(
+            {
+                "--method": method != METHOD,
+                "--config": config is not None,
+                "--object": object_name != OBJECT,
+                "--reference": bool(reference),
+                "--tile": tile is not None,
+                "--value-range": value_range is not None,
+                "--model": model is not None,
+                "--backend": backend is not None,
+            },
+            "the profile",
+            "fit",
+        )
+    transductive = model is None and profile is None and info(method).transductive
     if transductive and tile is not None and not reference:
         raise UsageError(
             f"{method} compares pictures with each other, which does not work with tiles: give --reference"
         )
+    if model is None and profile is None and not transductive:
+        info(method).require_references(bool(reference))
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
-    from blemish.image_io import MAX_PIXELS, find_images
+    from blemish.image_io import MAX_PIXELS, Every, find_images
 
+    frames = None if every is None else Every.parse("--every", every)
     overlap = DEFAULT_OVERLAP if overlap is None else overlap
     if tile is not None:
         Tiling(tile, overlap)  # reports errors before anything is loaded
@@ -130,6 +186,7 @@ def detect(
         "device": device,
         "precision": precision,
         "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
+        "value_range": value_range,
         "tile": tile,
         "overlap": overlap,
     }
@@ -139,16 +196,31 @@ def detect(
 
         detector = load_exported(model, backend=backend, **settings)
         threshold, mask_threshold = detector.threshold, detector.mask_threshold  # the file may have its own
-    kinds = _kinds(save, out, threshold, mask_threshold)
-    if detector is None:
+    read = None
+    if profile is not None:
+        from blemish.profile import read_profile
+
+        read = read_profile(profile)
+    limited = read is not None or threshold is not None or mask_threshold is not None
+    kinds = _kinds(save, out, limited)
+    for name in () if limited else REGION_FORMATS:
+        if name in formats:
+            raise UsageError(f"--format {name} needs a threshold for pixels: give --threshold NUMBER or --profile FILE")
+    if detector is None and read is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
-    from blemish.cli.sources import collect, root_of
-    from blemish.files import absolute
+    from blemish.cli.sources import Sources, collect, require_stdin, root_of
 
-    pictures, left_out = collect(paths, recursive, out)
-    if left_out:
-        note(f"{count(left_out, 'picture')} in {out} skipped: they are results.")
+    # Lines of standard input are answered one by one, unless all have to be known first.
+    stream = list(paths) == [STDIN] and _streams_json(formats, out, json) and not (transductive and not reference)
+    if stream:
+        require_stdin()
+    sources = Sources() if stream else collect(paths, recursive, out, pages=pages, every=frames)
+    pictures = sources.pictures
+    for sentence in sources.notes:
+        note(one_line(sentence))
+    if sources.left_out:
+        note(f"{count(sources.left_out, 'picture')} in {out} skipped: they are results.")
     references = list(find_images(reference, recursive=recursive)) if reference else None
     both = set(map(absolute, references or [])) & set(map(absolute, pictures))
     if both and not transductive:
@@ -160,32 +232,55 @@ def detect(
     from blemish.loading import load
     from blemish.outputs.run import DetectOptions, DetectRun
 
+    if read is not None:
+        for name in ("tile", "overlap", "value_range"):
+            del settings[name]
+        detector = load(profile=read, backbone=backbone, weights=weights, **settings)
+        _note_known(read, pictures)
     if detector is None:
         detector = load(
-            method, backbone=backbone, weights=weights, object_name=object_name, references=references, **settings
+            method,
+            backbone=backbone,
+            weights=weights,
+            config=changes or None,
+            object_name=object_name,
+            references=references,
+            **settings,
         )
     if transductive and references is None:
         detector = detector.with_set(pictures)
+        info(method).require_references(detector.memory is not None)
         note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
-        tables=[suffix for suffix in formats if suffix in ("csv", "parquet")] if out is not None else [],  # type: ignore[misc]
+        tables=[name for name in formats if name not in ("table", "jsonl")] if out is not None else [],  # type: ignore[misc]
         batch_size=batch_size,
-        root=root_of(paths, pictures),
+        root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
+        times=sources.times,
     )
     start = time.perf_counter()
     with DetectRun(detector, pictures, out, options) as run:
-        return _Report(run, formats, json).execute(len(pictures), start)
+        report = _Report(run, formats, json, sources)
+        return report.answer(pages, frames, start) if stream else report.execute(len(pictures), start)
+
+
+def _streams_json(formats: Sequence[str], out: Path | None, json: bool) -> bool:
+    """Return whether results are printed as JSON as they come."""
+    return json or (out is None and "jsonl" in formats)
 
 
 class _Report:
     """Runs a `DetectRun` and prints what it does."""
 
-    def __init__(self, run: DetectRun, formats: Sequence[str], json: bool) -> None:
-        self._run, self._formats = run, formats
-        self._streams_json = json or (run.folder is None and "jsonl" in formats)
+    def __init__(self, run: DetectRun, formats: Sequence[str], json: bool, sources: Sources) -> None:
+        self._run, self._formats, self._sources = run, formats, sources
+        self._streams_json = _streams_json(formats, run.folder, json)
         self._rows: list[Mapping[str, Any]] = []  # for CSV on standard output
+        self._scored = self._anomalous = 0  # of earlier lines of standard input
+        self._untold: PassedOver | None = sources.passed_over
+        self._depths: Counter[str] = Counter()
+        self._medical = False
 
     def execute(self, total: int, start: float) -> int:
         """Score the pictures and print the summary; return the exit code."""
@@ -204,14 +299,58 @@ class _Report:
         self._print_summary(time.perf_counter() - start)
         return EXIT_FAILED if run.failures else EXIT_OK
 
+    def answer(self, pages: bool, every: Every | None, start: float) -> int:
+        """Score the pictures that standard input lists, each as soon as its line is complete; return the exit code."""
+        from blemish.cli.sources import listed_on_stdin
+        from blemish.image_io import expand
+
+        run, failed = self._run, False
+        for paths in listed_on_stdin():
+            expanded = expand(paths, pages=pages, every=every)
+            for sentence in expanded.notes:
+                note(one_line(sentence))
+            run.extend(expanded.paths, expanded.times)
+            run.score(self._on_result())
+            self._scored += len(run.results)
+            self._anomalous += sum(result.label or 0 for result in run.results.values())
+            failed = failed or bool(run.failures)
+            self._note_failures()
+            run.results.clear()  # the list may be endless
+            run.failures.clear()
+        run.write_tables()
+        self._print_summary(time.perf_counter() - start)
+        return EXIT_FAILED if failed else EXIT_OK
+
     def _on_result(self) -> Callable[[dict[str, Any]], object]:
+        take: Callable[[dict[str, Any]], object] = lambda line: None  # noqa: E731
         if self._streams_json:
-            return print_json
-        if self._run.folder is None and "csv" in self._formats:
+            take = self._print_json
+        elif self._run.folder is None and "csv" in self._formats:
             from blemish.outputs.tables import table_row
 
-            return lambda line: self._rows.append(table_row(line))
-        return lambda line: None
+            take = lambda line: self._rows.append(table_row(line))  # noqa: E731
+
+        def on_result(line: dict[str, Any]) -> None:
+            take(line)
+            self._watch(line.get("notes", ()))
+
+        return on_result
+
+    def _print_json(self, line: dict[str, Any]) -> None:
+        """Print a result; the first one tells what was not read, too."""
+        passed_over, self._untold = self._untold, None
+        if passed_over:
+            from blemish.cli.sources import not_read_json
+
+            line = {**line, "skipped": not_read_json(passed_over)}
+        print_json(line)
+
+    def _watch(self, notes: Sequence[str]) -> None:
+        """Keep what the notes of a picture mean for the whole run."""
+        for text in notes:
+            if found := _DEPTH.search(text):
+                self._depths[found[1]] += 1
+            self._medical = self._medical or "not a medical device" in text
 
     def _note_states(self) -> None:
         """Report what becomes of earlier results, before anything is overwritten."""
@@ -241,10 +380,28 @@ class _Report:
                 print(self._table())
             elif run.folder is None and "csv" in self._formats:
                 self._print_csv()
+        from blemish.cli.sources import not_read
+
         output = print if "table" in self._formats and not self._streams_json else note
         output(self._scored_by(seconds))
+        if skipped := not_read(self._sources.passed_over):
+            output(skipped)
+        if len(self._depths) > 1:
+            found = ", ".join(f"{depth} bits: {number:,}" for depth, number in sorted(self._depths.items()))
+            output(
+                f"Pictures were read by different bit depths ({found}), each by its own values: --value-range LOW,HIGH "
+                "reads all alike."
+            )
+        if self._medical:
+            from blemish.image_io.medical import NOTICE
+
+            note(f"{NOTICE[0].upper()}{NOTICE[1:]}.")
         if run.folder is not None:
             output(f"Results are in {run.folder}: {', '.join(run.written)}.")
+        self._note_failures()
+
+    def _note_failures(self) -> None:
+        run = self._run
         if run.failures:
             scored = f"{len(run.results):,} of {len(run.results) + len(run.failures):,} scored"
             note(f"{count(len(run.failures), 'picture')} failed, {scored}:")
@@ -255,13 +412,15 @@ class _Report:
         ranking = sorted(self._run.results.values(), key=lambda result: (-result.score, result.path))
         listed = ranking[:MAX_ROWS] if sys.stdout.isatty() else ranking
         verdicts = {1: "anomalous", 0: "normal", None: "-"}
-        rows = [("RANK", "SCORE", "VERDICT", "PICTURE")]
-        rows += [
-            (str(rank), f"{result.score:.4f}", verdicts[result.label], one_line(result.path))
-            for rank, result in enumerate(listed, 1)
-        ]
+        limits = self._run.detector.limits
+        rows = [("RANK", "SCORE", *["P-VALUE"] * bool(limits.scores), "VERDICT", "PICTURE")]
+        for rank, result in enumerate(listed, 1):
+            word = verdicts[result.label] if limits.review_threshold is None else str(result.verdict)
+            odd = [f"{result.p_value:.3f}" if result.p_value is not None else "-"] * bool(limits.scores)
+            rows.append((str(rank), f"{result.score:.4f}", *odd, word, one_line(result.path)))
         rest = len(ranking) - len(listed)
-        return columns(rows, right=(0, 1)) + (f"\n... and {rest:,} more" if rest else "") + "\n"
+        right = (0, 1, 2) if limits.scores else (0, 1)
+        return columns(rows, right=right) + (f"\n... and {rest:,} more" if rest else "") + "\n"
 
     def _print_csv(self) -> None:
         from blemish.outputs.tables import COLUMNS
@@ -282,14 +441,17 @@ class _Report:
             else ""
         )
         exported = f" as {source.model} ({source.model_fingerprint}) by {source.backend}" if source.model else ""
-        verdict = (
-            "ranked only, since no threshold was given"
-            if detector.threshold is None
-            else f"{sum(result.label or 0 for result in results.values()):,} anomalous at threshold "
-            f"{detector.threshold:g}"
-        )
+        limits = detector.limits
+        verdict = "ranked only, since no threshold was given"
+        if limits.review_threshold is not None:
+            counts = Counter(result.verdict for result in results.values())
+            verdict = f"{counts['reject']:,} rejected, {counts['review']:,} to review, {counts['pass']:,} passed"
+        elif detector.threshold is not None:
+            anomalous = self._anomalous + sum(result.label or 0 for result in results.values())
+            verdict = f"{anomalous:,} anomalous at threshold {detector.threshold:.6g}"
+        total = count(self._scored + len(results), "picture")
         return (
-            f"{count(len(results), 'picture')}, {verdict}. Scored by {source.method}{weights}{references} "
+            f"{total}, {verdict}. Scored by {source.method}{weights}{references} "
             f"on the backbone {source.backbone} ({source.backbone_fingerprint}){exported}, "
             f"{source.precision} on {source.device}, in {seconds:.1f} s."
         )
@@ -320,20 +482,30 @@ def checked_weights(method: str, backbone: str, weights: Path | None, object_nam
     return None if weights is None else locate(weights, method, backbone)
 
 
-def _refuse_fixed(options: Mapping[str, bool]) -> None:
-    """Raise a UsageError for an option that is given, but fixed in an exported file."""
+def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
+    """Say so if good pictures of the profile are scored: a picture seems flawless beside itself."""
+    known = {absolute(entry.name) for entry in profile.good if entry.images}
+    if both := known & set(map(absolute, pictures)):
+        note(
+            f"{count(len(both), 'picture')} of these made the profile: a picture that is compared with itself seems "
+            "flawless."
+        )
+
+
+def refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
+    """Raise a UsageError for an option that is given, but fixed in a file."""
     for option, given in options.items():
         if given:
-            raise UsageError(f"{option} is fixed in the exported file: leave it out, or export again with it")
+            raise UsageError(f"{option} is fixed in {file}: leave it out, or {verb} again with it")
 
 
-def _kinds(save: str | None, out: Path | None, threshold: float | None, mask_threshold: float | None) -> list[str]:
+def _kinds(save: str | None, out: Path | None, limited: bool) -> list[str]:
     if save is None:
         return ["overlay"] if out is not None else []
     kinds = choices("--save", save, KINDS)
     if out is None:
         raise UsageError("--save needs a folder to write to: give --out DIR")
-    if threshold is None and mask_threshold is None:
+    if not limited:
         for kind in kinds:
             if kind in ("mask", "regions"):
                 raise UsageError(f"--save {kind} needs a threshold for pixels: give --threshold NUMBER")
@@ -344,8 +516,9 @@ def _formats(format: str | None, out: Path | None, json: bool) -> list[str]:
     if format is None:
         return [] if json and out is None else ["table"] if out is None else ["table", "jsonl", "csv"]
     formats = choices("--format", format, FORMATS)
-    if out is None and "parquet" in formats:
-        raise UsageError("--format parquet needs a folder to write to: give --out DIR")
+    for name in ("parquet", *REGION_FORMATS):
+        if out is None and name in formats:
+            raise UsageError(f"--format {name} needs a folder to write to: give --out DIR")
     if out is None and len(formats) > 1:
         raise UsageError("without --out only one format can be printed: choose one --format, or give --out DIR")
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:

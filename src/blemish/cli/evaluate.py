@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import columns, count, note, one_line, print_json, progress
+from blemish.cli.console import columns, config_changes, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
@@ -29,12 +29,16 @@ def evaluate(
     methods: str | None = None,
     backbone: str = "builtin",
     weights: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    config: str | None = None,
     out: Path | None = None,
     limit: int | None = None,
     seed: int = 0,
     split: str = "test",
     maps: bool = False,
     aupro: Literal["exact", "200"] | None = None,
+    masks: Literal["map", "full"] | None = None,
+    more_metrics: bool = False,
+    mask_threshold: float | None = None,
     report: bool = False,
     recompute: bool = False,
     batch_size: int = 8,
@@ -49,14 +53,21 @@ def evaluate(
         dataset: Name of the data set, such as mvtec or visa; `blemish datasets` lists them. [default: folder]
         category: Categories to evaluate, separated by spaces or commas. [default: all]
         methods: Comma-separated methods, or all. [default: anomalyclip]
-        backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
+        backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
+            file.
         weights: Weights of a method in place of those that blemish ships: METHOD=FILE, several separated by spaces.
+        config: Fields of methods' configs to change, as JSON by method: '{"musc": {"whole_set": true}}'.
         out: Folder for scores, tables and the report.
         limit: Maximum number of pictures per category, drawn at random.
         seed: Seed of that draw and of the bootstrap.
         split: Split of the data set: test, train, validation.
         maps: Keep all anomaly maps, so that pixel metrics can be recomputed without the model.
         aupro: exact, or 200 for the papers' approximation in 200 steps. [default: exact]
+        masks: map reduces masks to the size of the anomaly maps, as papers do; full enlarges the maps to the size of
+            each picture, so that small defects count. [default: map]
+        more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the
+            others.
+        mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.
         batch_size: Number of pictures that go through the model together.
@@ -75,13 +86,27 @@ def evaluate(
             raise UsageError("--recompute needs the folder of an evaluation: give --out DIR")
         from blemish import evaluation
 
-        result = evaluation.recompute(out, data=data, methods=method_names, aupro=aupro, report=report)
+        result = evaluation.recompute(
+            out,
+            data=data,
+            methods=method_names,
+            aupro=aupro,
+            masks=masks,
+            more_metrics=more_metrics,
+            mask_threshold=mask_threshold,
+            report=report,
+        )
         return _print_result(result, report, json)
     if data is None:
         raise UsageError("there is no data set to evaluate: give --data PATH")
     if limit is not None and limit < 2:
         raise UsageError(f"--limit must be at least 2 pictures per category, not {limit}")
     weights_of = _weights(weights or [])
+    configs = config_changes(config)
+    if wrong := [name for name, fields in configs.items() if not isinstance(fields, dict)]:
+        raise UsageError(
+            f'--config holds the fields of each method: write it like \'{{"{wrong[0]}": {{"size": 336}}}}\''
+        )
 
     from blemish.evaluation import EvaluationOptions, prepare, write_results
 
@@ -92,11 +117,15 @@ def evaluate(
         methods=method_names or ["anomalyclip"],
         backbone=backbone,
         weights=weights_of,
+        configs=configs,
         out=out,
         limit=limit,
         seed=seed,
         maps=maps,
         aupro=aupro or "exact",
+        masks=masks or "map",
+        more_metrics=more_metrics,
+        mask_threshold=mask_threshold,
         report=report,
         split=split,
         batch_size=batch_size,
@@ -187,6 +216,12 @@ def _print_tables(result: Evaluation) -> None:
     facts = result.facts
     title = f"{facts.get('dataset_title', facts.get('dataset'))}, mean over categories, percent"
     _print_table(title, *tables.means(result))
+    head, body = tables.more(result)
+    if body:
+        _print_table("More metrics, percent", head, body[:MAX_CATEGORIES], left={0, 1})
+    head, body = tables.differences(result)
+    if body:
+        _print_table("Differences on the same pictures, percent", head, body, left={0, 1})
     for metric in ("image_auroc", "pixel_aupro") if len(result.categories) > 1 else ():
         head, body = tables.by_category(result, metric)
         if body:

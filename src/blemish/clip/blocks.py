@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blemish.clip.model import ACTIVATIONS, QUICK_GELU_FACTOR, EncoderLayer, Nonlinearity, TowerConfig, quick_gelu, swiglu
+from blemish.clip.model import (
+    ACTIVATIONS,
+    QUICK_GELU_FACTOR,
+    EncoderLayer,
+    Nonlinearity,
+    TowerConfig,
+    quick_gelu,
+    swiglu,
+)
 from blemish.clip.request import Activation
 from blemish.errors import UsageError
 

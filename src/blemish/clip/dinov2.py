@@ -166,8 +166,8 @@ def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             out |= {f"{start}self_attn.{n}_proj.{rest[9:]}": third for n, third in zip("qkv", thirds, strict=True)}
             continue
         for pattern, replacement in _BLOCK:
-            rest, found = re.subn("^" + pattern, replacement, rest)
-            if found:
+            rest, changed = re.subn("^" + pattern, replacement, rest)
+            if changed:
                 break
         out[start + rest] = value
     for name in ("embeddings.class_embedding", "embeddings.register_tokens", "embeddings.position_embedding.weight"):

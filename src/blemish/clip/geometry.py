@@ -116,4 +116,3 @@ def normalise_levels(levels: NDArray[np.uint8], table: NDArray[np.float32], out:
     """
     for channel, values in enumerate(levels):
         np.take(table[channel], values, out=out[channel], mode="clip")
-

@@ -10,6 +10,7 @@ Pictures and masks are opened on request. Masks are paired by name; files withou
 
 from __future__ import annotations
 
+from blemish.datasets.account import Account
 from blemish.datasets.catalog import DATASETS, Counts, DatasetInfo, Layout, info, names
 from blemish.datasets.check import Report, Tally, check
 from blemish.datasets.reading import read
@@ -17,6 +18,7 @@ from blemish.datasets.samples import Dataset, Issue, Sample
 
 __all__ = [
     "DATASETS",
+    "Account",
     "Counts",
     "Dataset",
     "DatasetInfo",

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blemish.datasets.account import Account, account
 from blemish.datasets.catalog import Counts, DatasetInfo, info
-from blemish.datasets.masks import image_size, mask_size
+from blemish.datasets.masks import (
+    EMPTY,
+    MaskError,
+    examine_masks,
+    image_size,
+    is_marked,
+    read_mask,
+    remark_sentences,
+)
 from blemish.datasets.reading import empty_message, read_split
-from blemish.datasets.samples import Dataset, Issue, Sample
+from blemish.datasets.samples import MASK_OF_NORMAL, Dataset, Issue, Sample
 from blemish.errors import ImageError, UsageError
 
 SPLITS = ("train", "validation", "test")
@@ -47,6 +57,7 @@ class Report:
     differences: tuple[str, ...]
     issues: tuple[Issue, ...]
     notes: tuple[str, ...]
+    account: Account
 
     @property
     def ok(self) -> bool:
@@ -57,7 +68,7 @@ class Report:
 def check(
     name: str, path: str | os.PathLike[str], *, on_progress: Callable[[int, int], object] | None = None
 ) -> Report:
-    """Count the samples of a data set and read the header of every file.
+    """Count the samples of a data set, and read the header of every picture and all masks.
 
     Args:
         name: One of `names()`, or an alias.
@@ -91,7 +102,9 @@ def check(
         of_split = _tallies(entry, dataset)
         tallies += of_split
         differences += _differences(entry, dataset, of_split)
-        issues += _damage(dataset, count_one)
+        damage, remarks = _damage(dataset, count_one)
+        issues += damage
+        notes += remarks
     layout = splits["test"].layout
     if any(option.assumed for option in entry.layouts if option.text == layout):
         notes.append("this layout is assumed from descriptions, so a mismatch may be an error of the catalogue")
@@ -107,6 +120,7 @@ def check(
         tuple(differences),
         unique,
         tuple(dict.fromkeys(notes)),
+        account(root, splits.values()),
     )
 
 
@@ -151,23 +165,33 @@ def _differences(entry: DatasetInfo, dataset: Dataset, tallies: Sequence[Tally])
     return sentences
 
 
-def _damage(dataset: Dataset, count_one: Callable[[], None]) -> list[Issue]:
-    """Return pictures and masks whose headers cannot be read, and masks that differ from their pictures in size."""
+def _damage(dataset: Dataset, count_one: Callable[[], None]) -> tuple[list[Issue], list[str]]:
+    """Return pictures that cannot be read and masks that cannot be used; and notes on what masks mark."""
     issues = []
+    remarks: dict[str, dict[Path, None]] = {}
     for sample in dataset:
         try:
             size = image_size(sample.path)
         except ImageError:
             issues.append(Issue("unreadable picture", sample.path, sample.category))
-            size = None
-        for mask in sample.masks or ():
-            try:
-                own_size = mask_size(mask)
-            except ImageError:
-                issues.append(Issue("unreadable mask", mask, sample.category))
-                continue
-            if size is not None and own_size is not None and own_size != size:
-                kind = f"mask of {own_size[0]} x {own_size[1]} for a picture of {size[0]} x {size[1]} pixels"
-                issues.append(Issue(kind, mask, sample.category))
+            count_one()
+            continue
+        try:
+            for path, remark in examine_masks(sample.masks or (), sample.path, size)[1]:
+                if remark == EMPTY:
+                    issues.append(Issue("mask of an anomalous picture without any mark", path, sample.category))
+                else:
+                    remarks.setdefault(remark, {})[path] = None
+        except MaskError:
+            for mask in sample.masks or ():
+                try:
+                    read_mask(mask, size, sample.path)
+                except MaskError as error:
+                    issues.append(Issue(error.kind, mask, sample.category))
         count_one()
-    return issues
+    for path, what in dataset.others.items():
+        if what == MASK_OF_NORMAL:
+            with contextlib.suppress(ImageError):
+                if is_marked(path):
+                    issues.append(Issue("mask of a normal picture that marks something", path))
+    return issues, remark_sentences(remarks)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from blemish.datasets.masks import is_marked
 from blemish.datasets.pairing import by_position_note, folders_in, images_in, masks_in, match_categories, pair
-from blemish.datasets.samples import Issue, ReadResult, Sample
+from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
 from blemish.errors import ImageError
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -126,7 +126,7 @@ def mask_folders(
         if mask_names:
             masks = [path for path in masks if re.search(mask_names, path.name) and not path.is_dir()]
             files = [path for path in files if path not in set(masks)]
-        pairs = pair(files, masks)
+        pairs = pair(files, masks, by_position=True)
         result.issues += [Issue("mask without picture", path, category) for path in pairs.unused]
         if pairs.by_position:
             result.notes.append(by_position_note(folder))
@@ -151,6 +151,8 @@ def mask_folders(
                 result.issues.append(Issue("picture without mask", path, category))
                 if label == "content":
                     continue
+            if own and not anomalous:
+                result.others.update(dict.fromkeys(own, MASK_OF_NORMAL))
             defect = kind if label == "folder" else ""
             result.samples.append(Sample(path, int(anomalous), category, own if anomalous else (), category, defect))
     if left_out:
@@ -166,7 +168,6 @@ def label_folders(
     normal: Sequence[str],
     skip: Sequence[str] = (),
     inside: str = "images",
-    masks: str = "",
 ) -> ReadResult | None:
     """Read one folder per label, such as `no/*` and `yes/*`. There are no splits: everything is test.
 
@@ -177,9 +178,8 @@ def label_folders(
         normal: Folders of normal pictures, in lower case; all other folders hold anomalous ones.
         skip: Folders to leave out, in lower case.
         inside: Subfolder of a label's folder that holds its pictures if the folder itself holds none.
-        masks: Folder that may hold a folder of masks per label.
     """
-    folders = [folder for folder in folders_in(root) if folder.name.lower() not in (*skip, masks)]
+    folders = [folder for folder in folders_in(root) if folder.name.lower() not in skip]
     if not any(folder.name.lower() in normal for folder in folders):
         return None
     result = ReadResult()
@@ -189,9 +189,6 @@ def label_folders(
     for folder in sorted(folders, key=lambda folder: folder.name.lower() not in normal):
         anomalous = folder.name.lower() not in normal
         files = images_in(folder) or images_in(folder / inside)
-        if anomalous and masks and (root / masks / folder.name).is_dir():
-            _add_pairs(result, files, root / masks / folder.name, category, folder.name, ())
-            continue
         marked = None if anomalous else ()
         result.samples += [Sample(path, int(anomalous), category, marked, category, folder.name) for path in files]
     return result
@@ -218,7 +215,7 @@ def _add_pairs(
     result: ReadResult, files: Sequence[Path], mask_dir: Path, category: str, defect: str, others: Sequence[Path]
 ) -> None:
     masks = masks_in(mask_dir)
-    pairs = pair(files, masks)
+    pairs = pair(files, masks, by_position=True)
     if pairs.by_position:
         result.notes.append(by_position_note(files[0].parent))
     for path in files:
@@ -227,6 +224,6 @@ def _add_pairs(
             result.issues.append(Issue("picture without mask", path, category))
         result.samples.append(Sample(path, 1, category, own, category, defect))
     # The masks of all splits may lie in one folder.
-    others_paired = pair(others, pairs.unused)
+    others_paired = pair(others, pairs.unused, by_position=True)
     unused = pairs.unused if others_paired.by_position else others_paired.unused
     result.issues += [Issue("mask without picture", path, category) for path in unused]

@@ -9,63 +9,90 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blemish.datasets.pairing import images_in, match_categories, normalize_name
-from blemish.datasets.samples import Issue, ReadResult, Sample
+from blemish.datasets.names import role, system_file
+from blemish.datasets.pairing import entries, images_in, match_categories, normalize_name
+from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
+from blemish.datasets.tables import Finder, read_table
 from blemish.errors import UsageError
+from blemish.image_io import SUFFIXES
 
-_NORMAL = ("0", "0.0", "normal", "good", "ok", "no", "false")
-_ANOMALOUS = ("1", "1.0", "anomaly", "anomalous", "anomal", "abnormal", "bad", "defect", "ng", "ko", "yes", "true")
-_COLUMNS = {
-    "path": ("path", "image", "image_path", "img_path", "file", "filename"),
-    "label": ("label", "anomaly"),
-    "mask": ("mask", "mask_path"),
-    "object": ("object",),
-    "category": ("category", "cls_name"),
-    "split": ("split",),
-    "defect": ("defect", "specie_name"),
+_NORMAL = ("0", "0.0", "0,0", "no", "false")
+_ANOMALOUS = ("1", "1.0", "1,0", "yes", "true")
+_HEADINGS = {
+    "path": (
+        "path image imagepath imgpath img file filename filepath picture picturepath photo imagefile imagename bild "
+        "pfad datei ruta imagen chemin fichier"
+    ),
+    "label": (
+        "label labels anomaly isanomaly anomalous isanomalous target verdict result status judgement judgment urteil "
+        "etikett etiqueta"
+    ),
+    "mask": "mask maskpath maskfile masks gt gtpath groundtruth groundtruthpath segmentation annotation maske",
+    "object": "object objectname",
+    "category": "category clsname",
+    "split": "split subset",
+    "defect": "defect speciename defecttype",
 }
+"""Headings of each column, without case, blanks, dashes and underscores; the first that is there counts."""
+_COLUMNS = {column: words.split() for column, words in _HEADINGS.items()}
+_SPLITS = ("train", "validation", "test")
 
 
 def csv_list(root: Path, split: str, categories: Sequence[str], *, files: Sequence[str] = ()) -> ReadResult | None:
-    """Read a CSV table with the columns path and label, and optionally mask, object, category, split and defect.
+    """Read a table with the columns path and label, and optionally mask, object, category, split and defect.
 
-    Paths are relative to the folder of the table or to the one above. Several masks are separated by "|". Without a
-    column `split` all rows are test. VisA's own table is read unchanged.
+    Paths are relative to the folder of the table or to the one above; `Finder` finds others. Several
+    masks are separated by "|", or stand in several rows. Without a column `split` all rows are test. VisA's own table
+    is read unchanged.
 
     Args:
         root: The table, or a folder that holds one.
         split: See `Reader`.
         categories: See `Reader`; also gives the spelling of categories.
-        files: Possible paths of the table below the root; empty for the only `*.csv` there.
+        files: Possible paths of the table below the root; empty for the only table there.
     """
-    table = _list_file(root, files, "*.csv")
+    table = _table_file(root, files)
     if table is None:
         return None
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{table} cannot be read as a table ({error}); save it as CSV in UTF-8.") from error
-    head = {str(name).strip().lower(): name for name in (rows[0] if rows else {}) if name is not None}
-    columns = {key: next((head[word] for word in words if word in head), None) for key, words in _COLUMNS.items()}
-    if not rows or columns["path"] is None or columns["label"] is None:
+    bases = [*([root] if root.is_dir() else []), table.parent, table.parent.parent]
+    readings = [
+        (rows, Finder(bases, (row["path"] for row in rows)))
+        for rows in read_table(table, _COLUMNS, ("path", "label"))
+        if rows
+    ]
+    if not readings:
         if files:
             return None
         raise UsageError(f"{table} has no rows with the columns path and label; its first line must name them.")
-    cells = [{key: _cell(row, name) for key, name in columns.items()} for row in rows]
-    bases = [*([root] if root.is_dir() else []), table.parent, table.parent.parent]
-    base = next((base for base in bases if (base / cells[0]["path"]).is_file()), bases[0])
-    result = ReadResult()
-    for line, cell in enumerate(cells, start=2):
-        if (cell["split"].lower() or "test") != split:
+    rows, finder = max(readings, key=lambda reading: reading[1].hits) if len(readings) > 1 else readings[0]
+    result = ReadResult(others={table: "list"})
+    of_picture: dict[Path, tuple[str, int, Sample]] = {}
+    for row in rows:
+        if not row["path"]:
+            raise UsageError(f"{table}, line {row.line}: the path is empty.")
+        if _split(row["split"], table, row.line) != split:
             continue
-        given = cell["category"] or cell["object"] or table.stem
-        category = _catalogue_spelling(given, categories)
-        label = _label(cell["label"], table, line)
-        masks = [part.strip() for part in cell["mask"].split("|") if part.strip()]
-        sample = _sample(result, base, cell["path"], masks, label, category, cell["defect"])
-        if sample is not None:
-            result.samples.append(replace(sample, object_name=cell["object"] or category))
+        category = _catalogue_spelling(row["category"] or row["object"] or table.stem, categories)
+        label = _label(row["label"], table, row.line)
+        masks = [part.strip() for part in row["mask"].split("|") if part.strip()]
+        sample = _sample(result, finder, row["path"], masks, label, category, row["defect"])
+        if sample is None:
+            continue
+        sample = replace(sample, object_name=row["object"] or category)
+        text, line, first = of_picture.setdefault(sample.path, (row["path"], row.line, sample))
+        if first.label != label or text != row["path"]:
+            raise UsageError(
+                f"{table}, lines {line} and {row.line}: {text} and {row['path']} are one picture, {sample.path}, "
+                f"{'with different labels' if first.label != label else 'by the end of their paths'}; keep one of them."
+            )
+        if first is not sample:
+            joined = tuple(dict.fromkeys((*(first.masks or ()), *(sample.masks or ()))))
+            of_picture[sample.path] = (text, line, replace(first, masks=joined or first.masks))
+    result.samples += [sample for _, _, sample in of_picture.values()]
+    repeated = {path for sample in result.samples for path in sample.masks or () if path in of_picture}
+    if repeated:
+        raise UsageError(f"{table} names {min(repeated)} as a picture and as a mask; correct one of the two.")
+    _note_moved(result, finder)
     return result
 
 
@@ -76,13 +103,14 @@ def meta_json(root: Path, split: str, categories: Sequence[str]) -> ReadResult |
     accepted as well. Absolute paths of another machine are searched below the root. If the mask of an anomalous
     picture is missing or a folder, its anomalous area is unknown.
     """
-    file = _list_file(root, ("meta.json",), "meta_*.json")
-    if file is None or file.suffix.lower() != ".json":
+    file = _meta_file(root)
+    if file is None:
         return None
     content = _json(file)
     try:
         splits = {str(name).lower(): items for name, items in content.items()}
-        result = ReadResult()
+        result = ReadResult(others={file: "list"})
+        finder = Finder([file.parent], ())
         for given, items in splits.get(split, {}).items():
             for item in items:
                 category = _catalogue_spelling(str(item.get("cls_name") or given), categories)
@@ -90,7 +118,7 @@ def meta_json(root: Path, split: str, categories: Sequence[str]) -> ReadResult |
                 marked = [mask] if mask and not (file.parent / mask).is_dir() else []
                 sample = _sample(
                     result,
-                    file.parent,
+                    finder,
                     str(item["img_path"]),
                     marked,
                     int(bool(int(item["anomaly"]))),
@@ -101,6 +129,7 @@ def meta_json(root: Path, split: str, categories: Sequence[str]) -> ReadResult |
                     result.samples.append(sample)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file} is not a meta.json as the papers' scripts write it ({error!r}).") from error
+    _note_moved(result, finder)
     return result
 
 
@@ -119,13 +148,15 @@ def real_iad(root: Path, split: str, categories: Sequence[str]) -> ReadResult | 
     for stem, category in stems.items():
         file = stem.parent / f"{stem.name}.json"
         content = _json(file)
+        result.others[file] = "list"
+        finder = Finder([pictures / stem.name], ())
         try:
             normal = content.get("meta", {}).get("normal_class", "OK")
             for item in content.get(split, []):
                 mask = [str(item["mask_path"])] if item.get("mask_path") else []
                 defect = str(item["anomaly_class"])
                 label = int(defect != normal)
-                sample = _sample(result, pictures / stem.name, str(item["image_path"]), mask, label, category, defect)
+                sample = _sample(result, finder, str(item["image_path"]), mask, label, category, defect)
                 if sample is not None:
                     result.samples.append(sample)
         except (AttributeError, KeyError, TypeError) as error:
@@ -140,7 +171,7 @@ def numbered_list(root: Path, split: str, categories: Sequence[str], *, file: st
     if not table.is_file() or not pictures:
         return None
     by_number = {int(path.stem): path for path in pictures if path.stem.isdecimal()}
-    result = ReadResult()
+    result = ReadResult(others={table: "list"})
     if split != "test":
         return result
     with table.open(newline="", encoding="utf-8-sig") as stream:
@@ -158,28 +189,27 @@ def numbered_list(root: Path, split: str, categories: Sequence[str], *, file: st
 
 
 def _sample(
-    result: ReadResult, base: Path, picture: str, masks: Sequence[str], label: int, category: str, defect: str
+    result: ReadResult, finder: Finder, picture: str, masks: Sequence[str], label: int, category: str, defect: str
 ) -> Sample | None:
     """Return the sample of a listed picture; None, and an issue in `result`, if it is missing."""
-    path = _resolve(base, picture)
+    path = finder.find(picture)
     if not path.is_file():
         result.issues.append(Issue("missing picture", path, category))
         return None
-    files = tuple(_resolve(base, mask) for mask in masks) if label else ()
+    files = tuple(map(finder.find, masks))
+    if not label:
+        result.others.update(dict.fromkeys(files, MASK_OF_NORMAL))
+        return Sample(path, label, category, (), category, defect)
     gone = [file for file in files if not file.is_file()]
     result.issues += [Issue("missing mask", file, category) for file in gone]
-    marked = files if (files and not gone) or not label else None
-    return Sample(path, label, category, marked, category, defect)
+    return Sample(path, label, category, files if files and not gone else None, category, defect)
 
 
-def _resolve(base: Path, text: str) -> Path:
-    """Return a listed path. An absolute path of another machine is searched below the base, longest tail first."""
-    path = base / text.replace("\\", "/")
-    if not path.is_absolute() or path.exists():
-        return path
-    parts = path.parts[1:]
-    tails = (base.joinpath(*parts[start:]) for start in range(1, len(parts)))
-    return next((tail for tail in tails if tail.exists()), path)
+def _note_moved(result: ReadResult, finder: Finder) -> None:
+    if finder.moved:
+        listed, path = next(iter(finder.moved.items()))
+        many = f"{len(finder.moved):,} listed paths" if len(finder.moved) > 1 else "one listed path"
+        result.notes.append(f"{many} found by their ends below {finder.base}, such as {listed} as {path}")
 
 
 def _catalogue_spelling(given: str, categories: Sequence[str]) -> str:
@@ -187,13 +217,29 @@ def _catalogue_spelling(given: str, categories: Sequence[str]) -> str:
     return next((name for name in categories if normalize_name(name) == normalize_name(given)), given)
 
 
-def _list_file(root: Path, files: Sequence[str], pattern: str) -> Path | None:
+def _table_file(root: Path, files: Sequence[str]) -> Path | None:
     if root.is_file():
-        return root if root.suffix.lower() == Path(pattern).suffix else None
+        return root if root.suffix.lower() != ".json" and root.suffix.lower() not in SUFFIXES else None
     for name in files:
         if (root / name).is_file():
             return root / name
-    matches = sorted(root.glob(pattern)) if pattern.startswith("meta") or not files else []
+    if files:
+        return None
+    for suffix in (".csv", ".tsv", ".tab"):
+        tables = [path for path in entries(root) if path.suffix.lower() == suffix and not system_file(path.name)]
+        if len(tables) > 1:
+            raise UsageError(f"{root} has several tables: give one of {', '.join(path.name for path in tables[:8])}.")
+        if tables:
+            return tables[0]
+    return None
+
+
+def _meta_file(root: Path) -> Path | None:
+    if root.is_file():
+        return root if root.suffix.lower() == ".json" else None
+    if (root / "meta.json").is_file():
+        return root / "meta.json"
+    matches = sorted(root.glob("meta_*.json"))
     return matches[0] if len(matches) == 1 else None
 
 
@@ -204,12 +250,17 @@ def _json(file: Path) -> Any:
         raise UsageError(f"{file} cannot be read as JSON ({error}).") from error
 
 
-def _cell(row: dict[str, Any], name: str | None) -> str:
-    return str(row.get(name) or "").strip() if name is not None else ""
+def _split(text: str, table: Path, line: int) -> str:
+    kind = role(text) if text else "test"
+    if kind in _SPLITS:
+        return str(kind)
+    raise UsageError(f"{table}, line {line}: {text!r} is no split; write train, validation or test.")
 
 
 def _label(text: str, table: Path, line: int) -> int:
-    word = text.lower()
-    if word in _NORMAL or word in _ANOMALOUS:
-        return int(word in _ANOMALOUS)
+    word, kind = text.lower(), role(text)
+    if word in _NORMAL or kind == "normal":
+        return 0
+    if word in _ANOMALOUS or kind == "anomalous":
+        return 1
     raise UsageError(f"{table}, line {line}: {text!r} is no label; write 0 or normal, 1 or anomaly.")

@@ -47,7 +47,7 @@ def read(
 
 def empty_message(entry: DatasetInfo, dataset: Dataset) -> str:
     """Return the error message for a split without samples."""
-    why = "".join(f" ({reason})" for reason in [*dataset.notes, *map(str, dataset.issues[:1])])
+    why = "".join(f" ({reason})" for reason in [*dataset.notes[:3], *map(str, dataset.issues[:1])])
     return (
         f"{dataset.root} has no pictures of {entry.title} in the split {dataset.split!r}{why}; "
         f"expected {dataset.layout}."
@@ -67,13 +67,13 @@ def read_split(entry: DatasetInfo, root: Path, split: str) -> Dataset:
     if result.unknown_folders:
         result.notes.append(f"folders that are no categories of {entry.title}: {', '.join(result.unknown_folders)}")
     notes = tuple(dict.fromkeys(result.notes))
-    return Dataset(entry.name, place, split, tuple(samples), layout.text, tuple(result.issues), notes)
+    return Dataset(entry.name, place, split, tuple(samples), layout.text, tuple(result.issues), notes, result.others)
 
 
 def _detect_layout(entry: DatasetInfo, root: Path, split: str) -> tuple[Layout, Path, ReadResult]:
     """Return the first layout that fits the root, else that of its only folder that fits or bears the set's name."""
     here = _first_match(entry, root, split)
-    if here is not None and here[2].samples:
+    if here is not None and (here[2].samples or here[2].complete):
         return here
     matches = [_first_match(entry, folder, split) for folder in folders_in(root)]
     below = [match for match in matches if match is not None and match[2].samples]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, overload
@@ -14,6 +14,9 @@ from blemish.datasets.masks import image_size, merge_masks
 
 if TYPE_CHECKING:
     from blemish.image_io import LoadedImage
+
+MASK_OF_NORMAL = "mask of a normal picture"
+"""What `others` says of a mask that is not needed."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Sample:
         return read_image(self.path)
 
     def mask(self, size: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
-        """Read the mask: any positive value of a mask file is anomalous, and several files are merged.
+        """Read the mask by the rule of `blemish.datasets.masks`; several files are merged.
 
         Args:
             size: (width, height) of the picture in pixels; None reads it from the header.
@@ -47,7 +50,7 @@ class Sample:
             (height, width) bool; all False for a normal picture; None if the anomalous area is unknown.
 
         Raises:
-            ImageError: A mask cannot be read or differs from the picture in size.
+            ImageError: A mask cannot be read, does not fit the picture, or does not say what is anomalous.
         """
         if self.masks is None:
             return None
@@ -79,6 +82,10 @@ class ReadResult:
     notes: list[str] = field(default_factory=list)
     unknown_folders: list[str] = field(default_factory=list)
     """Folders that look like categories of the layout but are not among the data set's."""
+    others: dict[Path, str] = field(default_factory=dict)
+    """Files that are no sample's picture or mask: what they are, or why they are left out."""
+    complete: bool = False
+    """Whether the folders below were searched, too."""
 
 
 class Reader(Protocol):
@@ -107,6 +114,8 @@ class Dataset(Sequence[Sample]):
     issues: tuple[Issue, ...] = ()
     notes: tuple[str, ...] = ()
     """Remarks for the user: masks paired by position, pictures left out, ..."""
+    others: Mapping[Path, str] = field(default_factory=dict, repr=False)
+    """Files that are no sample's picture or mask: what they are, or why they are left out."""
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -29,8 +29,16 @@ from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.folder import EvaluationFolder, read_facts
-from blemish.evaluation.options import Aupro, EvaluationOptions, MetricOptions, takes_options
-from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
+from blemish.evaluation.options import (
+    MASK_METRICS,
+    MORE_METRICS,
+    Aupro,
+    EvaluationOptions,
+    MaskSize,
+    MetricOptions,
+    takes_options,
+)
+from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, MethodDifference, Row
 from blemish.evaluation.run import Run, recompute_result
 from blemish.image_io import MAX_PIXELS
 from blemish.loading import load
@@ -38,12 +46,15 @@ from blemish.methods import info, list_methods
 from blemish.types import PathLike, Precision
 
 __all__ = [
+    "MASK_METRICS",
     "METRICS",
+    "MORE_METRICS",
     "Comparison",
     "Evaluation",
     "EvaluationFolder",
     "EvaluationOptions",
     "Failure",
+    "MethodDifference",
     "MetricOptions",
     "Row",
     "Run",
@@ -79,6 +90,8 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
     method_names = _method_names(options.methods)
     if unused := sorted(set(options.weights or {}) - set(method_names)):
         raise UsageError(f"weights are given for {', '.join(unused)}, which is not among the methods to evaluate")
+    if unused := sorted(set(options.configs or {}) - set(method_names)):
+        raise UsageError(f"a config is given for {', '.join(unused)}, which is not among the methods to evaluate")
     dataset = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
     dataset = limit_images(dataset, options.limit, options.seed)
     backbone = options.backbone
@@ -88,6 +101,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         options.methods,
         backbone,
         weights=options.weights,
+        configs=options.configs,
         max_pixels=options.max_pixels,
         device=options.device,
         precision=options.precision,
@@ -100,6 +114,8 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         "limit": options.limit,
         "seed": options.seed,
         "aupro": options.metrics.label,
+        "masks": options.masks,
+        **_more_facts(options.metrics),
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "left_out": left_out,
@@ -127,6 +143,7 @@ def load_detectors(
     backbone: ImageBackbone,
     *,
     weights: Mapping[str, PathLike] | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     max_pixels: int = MAX_PIXELS,
     device: str = "auto",
     precision: Precision = "auto",
@@ -139,21 +156,23 @@ def load_detectors(
     Raises:
         UsageError: A method is unknown, its weights are missing, or no method is left.
     """
-    weights = weights or {}
+    weights, configs = weights or {}, configs or {}
     detectors: dict[str, Detector] = {}
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
         try:
+            info(name).require_references(info(name).transductive)
             detectors[name] = load(
                 name,
                 backbone=backbone,
                 weights=weights.get(name),
+                config=configs.get(name),
                 max_pixels=max_pixels,
                 device=device,
                 precision=precision,
             )
         except UsageError as error:
-            if list(methods) != ["all"] or name in weights:
+            if list(methods) != ["all"] or name in weights or name in configs:
                 raise
             left_out[name] = str(error)
     if not detectors:
@@ -167,6 +186,9 @@ def recompute(
     data: PathLike | None = None,
     methods: Sequence[str] | None = None,
     aupro: Aupro | None = None,
+    masks: MaskSize | None = None,
+    more_metrics: bool = False,
+    mask_threshold: float | None = None,
     report: bool = False,
 ) -> Evaluation:
     """Compute all numbers of an evaluation again from its folder, without the model.
@@ -179,6 +201,9 @@ def recompute(
         data: Folder of the data set, if it was moved.
         methods: Methods to include; None for all of the evaluation.
         aupro: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        masks: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        more_metrics: As in `evaluate`; those of pixels need the maps.
+        mask_threshold: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         report: Write `report.html` into `out`.
 
     Raises:
@@ -194,8 +219,20 @@ def recompute(
     dataset = datasets.read(facts["dataset"], root, categories=facts["requested_categories"], split=facts["split"])
     dataset = limit_images(dataset, facts["limit"], facts["seed"])
     variant: Aupro = aupro or facts["aupro"].partition(" ")[0]
-    options = MetricOptions(aupro=variant, seed=facts["seed"])
-    facts = {**facts, "methods": {name: stored[name] for name in method_names}, "aupro": options.label}
+    options = MetricOptions(
+        aupro=variant,
+        masks=masks or facts.get("masks", "map"),
+        seed=facts["seed"],
+        more=more_metrics or facts.get("more_metrics", False),
+        mask_threshold=facts.get("mask_threshold") if mask_threshold is None else mask_threshold,
+    )
+    facts = {
+        **facts,
+        "methods": {name: stored[name] for name in method_names},
+        "aupro": options.label,
+        "masks": options.masks,
+        **_more_facts(options),
+    }
     with EvaluationFolder(path, dataset.root) as folder:
         result = recompute_result(folder, dataset, method_names, options, facts)
         write_results(result, folder, dataset, report=report)
@@ -236,6 +273,12 @@ def _method_names(methods: Sequence[str]) -> list[str]:
     if not unique:
         raise UsageError(f"there are no methods to evaluate; choose from {', '.join(list_methods())}")
     return [info(name).name for name in unique]
+
+
+def _more_facts(options: MetricOptions) -> dict[str, Any]:
+    """Return which metrics were asked for in addition; nothing if none was."""
+    facts: dict[str, Any] = {"more_metrics": True} if options.more else {}
+    return facts if options.mask_threshold is None else {**facts, "mask_threshold": options.mask_threshold}
 
 
 def _command() -> str:

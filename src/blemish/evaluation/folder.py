@@ -58,7 +58,7 @@ class CategoryResult:
     digest: str
     """Hash of the images, labels and settings that were measured."""
     aupro: str
-    """Variant of AUPRO: see `MetricOptions.label`."""
+    """What was measured: see `MetricOptions.variant`."""
     pixel: Mapping[str, float | None]
     """Pixel metrics by name; None for nan."""
     undefined: Mapping[str, str]
@@ -71,6 +71,10 @@ class CategoryResult:
     """Identities of the images whose small maps are kept."""
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Bootstrap interval (low, high) by pixel metric."""
+    mask_notes: Sequence[str] = ()
+    """What was noticed about the masks."""
+    extra: Mapping[str, float | None] = field(default_factory=dict)
+    """Further pixel and mask metrics by name; None for nan."""
 
 
 class EvaluationFolder:

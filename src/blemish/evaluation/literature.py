@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -36,10 +37,11 @@ def compare(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[Comparison, 
         rows: Rows of one data set. Published image metrics are compared with set-wide scores if the method has them,
             since its paper does so, too.
         facts: Facts of the run: "backbone", "dataset_names" (all names of the data set) and "partial" (the categories,
-            or "mean", of which some images are missing).
+            or "mean", of which some images are missing) and "masks" ("full": pixel metrics get no difference).
     """
     dataset_names = {_normalize(name) for name in facts.get("dataset_names", ())}
     backbone, partial = _normalize(str(facts.get("backbone", ""))), set(facts.get("partial", ()))
+    full = facts.get("masks") == "full"
     image_rules = {row.method: "set-wide" for row in rows if row.scores == "set-wide"}
     comparisons: list[Comparison] = []
     for row in rows:
@@ -56,8 +58,9 @@ def compare(rows: Sequence[Row], facts: Mapping[str, Any]) -> tuple[Comparison, 
                 for metric in METRICS:
                     rule = image_rule if metric.startswith("image") else "picture"
                     if metric in numbers and row.scores == rule:
-                        is_complete = row.category not in partial
-                        comparisons.append(_comparison(row, metric, table, numbers[metric], backbone, is_complete))
+                        is_complete, other_masks = row.category not in partial, full and metric.startswith("pixel")
+                        comparison = _comparison(row, metric, table, numbers[metric], backbone, is_complete)
+                        comparisons.append(replace(comparison, difference=math.nan) if other_masks else comparison)
     # Sorting is stable: equal ones stay in the order of rows and tables.
     return tuple(sorted(comparisons, key=lambda c: (not c.same_backbone, not c.own, not c.verified)))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -14,13 +17,31 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from blemish.datasets.masks import resize_mask
+from blemish.datasets.masks import (
+    count_vanished,
+    examine_masks,
+    image_size,
+    remark_sentences,
+    resize_mask,
+    short_names,
+)
 from blemish.datasets.samples import Sample
-from blemish.errors import UsageError
+from blemish.errors import ImageError, UsageError
 from blemish.evaluation.folder import CategoryResult, EvaluationFolder, ImageScore
-from blemish.evaluation.options import MetricOptions
+from blemish.evaluation.options import MASK_METRICS, MetricOptions
 from blemish.methods.base import Method
-from blemish.metrics import PixelBootstrap, PixelMetrics, StreamedPixelMetrics, StreamingPixelMetrics, pixel_metrics
+from blemish.metrics import (
+    PixelBootstrap,
+    PixelMetrics,
+    StreamedPixelMetrics,
+    StreamingPixelMetrics,
+    UndefinedMetricWarning,
+    aupimo,
+    aupro,
+    mask_metrics,
+    pixel_metrics,
+)
+from blemish.tiling import resize
 
 PIXEL_METRICS = ("auroc", "ap", "f1_max", "f1_threshold", "iou", "aupro")
 NO_MASKS = "there are no masks, so it is unknown where the anomalies are"
@@ -28,6 +49,8 @@ _NO_MAPS = "the maps were not kept; run the evaluation with maps kept"
 
 Kind: TypeAlias = Literal["true positive", "false negative", "false positive", "true negative"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+#: The second false-positive rate up to which AUPRO is integrated, as in MVTec LOCO and MVTec AD 2.
+STRICT_FPR_LIMIT = 0.05
 #: Examples of each kind.
 NUM_EXAMPLES = 4
 #: Longer side of the examples' maps in pixels.
@@ -36,37 +59,101 @@ EXAMPLE_SIDE = 128
 _SET_SCORE_INPUTS = ("scores", "text_scores", "peaks")
 
 
-class MaskCache:
-    """Masks of a category at the size of the models' inputs, read once and kept as bits. Thread-safe.
+@dataclass
+class MaskNotes:
+    """What was noticed about the masks of a category."""
 
-    As in the papers' code, a mask is resized like its image and thresholded at one half.
+    remarks: dict[str, dict[Path, None]] = field(default_factory=dict)
+    """Files by remark: see `examine_masks`."""
+    regions: dict[int, dict[Path, tuple[int, int]]] = field(default_factory=dict)
+    """By side of the maps, for each picture: anomalous regions that vanish from the reduced mask, and all."""
+
+    def sentences(self, side: int) -> list[str]:
+        """Return the notes that concern maps of one side."""
+        lines = remark_sentences(self.remarks)
+        counts = self.regions.get(side, {})
+        gone = {path: number for path, (number, _) in counts.items() if number}
+        if gone:
+            total = sum(number for _, number in counts.values())
+            lines.append(
+                f"{sum(gone.values()):,} of {total:,} anomalous regions are too small or too thin for maps of {side} x "
+                f"{side} pixels and vanish from the pixel metrics; full masks would count them: {short_names([*gone])}"
+            )
+        return lines
+
+
+class MaskCache:
+    """Masks of a category, read once and kept as bits, and what was noticed about them. Thread-safe.
+
+    As in the papers' code, a mask is resized like its image to the size of the map and thresholded at one half.
+
+    Args:
+        full: Keep the masks in their images' own size; maps are enlarged instead.
     """
 
-    def __init__(self) -> None:
-        self._bits: dict[tuple[int, Sample], NDArray[np.uint8] | None] = {}
+    def __init__(self, full: bool = False) -> None:
+        self.full, self.notes = full, MaskNotes()
+        self._bits: dict[tuple[int, Sample], tuple[NDArray[np.uint8], tuple[int, int]] | None] = {}
         self._lock = threading.Lock()
 
     def __call__(self, sample: Sample, side: int) -> NDArray[np.bool_] | None:
-        """Return the mask (side, side); None for an image without anomaly. Raises ImageError."""
-        key = (side, sample)
+        """Return the mask, (side, side) or of the image's size; None for one without anomaly. Raises ImageError."""
+        key = (0 if self.full else side, sample)
         with self._lock:  # also while reading, since other threads need the same mask
             if key not in self._bits:
-                mask = read_mask(sample, side)
-                self._bits[key] = None if mask is None else np.packbits(mask)
-            bits = self._bits[key]
-        return None if bits is None else np.unpackbits(bits, count=side * side).reshape(side, side).astype(bool)
+                mask = self.read(sample, side)
+                self._bits[key] = None if mask is None else (np.packbits(mask), (mask.shape[0], mask.shape[1]))
+            kept = self._bits[key]
+        if kept is None:
+            return None
+        bits, shape = kept
+        return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+    def read(self, sample: Sample, side: int) -> NDArray[np.bool_] | None:
+        """Return the same as a call, without keeping it."""
+        return read_mask(sample, None if self.full else side, self.notes)
+
+    def fit(self, sample: Sample, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the map in the size of the mask. Raises ImageError."""
+        if not self.full:
+            return anomaly_map
+        width, height = image_size(sample.path)
+        enlarged: NDArray[np.float32] = resize(torch.from_numpy(anomaly_map), height, width).numpy()
+        return enlarged
 
 
-def read_mask(sample: Sample, side: int) -> NDArray[np.bool_] | None:
-    """Return the mask (side, side); None for an image without anomaly. Raises ImageError."""
-    mask = resize_mask(sample.mask(), side) if sample.masks else None
-    return mask if mask is not None and mask.any() else None
+def read_mask(sample: Sample, side: int | None, notes: MaskNotes) -> NDArray[np.bool_] | None:
+    """Return the mask, (side, side) or of the image's size for None; None for an image without anomaly.
+
+    Raises:
+        ImageError: A mask cannot be used.
+    """
+    if not sample.masks:
+        return None
+    mask, remarks = examine_masks(sample.masks, sample.path, image_size(sample.path))
+    for path, remark in remarks:
+        notes.remarks.setdefault(remark, {})[path] = None
+    if side is not None:
+        full, mask = mask, resize_mask(mask, side)
+        notes.regions.setdefault(side, {})[sample.path] = count_vanished(full, mask)
+    return mask if mask.any() else None
 
 
 def with_known_masks(samples: Sequence[Sample]) -> list[Sample]:
     """Return the images whose masks are known; none unless one of them has an anomaly marked."""
     masked = [sample for sample in samples if sample.masks is not None]
     return masked if any(sample.masks for sample in masked) else []
+
+
+def count_pixels(samples: Sequence[Sample], side: int, options: MetricOptions) -> int:
+    """Return how many pixels are measured: those of the maps, or those of the images themselves for full masks."""
+    if options.masks == "map":
+        return len(samples) * side**2
+    total = 0
+    for sample in samples:
+        with contextlib.suppress(ImageError):  # it will fail where it is read
+            total += math.prod(image_size(sample.path))
+    return total
 
 
 def to_pixel_metrics(values: Mapping[str, float | None], undefined: Mapping[str, str]) -> PixelMetrics:
@@ -89,6 +176,7 @@ def measure_category(
     options: MetricOptions,
     masks: MaskCache,
     histogram: StreamingPixelMetrics | None = None,
+    map_range: tuple[float, float] = (0.0, 1.0),
 ) -> CategoryResult:
     """Measure one category of one method. Threads may measure several methods at once.
 
@@ -101,6 +189,7 @@ def measure_category(
         options: How to measure.
         masks: Shared by the methods.
         histogram: Pixels of a category that is too large to keep its maps.
+        map_range: Range of the method's maps, of which `MetricOptions.mask_threshold` is a fraction.
 
     Raises:
         ImageError: A mask cannot be used.
@@ -110,6 +199,11 @@ def measure_category(
     digest = folder.digest(name, samples)
     bootstrap = PixelBootstrap(seed=options.seed)
     metrics = _pixel_metrics(folder, name, samples, options, masks, histogram, bootstrap)
+    if histogram is not None and method is not None:
+        side = method.computation.size
+    else:
+        side = len(folder.read_map(name, samples[0]))
+    extra, reasons = _extra_metrics(folder, name, samples, options, masks, histogram, map_range)
     examples: list[int] = []
     if histogram is None:
         examples = sorted({i for indices in choose_examples(labels, scores).values() for i in indices})
@@ -123,13 +217,15 @@ def measure_category(
         set_scores = stored.set_scores
     return CategoryResult(
         digest=digest,
-        aupro=options.label,
+        aupro=options.variant,
         pixel={m: None if math.isnan(v := getattr(metrics, m)) else float(v) for m in PIXEL_METRICS},
-        undefined=dict(metrics.undefined),
+        undefined={**metrics.undefined, **reasons},
         error=_error_bound(metrics),
         set_scores=set_scores,
         examples=[folder.identity(samples[i]) for i in examples],
         intervals=_intervals(bootstrap, metrics, options),
+        mask_notes=masks.notes.sentences(side),
+        extra={m: None if math.isnan(v) else float(v) for m, v in extra.items()},
     )
 
 
@@ -140,31 +236,37 @@ def remeasure_category(
     samples: Sequence[Sample],
     options: MetricOptions,
     masks: MaskCache,
+    map_range: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Update `folder.results` for one category of one method, without the model.
 
-    Without the maps of all images the stored pixel metrics stay, except an AUPRO of another variant, which becomes
-    undefined.
+    Without the maps of all images the stored pixel metrics stay. Those of another variant become undefined: AUPRO, or
+    all of them if the masks had another size.
 
     Raises:
         ImageError: A mask cannot be used.
         OutputError: A map cannot be read, or the folder cannot be written to.
     """
     if all(folder.map_path(name, sample).is_file() for sample in samples):
-        result = measure_category(folder, name, None, category, samples, options, masks)
+        result = measure_category(folder, name, None, category, samples, options, masks, map_range=map_range)
         folder.add_result(name, category, result)
         return
     stored = folder.results.get((name, category))
     # What follows changes the results in memory only: the folder keeps what was measured.
     if stored is None or stored.digest != folder.digest(name, samples):
         undefined = dict.fromkeys(PIXEL_METRICS, _NO_MAPS)
-        folder.results[name, category] = CategoryResult("", options.label, {}, undefined, 0.0, None, ())
-    elif stored.aupro != options.label:
+        folder.results[name, category] = CategoryResult("", options.variant, {}, undefined, 0.0, None, ())
+    elif stored.aupro != options.variant:
+        gone: tuple[str, ...] = () if options.has_aupro_of(stored.aupro) else ("aupro",)
+        gone = gone if options.has_masks_of(stored.aupro) else PIXEL_METRICS
+        pixel_extra = [m for m in _pixel_extra(options) if m not in stored.extra or m in MASK_METRICS]
+        missing = pixel_extra if gone != PIXEL_METRICS else _pixel_extra(options)
         folder.results[name, category] = replace(
             stored,
-            pixel={**stored.pixel, "aupro": None},
-            undefined={"aupro": _NO_MAPS, **stored.undefined},
-            intervals={metric: ends for metric, ends in stored.intervals.items() if metric != "aupro"},
+            pixel={**stored.pixel, **dict.fromkeys(gone)},
+            extra={**stored.extra, **dict.fromkeys(missing)},
+            undefined={**dict.fromkeys((*gone, *missing), _NO_MAPS), **stored.undefined},
+            intervals={metric: ends for metric, ends in stored.intervals.items() if metric not in gone},
         )
 
 
@@ -240,11 +342,11 @@ def _pixel_metrics(
         return undefined_pixel_metrics(NO_MASKS)
     if histogram is None:
         side = len(folder.read_map(name, masked[0]))
-        if len(masked) * side**2 <= options.max_exact_pixels:
+        if count_pixels(masked, side, options) <= options.max_exact_pixels:
 
             def maps() -> Iterator[NDArray[np.float32]]:
                 for sample in masked:
-                    anomaly_map = folder.read_map(name, sample)
+                    anomaly_map = masks.fit(sample, folder.read_map(name, sample))
                     bootstrap.update(masks(sample, side), anomaly_map)
                     yield anomaly_map
 
@@ -253,12 +355,66 @@ def _pixel_metrics(
             return pixel_metrics(truth, maps(), fpr_limit=options.fpr_limit, steps=steps)
         histogram = StreamingPixelMetrics()
         for sample in masked:
-            histogram.update(masks(sample, side), folder.read_map(name, sample))
+            histogram.update(masks.read(sample, side), masks.fit(sample, folder.read_map(name, sample)))
     streamed = histogram.compute(fpr_limit=options.fpr_limit)
     if options.aupro == "exact":
         return streamed
     reason = "the approximation in 200 steps needs all maps at once, and there are too many"
     return replace(streamed, aupro=math.nan, undefined={**streamed.undefined, "aupro": reason})
+
+
+def _pixel_extra(options: MetricOptions) -> list[str]:
+    """Return the names of the further metrics that need maps and masks."""
+    return [metric for metric in options.extra if not metric.startswith("image_")]
+
+
+def _extra_metrics(
+    folder: EvaluationFolder,
+    name: str,
+    samples: Sequence[Sample],
+    options: MetricOptions,
+    masks: MaskCache,
+    histogram: StreamingPixelMetrics | None,
+    map_range: tuple[float, float],
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the further metrics of `_pixel_extra`, and the reason for each that is nan."""
+    names = _pixel_extra(options)
+    masked = with_known_masks(samples)
+    if not names or not masked:
+        return dict.fromkeys(names, math.nan), dict.fromkeys(names, NO_MASKS)
+    if histogram is not None:
+        values = dict.fromkeys(names, math.nan)
+        if options.more:
+            values["pixel_aupro_05"] = histogram.compute(fpr_limit=STRICT_FPR_LIMIT).aupro
+        return values, {m: "the maps are too large to keep" for m, value in values.items() if math.isnan(value)}
+    side = len(folder.read_map(name, masked[0]))
+    if len(masked) * side**2 > options.max_exact_pixels:
+        return dict.fromkeys(names, math.nan), dict.fromkeys(names, "there are too many pixels to measure at once")
+
+    def pairs() -> tuple[Iterator[NDArray[np.bool_] | None], Iterator[NDArray[np.float32]]]:
+        return (masks(sample, side) for sample in masked), (
+            masks.fit(sample, folder.read_map(name, sample)) for sample in masked
+        )
+
+    values, reasons = {}, {}
+    if options.more:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            values["pixel_aupro_05"] = aupro(*pairs(), fpr_limit=STRICT_FPR_LIMIT)
+        if math.isnan(values["pixel_aupro_05"]):
+            reasons["pixel_aupro_05"] = "there are no normal pixels"
+        areas = aupimo(*pairs())
+        values["pixel_aupimo"] = float(np.nanmean(areas)) if not np.isnan(areas).all() else math.nan
+        if math.isnan(values["pixel_aupimo"]):
+            reasons["pixel_aupimo"] = "AUPIMO needs normal pictures with 100,000 pixels or more in total"
+    if options.mask_threshold is not None:
+        low, high = map_range
+        metrics = mask_metrics(*pairs(), low + options.mask_threshold * (high - low))
+        for metric, value in vars(metrics).items():
+            values[f"mask_{metric}"] = value
+            if math.isnan(value):
+                reasons[f"mask_{metric}"] = "there are no normal pictures"
+    return values, reasons
 
 
 def _intervals(bootstrap: PixelBootstrap, metrics: PixelMetrics, options: MetricOptions) -> dict[str, list[float]]:

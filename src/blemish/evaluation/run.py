@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
@@ -19,15 +20,15 @@ from blemish.evaluation.folder import CategoryResult, EvaluationFolder, ImageSco
 from blemish.evaluation.literature import compare
 from blemish.evaluation.measure import (
     MaskCache,
+    count_pixels,
     measure_category,
-    read_mask,
     remeasure_category,
     set_score_inputs,
     with_known_masks,
 )
 from blemish.evaluation.options import MetricOptions
 from blemish.evaluation.result import Evaluation, Failure, FailureKind
-from blemish.evaluation.rows import make_rows
+from blemish.evaluation.rows import make_rows, method_differences
 from blemish.methods.base import TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.journal import file_key, result_settings, settings_fingerprint
@@ -112,9 +113,9 @@ class Run:
         """
         self.folder.write_facts(self.facts())
         for category, samples in self.categories.items():
-            histograms = self._histograms(samples)
-            self._score(category, samples, histograms, on_progress)
-            self._measure(category, samples, histograms)
+            histograms, masks = self._histograms(samples), MaskCache(self.options.masks == "full")
+            self._score(category, samples, histograms, masks, on_progress)
+            self._measure(category, samples, histograms, masks)
             self.folder.clear_map_cache()
         facts = self.facts()
         self.folder.write_facts(facts)
@@ -147,6 +148,7 @@ class Run:
         category: str,
         samples: Sequence[Sample],
         histograms: Mapping[str, StreamingPixelMetrics],
+        masks: MaskCache,
         on_progress: Callable[[], None],
     ) -> None:
         tasks = [Task(s, s.path, names, s.object_name) for s in samples if (names := self._methods_todo(s))]
@@ -161,7 +163,7 @@ class Run:
             if isinstance(result, Failed):
                 methods, error = self._methods_todo(result.item), result.error
             else:
-                methods, error = frozenset({result.method}), self._store(result, histograms.get(result.method))
+                methods, error = frozenset({result.method}), self._store(result, masks, histograms.get(result.method))
             for name in methods:
                 self._todo.discard((name, result.item))
                 if error is None:
@@ -172,9 +174,11 @@ class Run:
                     self._add_failure(name, category, "picture", str(result.item.path), error)
                 on_progress()
 
-    def _store(self, scored: Scored[Sample], histogram: StreamingPixelMetrics | None) -> ImageError | None:
+    def _store(
+        self, scored: Scored[Sample], masks: MaskCache, histogram: StreamingPixelMetrics | None
+    ) -> ImageError | None:
         """Store a score and its map; return the error if they are unusable."""
-        name, sample, anomaly_map = scored.method, scored.item, scored.map.numpy()
+        name, sample, anomaly_map = scored.method, scored.item, self._measured_map(scored).numpy()
         numbers = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
         if not (np.isfinite(numbers).all() and np.isfinite(anomaly_map).all()):
             return ImageError(f"{name} gives {sample.path} no finite score or map.", sample.path)
@@ -182,7 +186,7 @@ class Run:
             self.folder.write_map(name, sample, anomaly_map)
         elif sample.masks is not None:
             try:
-                histogram.update(read_mask(sample, len(anomaly_map)), anomaly_map)
+                histogram.update(masks.read(sample, len(anomaly_map)), masks.fit(sample, anomaly_map))
             except ImageError as error:
                 return error
         key = self._key(name, sample)
@@ -191,13 +195,23 @@ class Run:
         self.folder.add_score(name, sample, score)
         return None
 
+    def _measured_map(self, scored: Scored[Sample]) -> Tensor:
+        """Return the map at the side of the method's input, at which masks are compared with it."""
+        engine = self.detectors[scored.method].torch_engine
+        if scored.map.shape == (engine.size, engine.size):
+            return scored.map
+        return engine.finish_map(scored.map, engine.size, engine.size)
+
     # Measuring
 
     def _measure(
-        self, category: str, samples: Sequence[Sample], histograms: Mapping[str, StreamingPixelMetrics]
+        self,
+        category: str,
+        samples: Sequence[Sample],
+        histograms: Mapping[str, StreamingPixelMetrics],
+        masks: MaskCache,
     ) -> None:
         """Measure every method that has no result of this category yet, several at once."""
-        masks = MaskCache()
         unscored = {(f.method, f.failure.path) for f in self._failures if f.failure.category == category}
         with ThreadPoolExecutor(self._num_threads(samples), "blemish-measure") as pool:
             futures: dict[str, tuple[bool, Future[CategoryResult]]] = {}
@@ -209,7 +223,8 @@ class Run:
                     self.folder.results.pop((name, category), None)
                     continue
                 method, histogram = detector.torch_engine.method, histograms.get(name)
-                task = (self.folder, name, method, category, scored, self.options, masks, histogram)
+                low, high = _map_range(detector)
+                task = (self.folder, name, method, category, scored, self.options, masks, histogram, (low, high))
                 futures[name] = len(scored) == len(samples), pool.submit(measure_category, *task)
             try:
                 for name, (is_complete, future) in futures.items():
@@ -235,7 +250,7 @@ class Run:
     def _num_threads(self, samples: Sequence[Sample]) -> int:
         """Return how many methods to measure at once: as many as threads, if their pixels fit into memory."""
         side = max(detector.torch_engine.method.computation.size for detector in self.detectors.values())
-        max_methods = self.options.max_exact_pixels // max(len(samples) * side**2, 1)
+        max_methods = self.options.max_exact_pixels // max(count_pixels(samples, side, self.options), 1)
         return max(1, min(torch.get_num_threads(), len(self.detectors), max_methods))
 
     def _histograms(self, samples: Sequence[Sample]) -> dict[str, StreamingPixelMetrics]:
@@ -244,7 +259,8 @@ class Run:
             return {}
         sides = {name: detector.torch_engine.method.computation.size for name, detector in self.detectors.items()}
         limit = self.options.max_exact_pixels
-        return {name: StreamingPixelMetrics() for name, side in sides.items() if len(samples) * side**2 > limit}
+        pixels = {side: count_pixels(samples, side, self.options) for side in set(sides.values())}
+        return {name: StreamingPixelMetrics() for name, side in sides.items() if pixels[side] > limit}
 
     # What an earlier run completed
 
@@ -271,7 +287,7 @@ class Run:
         """Return whether there is a result for the images, settings and options of this run."""
         samples = self.categories[category]
         result = self.folder.results.get((name, category))
-        if result is None or result.aupro != self.options.label:
+        if result is None or result.aupro != self.options.variant:
             return False
         if not all(self._is_scored(name, sample) for sample in samples):
             return False
@@ -306,7 +322,7 @@ def recompute_result(
     """
     failures: list[_MethodFailure] = []
     for category in dataset.categories:
-        samples, masks = dataset.of(category), MaskCache()
+        samples, masks = dataset.of(category), MaskCache(options.masks == "full")
         for name in methods:
             scores = [folder.score(name, sample) for sample in samples]
             missing = sum(s is None or s.key[2] != facts["methods"][name]["settings"] for s in scores)
@@ -316,7 +332,8 @@ def recompute_result(
                     "was not completed, or the data set has changed; run the evaluation again"
                 )
             try:
-                remeasure_category(folder, name, category, samples, options, masks)
+                low, high = facts["methods"][name]["map_range"]
+                remeasure_category(folder, name, category, samples, options, masks, (low, high))
             except ImageError as error:
                 path = str(error.path or category)
                 failure = Failure(kind="mask", category=category, path=path, reason=str(error))
@@ -336,13 +353,17 @@ def make_evaluation(
     """Return the result of what is stored in the folder."""
     counts = Counter((f.method, f.failure.category) for f in failures if f.failure.kind == "picture")
     categories = {category: dataset.of(category) for category in dataset.categories}
-    rows = make_rows(folder, dataset.name, categories, methods, options.seed, counts)
+    rows = make_rows(folder, dataset.name, categories, methods, options, counts)
+    results = (folder.results.get((name, category)) for category in categories for name in methods)
+    mask_notes = dict.fromkeys(note for result in results if result is not None for note in result.mask_notes)
+    facts = {**facts, "mask_notes": list(mask_notes)}
     return Evaluation(
         rows=tuple(rows),
         published=compare(rows, facts),
         failed=tuple({(f.failure.path, f.failure.reason): f.failure for f in failures}.values()),
         facts=facts,
         folder=folder.kept,
+        differences=method_differences(folder, categories, methods, options.seed) if options.more else (),
     )
 
 

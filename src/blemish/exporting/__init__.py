@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,9 @@ from blemish.exporting.engine import ExportedEngine, as_input
 from blemish.exporting.header import Header
 from blemish.exporting.parity import TOLERANCE, Parity, compare
 from blemish.image_io import MAX_PIXELS, read_image
+from blemish.profile import Limits, roi_from_text, roi_text
 from blemish.tiling import DEFAULT_OVERLAP, Tiling
-from blemish.types import ImageSource
+from blemish.types import ImageSource, ValueRange
 
 __all__ = ["BACKENDS", "Exported", "Header", "Parity", "export", "load_exported"]
 
@@ -79,10 +81,16 @@ def export(
     if not isinstance(engine, TorchEngine) or str(engine.device) != "cpu" or engine.provenance.precision != "float32":
         raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
     geometry = engine.method.computation.geometry
-    if geometry != "squash" or engine.finishes_tiles:
+    if geometry != "squash" or engine.finishes_maps:
         reason = f"it resizes pictures in another way ({geometry})" if geometry != "squash" else "it finishes maps"
         raise UsageError(
             f"{engine.method.info.name} cannot be exported as it is configured: {reason} than a graph can express"
+        )
+    limits, roi = detector.limits, detector.limits.roi
+    if limits.scores and detector.tiling is not None:
+        raise UsageError(
+            "the profile was made with tiles, and a graph scores whole pictures: fit again without tiles, or export a "
+            "detector without the profile"
         )
     header = Header(
         provenance=replace(detector.provenance, tile=None, overlap=None),
@@ -92,17 +100,21 @@ def export(
         threshold=detector.threshold,
         mask_threshold=detector.mask_threshold,
         calibration=len(calibrate),
+        display_range=engine.display_range(detector.memory),
+        limits=limits.to_dict() if limits.scores else None,
+        roi=None if roi is None else roi_text(roi),
     )
+    options: dict[str, Any] = {"max_pixels": detector.max_pixels, "value_range": detector.value_range}
     for source in (*calibrate, *check):  # fail for a broken image before minutes of work, not after
-        read_image(source, max_pixels=detector.max_pixels)
+        read_image(source, **options)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        images = _CalibrationImages(engine, calibrate, detector.max_pixels)
+        images = _CalibrationImages(engine, calibrate, detector.max_pixels, detector.value_range)
         writer.load().write(engine, detector.memory, header, partial, images if calibrate else None)
         written = ExportedEngine(writer.load().read(partial, "cpu", "float32"), writer, partial)
-        check_images = (read_image(source, max_pixels=detector.max_pixels) for source in check) if check else None
-        parity = compare(engine, written, check_images, detector.object_name, detector.memory)
+        check_images = (read_image(source, **options) for source in check) if check else None
+        parity = compare(engine, written, check_images, detector.object_name, detector.memory, roi)
         if not header.calibration and not max(parity.score, parity.map) <= TOLERANCE:
             raise OutputError(
                 f"{path} is not written: its scores differ by {parity.score:.2g} and its maps by {parity.map:.2g} from "
@@ -129,6 +141,7 @@ def load_exported(
     device: str = "auto",
     precision: str = "auto",
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
     tile: int | None = None,
     overlap: float = DEFAULT_OVERLAP,
 ) -> Detector:
@@ -142,6 +155,7 @@ def load_exported(
         device: "auto" (the CPU), "cpu", "cuda" for ONNX Runtime, or a device of OpenVINO ("gpu", "npu").
         precision: "auto" or "float32"; OpenVINO also "bfloat16".
         max_pixels: As in `blemish.load`.
+        value_range: As in `blemish.load`; None for the file's own, if it has one.
         tile: As in `blemish.load`.
         overlap: As in `blemish.load`.
 
@@ -156,14 +170,17 @@ def load_exported(
         raise UsageError(f"there is no file {missing[0]}; check the path")
     engine = ExportedEngine(reader.load().read(path, device, precision), reader, path)
     header = engine.header
-    if threshold is None and mask_threshold is None:
+    if threshold is None and mask_threshold is None and header.limits is None:
         threshold, mask_threshold = header.threshold, header.mask_threshold
+    roi = None if header.roi is None else roi_from_text(header.roi)
     return Detector(
         engine,
+        limits=None if header.limits is None else Limits.from_dict(header.limits, roi),
         object_name=header.object_name or "object",
         threshold=threshold,
         mask_threshold=mask_threshold,
         max_pixels=max_pixels,
+        value_range=header.provenance.value_range if value_range is None else value_range,
         tiling=tiling,
     )
 
@@ -171,14 +188,17 @@ def load_exported(
 class _CalibrationImages:
     """Images as a graph takes them, (1, 3, S, S) each; they are read one at a time, since there may be thousands."""
 
-    def __init__(self, engine: TorchEngine, sources: Sequence[ImageSource], max_pixels: int) -> None:
-        self._size, self._sources, self._max_pixels = engine.size, sources, max_pixels
+    def __init__(
+        self, engine: TorchEngine, sources: Sequence[ImageSource], max_pixels: int, value_range: ValueRange | None
+    ) -> None:
+        self._size, self._sources = engine.size, sources
+        self._max_pixels, self._value_range = max_pixels, value_range
 
     def __len__(self) -> int:
         return len(self._sources)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for source in self._sources:
-            image = read_image(source, max_pixels=self._max_pixels).image
+            image = read_image(source, max_pixels=self._max_pixels, value_range=self._value_range).image
             pixels: NDArray[np.float32] = as_input(image, self._size).numpy()
             yield pixels

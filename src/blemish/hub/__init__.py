@@ -5,15 +5,14 @@
     path = hub.pull("anomalyclip-trained-on-visa")      # once, over the network
     blemish.load("anomalyclip", weights="anomalyclip-trained-on-visa", backbone="openai/clip-vit-large-patch14-336")
 
-The list is data in `table.py`. It has the git blob id of each file, which is checked after the download and whenever a
-file is found by its name, before anything reads it.
+The list is data in `published.py`. It has the git blob id of each file, which is checked after the download and
+whenever a file is found by its name, before anything reads it.
 """
 
 from __future__ import annotations
 
 from blemish.hub.download import blob_id
-from blemish.hub.store import BASE, base_address, entry, find, home, local_path, locate, pull
-from blemish.hub.table import TABLE, Published
+from blemish.hub.published import BASE, TABLE, Published, base_address, entry, find, home, local_path, locate, pull
 
 __all__ = [
     "BASE",

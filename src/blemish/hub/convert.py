@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from blemish.errors import BlemishError, OutputError, WeightsError
-from blemish.hub.store import identify
-from blemish.hub.table import Published
+from blemish.hub.published import Published, identify
 from blemish.methods import checkpoints, create, info, load_class
 
 if TYPE_CHECKING:

@@ -64,8 +64,6 @@ class AnomalyClipConfig(Config):
 
     def check(self) -> None:
         super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
         require(self.n_ctx >= 1, f"n_ctx has to be at least 1, not {self.n_ctx}")
         require(self.t_n_ctx >= 1, f"t_n_ctx has to be at least 1, not {self.t_n_ctx}")
         require(self.depth >= 1, f"depth has to be at least 1, not {self.depth}")

@@ -2,19 +2,19 @@
 
 Code: https://github.com/dammsi/AnomalyDINO. There are no learnt parts and no words: the method needs pictures.
 
-Few-shot (`anomalydino`): every patch is compared with all patches of a few flawless pictures. With the patch tokens x of
-the last layer after the final layer norm, scaled to length 1, and the memory M of the references' patches,
+Few-shot (`anomalydino`): every patch is compared with all patches of a few flawless pictures. With the patch tokens x
+of the last layer after the final layer norm, scaled to length 1, and the memory M of the references' patches,
 
     d(x) = mean over the k nearest m in M of ||x - m||^2 / 2, which is 1 - cos for k = 1.
 
-The image score is the mean of the largest 1 % of the patches. The map is d on the grid, enlarged bilinearly
-and smoothed. References are encoded in eight rotations, so that objects may lie in any pose.
+The image score is the mean of the largest 1 % of the patches. The map is d on the grid, enlarged bilinearly and
+smoothed. References are encoded in eight rotations, so that objects may lie in any pose.
 
 Batched zero-shot (`anomalydino-batch`): the unlabelled pictures of a set are compared with each other. A patch gets the
 mean distance to the nearest 0.1 % of the patches of all other pictures.
 
-Masking: patches of the background can be left out. The first principal component of a picture's own patches, greater
-than 10, is the object; if that covers at most 35 % of the middle of the picture, the other side of the component is.
+Masking: patches of the background can be left out. The object is where the first principal component of a picture's own
+patches is greater than 10; if that covers at most 35 % of the middle of the picture, where it is less than -10.
 
 The published numbers depend on these quirks, which are kept:
 
@@ -29,10 +29,11 @@ The published numbers depend on these quirks, which are kept:
 Which products are masked or rotated is a list in the authors' code ("agnostic": all rotated; MVTec AD's capsule,
 hazelnut, pill, screw and toothbrush and all of VisA masked). Here it is the config's choice: `masking`, `rotation`.
 
-Deviations: a distance above 1, a right angle to everything known, counts as 1 in the image score and the map, which keeps
-both in [0, 1]; the metric "L2" has no bound, so d becomes d / (d + sqrt(D)) there. Where the batched mode gives no number (no distance is strictly below the k-th smallest, or a
-picture has fewer than 100 patches), the k-th smallest distance and the largest patch are taken. A copy of a picture in
-the set is not compared with it. `coreset` is PatchCore's, not in the paper.
+Deviations: a distance above 1, a right angle to everything known, counts as 1 in the image score and the map, which
+keeps both in [0, 1]; the metric "L2" has no bound, so d becomes d / (d + sqrt(D)) there. Where the authors' batched
+mode gives no number (no distance is strictly below the k-th smallest, or a picture has fewer than 100 patches), the
+k-th smallest distance and the largest patch are taken. A copy of a picture in the set is not compared with it.
+`coreset` is PatchCore's, not in the paper.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class PatchBank(MemoryBank):
         return replace(self, images=len(counts), taps=taps, counts=counts, references=0, fingerprint="")
 
     def _apart(self, rows: Tensor, numbers: Sequence[int]) -> list[Tensor]:
-        parts = rows.split(list(self.counts))
+        parts = torch.split(rows, list(self.counts))
         return [parts[number] for number in numbers]
 
 
@@ -220,7 +221,8 @@ class PatchMethod(ReferenceMethod):
     def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
         """Enlarge the distances on the grid to the picture, and smooth them there."""
         rows, columns = (
-            enlarge_and_smooth(*sides, self.config.sigma) for sides in zip(anomaly_map.shape, (height, width), strict=True)
+            enlarge_and_smooth(*sides, self.config.sigma)
+            for sides in zip(anomaly_map.shape, (height, width), strict=True)
         )
         return rows @ anomaly_map @ columns.T
 
@@ -248,7 +250,7 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
         """
         return self.config.coreset == 0
 
-    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return a reference in its rotations."""
         return (rotate(image, angle) for angle in ANGLES) if self.config.rotation else (image,)
 
@@ -282,8 +284,8 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
                 "references, or leave their background in (mask_references)"
             )
         squared = nearest(own, rows, k).squared.mean(-1)
-        found = squared / 2 if self.config.metric == "cosine" else squared.sqrt()
-        return as_grid(found * self.foreground(patches, features.grid), features.grid)
+        distances = squared / 2 if self.config.metric == "cosine" else squared.sqrt()
+        return as_grid(distances * self.foreground(patches, features.grid), features.grid)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; the texts are not read. Raises UsageError without a memory bank."""
@@ -312,12 +314,15 @@ class AnomalyDINOBatch(PatchMethod, TransductiveMethod):
         starts = torch.tensor([0, *itertools.accumulate(counts)][:-1], device=rows.device)
         # Few images agree in the first patch, so only those are compared as a whole.
         candidates = (rows[starts] @ own[0] > 1 - DUPLICATE_TOLERANCE).tolist()
-        parts = rows.split(list(counts))
-        return torch.cat([
-            part
-            for part, candidate in zip(parts, candidates, strict=True)
-            if not (candidate and part.shape == own.shape and (part * own).sum(1).amin() > 1 - DUPLICATE_TOLERANCE)
-        ] or [rows[:0]])
+        parts = torch.split(rows, list(counts))
+        return torch.cat(
+            [
+                part
+                for part, candidate in zip(parts, candidates, strict=True)
+                if not (candidate and part.shape == own.shape and (part * own).sum(1).amin() > 1 - DUPLICATE_TOLERANCE)
+            ]
+            or [rows[:0]]
+        )
 
     def count(self, rows: int) -> int:
         """Return k for a number of reference patches."""
@@ -343,17 +348,17 @@ class AnomalyDINOBatch(PatchMethod, TransductiveMethod):
                 f"pictures' patches, which are too few, {len(others):,}: give at least "
                 f"{math.ceil(2 / self.config.quantile / len(own)) + 1} pictures like this one"
             )
-        found = nearest(own, others, k).squared / 2
-        below = found < found[:, -1:]
-        mean = (found * below).sum(1) / below.sum(1)
-        return torch.where(below.any(1), mean, found[:, -1])
+        smallest = nearest(own, others, k).squared / 2
+        below = smallest < smallest[:, -1:]
+        mean = (smallest * below).sum(1) / below.sum(1)
+        return torch.where(below.any(1), mean, smallest[:, -1])
 
     def distances(self, features: ImageFeatures, memory: PatchBank) -> Tensor:
         """Return the distances on the grid (B, rows, columns), 0 at masked patches."""
         patches = self.patches(features)
         own = normalise(patches)
-        found = torch.stack([self.unmasked_distances(each, self.others(each, memory)) for each in own])
-        return as_grid(found * self.foreground(patches, features.grid), features.grid)
+        distances = torch.stack([self.unmasked_distances(each, self.others(each, memory)) for each in own])
+        return as_grid(distances * self.foreground(patches, features.grid), features.grid)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; the texts are not read. Raises UsageError without a memory bank."""
@@ -381,17 +386,17 @@ def object_mask(component: Tensor, grid: tuple[int, int], threshold: float) -> T
     middle = mask.reshape(grid)[rows, columns]
     if int(middle.sum()) <= middle.numel() * COVERED:
         mask = -component > threshold
-    return erode(dilate(dilate(mask)))
+    return shrink(grow(grow(mask)))
 
 
-def dilate(mask: Tensor) -> Tensor:
-    """Set the neighbours before and after each patch that is set: (N,) bool."""
+def grow(mask: Tensor) -> Tensor:
+    """Dilate: set the neighbours before and after each patch that is set: (N,) bool."""
     return functional.max_pool1d(mask.float()[None], 3, stride=1, padding=1)[0] > 0
 
 
-def erode(mask: Tensor) -> Tensor:
-    """Keep the patches whose neighbours before and after are set; beyond the ends all are: (N,) bool."""
-    return ~dilate(~mask)
+def shrink(mask: Tensor) -> Tensor:
+    """Undo that: keep patches whose neighbours before and after are set; beyond the ends all are: (N,) bool."""
+    return ~grow(~mask)
 
 
 # scores and maps
@@ -404,7 +409,7 @@ def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def enlarge_and_smooth(length: int, size: int, sigma: float) -> Tensor:
-    """Return the matrix (size, length) that enlarges one side bilinearly and smooths it as SciPy's `gaussian_filter`."""
+    """Return the matrix (size, length) that enlarges one side bilinearly and smooths it as SciPy's Gaussian filter."""
     enlarged = bilinear_matrix(length, size, False, torch.device("cpu")).double().numpy()
     return torch.from_numpy(gaussian_filter1d(enlarged, sigma, axis=0) if sigma else enlarged).float()
 
@@ -413,8 +418,9 @@ def enlarge_and_smooth(length: int, size: int, sigma: float) -> Tensor:
 
 
 def rotate(picture: Image.Image, degrees: float) -> Image.Image:
-    """Rotate counterclockwise about (width / 2, height / 2), at the same size, with reflected borders (d c b | a b c d).
+    """Rotate counterclockwise about (width / 2, height / 2), with reflected borders (d c b | a b c d).
 
+    The size stays.
     The bilinear interpolation and its rounding are those of OpenCV 5 (`warpAffine`), to the level.
     """
     levels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
@@ -446,7 +452,7 @@ def _source(width: int, height: int, degrees: float) -> tuple[NDArray[np.float32
 def _coordinates(columns: NDArray[np.float32], rows: NDArray[np.float32], axis: NDArray[np.float32]) -> NDArray[Any]:
     """Return a source coordinate (rows, columns) float32, rounded where OpenCV rounds.
 
-    It computes 16 columns at a time with fused multiplications and additions, and the columns that remain in another order.
+    It computes 16 columns at a time with fused multiplications and additions, and the columns that remain otherwise.
     """
     a = np.float64(axis[0])
     whole = len(columns) // 16 * 16

@@ -30,7 +30,7 @@ from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods import configs
 from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, TextFeatureCache, Training, class_token
-from blemish.methods.configs import Config, require
+from blemish.methods.configs import Config
 from blemish.methods.linear_adapters import LinearAdapters, Start
 from blemish.methods.losses import adapter_losses
 from blemish.methods.ops import (
@@ -65,11 +65,6 @@ class AprilGanConfig(Config):
     """Gaussian smoothing of the map, in pixels; the paper has none."""
     start: Start = "random"
     """Where training starts: the paper's random adapters, or CLIP's own projection, which needs fewer images."""
-
-    def check(self) -> None:
-        super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
 
 
 class AprilGAN(FewShotMethod):
@@ -111,6 +106,11 @@ class AprilGAN(FewShotMethod):
     @property
     def map_range(self) -> tuple[float, float]:
         return 0.0, float(len(self.layers))
+
+    @property
+    def monotone(self) -> bool:
+        """Distances to the nearest reference are added with positive weights."""
+        return True
 
     @property
     def memory_map_range(self) -> tuple[float, float]:

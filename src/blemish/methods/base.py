@@ -43,8 +43,8 @@ class Prediction:
     score: Tensor
     """Image scores (B,) float32 in [0, 1]; 1 is anomalous."""
     map: Tensor
-    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings them
-    to the size of their pictures."""
+    """Anomaly maps (B, H, W) float32 within `Method.map_range`; higher is more anomalous. `Method.finish_map` brings
+    them to the size of their pictures."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,29 @@ class MemoryBank:
             images=sum(part.images for part in parts),
             taps={tap: torch.cat([part.taps[tap] for part in parts]) for tap in parts[0].taps},
             windows={side: torch.cat([part.windows[side] for part in parts]) for side in parts[0].windows},
+        )
+
+    def select(self, numbers: Sequence[int]) -> Self:
+        """Return the bank of some of its images, given by their numbers from 0.
+
+        Raises:
+            UsageError: The rows do not belong to single images, as after a coreset.
+        """
+        index = torch.as_tensor(list(numbers), dtype=torch.int64)
+
+        def rows(values: Tensor) -> Tensor:
+            if values.shape[0] % max(self.images, 1):
+                raise UsageError("this memory bank cannot be divided into its images: build it again from the pictures")
+            blocks = values.reshape(self.images, -1, *values.shape[1:])
+            return blocks.index_select(0, index.to(values.device)).flatten(0, 1)
+
+        return dataclasses.replace(
+            self,
+            images=len(index),
+            taps={tap: rows(values) for tap, values in self.taps.items()},
+            windows={side: rows(values) for side, values in self.windows.items()},
+            references=0,
+            fingerprint="",
         )
 
 
@@ -139,6 +162,16 @@ class Method(nn.Module):
     def map_range(self) -> tuple[float, float]:
         """The lowest and the highest value that a map can have; maps are drawn on this fixed scale."""
         raise NotImplementedError
+
+    def display_range(self, *, references: bool = False) -> tuple[float, float]:
+        """Return the fixed scale that maps are drawn on, inside their range: where values of real pictures lie.
+
+        Args:
+            references: Whether the maps are made with a memory bank.
+        """
+        if references and isinstance(self, ReferenceMethod):
+            return self.memory_map_range
+        return self.map_range
 
     def text_features(self, object_names: Sequence[str]) -> Tensor:
         """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous.
@@ -270,6 +303,23 @@ class Method(nn.Module):
         text_score = text_score.float()
         return Prediction(text_score if self.config.image_score == "text" else (text_score + peak) / 2, maps)
 
+    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the image score of a region of interest: the highest value of the map inside, in [0, 1].
+
+        What describes the whole image, such as the class token, would count what lies outside and is left out.
+
+        Args:
+            maps: (B, S, S), as in a prediction.
+            inside: (S, S) bool.
+            map_range: The range of these maps.
+
+        Returns:
+            (B,) float32; 0 if nothing is inside.
+        """
+        low, high = map_range
+        peak = maps.float().masked_fill(~inside, low).amax(dim=(1, 2))
+        return ((peak - low) / (high - low)).clamp(0, 1)
+
 
 def class_token(features: ImageFeatures) -> Tensor:
     """Return the class token (B, D). Raises UsageError if it was not requested."""
@@ -329,7 +379,9 @@ class TextFeatureCache:
 
 
 class ReferenceMethod(Method):
-    """A method that compares images with a memory bank of reference images. Without a bank it scores zero-shot.
+    """A method that compares images with a memory bank of reference images.
+
+    Without a bank it scores zero-shot, unless its `info` says `needs_references`.
 
         bank = method.build_memory_bank(batches, encode, num_images=k)
         method.score(features, text, bank)
@@ -338,6 +390,17 @@ class ReferenceMethod(Method):
     subclass of `FewShotMethod` or `TransductiveMethod` writes `extract_memory`, a `score` with `memory`, and the two
     properties where they differ from the zero-shot ones.
     """
+
+    Memory: ClassVar[type[MemoryBank]] = MemoryBank
+    """The class of its memory banks."""
+
+    @property
+    def monotone(self) -> bool:
+        """Whether more references never raise a score, and `MemoryBank.select` takes single images out of a bank.
+
+        Then leave-one-out calibration keeps its promise exactly (`blemish.calibration`).
+        """
+        return False
 
     @property
     def memory_request(self) -> Request:
@@ -353,10 +416,22 @@ class ReferenceMethod(Method):
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
 
-    def reference_copies(self, image: Image.Image) -> Iterable[Image.Image]:
+    def require_memory(self, memory: MemoryBank | None) -> MemoryBank:
+        """Return a memory bank that is needed. Raises UsageError if there is none."""
+        if memory is None:
+            self.info.require_references(False)
+            raise UsageError(f"{self.info.name} needs a memory bank")
+        return memory
+
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return what is encoded for one reference image, in order: the image alone, or with changed copies of it.
 
         The copies are made at the image's own size, before it is resized for the backbone.
+
+        Args:
+            image: The reference, or a tile of it.
+            number: Its number among the references, from 0.
+            count: Number of references.
         """
         return (image,)
 
@@ -372,7 +447,8 @@ class ReferenceMethod(Method):
             num_images: Number of reference images that `batches` has at most, without their copies.
             sampled: The references are a random sample of the set that is going to be scored.
         """
-        return MemoryBank.concat([self.extract_memory(encode(batch)) for batch in batches])
+        parts = [self.extract_memory(encode(batch)) for batch in batches]
+        return type(parts[0]).concat(parts)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch.
@@ -381,6 +457,9 @@ class ReferenceMethod(Method):
             features: From `backbone.encode_image`; with a memory bank, of `memory_request`.
             text: (2, E) for all images, or (B, 2, E).
             memory: References of the object that the whole batch shows; None scores zero-shot.
+
+        Raises:
+            UsageError: There is no memory bank, and the method has no score without (`require_memory`).
         """
         raise NotImplementedError
 
@@ -394,3 +473,7 @@ class TransductiveMethod(ReferenceMethod):
 
     max_sampled_images: ClassVar[int] = 32
     """Images that are drawn from the set; time and memory grow with them."""
+
+    def sample_size(self, count: int) -> int:
+        """Return how many images are drawn from a set of `count`."""
+        return min(count, self.max_sampled_images)

@@ -10,9 +10,15 @@ from typing import Any
 
 from blemish.methods.configs import Training
 
+_DINO: dict[str, Any] = {"size": 336, "geometry": "squash", "position": "bicubic-antialias"}
+
 #: Fields that differ from the paper's config, by method.
 CONFIGS: dict[str, dict[str, Any]] = {
     "anomalyclip": {"size": 336, "dpam_blocks": 4, "depth": 4},
+    # The tower is a DINOv2 whose last layers were trained together with words, so an earlier one is compared, as it is.
+    # Rotations would make the memory, and the search in it, eight times as large.
+    "anomalydino": _DINO | {"layer": 6, "norm": False, "rotation": False},
+    "anomalydino-batch": _DINO | {"layer": 6, "norm": False},
     "april-gan": {
         "size": 336,
         "activation": "checkpoint",
@@ -33,6 +39,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     # Chosen on synthetic products and on products outside the training domains.
     "musc": {
         "size": 336,
+        "position": "bicubic-antialias",
         "mutual_layers": (7, 8),
         "degrees": (1,),
         "words": 0.25,
@@ -40,6 +47,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "grids": 2,
         "turns": 8,
     },
+    "subspacead": _DINO | {"layers": ((6,),), "rotations": 0},
+    "subspacead-batch": _DINO | {"layers": ((6,),)},
     "vcp-clip": {
         "size": 336,
         "activation": "checkpoint",

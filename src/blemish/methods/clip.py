@@ -46,8 +46,6 @@ class ClipConfig(Config):
 
     def check(self) -> None:
         super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
         require(len(self.layers) > 0, "a config needs at least one layer")
 
 

@@ -238,11 +238,6 @@ class ClipAdSdpConfig(RepresentativeConfig):
     def image_scores(self) -> tuple[ImageScore, ...]:
         return "text+map", "text", "map"
 
-    def check(self) -> None:
-        super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
-
 
 class ClipAdSDP(RepresentativeTexts):
     """Two paths through a frozen tower, and feature surgery."""

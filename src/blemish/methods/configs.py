@@ -21,7 +21,7 @@ class Config:
     """The fields that every config has. A method's config adds its own; the defaults are the paper's."""
 
     size: int = 518
-    """Side of the input in pixels; where the aspect ratio is kept, the shorter side before the crop to whole patches."""
+    """Side of the input in pixels; where the aspect ratio is kept, the shorter side before the cut to whole patches."""
     geometry: Geometry = "squash"
     """How pictures are resized to the input: see `blemish.clip.Geometry`. A method allows some: `geometries`."""
     activation: Activation = "checkpoint"
@@ -52,6 +52,9 @@ class Config:
     def check(self) -> None:
         """Raise a UsageError for values that cannot work; called when a config is made."""
         require(self.size >= 1, f"size in a config has to be at least 1, not {self.size}")
+        temperature, sigma = getattr(self, "temperature", None), getattr(self, "sigma", 0)  # of most methods
+        require(temperature is None or temperature > 0, f"temperature has to be greater than 0, not {temperature}")
+        require(sigma >= 0, f"sigma must not be negative, not {sigma}")
         require(
             self.geometry in self.geometries,
             f"geometry {self.geometry!r} is not one of this method's: {', '.join(self.geometries)}",

@@ -73,8 +73,6 @@ class CoOpConfig(Config):
         known = [_plain(name) for name in self.classes]
         require(all(known) and len({*known}) == len(known), f"classes have to be different names, not {self.classes}")
         require(self.n_ctx >= 1, f"n_ctx has to be at least 1, not {self.n_ctx}")
-        require(self.temperature is None or self.temperature > 0, "temperature has to be greater than 0")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
         require(0 <= self.momentum < 1, f"momentum lies between 0 and 1, not at {self.momentum}")
         require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
 

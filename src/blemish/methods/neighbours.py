@@ -27,7 +27,7 @@ class Neighbours(NamedTuple):
 
     squared: Tensor
     """Squared L2 distances (..., k), float32, at least 0."""
-    index: Tensor
+    row: Tensor
     """Numbers of the rows (..., k), int64."""
 
 
@@ -51,7 +51,7 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
     with torch.autocast(queries.device.type, enabled=False):
         own, rows = queries.reshape(-1, queries.shape[-1]).float(), rows.float()
         bias = rows.square().sum(1).mul_(-0.5)
-        parts = [_search(part, rows, bias, k) for part in own.split(_QUERIES)]
+        parts = [_search(part, rows, bias, k) for part in torch.split(own, _QUERIES)]
         squared, index = (torch.cat(values) for values in zip(*parts, strict=True))
     return Neighbours(squared.reshape(*shape, k), index.reshape(*shape, k))
 
@@ -65,13 +65,13 @@ def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor
         likeness = functional.linear(queries, rows[start : start + block], bias[start : start + block])
         few = min(k, likeness.shape[1])
         # The maximum alone is faster than a selection of one.
-        found, places = likeness.max(dim=1, keepdim=True) if few == 1 else likeness.topk(few, dim=1)
-        places += start
+        nearby, numbers = likeness.max(dim=1, keepdim=True) if few == 1 else likeness.topk(few, dim=1)
+        numbers += start
         if best is not None and index is not None:
-            found, places = torch.cat([best, found], dim=1), torch.cat([index, places], dim=1)
-            found, chosen = found.topk(min(k, found.shape[1]), dim=1)
-            places = places.gather(1, chosen)
-        best, index = found, places
+            nearby, numbers = torch.cat([best, nearby], dim=1), torch.cat([index, numbers], dim=1)
+            nearby, chosen = nearby.topk(min(k, nearby.shape[1]), dim=1)
+            numbers = numbers.gather(1, chosen)
+        best, index = nearby, numbers
     assert index is not None
     squared = torch.cat([(queries - rows[column]).square().sum(1, keepdim=True) for column in index.unbind(1)], dim=1)
     squared, order = squared.sort(dim=1, stable=True)
@@ -125,5 +125,5 @@ def coreset(rows: Tensor, size: int, *, seed: int = 0) -> Tensor:
 
 def _shrink(distance: Tensor, rows: Tensor, centres: Tensor) -> Tensor:
     """Return the smaller of the distances known (R,) and the squared ones to the nearest of these centres (C, D)."""
-    parts = rows.split(_QUERIES)
+    parts = torch.split(rows, _QUERIES)
     return torch.minimum(distance, torch.cat([nearest(part, centres).squared[:, 0] for part in parts]))

@@ -30,8 +30,8 @@ def require_words(backbone: ImageBackbone, method: str) -> Backbone:
         return backbone
     others = [name for name, info in METHODS.items() if not info.needs_text]
     raise UsageError(
-        f"{method} compares pictures with words, which the backbone {backbone.name} does not read: choose a method that "
-        f"needs none ({', '.join(others)}) or a CLIP"
+        f"{method} compares pictures with words, which the backbone {backbone.name} does not read: choose a method "
+        f"that needs none ({', '.join(others)}) or a CLIP"
     )
 
 

@@ -58,6 +58,16 @@ class MethodInfo:
         """Whether the method takes reference images."""
         return self.few_shot or self.transductive
 
+    def require_references(self, given: bool) -> None:
+        """Raise a UsageError if the method does nothing but compare, and there is nothing to compare with."""
+        if self.needs_references and not given:
+            raise UsageError(
+                f"{self.name} compares the pictures of a set with each other: give at least two that can be read, or "
+                "others to compare with as references"
+                if self.transductive
+                else f"{self.name} compares pictures with flawless ones, without which it has no score: give references"
+            )
+
 
 _VIT_L_336 = "openai/clip-vit-large-patch14-336"
 _VIT_B_PLUS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
@@ -221,6 +231,7 @@ METHODS: dict[str, MethodInfo] = {
             year=2024,
             url="https://arxiv.org/abs/2401.16753",
             needs_object=True,
+            needs_text=False,
             default_backbone=_VIT_L_336,
             transductive=True,
         ),

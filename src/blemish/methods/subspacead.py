@@ -17,22 +17,23 @@ unlabelled pictures of the set that is scored, each of them included in its own 
 The published numbers depend on these quirks, which are kept:
 
     Pictures are squashed to a square by PyTorch's resampling, not Pillow's.
-    Rotations keep the picture's size, take the nearest pixel and fill corners with black. The angles are drawn twice: mean
-    and covariance are of different rotations. The covariance is divided by n - 1.
+    Rotations keep the picture's size, take the nearest pixel and fill corners with black. The angles are drawn twice:
+    mean and covariance are of different rotations. The covariance is divided by n - 1.
     The smoothing has a kernel of 3 x 3 pixels and a sigma of 4, so it is nearly a box.
     The map is not brought to the picture's size before the image score is taken.
 
 The positional embedding is that of transformers 5, without the offset of DINOv2's own code.
 
-Deviations: scores have no bound, so d becomes d / (d + s) in the image score and the map, where s is ten times the mean of
-d over the pictures in the memory. This keeps the order. `cosine` distances above 1 count as 1. Not implemented: masks of the
-background, CLAHE, the filter of highlights, tiles of patches, and kernel PCA, which are off in the authors' scripts.
+Deviations: scores have no bound, so d becomes d / (d + s) in the image score and the map, where s is ten times the mean
+of d over the pictures in the memory. This keeps the order. `cosine` distances above 1 count as 1. Not implemented:
+masks of the background, CLAHE, the filter of highlights, tiles of patches, and kernel PCA, which are off in the
+authors' scripts.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -82,7 +83,9 @@ class SubspaceBank(MemoryBank):
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
         """Return one bank of several; at least one part."""
-        moments = {name: sum((part.moments[name] for part in parts[1:]), value) for name, value in parts[0].moments.items()}
+        moments = {
+            name: sum((part.moments[name] for part in parts[1:]), value) for name, value in parts[0].moments.items()
+        }
         return replace(parts[0], images=sum(part.images for part in parts), moments=moments)
 
     def without(self, part: Self) -> Self:
@@ -226,8 +229,8 @@ class SubspaceMethod(ReferenceMethod):
         n, bank = self.rotations, None
         copies = itertools.cycle(range(1 + 2 * n))
         for batch in batches:
-            places = list(itertools.islice(copies, len(batch)))
-            part = self.moments(encode(batch), [p <= n for p in places], [p == 0 or p > n for p in places])
+            copy = list(itertools.islice(copies, len(batch)))
+            part = self.moments(encode(batch), [c <= n for c in copy], [c == 0 or c > n for c in copy])
             bank = part if bank is None else SubspaceBank.concat([bank, part])
         if bank is None:
             raise UsageError("there are no reference pictures")
@@ -237,30 +240,30 @@ class SubspaceMethod(ReferenceMethod):
 
     def components(self, subspace: Subspace) -> int:
         """Return k, the number of components: the fewest that explain enough of the variance."""
+        total = len(subspace.variances)
         if self.config.components:
-            return min(self.config.components, len(subspace.variances))
+            return min(int(self.config.components), total)
         share = subspace.variances.cumsum(0) / subspace.variances.sum()
-        return min(int((share < self.config.explained).sum()) + 1, len(share))
+        return min(1 + int((share < self.config.explained).sum()), total)
 
     def scores(self, patches: Tensor, subspace: Subspace) -> Tensor:
         """Return the scores of patches (..., D): (...) float32, at least 0."""
-        k, drop = self.components(subspace), self.config.drop
+        k, measure = self.components(subspace), self.config.measure
         mean, basis, variances = (
             values.to(patches.device, torch.float32)
             for values in (subspace.mean, subspace.components[:, :k], subspace.variances[:k])
         )
         with torch.autocast(patches.device.type, enabled=False):
             coordinates = (patches - mean) @ basis
-            if self.config.measure in ("mahalanobis", "euclidean"):
-                squares = coordinates[..., drop:].square()
-                return (squares / (variances[drop:] + EPSILON) if self.config.measure == "mahalanobis" else squares).sum(-1)
-            kept = (torch.arange(k, device=patches.device) >= drop).float()
-            reconstruction = (coordinates * kept) @ basis.T + mean
-            if self.config.measure == "reconstruction":
+            coordinates[..., : self.config.drop] = 0
+            if measure == "euclidean":
+                return coordinates.square().sum(-1)
+            if measure == "mahalanobis":
+                return (coordinates.square() / (variances + EPSILON)).sum(-1)
+            reconstruction = coordinates @ basis.T + mean
+            if measure == "reconstruction":
                 return (patches - reconstruction).square().sum(-1)
-            units = (x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + EPSILON) for x in (patches, reconstruction))
-            ours, theirs = units
-            return 1 - (ours * theirs).sum(-1).clamp(-1, 1)
+            return 1 - (_unit(patches) * _unit(reconstruction)).sum(-1).clamp(-1, 1)
 
     def mean_score(self, subspace: Subspace) -> float:
         """Return the mean of the scores over the patches that the subspace was fitted to; 1 if it is 0."""
@@ -315,11 +318,11 @@ class SubspaceAD(SubspaceMethod, FewShotMethod):
     def rotations(self) -> int:
         return self.config.rotations
 
-    def reference_copies(self, image: Image.Image, number: int = 0, total: int = 1) -> Iterable[Image.Image]:
+    def reference_copies(self, image: Image.Image, number: int, count: int) -> Iterable[Image.Image]:
         """Return a reference, its rotations for the mean, and its rotations for the covariance."""
         n = self.rotations
-        angles = rotation_angles(self.config.seed, 2 * total * n)
-        starts = (number * n, (total + number) * n)  # all angles for the mean are drawn before those for the covariance
+        angles = rotation_angles(self.config.seed, 2 * count * n)
+        starts = (number * n, (count + number) * n)  # all angles for the mean are drawn before those for the covariance
         return (image, *(image.rotate(angle) for start in starts for angle in angles[start : start + n]))
 
 
@@ -333,7 +336,13 @@ class SubspaceADBatch(SubspaceMethod, TransductiveMethod):
     config: SubspaceAdBatchConfig
 
 
-IMAGE_SCORES = {
+def _unit(rows: Tensor) -> Tensor:
+    unit: Tensor = rows / (torch.linalg.vector_norm(rows, dim=-1, keepdim=True) + EPSILON)
+    return unit
+
+
+#: How a map, flattened to (B, S * S), becomes an image score (B,).
+IMAGE_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "mtop1p": lambda values: values.topk(max(1, int(0.01 * values.shape[1])), dim=1).values.mean(1),
     "mtop5": lambda values: values.topk(min(5, values.shape[1]), dim=1).values.mean(1),
     "p99": lambda values: torch.stack([torch.quantile(row, 0.99) for row in values]),
@@ -355,8 +364,9 @@ def blur(maps: Tensor) -> Tensor:
     offsets = torch.arange(KERNEL, dtype=torch.float64) - KERNEL // 2
     weights = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
     row = (weights / weights.sum()).float().to(maps.device).view(1, 1, 1, KERNEL)
-    padded = functional.pad(maps[:, None], (KERNEL // 2,) * 4, mode="reflect")
-    return functional.conv2d(functional.conv2d(padded, row), row.mT)[:, 0]
+    with torch.autocast(maps.device.type, enabled=False):
+        padded = functional.pad(maps[:, None], (KERNEL // 2,) * 4, mode="reflect")
+        return functional.conv2d(functional.conv2d(padded, row), row.mT)[:, 0]
 
 
 def pack(matrix: Tensor) -> Tensor:

@@ -85,7 +85,6 @@ class VcpClipConfig(Config):
             require(getattr(self, name) >= 1, f"{name} has to be at least 1, not {getattr(self, name)}")
         require(0 <= self.dropout < 1, f"dropout has to be at least 0 and less than 1, not {self.dropout}")
         require(0 <= self.alpha <= 1, f"alpha has to be between 0 and 1, not {self.alpha}")
-        require(self.sigma >= 0, f"sigma must not be negative, not {self.sigma}")
 
 
 class VCPCLIP(Method):

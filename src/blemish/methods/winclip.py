@@ -66,7 +66,6 @@ class WinClipConfig(Config):
 
     def check(self) -> None:
         super().check()
-        require(self.temperature > 0, f"temperature has to be greater than 0, not {self.temperature}")
         require(
             len(self.scales) > 0 and min(self.scales) >= 1,
             f"scales are side lengths of windows in patches, at least one and each at least 1, not {self.scales}",
@@ -105,6 +104,11 @@ class WinCLIP(FewShotMethod):
     @property
     def map_range(self) -> tuple[float, float]:
         return 0.0, 1.0
+
+    @property
+    def monotone(self) -> bool:
+        """Distances to the nearest reference are added with positive weights."""
+        return True
 
     @property
     def memory_map_range(self) -> tuple[float, float]:

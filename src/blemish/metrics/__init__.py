@@ -1,10 +1,11 @@
 """Exact metrics for anomaly detection on NumPy arrays; the package can be used on its own.
 
 Image level, from one score per image: `image_metrics`, or `auroc`, `average_precision` and `f1_max` alone; `roc_curve`,
-`precision_recall_curve`, `tpr_at_fpr` and `fpr_at_tpr`.
+`precision_recall_curve`, `tpr_at_fpr` and `fpr_at_tpr`; `pg` and `pb` for sorting before people look.
 Pixel level, from one anomaly map per image: `pixel_metrics`, or `aupro` alone; `aupro_200` is the approximation of the
-papers. `StreamingPixelMetrics` is for data that do not fit into memory; it bounds the error of every number.
-Confidence intervals: `bootstrap_interval` for any metric, `bootstrap_image_metrics` and `PixelBootstrap` for speed.
+papers; `aupimo` for each image; `mask_metrics` at a threshold that was fixed beforehand. `StreamingPixelMetrics` is for data that do not fit into memory; it bounds the error of every number.
+Confidence intervals: `bootstrap_interval` for any metric, `bootstrap_image_metrics` and `PixelBootstrap` for speed;
+`paired_bootstrap` for the difference of two methods.
 Means over classes: `class_mean`.
 
 Scores are ranked as they are: nothing is squashed, clipped or rescaled first.
@@ -13,11 +14,14 @@ Scores are ranked as they are: nothing is squashed, clipped or rescaled first.
 from __future__ import annotations
 
 from blemish.metrics.bootstrap import (
+    Difference,
     Interval,
     PixelBootstrap,
     PixelIntervals,
     bootstrap_image_metrics,
     bootstrap_interval,
+    paired_bootstrap,
+    paired_difference,
     percentile_interval,
 )
 from blemish.metrics.checks import MetricInputError, UndefinedMetricWarning
@@ -30,18 +34,31 @@ from blemish.metrics.image import (
     f1_max,
     fpr_at_tpr,
     image_metrics,
+    pb,
+    pg,
     precision_recall_curve,
     roc_curve,
     tpr_at_fpr,
 )
-from blemish.metrics.pixel import PixelMetrics, aupro, aupro_200, class_mean, pixel_metrics
+from blemish.metrics.pimo import aupimo
+from blemish.metrics.pixel import (
+    MaskMetrics,
+    PixelMetrics,
+    aupro,
+    aupro_200,
+    class_mean,
+    mask_metrics,
+    pixel_metrics,
+)
 from blemish.metrics.streaming import PixelErrors, StreamedPixelMetrics, StreamingPixelMetrics
 
 __all__ = [
     "Curve",
+    "Difference",
     "F1Max",
     "ImageMetrics",
     "Interval",
+    "MaskMetrics",
     "MetricInputError",
     "PixelBootstrap",
     "PixelErrors",
@@ -50,6 +67,7 @@ __all__ = [
     "StreamedPixelMetrics",
     "StreamingPixelMetrics",
     "UndefinedMetricWarning",
+    "aupimo",
     "aupro",
     "aupro_200",
     "auroc",
@@ -60,7 +78,12 @@ __all__ = [
     "f1_max",
     "fpr_at_tpr",
     "image_metrics",
+    "mask_metrics",
+    "paired_bootstrap",
+    "paired_difference",
+    "pb",
     "percentile_interval",
+    "pg",
     "pixel_metrics",
     "precision_recall_curve",
     "roc_curve",

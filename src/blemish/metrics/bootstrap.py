@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -155,6 +156,81 @@ def bootstrap_image_metrics(labels: ArrayLike, scores: ArrayLike, n: int = 1000,
             ratio = np.divide(above, below, out=np.full(rows, np.nan), where=below > 0)
             result[metric, first : first + rows] = ratio
     return result
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one method is than another on the same images.
+
+    Attributes:
+        value: Metric of the first minus that of the second.
+        low: Lower end of its bootstrap interval.
+        high: Upper end.
+        p_value: Two-sided: twice the share of resamples in which the sign of the difference is the other one, or 0.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_difference(value: float, resamples: ArrayLike, *, level: float = 0.95) -> Difference:
+    """Return a difference with its interval, from resampled differences.
+
+    Args:
+        value: The difference on all images.
+        resamples: (n,) differences of resamples, in each of which both methods have the same images; nan is left out.
+        level: Coverage in (0, 1).
+    """
+    differences = np.asarray(resamples, dtype=np.float64)
+    defined = differences[~np.isnan(differences)]
+    interval = percentile_interval(defined, *_quantiles(level))
+    if not defined.size:
+        return Difference(value, interval.low, interval.high, math.nan)
+    # One is added to both counts, so that no finite number of resamples gives a probability of 0.
+    tail = (1 + min(int((defined <= 0).sum()), int((defined >= 0).sum()))) / (defined.size + 1)
+    return Difference(value, interval.low, interval.high, min(2 * tail, 1.0))
+
+
+def paired_bootstrap(
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    metric: Callable[[ArrayLike, ArrayLike], float] = auroc,
+    n: int = 1000,
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+) -> Difference:
+    """Compare two methods on the same images: both are resampled together, so what images share cancels out.
+
+    Args:
+        labels: As in `bootstrap_interval`.
+        first: (M, ...) scores of the first method.
+        second: (M, ...) scores of the second.
+        metric: As in `bootstrap_interval`.
+        n: Number of resamples.
+        seed: Seed of the random draws.
+        level: Coverage in (0, 1).
+
+    Raises:
+        MetricInputError: As `bootstrap_interval`.
+    """
+    rows, ours, theirs = np.asarray(labels), np.asarray(first), np.asarray(second)
+    if 0 in (rows.ndim, ours.ndim, theirs.ndim) or not rows.shape[0] == ours.shape[0] == theirs.shape[0] > 0:
+        raise MetricInputError(
+            "labels and both methods' scores need one row per image, "
+            f"but have shapes {rows.shape}, {ours.shape} and {theirs.shape}."
+        )
+    check_bootstrap(n, level)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        resamples = [
+            metric(rows[chosen], ours[chosen]) - metric(rows[chosen], theirs[chosen])
+            for chosen in _draws(rows.shape[0], n, seed)
+        ]
+    return paired_difference(metric(rows, ours) - metric(rows, theirs), resamples, level=level)
 
 
 class PixelBootstrap:

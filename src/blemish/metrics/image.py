@@ -168,6 +168,54 @@ def fpr_at_tpr(labels: ArrayLike, scores: ArrayLike, min_tpr: float) -> float:
     return float(reached.min()) if reached.size else math.nan
 
 
+def pg(labels: ArrayLike, scores: ArrayLike, percent: float = 2.0) -> float:
+    """Return PGn: the share of normal images that can be sorted out if at most n % of the anomalous ones slip through.
+
+    It is the largest true-negative rate of a threshold whose false-negative rate is at most n % (PG2: n = 2; Baitieva
+    et al., CVPR workshops 2025). Anomalib interpolates the threshold between two scores instead; here it is exact.
+
+    Args:
+        labels: As in `image_metrics`.
+        scores: As in `image_metrics`.
+        percent: n, in [0, 100].
+
+    Returns:
+        The share; nan with only one class, with an `UndefinedMetricWarning`.
+
+    Raises:
+        MetricInputError: As `image_metrics`, or `percent` is out of range.
+    """
+    flags, values = _checked_presorting(labels, scores, percent)
+    if flags.all() or not flags.any():
+        warn_undefined("PGn", NO_NEGATIVES if flags.any() else NO_POSITIVES)
+        return math.nan
+    misses = math.floor(percent / 100 * int(flags.sum()) + 1e-9)
+    anomalous = np.sort(values[flags])
+    # The highest threshold that misses no more: all images below it are sorted out.
+    return 1.0 if misses == anomalous.size else float((values[~flags] < anomalous[misses]).mean())
+
+
+def pb(labels: ArrayLike, scores: ArrayLike, percent: float = 2.0) -> float:
+    """Return PBn: the share of anomalous images that are sorted out if at most n % of the normal ones go with them.
+
+    It is the largest true-positive rate of a threshold whose false-positive rate is at most n %. Arguments, undefined
+    cases and errors are those of `pg`.
+    """
+    flags, values = _checked_presorting(labels, scores, percent)
+    if flags.all() or not flags.any():
+        warn_undefined("PBn", NO_NEGATIVES if flags.any() else NO_POSITIVES)
+        return math.nan
+    alarms = math.floor(percent / 100 * int((~flags).sum()) + 1e-9)
+    normal = np.sort(values[~flags])[::-1]
+    return 1.0 if alarms == normal.size else float((values[flags] > normal[alarms]).mean())
+
+
+def _checked_presorting(labels: ArrayLike, scores: ArrayLike, percent: float) -> tuple[Bools, Floats]:
+    if not 0.0 <= percent <= 100.0:
+        raise MetricInputError(f"percent must be from 0 to 100, not {percent}.")
+    return _checked(labels, scores)
+
+
 def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[Bools, Floats]:
     flags, values = as_binary(labels, "labels"), as_scores(scores, "scores")
     if flags.shape != values.shape:

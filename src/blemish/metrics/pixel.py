@@ -152,6 +152,62 @@ def aupro_200(masks: Masks, maps: Maps, *, fpr_limit: float = 0.3, steps: int = 
     return result
 
 
+@dataclass(frozen=True)
+class MaskMetrics:
+    """Metrics of binary masks, made with a threshold that was fixed beforehand; fractions in [0, 1].
+
+    Attributes:
+        seg_f1: 2 TP / (2 TP + FP + FN) over all pixels of all images (MVTec AD 2); nan without anomalous pixels. It is
+            not F1-max, whose threshold is the best one for the masks that it is measured with.
+        class_f1: The same over images: one is predicted anomalous if any pixel of it is; nan without anomalous images.
+        recall: Share of the anomalous images that are predicted so; nan without anomalous images.
+        false_alarms: Share of the normal images that are predicted anomalous; nan without normal images.
+    """
+
+    seg_f1: float
+    class_f1: float
+    recall: float
+    false_alarms: float
+
+
+def mask_metrics(masks: Masks, maps: Maps, threshold: float) -> MaskMetrics:
+    """Compute the metrics of {map >= threshold}.
+
+    Args:
+        masks: As in `pixel_metrics`.
+        maps: As in `pixel_metrics`; or predicted masks of 0 and 1, with a threshold of 1.
+        threshold: Map value, chosen without looking at `masks`.
+
+    Raises:
+        MetricInputError: As `pixel_metrics`, or the threshold is nan.
+    """
+    if math.isnan(threshold):
+        raise MetricInputError("threshold must be a number, not nan.")
+    pixels, images = np.zeros((2, 2), dtype=np.int64), np.zeros((2, 2), dtype=np.int64)  # [label, predicted]
+    for mask, scores in checked_pairs(masks, maps):
+        predicted = scores >= threshold
+        hits = 0 if mask is None else int((predicted & mask).sum())
+        positives, alarms = (0 if mask is None else int(mask.sum())), int(predicted.sum())
+        pixels += [[scores.size - positives - alarms + hits, alarms - hits], [positives - hits, hits]]
+        images[int(mask is not None), int(alarms > 0)] += 1
+    if not images.sum():
+        raise MetricInputError("there is nothing to measure: no image has a pixel.")
+
+    def ratio(above: int, below: int) -> float:
+        return above / below if below else math.nan
+
+    def f1(table: NDArray[np.int64]) -> float:
+        (_, fp), (fn, tp) = table.tolist()
+        return ratio(2 * tp, 2 * tp + fp + fn) if tp + fn else math.nan
+
+    return MaskMetrics(
+        seg_f1=f1(pixels),
+        class_f1=f1(images),
+        recall=ratio(int(images[1, 1]), int(images[1].sum())),
+        false_alarms=ratio(int(images[0, 1]), int(images[0].sum())),
+    )
+
+
 def class_mean(results: Mapping[str, Metrics]) -> Metrics:
     """Return the unweighted mean over classes of unrounded values, as papers summarise a data set.
 
@@ -234,7 +290,7 @@ def rank_pixels(masks: Masks, maps: Maps) -> Ranking:
     regions: list[NDArray[np.int32]] = []
     areas: list[NDArray[np.int64]] = []
     region_count = 0
-    for mask, scores in _pairs(masks, maps):
+    for mask, scores in checked_pairs(masks, maps):
         keys = to_keys(scores)
         if mask is None:
             negatives.add(keys.ravel())
@@ -254,8 +310,8 @@ def rank_pixels(masks: Masks, maps: Maps) -> Ranking:
     return rank_regions(high, np.concatenate([none.astype(np.int32), *regions]), low, np.concatenate([none, *areas]))
 
 
-def _pairs(masks: Masks, maps: Maps) -> Iterator[tuple[Bools | None, Floats]]:
-    """Yield the checked (mask or None, map) of each image."""
+def checked_pairs(masks: Masks, maps: Maps) -> Iterator[tuple[Bools | None, Floats]]:
+    """Yield the (mask, map) of each image; the mask is None without an anomalous pixel. Raises as `checked_pair`."""
     for index, (mask, scores) in enumerate(
         zip_longest(_one_by_one(masks, "masks"), _one_by_one(maps, "maps"), fillvalue=_MISSING)
     ):

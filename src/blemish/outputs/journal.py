@@ -22,7 +22,7 @@ from typing import IO, Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from blemish.detection import Provenance
 from blemish.errors import OutputError
-from blemish.files import absolute, output_error, remove_parts, try_lock, write_atomically
+from blemish.files import absolute, output_error, remove_parts, split_page, try_lock, write_atomically
 from blemish.types import PathLike
 
 K = TypeVar("K", bound=Hashable)
@@ -47,7 +47,7 @@ def file_key(path: PathLike) -> FileKey | None:
     """Return the key of a file as it is now; None if there is no such file."""
     full = absolute(path)
     try:
-        status = Path(full).stat()
+        status = Path(split_page(full)[0]).stat()
     except (OSError, ValueError):
         return None
     return FileKey(full, status.st_size, status.st_mtime_ns)
@@ -62,7 +62,7 @@ def settings_fingerprint(settings: Mapping[str, Any]) -> str:
 def result_settings(provenance: Provenance) -> dict[str, Any]:
     """Return the part of a provenance that results depend on: all but the names of files and the device."""
     settings = provenance.to_dict()
-    for name in ("backbone", "weights", "device", "model"):
+    for name in ("backbone", "weights", "device", "model", "profile"):
         del settings[name]
     return settings
 

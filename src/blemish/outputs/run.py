@@ -10,6 +10,7 @@ In the folder:
     results.csv        the same as a flat table; results.parquet where it is asked for
     overlay/, ...      files of each picture: see `Detection.save`
     regions.json       the regions of all pictures as COCO, where they are asked for
+    cvat.xml, ...      the regions in other tools' formats: see `blemish.outputs.region_files`
 
 A second run into the same folder skips what is complete, and repeats pictures that changed, that were done with other
 settings, or that lack a file.
@@ -33,15 +34,17 @@ from blemish.detection import FILE_KINDS, FileKind
 from blemish.detector import Detector, ScoredImage
 from blemish.errors import ImageError, UsageError, suggest
 from blemish.files import absolute, common_root, output_name
+from blemish.image_io import in_order
 from blemish.outputs.journal import FileKey, Line, RunFolder, file_key, result_settings, settings_fingerprint
+from blemish.outputs.region_files import REGION_FORMATS
 from blemish.outputs.tables import table_row, write_coco, write_csv, write_parquet
 from blemish.types import PathLike
 
-ResultKind: TypeAlias = Literal["map", "heatmap", "overlay", "mask", "regions"]
+ResultKind: TypeAlias = Literal["map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions"]
 RESULT_KINDS: tuple[ResultKind, ...] = get_args(ResultKind)
 """What a run writes besides tables."""
 
-TableFormat: TypeAlias = Literal["csv", "parquet"]
+TableFormat: TypeAlias = Literal["csv", "parquet", "coco", "yolo", "labelme", "cvat", "label-studio"]
 State: TypeAlias = Literal["new", "same", "other settings", "changed file", "missing files"]
 
 JOURNAL = "results.jsonl"
@@ -53,10 +56,11 @@ class DetectOptions:
 
     Attributes:
         kinds: Files to write; masks and regions need a threshold.
-        tables: Formats of the flat table beside `results.jsonl`.
+        tables: Formats beside `results.jsonl`: of the flat table, and of regions, which need a threshold.
         batch_size: Pictures, or tiles, that go through the model together.
         root: Folder that file names are relative to; None = the deepest that holds all pictures.
         overwrite: Repeat what is complete, too.
+        times: Seconds from the beginning of a video, by path; of pictures that are frames of one.
 
     Raises:
         UsageError: A kind or format is unknown.
@@ -67,6 +71,7 @@ class DetectOptions:
     batch_size: int = 8
     root: Path | None = None
     overwrite: bool = False
+    times: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for values, known in ((self.kinds, RESULT_KINDS), (self.tables, get_args(TableFormat))):
@@ -84,6 +89,10 @@ class Result:
     score: float
     label: int | None
     """1 = anomalous, 0 = normal; None without a threshold."""
+    verdict: str | None = None
+    """"pass", "review" or "reject"; None without a threshold."""
+    p_value: float | None = None
+    """Share of good pictures that look at least as odd; None without a profile."""
     name: str = ""
     """Name of its files."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -123,17 +132,22 @@ class DetectRun:
     ) -> None:
         self.detector, self.options = detector, options or DetectOptions()
         self.folder = None if folder is None else Path(folder)
-        paths = [os.fspath(path) for path in images]
         self.results: dict[str, Result] = {}
         self.failures: dict[str, str] = {}
         self.states: Counter[State] = Counter()
-        self.todo = paths
+        self.todo: list[str] = []
+        self._done: list[str] = []
+        self._keys: dict[str, FileKey | None] = {}
+        self._names: dict[str, str] = {}
+        self._root: Path | None = None
+        self._times = dict(self.options.times)
         self._files: set[FileKind] = {kind for kind in FILE_KINDS if kind in self.options.kinds}
         if self.folder is None:
+            self.extend(images)
             return
         if detector.threshold is None and detector.mask_threshold is None:
-            for kind in ("mask", "regions"):
-                if kind in self.options.kinds:
+            for kind in ("mask", "regions", *REGION_FORMATS):
+                if kind in (*self.options.kinds, *self.options.tables):
                     raise UsageError(f"{kind} needs a threshold: load the detector with threshold or mask_threshold")
         self._settings = settings_fingerprint(self._result_settings())
         self._run_folder = RunFolder(self.folder)
@@ -142,11 +156,26 @@ class DetectRun:
         except BaseException:
             self._run_folder.close()
             raise
-        self._keys = {path: file_key(path) for path in paths}
-        self._names = self._name_all(paths)
+        self.extend(images)
+
+    def extend(self, images: Iterable[PathLike], times: Mapping[str, float] | None = None) -> None:
+        """Plan further pictures: those that are not complete become `todo`. Call `score` before the next ones.
+
+        Args:
+            images: Picture files.
+            times: As in `DetectOptions`.
+        """
+        paths = [os.fspath(path) for path in images]
+        self._times |= times or {}
+        if self.folder is None:
+            self.todo, self._done = paths, []
+            return
+        self._keys |= {path: file_key(path) for path in paths}
+        self._names |= self._name_all(paths)
         states = {path: self._state(path) for path in paths}
-        self.states = Counter(states.values())
+        self.states.update(states.values())
         self.todo = [path for path in paths if self.options.overwrite or states[path] != "same"]
+        self._done = [path for path in paths if not self.options.overwrite and states[path] == "same"]
 
     def __enter__(self) -> Self:
         return self
@@ -181,13 +210,20 @@ class DetectRun:
         Raises:
             OutputError: A result cannot be written; what was finished before stays.
         """
-        if self.folder is not None:
-            todo = set(self.todo)
-            for path in self._keys:
-                if path not in todo:
-                    line = self._journal.line(absolute(path))
-                    self.results[path] = _result(line)
-                    on_result(line)
+        self.score(on_result, on_progress)
+        self.write_tables()
+        return self.results
+
+    def score(
+        self,
+        on_result: Callable[[Line], object] = lambda line: None,
+        on_progress: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Like `execute`, without the tables; for pictures that come one after another (`extend`)."""
+        for path in self._done:
+            line = self._journal.line(absolute(path))
+            self.results[path] = _result(line)
+            on_result(line)
         with BackgroundWriter() as writer:
 
             def finish(line: Line) -> None:
@@ -199,19 +235,21 @@ class DetectRun:
                 path, files = str(scored.path), {}
                 if self.folder is not None:
                     files = detection.save(self.folder, self._files, picture=image, name=self._names[path])
-                line = {**detection.to_dict(), "error": None}
+                line = {**detection.to_dict(), "time": self._times.get(path), "error": None}
                 return lambda: finish(self._keep(path, line, files))
 
             def fail(path: str | None, error: ImageError) -> None:
                 writer.submit(lambda: lambda: finish(self._keep_failure(str(path), str(error))))
 
-            scored_images = self.detector.score(self.todo, batch_size=self.options.batch_size, on_error=fail)
+            scored_images = self.detector.score(in_order(self.todo), batch_size=self.options.batch_size, on_error=fail)
             with contextlib.closing(scored_images):
                 for scored in scored_images:
                     writer.submit(partial(save, scored), scored.pixels)
+
+    def write_tables(self) -> None:
+        """Write the tables of all results in the folder. Raises OutputError."""
         if self.folder is not None:
             self._write_tables(self.folder)
-        return self.results
 
     def line(self, path: PathLike) -> Line:
         """Return the full JSON-able line of a result in the folder."""
@@ -220,18 +258,23 @@ class DetectRun:
     @property
     def written(self) -> list[str]:
         """Names of the files and folders that the run writes, below its folder."""
-        tables = [f"results.{suffix}" for suffix in self.options.tables]
+        tables = [
+            file
+            for table in self.options.tables
+            for file in (REGION_FORMATS[table][1] if table in REGION_FORMATS else (f"results.{table}",))
+        ]
         return [JOURNAL, *tables, *("regions.json" if kind == "regions" else f"{kind}/" for kind in self.options.kinds)]
 
     def _result_settings(self) -> dict[str, object]:
         """Return everything that results depend on."""
         detector = self.detector
-        return {
+        settings = {
             **result_settings(detector.provenance),
             "object": detector.object_name if detector.engine.needs_object else None,
             "threshold": detector.threshold,
             "mask": detector.mask_threshold,
         }
+        return {**settings, "limits": detector.limits.fingerprint} if detector.limits.scores else settings
 
     def _state(self, path: str) -> State:
         """Return what an earlier run left of a picture."""
@@ -252,7 +295,8 @@ class DetectRun:
         Names are compared without case, since some file systems ignore it.
         """
         owners = {result.name.casefold(): file for file, result in self._journal.values.items()}
-        root = self.options.root or common_root(paths)
+        # What comes later lies below the folder of what came first, or gets a hash.
+        self._root = root = self.options.root or self._root or common_root(paths)
         names = {}
         for path in paths:
             file, name = absolute(path), output_name(path, root).as_posix()
@@ -273,7 +317,7 @@ class DetectRun:
             self._remove(before, keep=set(relative.values()))
             self.results[path] = _result(line)
         else:
-            self.results[path] = Result(path, line["score"], line["label"])
+            self.results[path] = Result(path, line["score"], line["label"], line["verdict"], line["p_value"])
         return line
 
     def _keep_failure(self, path: str, reason: str) -> Line:
@@ -299,8 +343,11 @@ class DetectRun:
         def rows() -> Iterator[Line]:
             return map(table_row, self._journal.lines())
 
-        for suffix in self.options.tables:
-            (write_csv if suffix == "csv" else write_parquet)(folder / f"results.{suffix}", rows())
+        for table in self.options.tables:
+            if table in REGION_FORMATS:
+                REGION_FORMATS[table][0](folder, self._journal.lines)
+            else:
+                (write_csv if table == "csv" else write_parquet)(folder / f"results.{table}", rows())
         regions = folder / "regions.json"
         if "regions" in self.options.kinds or regions.exists():
             write_coco(regions, self._journal.lines)
@@ -312,6 +359,8 @@ def _result(line: Line) -> Result:
         path=line["path"],
         score=float(line["score"]),
         label=line["label"],
+        verdict=line.get("verdict"),
+        p_value=line.get("p_value"),
         name=line["name"],
         files=line["files"],
         key=FileKey(file, size, modified),

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -22,6 +21,7 @@ from blemish.concurrency import READER_THREADS, prefetch
 from blemish.datasets.masks import resize_mask
 from blemish.errors import OutputError, UsageError
 from blemish.methods.base import Method
+from blemish.scoring import effective
 from blemish.training.samples import Sample
 
 Cache: TypeAlias = str | os.PathLike[str] | Literal[False] | None
@@ -86,10 +86,8 @@ class Features:
 
     def check(self, method: Method) -> None:
         """Raise UsageError unless the method can be trained on these features."""
-        own, other = self._method.computation, method.computation
-        native = self._method.backbone.size // self._method.backbone.patch
-        alike = replace(other, position=own.position) if own.size // self._method.backbone.patch == native else other
-        if alike != own or method.backbone.fingerprint != self._method.backbone.fingerprint:
+        own, other = (effective(m.computation, m.backbone) for m in (self._method, method))
+        if own != other or method.backbone.fingerprint != self._method.backbone.fingerprint:
             raise UsageError(
                 f"the features were computed for {self._method.info.name} in another way than {method.info.name} asks "
                 "for: compute them again for this method"
@@ -152,12 +150,13 @@ class Features:
 
     def _prepare(self, samples: Sequence[Sample], rows: range = range(0)) -> _Batch:
         size = self._method.computation.size
-        pixels = self._method.backbone.preprocess([sample.image for sample in samples], size)
+        geometry = self._method.computation.geometry
+        pixels = self._method.backbone.preprocess([sample.image for sample in samples], size, geometry)
         masks = torch.from_numpy(np.stack([resize_mask(sample.mask, size) for sample in samples])).float()
         labels, names = [int(sample.label) for sample in samples], [sample.object_name for sample in samples]
         return _Batch(rows, pixels, masks, labels, names)
 
-    @torch.no_grad()
+    @torch.no_grad()  # not `TorchEngine.encode`: what inference mode makes cannot take part in training
     def _encode(self, pixels: Tensor) -> ImageFeatures:
         method = self._method
         features = method.backbone.encode_image(pixels.to(method.device), self.request, method.computation)

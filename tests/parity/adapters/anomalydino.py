@@ -43,7 +43,11 @@ def _few_shot(case: Case) -> dict[str, Tensor | Array]:
     )
     method = AnomalyDINO(case.dinov2, config)
     references = [case.open(name).convert("RGB") for name in case.data["reference_files"]]
-    copies = [copy for number, each in enumerate(references) for copy in method.reference_copies(each, number, len(references))]
+    copies = [
+        copy
+        for number, each in enumerate(references)
+        for copy in method.reference_copies(each, number, len(references))
+    ]
     pixels = [method.backbone.preprocess([copy], config.size, config.geometry) for copy in copies]
     memory = method.build_memory_bank(pixels, lambda x: _encode(method, x), num_images=len(references))
     assert isinstance(memory, PatchBank)
@@ -134,4 +138,4 @@ def _auroc(labels: Array, scores: Array) -> Array:
     if np.isnan(scores).any():
         return np.array(np.nan)
     good, bad = scores[labels == 0], scores[labels == 1]
-    return np.array(((bad[:, None] > good).mean() + (bad[:, None] == good).mean() / 2))
+    return np.array((bad[:, None] > good).mean() + (bad[:, None] == good).mean() / 2)

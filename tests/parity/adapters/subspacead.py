@@ -13,8 +13,8 @@ from torch import Tensor
 from blemish.clip import forward, to_levels
 from blemish.methods.subspacead import (
     SubspaceAD,
-    SubspaceAdBatchConfig,
     SubspaceADBatch,
+    SubspaceAdBatchConfig,
     SubspaceAdConfig,
     SubspaceBank,
     rotation_angles,
@@ -79,10 +79,8 @@ def outputs(case: Case) -> dict[str, Array]:
     return {name: value if isinstance(value, np.ndarray) else array(value) for name, value in out.items()}
 
 
-def _copies(
-    case: Case, method: SubspaceAD | SubspaceADBatch, train: list[Image.Image]
-) -> list[list[Image.Image]]:
-    """What is encoded of each training picture; with the angles of the case, since they depend on what was drawn before."""
+def _copies(case: Case, method: SubspaceAD | SubspaceADBatch, train: list[Image.Image]) -> list[list[Image.Image]]:
+    """What is encoded of each training picture; with the angles of the case, which depend on what was drawn before."""
     own = [list(method.reference_copies(each, number, len(train))) for number, each in enumerate(train)]
     given = case.data.get("rotation_angles")
     if given is None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from blemish.datasets.folders import label_folders, mask_folders, split_folders
 from blemish.datasets.lists import csv_list, meta_json, numbered_list, real_iad
+from blemish.datasets.own import own_folders
 from blemish.datasets.pairing import normalize_name
 from blemish.datasets.samples import Reader, ReadResult
 from blemish.errors import UsageError, suggest
@@ -26,6 +27,7 @@ READERS: dict[str, Callable[..., ReadResult | None]] = {
     "mask_folders": mask_folders,
     "meta_json": meta_json,
     "numbered_list": numbered_list,
+    "own_folders": own_folders,
     "real_iad": real_iad,
     "split_folders": split_folders,
 }
