@@ -241,7 +241,7 @@ class Run:
         score = detector.engine.score_inside(scored.score, scored.map, inside, detector.memory)
         return replace(scored, score=score)
 
-    def _measured_map(self, scored: Scored[Sample]) -> Tensor:
+    def _measured_map(self, scored: Scored[Sample]) -> torch.Tensor:
         """Return the map at the side of the method's input, at which masks are compared with it."""
         detector = self.detectors[scored.method]
         engine, roi = detector.torch_engine, detector.limits.roi
