@@ -30,6 +30,7 @@ def evaluate(
     dataset: str | None = None,
     category: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     methods: str | None = None,
+    profile: Path | None = None,
     backbone: str = "builtin",
     weights: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     config: str | None = None,
@@ -61,6 +62,7 @@ def evaluate(
         category: Categories to evaluate, separated by spaces or commas. [default: all]
         methods: Comma-separated methods, or all. [default: anomalyclip; with --shots the method of `blemish fit`; with
             --defect-shares musc]
+        profile: A profile from `blemish fit` in place of methods: measured false alarms stand beside the promised ones.
         backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
             file.
         weights: Weights of a method in place of those that blemish ships: METHOD=FILE, several separated by spaces.
@@ -137,6 +139,7 @@ def evaluate(
         dataset or "folder",
         categories=[word for words in category for word in _words(words) or []] if category else None,
         methods=method_names or [FIT_METHOD if shots else BATCH_METHOD if defect_shares else "anomalyclip"],
+        profile=profile,
         backbone=backbone,
         weights=weights_of,
         configs=configs,
@@ -349,6 +352,8 @@ def _print_result(result: Evaluation, report: bool, json: bool) -> int:
     else:
         _print_tables(result)
         print(tables.summary(result))
+        for line in tables.verdicts(result):
+            print(line)
     for line in tables.reasons(result):
         note(one_line(line))
     if result.folder is not None:
