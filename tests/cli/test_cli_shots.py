@@ -40,6 +40,7 @@ def test_shots(run, data: Path, tiny_backbone: Path, tmp_path: Path) -> None:  #
         (("--seeds", "5"), "--seeds belongs to a protocol"),
         (("--false-alarms", "5%"), "--false-alarms belongs to the few-shot protocol"),
         (("--shots", "1", "--defect-shares", "10%"), "are two protocols"),
+        (("--shots", "4", "--profile", "a.profile"), "leave out --profile"),
         (("--defect-shares", "0"), "takes shares such as 10%,30%,60%"),
         (("--defect-shares", "half"), "--defect-shares"),
         (("--defect-shares", "50%", "--maps", "--out", "x"), "--defect-shares goes with none of"),

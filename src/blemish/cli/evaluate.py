@@ -123,6 +123,8 @@ def evaluate(
         raise UsageError("--false-alarms belongs to the few-shot protocol: give --shots 1,2,4,8,16")
     if shots is None and defect_shares is None and seeds != 3:
         raise UsageError("--seeds belongs to a protocol: give --shots 1,2,4,8,16 or --defect-shares 10%,30%,60%")
+    if profile is not None and (shots is not None or defect_shares is not None):
+        raise UsageError("the protocols fit profiles of their own: leave out --profile, or --shots and --defect-shares")
     if shots is not None and defect_shares is not None:
         raise UsageError("--shots and --defect-shares are two protocols: give one of them")
     configs = config_changes(config)
