@@ -186,7 +186,8 @@ class Run:
             self.folder.write_map(name, sample, anomaly_map)
         elif sample.masks is not None:
             try:
-                histogram.update(masks.read(sample, len(anomaly_map)), masks.fit(sample, anomaly_map))
+                side = len(anomaly_map)
+                histogram.update(masks.read(sample, side), masks.fit(sample, anomaly_map, side))
             except ImageError as error:
                 return error
         key = self._key(name, sample)
@@ -196,8 +197,14 @@ class Run:
         return None
 
     def _measured_map(self, scored: Scored[Sample]) -> Tensor:
-        """Return the map at the side of the method's input, at which masks are compared with it."""
+        """Return the map at the side of the method's input; for full masks at the picture's size if it is not resized.
+
+        A method that does more than resize its maps would give others if that came afterwards.
+        """
         engine = self.detectors[scored.method].torch_engine
+        if self.options.masks == "full" and engine.finishes_maps:
+            width, height = scored.tile.merger.size
+            return engine.finish_map(scored.map, height, width)
         if scored.map.shape == (engine.size, engine.size):
             return scored.map
         return engine.finish_map(scored.map, engine.size, engine.size)
