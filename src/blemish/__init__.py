@@ -16,7 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from blemish.errors import BlemishError, ImageError, OutputError, UsageError, WeightsError
+from blemish.errors import BlemishError, ImageError, OutputError, ProfileError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from blemish.detection import Detection, Provenance
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blemish.image_io import LoadedImage, find_images, read_image
     from blemish.loading import load
     from blemish.methods import list_methods
+    from blemish.profile import Profile, read_profile
     from blemish.regions import Region
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _LAZY = {
     "Detection": "blemish.detection",
     "Detector": "blemish.detector",
     "LoadedImage": "blemish.image_io",
+    "Profile": "blemish.profile",
     "Provenance": "blemish.detection",
     "Region": "blemish.regions",
     "evaluate": "blemish.evaluation",
@@ -42,6 +44,7 @@ _LAZY = {
     "list_methods": "blemish.methods",
     "load": "blemish.loading",
     "read_image": "blemish.image_io",
+    "read_profile": "blemish.profile",
 }
 
 __all__ = [
@@ -51,6 +54,8 @@ __all__ = [
     "ImageError",
     "LoadedImage",
     "OutputError",
+    "Profile",
+    "ProfileError",
     "Provenance",
     "Region",
     "UsageError",
@@ -62,6 +67,7 @@ __all__ = [
     "list_methods",
     "load",
     "read_image",
+    "read_profile",
 ]
 
 

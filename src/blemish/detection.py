@@ -11,25 +11,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from blemish import draw
+from blemish.calibration import Verdict, verdict
 from blemish.errors import OutputError, UsageError, suggest
 from blemish.files import output_name, safe_name, write_atomically
 from blemish.image_io import read_image
-from blemish.regions import Region, encode_mask, find_regions
+from blemish.regions import Region, encode_mask, fill_polygon, find_regions
 from blemish.types import ImageSource, PathLike, check_threshold
 
-FileKind: TypeAlias = Literal["map", "heatmap", "overlay", "mask"]
+if TYPE_CHECKING:
+    import supervision
+
+FileKind: TypeAlias = Literal["map", "map-png", "map-tiff", "heatmap", "overlay", "mask"]
 FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
 """Files that `Detection.save` writes."""
 
 #: Longest side of a JPEG file.
 _MAX_JPEG_SIDE = 65500
+#: Height that a legend adds at most.
+_MAX_LEGEND = 100
+#: Largest picture that is drawn as PNG unless somebody asks for a format: about 1 MB.
+_MAX_PNG_PIXELS = 500_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Provenance:
         model_fingerprint: Hash of that file, 16 hex digits; None for "torch".
         tile: Side of the tiles in pixels; None = pictures are scored whole.
         overlap: Overlap of neighbouring tiles, as a fraction of their side; None without tiles.
+        profile: Name of the profile's file; None without a profile, or for one from memory.
         value_range: The values that were given as black and white for pictures of more than 8 bits; None = by the rule
             of `read_image`.
     """
@@ -73,6 +82,7 @@ class Provenance:
     model_fingerprint: str | None = None
     tile: int | None = None
     overlap: float | None = None
+    profile: str | None = None
     value_range: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,6 +132,10 @@ class Detection:
         provenance: Where the numbers come from; None if unknown.
         map_step: Side, in pixels of the picture, of the squares that one value of the map is the mean over. `mask`,
             `heatmap` and `overlay` have the map's size; `size`, `regions` and `min_area` are in pixels of the picture.
+        review_threshold: A picture with a score from here up to `threshold` is to be looked at; None = no such class.
+        p_value: Share of good pictures that look at least as odd as this one, in (0, 1]; None without a profile.
+        heatmap_range: (low, high), the scale that maps are drawn on; None = `map_range`. With a profile, what good
+            pictures reach is below its low end, and the threshold of pixels is its middle.
 
     Raises:
         UsageError: A value is out of range, or the shapes do not agree.
@@ -139,6 +153,9 @@ class Detection:
     timing: Timing = Timing()
     provenance: Provenance | None = None
     map_step: int = 1
+    review_threshold: float | None = None
+    p_value: float | None = None
+    heatmap_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         values = self.anomaly_map
@@ -165,6 +182,7 @@ class Detection:
             raise UsageError(f"map_range must be two finite numbers with low < high, not {self.map_range}.")
         check_threshold("threshold", self.threshold)
         check_threshold("mask_threshold", self.mask_threshold)
+        check_threshold("review_threshold", self.review_threshold)
         if self.min_area < 1:
             raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}.")
         # The mask and the regions are cached, so the map must not change.
@@ -181,6 +199,26 @@ class Detection:
     def label(self) -> int | None:
         """1 = anomalous (score >= threshold), 0 = normal; None without a threshold."""
         return None if self.threshold is None else int(self.score >= self.threshold)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """ "reject" if the score reaches the threshold, else "review" if it reaches that of review, else "pass".
+
+        None without a threshold.
+        """
+        if self.threshold is None:
+            return None
+        return verdict(
+            self.score, self.threshold if self.review_threshold is None else self.review_threshold, self.threshold
+        )
+
+    @property
+    def oddity(self) -> str | None:
+        """The p-value as a sentence for a person; None without a profile."""
+        if self.p_value is None:
+            return None
+        share = 100 * self.p_value
+        return f"of 100 good parts, about {share:.2g} look as odd as this"
 
     @property
     def mask_value(self) -> float | None:
@@ -208,24 +246,36 @@ class Detection:
         return find_regions(self.mask, self.anomaly_map, min_area=self.min_area, step=self.map_step, size=self.size)
 
     @property
+    def scale(self) -> tuple[float, float]:
+        """(low, high), the scale that maps are drawn on: `heatmap_range`, else `map_range`."""
+        return self.heatmap_range or self.map_range
+
+    @property
     def peak(self) -> float:
         """Highest value of the anomaly map."""
         return float(self.anomaly_map.max())
 
     def with_threshold(
-        self, threshold: float | None, mask_threshold: float | None = None, *, min_area: int | None = None
+        self,
+        threshold: float | None,
+        mask_threshold: float | None = None,
+        *,
+        review_threshold: float | None = None,
+        min_area: int | None = None,
     ) -> Detection:
-        """Return the same numbers under another threshold.
+        """Return the same numbers under other thresholds.
 
         Args:
             threshold: Threshold of the image score; None gives no label.
             mask_threshold: Threshold of the pixels, as a fraction of `map_range`; None = the same as `threshold`.
+            review_threshold: Threshold of the image score from which a picture is to be looked at.
             min_area: Smallest region in pixels; None keeps the present one.
         """
         return replace(
             self,
             threshold=threshold,
             mask_threshold=mask_threshold,
+            review_threshold=review_threshold,
             min_area=self.min_area if min_area is None else min_area,
         )
 
@@ -241,9 +291,13 @@ class Detection:
             "size": list(self.size),
             "score": float(self.score),
             "label": self.label,
+            "verdict": self.verdict,
+            "p_value": self.p_value,
             "threshold": self.threshold,
+            "review_threshold": self.review_threshold,
             "mask_threshold": self.mask_threshold,
             "map_range": [float(end) for end in self.map_range],
+            "heatmap_range": [float(end) for end in self.scale],
             "map_step": self.map_step,
             "peak": self.peak,
             "regions": [region.to_dict() for region in self.regions],
@@ -261,17 +315,53 @@ class Detection:
             result["mask"] = None if self.mask is None else encode_mask(self.mask)
         return result
 
-    def heatmap(self, *, legend: bool = False) -> Image.Image:
-        """Return the anomaly map in colours on the fixed scale `map_range`; RGB, the map's size (plus the legend)."""
-        return draw.heatmap(self.anomaly_map, self.map_range, legend=legend)
+    def to_supervision(self) -> supervision.Detections:
+        """Return the regions as `supervision.Detections`: boxes, masks, and the peak within `map_range` as confidence.
 
-    def overlay(self, picture: ImageSource | None = None, *, alpha: float = 0.6, legend: bool = False) -> Image.Image:
+        Masks have the picture's size; every region is of class 0, "anomaly". There are none without a threshold.
+
+        Raises:
+            UsageError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise UsageError("supervision is not installed; run: pip install supervision") from error
+        if not self.regions:
+            return supervision.Detections.empty()
+        width, height = self.size
+        low, high = self.map_range
+        peaks = np.array([region.peak for region in self.regions])
+        return supervision.Detections(
+            xyxy=np.array([region.box for region in self.regions], dtype=np.float32),
+            mask=np.stack([fill_polygon(region.polygon, (height, width)) for region in self.regions]),
+            confidence=np.clip((peaks - low) / (high - low), 0, 1).astype(np.float32),
+            class_id=np.zeros(len(self.regions), dtype=int),
+            data={"class_name": np.array(["anomaly"] * len(self.regions))},
+        )
+
+    def heatmap(self, *, legend: bool = False) -> Image.Image:
+        """Return the anomaly map in colours on the fixed scale `heatmap_range`; RGB, the map's size (plus the
+        legend).
+        """
+        return draw.heatmap(self.anomaly_map, self.scale, legend=legend)
+
+    def overlay(
+        self,
+        picture: ImageSource | None = None,
+        *,
+        alpha: float = 0.6,
+        legend: bool | None = None,
+        outlines: bool | None = None,
+    ) -> Image.Image:
         """Return the picture with the anomaly map over it; the higher the value, the less of the picture is visible.
 
         Args:
             picture: The picture; None reads it from `path`.
             alpha: Opacity at the upper end of the scale, in [0, 1].
-            legend: Add a colour bar below.
+            legend: Add a colour bar below and, with a threshold, its mark, the score and the verdict. None adds it
+                where there is a profile.
+            outlines: Draw the outlines of regions. None draws them where there is a profile.
 
         Raises:
             UsageError: There is neither a picture nor a path, or the sizes differ.
@@ -284,7 +374,25 @@ class Detection:
         image = read_image(picture).image
         if self.map_step > 1 and image.size == self.size:
             image = image.reduce(self.map_step)
-        return draw.overlay(image, self.anomaly_map, self.map_range, alpha=alpha, legend=legend)
+        drawn = draw.overlay(image, self.anomaly_map, self.scale, alpha=alpha)
+        has_profile = self.p_value is not None
+        if has_profile if outlines is None else outlines:
+            step = self.map_step
+            drawn = draw.outlined(
+                drawn, [[(x / step, y / step) for x, y in ring] for region in self.regions for ring in region.polygon]
+            )
+        if has_profile if legend is None else legend:
+            drawn = draw.with_legend(drawn, self.scale, threshold=self.mask_value, caption=self._caption)
+        return drawn
+
+    @property
+    def _caption(self) -> str | None:
+        """Verdict, score and p-value in one line; None without a threshold."""
+        if self.threshold is None:
+            return None
+        word = self.verdict if self.p_value is not None else ("normal", "anomalous")[self.label or 0]
+        odd = "" if self.p_value is None else f", p {self.p_value:.2g}"
+        return f"{word}: score {self.score:.3f}, threshold {self.threshold:.3f}{odd}"
 
     def save(
         self,
@@ -294,7 +402,7 @@ class Detection:
         picture: ImageSource | None = None,
         name: str | None = None,
         root: PathLike | None = None,
-        image_format: Literal["png", "jpg"] = "png",
+        image_format: Literal["auto", "png", "jpg"] = "auto",
     ) -> dict[FileKind, Path]:
         """Write files, each of which appears whole or not at all.
 
@@ -302,6 +410,8 @@ class Detection:
             folder/heatmap/<name>.png    the anomaly map in colours, RGB
             folder/mask/<name>.png       0 normal, 255 anomalous, L; only with a threshold
             folder/map/<name>.npy        raw float32 (H, W)
+            folder/map/<name>.png        `map_range` as 16-bit grey, 0..65535; values beyond it are cut ("map-png")
+            folder/map/<name>.tiff       raw float32 as TIFF ("map-tiff")
 
         Args:
             folder: Folder for results; created if it does not exist.
@@ -309,7 +419,8 @@ class Detection:
             picture: The picture to draw on; None reads it from `path`.
             name: Name of the files, parts separated by "/"; None = the picture's path below `root`.
             root: Folder that names are relative to; None = the working directory.
-            image_format: Format of heatmaps and overlays. Masks are always PNG.
+            image_format: Format of heatmaps and overlays. "auto" is PNG for small pictures and JPEG for larger ones,
+                whose PNG would be several times the size of a photo. Masks are always PNG.
 
         Returns:
             The files by kind.
@@ -322,8 +433,11 @@ class Detection:
         kinds = {kinds} if isinstance(kinds, str) else set(kinds)
         for kind in sorted(kinds.difference(FILE_KINDS)):
             raise UsageError(f"cannot save {kind!r}{suggest(kind, FILE_KINDS)}; choose from {', '.join(FILE_KINDS)}.")
-        if image_format not in ("png", "jpg"):
-            raise UsageError(f"unknown image format {image_format!r}; choose png or jpg.")
+        if image_format not in ("auto", "png", "jpg"):
+            raise UsageError(f"unknown image format {image_format!r}; choose auto, png or jpg.")
+        if image_format == "auto":
+            fits_jpeg = max(self.anomaly_map.shape) + _MAX_LEGEND < _MAX_JPEG_SIDE
+            image_format = "jpg" if self.anomaly_map.size > _MAX_PNG_PIXELS and fits_jpeg else "png"
         if name is not None:
             stem = Path(*[safe_name(part) for part in name.split("/") if part] or ["_"])
         elif self.path is not None:
@@ -345,6 +459,18 @@ class Detection:
         if "map" in kinds:
             written["map"] = path_of("map", "npy")
             write_atomically(written["map"], lambda file: np.save(file, self.anomaly_map, allow_pickle=False))
+        if "map-png" in kinds:
+            low, high = self.map_range
+            share = np.clip((self.anomaly_map.astype(np.float64) - low) / (high - low), 0, 1)
+            deep = Image.fromarray(np.rint(share * 65535).astype(np.uint16))
+            written["map-png"] = path_of("map", "png")
+            write_atomically(written["map-png"], lambda file: deep.save(file, "PNG"))
+        if "map-tiff" in kinds:
+            values = Image.fromarray(self.anomaly_map)
+            written["map-tiff"] = path_of("map", "tiff")
+            write_atomically(
+                written["map-tiff"], lambda file: values.save(file, "TIFF", compression="tiff_adobe_deflate")
+            )
         return written
 
 

@@ -9,20 +9,41 @@ for detection in detector.stream(camera): ...
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
+from pathlib import Path
 from typing import Any, overload
 
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, sample_memory_bank
+from blemish.fitting import (
+    FitOptions,
+    Rule,
+    add_pictures,
+    add_tile,
+    finished_map,
+    fit_profile,
+    made_with,
+    remove_pictures,
+)
 from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.methods.base import MemoryBank, TextFeatureCache
+from blemish.profile import Limits, Profile, read_profile, to_device
+from blemish.roi import RoiSource
 from blemish.scoring import Failed, Scorer, Task
-from blemish.tiling import TileMerger, resize
-from blemish.types import ImageSource, OnError, Tiling, ValueRange, check_threshold, check_value_range
+from blemish.tiling import TileMerger
+from blemish.types import (
+    ImageSource,
+    OnError,
+    PathLike,
+    Tiling,
+    ValueRange,
+    check_threshold,
+    check_value_range,
+)
 
 #: Name of the one method in the score loop.
 _METHOD = "method"
@@ -41,6 +62,9 @@ class Detector:
         value_range: (low, high), the values that become black and white in pictures of more than 8 bits; None = as in
             `read_image`.
         tiling: How larger pictures are cut; None = not at all.
+        limits: Thresholds of a profile, with its p-values, scale and region of interest; `threshold` and
+            `mask_threshold` replace its own, and then it promises nothing.
+        profile: The profile that memory, object name, limits and tiling come from.
 
     Raises:
         UsageError: A threshold is out of range, or the object name is empty.
@@ -57,6 +81,8 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
         value_range: ValueRange | None = None,
         tiling: Tiling | None = None,
+        limits: Limits | None = None,
+        profile: Profile | None = None,
     ) -> None:
         check_threshold("threshold", threshold)
         check_threshold("mask_threshold", mask_threshold)
@@ -64,10 +90,12 @@ class Detector:
         check_object_name(object_name)
         self.engine, self.memory = engine, memory
         self.object_name = object_name
-        self.threshold, self.mask_threshold = threshold, mask_threshold
+        self.limits = with_thresholds(limits or Limits(), threshold, mask_threshold)
+        self.threshold, self.mask_threshold = self.limits.threshold, self.limits.mask_threshold
         self.max_pixels = max_pixels
         self.value_range = value_range
         self.tiling = tiling
+        self.profile = profile
         self._texts = TextFeatureCache()
 
     def __repr__(self) -> str:
@@ -85,6 +113,8 @@ class Detector:
             )
         if self.tiling is not None:
             provenance = replace(provenance, tile=self.tiling.side, overlap=self.tiling.overlap)
+        if self.profile is not None and self.profile.path is not None:
+            provenance = replace(provenance, profile=Path(self.profile.path).name)
         if self.value_range is not None:
             provenance = replace(provenance, value_range=self.value_range)
         return provenance
@@ -101,7 +131,7 @@ class Detector:
         return self.engine
 
     def with_memory(self, memory: MemoryBank | None) -> Detector:
-        """Return a detector that compares with this memory bank; None scores zero-shot."""
+        """Return a detector that compares with this memory bank; None scores zero-shot. It has no profile."""
         return Detector(
             self.engine,
             memory=memory,
@@ -112,6 +142,105 @@ class Detector:
             value_range=self.value_range,
             tiling=self.tiling,
         )
+
+    def with_profile(
+        self, profile: Profile | PathLike, *, threshold: float | None = None, mask_threshold: float | None = None
+    ) -> Detector:
+        """Return a detector for the product of a profile. Both share the backbone, so one process can hold many.
+
+        Args:
+            profile: A profile, or its file.
+            threshold: A threshold in place of the profile's; it promises nothing.
+            mask_threshold: The same for pixels.
+
+        Raises:
+            ProfileError: It was made with another method, config, backbone, weights, precision or preprocessing, or the
+                file cannot be used.
+            UsageError: There is no such file, or the detector was loaded from an exported file.
+        """
+        if not isinstance(profile, Profile):
+            profile = read_profile(profile)
+        engine = self.torch_engine
+        profile.check({**made_with(engine.provenance), "preprocessing": engine.preprocessing})
+        return Detector(
+            engine,
+            memory=to_device(profile.memory, engine.device),
+            object_name=profile.object_name,
+            threshold=threshold,
+            mask_threshold=mask_threshold,
+            max_pixels=self.max_pixels,
+            value_range=profile.value_range,
+            tiling=profile.tiling,
+            limits=profile.limits,
+            profile=profile,
+        )
+
+    def fit(
+        self,
+        good: References,
+        *,
+        false_alarms: float | None = None,
+        review: float | None = None,
+        min_area: int = 1,
+        roi: RoiSource | None = None,
+        rule: Rule = "conformal",
+        bad: References | None = None,
+        recall: float = 0.95,
+        miss_cost: float = 1.0,
+        false_alarm_cost: float = 1.0,
+        robust: bool = False,
+        on_progress: Callable[[], object] = lambda: None,
+    ) -> Detector:
+        """Return a detector that knows the good pictures of one product; this one is not changed.
+
+        The new detector's `profile` holds memory, thresholds, scale and promise; `profile.save` writes it to a file.
+
+        Args:
+            good: Pictures of flawless parts: a list of pictures, or one file, folder or pattern. At least 2.
+            false_alarms: Share of good pictures that are called anomalous, at most, such as 0.01. None promises 1 %, or
+                the smallest share that so many pictures can promise.
+            review: Share of good pictures that are reviewed or rejected, at most, larger than `false_alarms`; None
+                makes no second threshold.
+            min_area: Smallest region in pixels.
+            roi: What counts in a picture: a mask picture, a polygon as "x,y x,y ...", points or a JSON file, or a mask
+                array. None = all of it.
+            rule: "conformal", which keeps a promise; "mean-std" and "percentile", the rules of others; "f1", "recall"
+                and "cost", which need `bad`.
+            bad: Pictures with defects. With the rule "conformal" the profile says how many of them are caught.
+            recall: Share of the bad pictures that the rule "recall" catches, at least.
+            miss_cost: What the rule "cost" counts for a defect that is missed.
+            false_alarm_cost: What it counts for a good picture that is called anomalous.
+            robust: Leave out good pictures that look unlike the others.
+            on_progress: Called for each good picture that was scored.
+
+        Raises:
+            UsageError: The method takes no references, there are too few pictures for the promise, or all are copies
+                of one.
+            ImageError: A picture cannot be read.
+        """
+        options = FitOptions(
+            false_alarms=false_alarms,
+            review=review,
+            min_area=min_area,
+            roi=roi,
+            rule=rule,
+            bad=bad,
+            recall=recall,
+            miss_cost=miss_cost,
+            false_alarm_cost=false_alarm_cost,
+            robust=robust,
+        )
+        profile = fit_profile(
+            self.torch_engine,
+            good,
+            options,
+            object_name=self.object_name,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
+            tiling=self.tiling,
+            on_progress=on_progress,
+        )
+        return self.with_profile(profile)
 
     def with_references(self, references: References) -> Detector:
         """Return a detector that compares with these pictures.
@@ -145,6 +274,37 @@ class Detector:
         return self.with_memory(
             sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels, value_range=self.value_range)
         )
+
+    def with_more_good(self, good: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+        """Return a detector whose profile has more good pictures; those that it has are not needed.
+
+        `blemish.fitting.add_pictures` says what is exact and what is not.
+
+        Raises:
+            UsageError: The detector has no profile.
+            ImageError: A picture cannot be read.
+        """
+        profile = add_pictures(
+            self.torch_engine, self._own_profile, good, max_pixels=self.max_pixels, on_progress=on_progress
+        )
+        return self.with_profile(profile)
+
+    def without_good(self, names: Sequence[str]) -> Detector:
+        """Return a detector whose profile lacks some of its good pictures.
+
+        Args:
+            names: Files or fingerprints of pictures that only calibrate; references cannot be taken out.
+
+        Raises:
+            UsageError: The detector has no profile, or there is no such picture, or it is a reference.
+        """
+        return self.with_profile(remove_pictures(self._own_profile, names))
+
+    @property
+    def _own_profile(self) -> Profile:
+        if self.profile is None:
+            raise UsageError("the detector has no profile: make one with fit, or load one")
+        return self.profile
 
     @overload
     def __call__(
@@ -239,6 +399,11 @@ class Detector:
         object_name: str | Iterable[str] | None = None,
     ) -> Generator[ScoredImage, None, None]:
         """Like `stream`, but leave the last step to the caller, who may run it in threads while the model goes on."""
+        if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
+            raise UsageError(
+                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
+                "leave it out, or make a profile for each product"
+            )
         own = self.object_name if object_name is None else object_name
         names = repeat(own) if isinstance(own, str) else own
         scorer = Scorer(
@@ -261,11 +426,8 @@ class Detector:
                     on_error(result.error.path, result.error)
                     continue
                 merger = result.tile.merger
-                tile_map = result.map
-                engine = self.engine
-                if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
-                    tile_map = engine.finish_map(tile_map, *merger.tile_size(result.tile.index))
-                merger.add(result.tile.index, result.score, tile_map, result.timing)
+                tile = result.tile.index, result.score, result.map, result.timing
+                add_tile(merger, *tile, self.engine, self.memory, self.limits.roi)
                 if merger.done:
                     yield ScoredImage(self, merger)
 
@@ -290,11 +452,11 @@ class ScoredImage:
     def finish(self) -> tuple[LoadedImage, Detection]:
         """Return the picture and its detection; once, in any thread."""
         detector, merger = self.detector, self.merger
-        finish = detector.engine.finish_map if isinstance(detector.engine, TorchEngine) else resize
+        limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
         detection = Detection(
             score=merger.score,
-            anomaly_map=merger.take_map(finish).numpy(),
-            map_range=detector.engine.map_range(detector.memory),
+            anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
+            map_range=map_range,
             size=merger.size,
             path=merger.path,
             threshold=detector.threshold,
@@ -303,8 +465,23 @@ class ScoredImage:
             timing=merger.timing,
             provenance=detector.provenance,
             map_step=merger.step,
+            min_area=limits.min_area,
+            review_threshold=limits.review_threshold,
+            p_value=limits.p_value(merger.score),
+            heatmap_range=limits.heatmap_range or detector.engine.display_range(detector.memory),
         )
         return merger.image, detection
+
+
+def with_thresholds(limits: Limits, threshold: float | None, mask_threshold: float | None) -> Limits:
+    """Return limits with thresholds that somebody gave in place of their own; those promise nothing."""
+    if threshold is None and mask_threshold is None:
+        return limits
+    if threshold is not None:
+        limits = replace(limits, threshold=threshold, review_threshold=None, promise=None)
+    if mask_threshold is not None or limits.mask_threshold is None:
+        limits = replace(limits, mask_threshold=mask_threshold)
+    return limits
 
 
 def check_object_name(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO, TypeAlias
 
 import numpy as np
@@ -118,22 +118,63 @@ def _colour(position: Image.Image) -> Image.Image:
     return indexed.convert("RGB")
 
 
-def with_legend(image: Image.Image, map_range: tuple[float, float]) -> Image.Image:
-    """Return the image with a colour bar below it, labelled with both ends of the scale."""
+def with_legend(
+    image: Image.Image, map_range: tuple[float, float], *, threshold: float | None = None, caption: str | None = None
+) -> Image.Image:
+    """Return the image with a colour bar below it, labelled with both ends of the scale.
+
+    Args:
+        image: RGB image.
+        map_range: (low, high), the ends of the scale.
+        threshold: A value on the scale that gets a mark and its number; None or one outside gets none.
+        caption: A line below the colour bar.
+    """
     width = max(image.width, 96)
     bar = max(8, min(24, image.height // 40))
-    text = font(max(10, bar))
-    line = max(10, bar) + 6
-    canvas = Image.new("RGB", (width, image.height + bar + line), "white")
+    size = max(10, bar)
+    text = font(size)
+    line = size + 6
+    height = image.height + bar + line * (1 if caption is None else 2)
+    canvas = Image.new("RGB", (width, height), "white")
     canvas.paste(image, ((width - image.width) // 2, 0))
     ramp = COLOURS[np.linspace(0, 255, width).round().astype(np.intp)]
     canvas.paste(Image.fromarray(np.broadcast_to(ramp, (bar, width, 3)).copy()), (0, image.height))
     draw = ImageDraw.Draw(canvas)
-    low, high = (f"{end:.4g}" for end in map_range)
+    low, high = map_range
+    ends = [f"{end:.4g}" for end in map_range]
     top = image.height + bar + 1
-    draw.text((3, top), low, fill="black", font=text)
-    draw.text((width - 3 - draw.textlength(high, font=text), top), high, fill="black", font=text)
+    lengths = [draw.textlength(end, font=text) for end in ends]
+    draw.text((3, top), ends[0], fill="black", font=text)
+    draw.text((width - 3 - lengths[1], top), ends[1], fill="black", font=text)
+    if threshold is not None and low <= threshold <= high:
+        place = round((threshold - low) / (high - low) * (width - 1))
+        draw.rectangle((place - 1, image.height, place + 1, image.height + bar), fill="black")
+        mark = f"{threshold:.4g}"
+        length = draw.textlength(mark, font=text)
+        left = place - length / 2
+        if 3 + lengths[0] + size / 2 < left and left + length + size / 2 < width - 3 - lengths[1]:
+            draw.text((left, top), mark, fill="black", font=text)
+    if caption is not None:
+        draw.text((3, top + line - 2), _shorten(caption, width - 6, text), fill="black", font=text)
     return canvas
+
+
+def outlined(image: Image.Image, rings: Iterable[Sequence[tuple[float, float]]]) -> Image.Image:
+    """Return the image with closed outlines, white with dark edges, so that they are seen on any ground.
+
+    Args:
+        image: RGB image.
+        rings: Corners (x, y) of each outline in pixels of the image.
+    """
+    result = image.copy()
+    draw = ImageDraw.Draw(result)
+    width = max(1, round(max(image.size) / 500))
+    lines = [[*ring, ring[0], ring[1]] for ring in rings if len(ring) > 1]
+    for line in lines:
+        draw.line(line, fill=(20, 20, 20), width=width + 2)
+    for line in lines:
+        draw.line(line, fill="white", width=width)
+    return result
 
 
 def font(size: int) -> Font:

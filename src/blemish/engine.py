@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,19 @@ class Engine(Protocol):
 
     def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
         """Return the lowest and the highest value of its maps, made with or without a memory bank."""
+
+    def display_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the scale on which its maps are drawn, made with or without a memory bank."""
+
+    def score_inside(self, score: float, tile_map: Tensor, inside: Tensor, memory: MemoryBank | None = None) -> float:
+        """Return the image score of a region of interest.
+
+        Args:
+            score: Image score of the whole image.
+            tile_map: (S, S) map of the image.
+            inside: (S, S) bool.
+            memory: The memory bank that the map was made with.
+        """
 
     @property
     def needs_object(self) -> bool:
@@ -133,6 +146,25 @@ class TorchEngine:
     def map_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
         """Return the lowest and the highest value of its maps, made with or without a memory bank."""
         return self.method.map_range if memory is None else self._reference_method.memory_map_range
+
+    def display_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the scale on which its maps are drawn, made with or without a memory bank."""
+        return self.method.display_range(references=memory is not None)
+
+    def score_inside(self, score: float, tile_map: Tensor, inside: Tensor, memory: MemoryBank | None = None) -> float:
+        """Return the image score of a region of interest: see `Engine`."""
+        return float(self.method.score_inside(tile_map[None], inside, self.map_range(memory))[0])
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How pictures become the model's input, JSON-able; scores hold for the same preprocessing only."""
+        return {
+            "size": self.size,
+            "patch": self.backbone.patch,
+            "mean": [round(value, 6) for value in self.backbone.mean],
+            "std": [round(value, 6) for value in self.backbone.std],
+            "geometry": self.method.computation.geometry,
+        }
 
     def request(self, memory: MemoryBank | None = None) -> Request:
         """Return what the method needs of an image, with or without a memory bank."""

@@ -4,6 +4,7 @@
     ├── UsageError       unknown names, bad options, missing paths (exit code 2 on the command line)
     ├── ImageError       a picture that cannot be read
     ├── WeightsError     a checkpoint that cannot be used
+    ├── ProfileError     a profile that cannot be used
     └── OutputError      a result that cannot be written
 
 Each message is one sentence that says what is wrong and what to do about it.
@@ -38,6 +39,10 @@ class ImageError(_FileError):
 
 class WeightsError(_FileError):
     """A checkpoint that is missing, damaged, unsafe, or of another model than was asked for."""
+
+
+class ProfileError(_FileError):
+    """A profile that is damaged, or was made with another model, method or preprocessing."""
 
 
 class OutputError(_FileError):

@@ -1,11 +1,11 @@
-"""`load`: a detector from the name of a method, or from an exported file."""
+"""`load`: a detector from the name of a method, from a profile, or from an exported file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 
@@ -19,6 +19,7 @@ from blemish.image_io import MAX_PIXELS
 from blemish.methods import checkpoints, create, load_class
 from blemish.methods.ops import require_words
 from blemish.methods.registry import WEIGHTS
+from blemish.profile import Profile, is_profile, read_profile
 from blemish.types import (
     DEFAULT_OVERLAP,
     ComputePrecision,
@@ -32,6 +33,8 @@ from blemish.types import (
 )
 
 DEFAULT_METHOD, DEFAULT_BACKBONE, DEFAULT_OBJECT = "anomalyclip", "builtin", "object"
+FIT_METHOD = "april-gan"
+"""Method of `blemish fit`, unless another is given."""
 EXPORTED_SUFFIXES = (".onnx", ".xml")
 """Suffixes of exported files."""
 
@@ -57,12 +60,13 @@ def load(
     tile: int | None = None,
     overlap: float = DEFAULT_OVERLAP,
     backend: str | None = None,
+    profile: PathLike | Profile | None = None,
 ) -> Detector:
     """Load a detector.
 
     Args:
-        method: Name of a method (`blemish.list_methods()`), or an exported file (.onnx, .xml), whose backbone, weights,
-            object name and references are fixed.
+        method: Name of a method (`blemish.list_methods()`), a profile (.profile), or an exported file (.onnx, .xml),
+            whose backbone, weights, object name and references are fixed.
         backbone: "builtin", a hub id, a folder or file that `load_backbone` reads, or a loaded backbone to share: a
             CLIP or, for methods without words, a DINOv2.
         weights: Weights of the method: a file (safetensors, or an authors' checkpoint), or the name of published
@@ -88,8 +92,13 @@ def load(
             None scores pictures whole. See `blemish.tiling`.
         overlap: Overlap of neighbouring tiles, as a fraction of their side.
         backend: "onnx" or "openvino", for an exported file; None chooses by its suffix.
+        profile: A profile that `Detector.fit` made, or its file: the same as a profile in place of `method`. Method,
+            object name, references, tiles and thresholds are the profile's; backbone, weights and precision are its
+            own unless you give them, and have to be the same. `backbone=detector.backbone` shares one backbone between
+            products.
 
     Raises:
+        ProfileError: The profile is damaged, or was made with another backbone, other weights or another precision.
         UsageError: An unknown method, device or precision, a trainable method on a foreign backbone without weights,
             references for a method that takes none, words of a backbone that reads none, a field of the config that
             does not exist or does not fit, a threshold out of range, an empty object name.
@@ -101,6 +110,29 @@ def load(
     check_value_range("value_range", value_range)
     check_object_name(object_name)
     tiling = None if tile is None else Tiling(tile, overlap)
+    if profile is None and is_profile(method):
+        profile, method = method, DEFAULT_METHOD
+    if profile is not None:
+        fixed = {
+            "method": method != DEFAULT_METHOD,
+            "object_name": object_name != DEFAULT_OBJECT,
+            "references": references is not None,
+            "config": config is not None,
+            "tile": tile is not None,
+            "value_range": value_range is not None,
+            "backend": backend is not None,
+        }
+        if names := [name for name, given in fixed.items() if given]:
+            raise UsageError(f"{' and '.join(names)} cannot be set beside a profile; leave out or fit again")
+        return _load_with_profile(
+            profile if isinstance(profile, Profile) else read_profile(profile),
+            backbone=backbone,
+            weights=weights,
+            thresholds=(threshold, mask_threshold),
+            device=device,
+            precision=precision,
+            max_pixels=max_pixels,
+        )
     if Path(method).suffix.lower() in EXPORTED_SUFFIXES:
         fixed = {
             "backbone": backbone != DEFAULT_BACKBONE,
@@ -135,6 +167,67 @@ def load(
     if precision not in get_args(Precision):
         raise UsageError(f"precision must be one of {', '.join(get_args(Precision))}, not {precision!r}")
     torch_device = resolve_device(device)
+    engine = _engine(method, backbone, weights, torch_device, precision, config=config)
+    memory = None
+    if references is not None:
+        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
+    return Detector(
+        engine,
+        memory=memory,
+        object_name=object_name,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        max_pixels=max_pixels,
+        tiling=tiling,
+    )
+
+
+def _load_with_profile(
+    profile: Profile,
+    *,
+    backbone: PathLike | ImageBackbone,
+    weights: PathLike | None,
+    thresholds: tuple[float | None, float | None],
+    device: str,
+    precision: Precision,
+    max_pixels: int,
+) -> Detector:
+    """Return the detector of a profile: see `load`."""
+    if not isinstance(backbone, ImageBackbone) and backbone == DEFAULT_BACKBONE:
+        backbone = profile.backbone
+    if precision == "auto":
+        # The precision of the profile, whatever this hardware is faster with: other digits would be other scores.
+        tower, _, windows = profile.precision.partition(", windows ")
+        own = (cast("ComputePrecision", tower), cast("ComputePrecision", windows or tower))
+    else:
+        own = (precision, precision)
+    engine = _engine(profile.method, backbone, weights, resolve_device(device), own, config=profile.config)
+    threshold, mask_threshold = thresholds
+    return Detector(engine, max_pixels=max_pixels).with_profile(
+        profile, threshold=threshold, mask_threshold=mask_threshold
+    )
+
+
+def _engine(
+    method: str,
+    backbone: PathLike | ImageBackbone,
+    weights: PathLike | None,
+    device: torch.device,
+    precision: Precision | tuple[ComputePrecision, ComputePrecision],
+    *,
+    config: Mapping[str, Any] | None = None,
+) -> TorchEngine:
+    """Return the engine of a method on a backbone.
+
+    Args:
+        method: Name of the method.
+        backbone: As in `load`.
+        weights: As in `load`.
+        device: Where it computes.
+        precision: As in `load`, or the precisions of the tower and of windows.
+        config: Fields of the config; None for the method's own.
+    """
+    cls = load_class(method)
     backbone_name = backbone.name if isinstance(backbone, ImageBackbone) else os.fspath(backbone)
     file = None if weights is None else locate(weights, method, backbone_name)
     loaded = backbone if isinstance(backbone, ImageBackbone) else load_backbone(backbone_name)
@@ -147,26 +240,15 @@ def load(
                 f"{method} has learnt parts, and none ship for the backbone {loaded.name}: give its weights (a "
                 "safetensors file or a published checkpoint), or choose a method without learnt parts"
             )
-    tower_precision, window_precision = _precisions(precision, loaded, torch_device)
-    engine = TorchEngine(
+    if isinstance(precision, str):
+        precision = _precisions(precision, loaded, device)
+    tower_precision, window_precision = precision
+    return TorchEngine(
         create(method, loaded, config, file),
         weights=None if file is None else file.name,
-        device=torch_device,
+        device=device,
         precision=tower_precision,
         windows=window_precision,
-    )
-    memory = None
-    if references is not None:
-        memory = build_memory_bank(engine, references, max_pixels=max_pixels, value_range=value_range, tiling=tiling)
-    return Detector(
-        engine,
-        memory=memory,
-        object_name=object_name,
-        threshold=threshold,
-        mask_threshold=mask_threshold,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        tiling=tiling,
     )
 
 

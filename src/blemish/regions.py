@@ -7,7 +7,7 @@ Coordinates are image pixels, x to the right and y down. Points are pixel corner
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -241,6 +241,20 @@ def decode_mask(runs: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
         raise ValueError(f"run lengths of {sum(lengths)} pixels for {height} x {width}")
     flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return flat.reshape(height, width, order="F")
+
+
+def compress_counts(counts: Sequence[int]) -> str:
+    """Return COCO's text of run lengths, as pycocotools writes it: the inverse of what `decode_mask` reads."""
+    text = []
+    for index, count in enumerate(counts):
+        value = count - (counts[index - 2] if index > 2 else 0)
+        while True:
+            bits, value = value & 31, value >> 5
+            done = value == (-1 if bits & 16 else 0)
+            text.append(chr(48 + (bits if done else bits | 32)))
+            if done:
+                break
+    return "".join(text)
 
 
 def _decompress(text: str | bytes) -> list[int]:

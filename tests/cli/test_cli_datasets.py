@@ -83,3 +83,33 @@ def test_check_errors(run, tmp_path: Path) -> None:
         assert outcome.code == 2
         assert outcome.err.startswith("blemish: ")
         assert "Traceback" not in outcome.err
+
+
+def test_check_accounts_for_every_file(run, tmp_path: Path) -> None:
+    folders(".")(tmp_path)
+    picture(tmp_path / "old (copy)" / "test" / "good" / "0.png")
+    (tmp_path / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "photo.psd").write_bytes(b"x")
+    outcome = run("datasets", "check", "folder", tmp_path)
+    assert outcome.code == 0
+    lines = [" ".join(line.split()) for line in outcome.out.splitlines()]
+    assert "files: 12" in lines
+    assert "3 mask" in lines
+    assert "2 normal picture, test" in lines
+    assert "1 normal picture, train" in lines
+    assert "1 left out: file of the system Thumbs.db" in lines
+    assert "1 left out: set aside by the folder's name old (copy)/test/good/0.png" in lines
+    assert "1 left out: layered picture: export it as PNG or TIFF photo.psd" in lines
+    facts = json.loads(run("datasets", "check", "folder", tmp_path, "--json").out)
+    assert facts["files"]["total"] == 12
+    assert sum(facts["files"]["read"].values()) + sum(facts["files"]["left_out"].values()) == 12
+    assert {Path(row["path"]).name for row in facts["left_out"]} >= {"Thumbs.db", "0.png"}
+    assert all(row["reason"] for row in facts["left_out"])
+
+
+def test_check_of_masks_that_mark_nothing(run, tmp_path: Path) -> None:
+    folders("cup")(tmp_path)
+    mask(tmp_path / "cup" / "ground_truth" / "bad" / "001_mask.png", value=0)
+    outcome = run("datasets", "check", "folder", tmp_path)
+    assert outcome.code == 1
+    assert "001_mask.png" in outcome.out

@@ -53,6 +53,23 @@ def test_tables_and_files(evaluate, tmp_path: Path) -> None:  # type: ignore[no-
     assert "8 scores of 8 are there already" in second.err
 
 
+def test_folders_are_read_by_their_names(evaluate, data: Path) -> None:  # type: ignore[no-untyped-def]
+    """Normal pictures are normal whatever the folder's case, and a copy in the data changes no number."""
+    plain = [json.loads(line) for line in evaluate("--json").out.splitlines()]
+    shutil.copytree(data / "test", data / "old (copy)" / "test")
+    (data / "test" / "good").rename(data / "test" / "NORMAL")
+    (data / "test").rename(data / "Test")
+    (data / "ground_truth").rename(data / "GT")
+    done = evaluate("--json")
+    assert done.code == 0, done.err
+    assert "left out: 4 files, such as old (copy)/test/good/0.png (set aside by the folder's name)" in done.err
+    numbers = ("pictures", "anomalous", "image_auroc", "pixel_auroc", "pixel_aupro")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [[row.get(name) for name in numbers] for row in rows] == [
+        [row.get(name) for name in numbers] for row in plain
+    ]
+
+
 def test_without_a_folder_no_files_are_named(evaluate) -> None:  # type: ignore[no-untyped-def]
     done = evaluate()
     assert done.code == 0, done.err
@@ -112,3 +129,17 @@ def test_usage_errors(run, tmp_path: Path, monkeypatch, words: tuple[str, ...], 
     assert part in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_full_masks_and_notes_on_masks(evaluate, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    marked = np.zeros((30, 40), np.uint8)
+    marked[28, 2:4] = 255
+    Image.fromarray(marked).save(data / "ground_truth/hole/0_mask.png")
+    Image.new("L", (40, 30), 255).save(data / "ground_truth/hole/1_mask.png")
+    done = evaluate("--methods", "clip", "--masks", "full", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "the mask marks every pixel: hole/1_mask.png" in done.err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["masks"] == "full"
+    wrong = evaluate("--methods", "clip", "--masks", "half")
+    assert wrong.code == 2
+    assert "half" in wrong.err

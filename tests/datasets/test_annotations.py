@@ -16,7 +16,7 @@ from PIL import Image
 from blemish.datasets import check
 from blemish.datasets.annotations import load_annotations
 from blemish.datasets.masks import MaskError, MaskReading, is_marked, read_mask
-from blemish.regions import encode_mask, fill_polygon, trace
+from blemish.regions import compress_counts, encode_mask, fill_polygon, trace
 from dataset_trees import SIZE as TREE_SIZE
 from dataset_trees import folders
 
@@ -130,18 +130,6 @@ def coco(segmentation: Any, **annotation: Any) -> dict[str, Any]:
     return {"images": images, "annotations": [entry], "categories": [{"id": 1, "name": "scratch"}]}
 
 
-def compress(counts: list[int]) -> str:
-    """Write COCO's text by hand: 5 bits per character, a sixth says that more follow."""
-    text = ""
-    for index, count in enumerate(counts):
-        value, more = count - (counts[index - 2] if index > 2 else 0), True
-        while more:
-            bits, value = value & 31, value >> 5
-            more = value != (-1 if bits & 16 else 0)
-            text += chr(48 + (bits | 32 * more))
-    return text
-
-
 TRUE = box(17, 31, 29, 42)
 RUNS = encode_mask(TRUE)
 POLYGON = [17, 31, 29, 31, 29, 42, 17, 42]
@@ -153,7 +141,7 @@ POLYGON = [17, 31, 29, 31, 29, 42, 17, 42]
         [POLYGON],
         [[17, 31, 20, 31, 20, 42, 17, 42], [20, 31, 29, 31, 29, 42, 20, 42]],
         RUNS,
-        {"size": RUNS["size"], "counts": compress(RUNS["counts"])},
+        {"size": RUNS["size"], "counts": compress_counts(RUNS["counts"])},
     ],
     ids=["polygon", "two polygons", "run lengths", "compressed"],
 )
@@ -177,7 +165,7 @@ def test_the_text_of_run_lengths_is_that_of_pycocotools() -> None:
     noise = np.random.default_rng(0).random((48, 64)) > 0.7
     for mask in (TRUE, noise, ~noise, np.ones_like(TRUE), ellipse(30, 20, 12, 7)):
         packed = mask_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
-        assert packed["counts"].decode() == compress(encode_mask(mask)["counts"])
+        assert packed["counts"].decode() == compress_counts(encode_mask(mask)["counts"])
 
 
 def test_coco_boxes_are_said(tmp_path: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blemish.datasets import Dataset, check, read
+from blemish.errors import UsageError
 from dataset_trees import mask, picture
 
 
@@ -256,3 +262,194 @@ def test_layouts_of_two_categories(case: Case, tmp_path: Path) -> None:
     assert found.categories == ("cup", "lid")
     assert counts(found) == tuple(2 * one for one in case.counts)
     assert len(check("folder", tmp_path).account) == number
+
+
+def everything(root: Path) -> int:
+    """Write a folder of everything that was met, and return the number of files."""
+    number = 0
+    for place, case in enumerate(LAYOUTS):
+        number += case.build(root / f"part {place:02}")
+    for path in ("notes.docx", "a/b/c/d.heic", "a/.hidden/x.png", "x.dcm", "Thumbs.db", "video.mp4", "no suffix"):
+        junk(root / path)
+        number += 1
+    (root / "empty").mkdir()
+    return number
+
+
+def test_a_folder_of_everything_is_accounted_for(tmp_path: Path) -> None:
+    """Each file is a picture, a mask or left out with a reason, whatever lies beside it."""
+    number = everything(tmp_path)
+    account = check("folder", tmp_path).account
+    assert number == sum(path.is_file() for path in tmp_path.rglob("*"))
+    assert len(account) == number
+    assert not account.read.keys() & account.left_out.keys()
+    assert all(account.left_out.values())
+    pictures = [path for path, what in account.read.items() if "picture," in what]
+    samples = [sample for split in ("train", "validation", "test") for sample in read("folder", tmp_path, split=split)]
+    assert sorted(pictures) == sorted(sample.path for sample in samples)
+    whole = [sample for sample in samples if sample.category == "part 00"]
+    assert [(sample.label, bool(sample.masks)) for sample in whole] == [(0, False)] * 3 + [(1, True)] * 3
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_any_tree_is_accounted_for_or_refused(seed: int) -> None:
+    """Folders of words drawn at random: what is read and what is left out are all files, each once."""
+    rng = random.Random(seed)
+    words = ["good", "BAD", "test", "train", "gt", "masks", "crack", "images", "old", "results", "OK", "ng"]
+    words += ["lid__1", "Thumbs.db", "._x", "0", "1", "data (1)"]
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        for _ in range(rng.randint(1, 25)):
+            folder = root.joinpath(*(rng.choice(words) + "." for _ in range(rng.randint(0, 4))))
+            junk(folder / f"{rng.choice(words)}{rng.randint(0, 3)}{rng.choice(['.png', '.jpg', '.txt', '_mask.png'])}")
+        try:
+            account = check("folder", root).account
+        except UsageError:
+            return
+        files = {path for path in root.rglob("*") if path.is_file()}
+        assert {*account.read, *account.left_out} == files
+        assert not account.read.keys() & account.left_out.keys()
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ("colour/{0,1}.png crack/{0,1}.png", "found colour, crack"),
+        ("{1,2,3}.png", "found 1.png, 2.png, 3.png"),
+        ("images/{1,2}.png masks/{1,2}.png", "found images"),
+    ],
+)
+def test_folders_that_do_not_tell_are_refused(tmp_path: Path, files: str, named: str) -> None:
+    for path in (path for text in files.split() for path in expand(text)):
+        picture(tmp_path / path)
+    with pytest.raises(UsageError, match=f"which pictures are normal: {named}"):
+        read("folder", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "files", ["good/0.png cup/test/{good,crack}/{1,2}.png", "test/good/0.png other/{good,bad}/{1,2}.png"]
+)
+def test_several_sets_in_one_folder_are_refused(tmp_path: Path, files: str) -> None:
+    for path in (path for text in files.split() for path in expand(text)):
+        picture(tmp_path / path)
+    with pytest.raises(UsageError, match=r"most pictures of .* lie beside"):
+        read("folder", tmp_path)
+
+
+def test_names_tell_where_folders_do_not(tmp_path: Path) -> None:
+    for path in ("test/lot1/good_{1,2}.png", "test/lot2/{defect_3,good_4,5}.png"):
+        for one in expand(path):
+            picture(tmp_path / one)
+    found = read("folder", tmp_path)
+    assert {sample.path.stem: sample.label for sample in found} == {
+        "good_1": 0,
+        "good_2": 0,
+        "defect_3": 1,
+        "good_4": 0,
+    }
+    assert [issue.path.name for issue in found.issues] == ["5.png"]
+
+
+def test_folders_that_contradict_are_told(tmp_path: Path) -> None:
+    for path in ("good/0.png", "bad/0.png", "bad/good/1.png"):
+        picture(tmp_path / path)
+    found = read("folder", tmp_path)
+    assert len(found) == 2
+    assert [(issue.kind, issue.path.name) for issue in found.issues] == [("picture without label", "1.png")]
+
+
+def test_without_a_test_split_it_is_said_what_there_is(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "good" / "0.png")
+    with pytest.raises(UsageError, match=r"in the split 'test' .there is train"):
+        read("folder", tmp_path)
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    Case("", PLAIN, PLAIN_MASKS).build(tmp_path / "elsewhere")
+    (tmp_path / "lid").mkdir()
+    for name in ("test", "ground_truth"):
+        (tmp_path / "lid" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere" / "test" / "loop").symlink_to(tmp_path / "elsewhere")
+    assert counts(read("folder", tmp_path / "lid")) == (3, 3, 3)
+    assert len(check("folder", tmp_path / "lid").account) == 9
+
+
+def test_categories_of_one_name_keep_their_paths(tmp_path: Path) -> None:
+    for line in ("a", "b"):
+        picture(tmp_path / line / "lid" / "good" / "0.png")
+        picture(tmp_path / line / "lid" / "bad" / "0.png")
+    assert read("folder", tmp_path).categories == ("a/lid", "b/lid")
+
+
+def test_the_split_may_come_before_the_category(tmp_path: Path) -> None:
+    for path in ("test/lid/good/0.png", "test/lid/crack/0.png", "test/cup/good/0.png", "train/lid/good/1.png"):
+        picture(tmp_path / path)
+    mask(tmp_path / "ground_truth/lid/crack/0.png")
+    found = read("folder", tmp_path)
+    assert [(s.category, s.label, bool(s.masks)) for s in found] == [
+        ("cup", 0, False),
+        ("lid", 0, False),
+        ("lid", 1, True),
+    ]
+    assert not found.issues
+
+
+def coco(file: Path, pictures: list[str]) -> None:
+    """Write a COCO file with one rectangle on each picture."""
+    images = [{"id": number, "file_name": name, "width": 12, "height": 8} for number, name in enumerate(pictures)]
+    marks = [{"image_id": number, "segmentation": [[2, 2, 6, 2, 6, 5, 2, 5]]} for number in range(len(pictures))]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"images": images, "annotations": marks}))
+
+
+@pytest.mark.parametrize("place", ["annotations/instances_test.json", "_annotations.coco.json", "test/bad/coco.json"])
+def test_one_file_of_annotations_for_many_pictures(tmp_path: Path, place: str) -> None:
+    Case("", PLAIN).build(tmp_path / "lid")
+    coco(tmp_path / "lid" / place, ["bad/0.png", "bad/1.png"])
+    found = read("folder", tmp_path / "lid")
+    assert counts(found) == (3, 3, 2)
+    assert [(issue.kind, issue.path.name) for issue in found.issues] == [("picture without mask", "2.png")]
+    assert [int(sample.mask().sum()) for sample in found if sample.masks] == [12, 12]
+    assert len(check("folder", tmp_path / "lid").account) == 7
+
+
+def test_one_file_of_annotations_above_categories(tmp_path: Path) -> None:
+    for name in ("cup", "lid"):
+        Case("", PLAIN).build(tmp_path / name)
+    coco(tmp_path / "coco.json", [f"{name}/test/bad/{number}.png" for name in ("cup", "lid") for number in range(3)])
+    assert counts(read("folder", tmp_path)) == (6, 6, 6)
+    coco(tmp_path / "coco.json", [f"{number}.png" for number in range(3)])
+    with pytest.raises(UsageError, match=r"fits .*/cup/test/bad/0\.png and .*/lid/test/bad/0\.png"):
+        read("folder", tmp_path)
+
+
+def test_two_files_of_annotations_are_not_mixed(tmp_path: Path) -> None:
+    Case("", [*PLAIN, "train/bad/0.png"]).build(tmp_path)
+    for split in ("train", "test"):
+        coco(tmp_path / "annotations" / f"{split}.json", ["0.png", "1.png", "2.png"])
+    assert counts(read("folder", tmp_path)) == (3, 3, 3)
+    coco(tmp_path / "annotations" / "all.json", ["test/bad/0.png"])
+    with pytest.raises(UsageError, match=r"all\.json and .*test\.json both list .*/test/bad/0\.png"):
+        read("folder", tmp_path)
+
+
+def test_drawn_masks_come_before_files_of_annotations(tmp_path: Path) -> None:
+    Case("", PLAIN, PLAIN_MASKS).build(tmp_path)
+    for number in range(3):
+        (tmp_path / "test" / "bad" / f"{number}.json").write_text('{"shapes": []}')
+    found = read("folder", tmp_path)
+    assert {path.suffix for sample in found for path in sample.masks or ()} == {".png"}
+    assert not found.issues
+    assert len(found.others) == 3
+
+
+@pytest.mark.parametrize("place", ["labels/test/bad", "test/bad/labels", "gt"])
+def test_files_of_annotations_by_name(tmp_path: Path, place: str) -> None:
+    Case("", PLAIN, junk=["classes.txt", f"{place}/classes.txt"]).build(tmp_path)
+    for number in range(3):
+        (tmp_path / place / f"{number}.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    found = read("folder", tmp_path)
+    assert counts(found) == (3, 3, 3)
+    assert not found.issues
+    assert [path.name for path in found.others] == ["classes.txt", "classes.txt"]

@@ -70,6 +70,10 @@ def test_check_counts_every_layout(tree: Tree, tmp_path: Path) -> None:
     assert [(one.normal, one.anomalous, one.masked) for one in of_test] == list(tree.test.values())
     assert report.ok == (not any(one.differs for one in report.tallies) and not report.differences)
     assert any("assumed" in note for note in report.notes) == (tree.name in ("gc", "msd", "road"))
+    files = [path for path in (tmp_path / "here").rglob("*") if path.is_file()]
+    assert len(report.account) == len(files)
+    kinds = {reason.split(" (")[0] for reason in report.account.left_out.values()}
+    assert kinds <= {"no picture", "no part of this layout", "not in the list"}, report.account.left_out
 
 
 def test_order_is_natural_and_normal_comes_first(tmp_path: Path) -> None:

@@ -141,6 +141,22 @@ def test_pages_are_merged_without_previews(tmp_path: Path) -> None:
         read_mask(tmp_path / "3_mask.gif", SIZE)
 
 
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+@pytest.mark.parametrize(("kind", "value"), [("RGB", 1), ("RGB", 65535), ("RGBA", 7)])
+def test_16_bits_per_channel_keep_small_numbers(tmp_path: Path, suffix: str, kind: str, value: int) -> None:
+    pixels = np.zeros((*TRUE.shape, len(kind)), np.uint16)
+    pixels[TRUE, 1] = value
+    if kind == "RGBA":
+        pixels[..., 3] = 65535
+    path = tmp_path / f"0_mask.{suffix}"
+    if suffix == "tif":
+        pytest.importorskip("tifffile").imwrite(path, pixels, photometric="rgb", extrasamples=[2] * (kind == "RGBA"))
+    else:
+        cv2 = pytest.importorskip("cv2")
+        assert cv2.imwrite(str(path), pixels[..., [2, 1, 0, 3][: len(kind)]])
+    assert np.array_equal(read_mask(path, SIZE).mask, TRUE)
+
+
 @pytest.mark.parametrize("turn", [3, 6, 8])
 def test_masks_are_turned_by_exif(tmp_path: Path, turn: int) -> None:
     exif = Image.Exif()

@@ -13,6 +13,12 @@ DETECT = (
     "Without --threshold pictures are only ranked. With --out a run can be stopped at any time, and the same command "
     "continues: it skips what is complete and repeats what changed or was done with other settings."
 )
+FIT = (
+    "Make a profile of the good pictures of one product: memory, thresholds with a promise, scale of heatmaps.\n\n"
+    "20 good pictures are of use, 100 promise 1 % false alarms. The promise holds for pictures of the same product, "
+    "camera and light. `blemish detect PICTURES --profile FILE` then gives verdicts. --profile with --add or --remove "
+    "changes a profile."
+)
 DEMO = (
     "Find anomalies in real pictures, and measure how well that works.\n\n"
     "The pictures are solar cells and textiles with known labels, from the packages of pip install 'blemish[demo]'. "
@@ -49,8 +55,9 @@ app = App(
     suppress_keyboard_interrupt=False,  # a command first reports what is finished
 )
 app.command("blemish.cli.detect:detect", name="detect", help=DETECT)
+app.command("blemish.cli.fit:fit", name="fit", help=FIT)
 app.command("blemish.cli.methods:methods", name="methods", help="List the methods.")
-app.command("blemish.cli.info:info", name="info", help="Describe a picture, a backbone or a weights file.")
+app.command("blemish.cli.info:info", name="info", help="Describe a picture, a profile, a backbone or a weights file.")
 app.command("blemish.cli.demo:demo", name="demo", help=DEMO)
 
 sets = App(name="datasets", help="List the data sets, or check one on the disk.", help_format="plaintext")

@@ -48,9 +48,9 @@ def datasets(*, json: bool = False) -> int:
 
 
 def check(name: str, path: Path, *, json: bool = False) -> int:
-    """Compare a data set on the disk with its published counts, and list missing, unpaired and damaged files.
+    """Account for every file of a data set: what was read, what was left out and why, what is missing or damaged.
 
-    The exit code is 1 if anything differs or is damaged.
+    Known data sets are compared with their published counts. The exit code is 1 if anything differs or is damaged.
 
     Args:
         name: A name that `blemish datasets` lists.

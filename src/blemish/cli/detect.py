@@ -28,14 +28,17 @@ from blemish.cli.console import (
     progress,
 )
 from blemish.errors import BlemishError, UsageError
+from blemish.files import absolute
 
 if TYPE_CHECKING:
     from blemish.cli.sources import Sources
-    from blemish.image_io import Every
+    from blemish.image_io import Every, PassedOver
     from blemish.outputs.run import DetectRun, State
+    from blemish.profile import Profile
 
-KINDS = ("map", "heatmap", "overlay", "mask", "regions")
-FORMATS = ("table", "jsonl", "csv", "parquet")
+KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
+REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
+FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
 #: The note on a bit depth that was found by the values.
@@ -51,6 +54,7 @@ def detect(
     weights: Path | None = None,
     config: str | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
+    profile: Path | None = None,
     threshold: Threshold = None,
     mask_threshold: Threshold = None,
     out: Path | None = None,
@@ -83,11 +87,15 @@ def detect(
             `blemish weights list`.
         config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
+        profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless
+            others are given, which promise nothing.
         threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
-        save: Comma list of map, heatmap, overlay, mask, regions: files to write for each picture. [default: overlay]
-        format: Comma list of table, jsonl, csv, parquet. [default: table,jsonl,csv with --out, else table]
+        save: Comma list of map, map-png, map-tiff, heatmap, overlay, mask, regions: files to write for each picture.
+            [default: overlay]
+        format: Comma list of table, jsonl, csv, parquet, and of coco, yolo, labelme, cvat, label-studio for regions.
+            [default: table,jsonl,csv with --out, else table]
         batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower; auto is float32, or bfloat16 where the hardware computes it faster.
@@ -108,8 +116,8 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
-        json: Print one JSON object per picture on standard output, as soon as it is scored; what was not read comes
-            last, and nothing else there.
+        json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
+            first one says what was not read, under "skipped".
     """
     from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
 
@@ -130,7 +138,7 @@ def detect(
     if model is None and backend not in (None, "torch"):
         raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
     if model is not None:
-        _refuse_fixed(
+        refuse_fixed(
             {
                 "--method": method != METHOD,
                 "--backbone": backbone != BACKBONE,
@@ -141,12 +149,27 @@ def detect(
                 "--backend torch": backend == "torch",
             }
         )
-    transductive = model is None and info(method).transductive
+    if profile is not None:
+        refuse_fixed(
+            {
+                "--method": method != METHOD,
+                "--config": config is not None,
+                "--object": object_name != OBJECT,
+                "--reference": bool(reference),
+                "--tile": tile is not None,
+                "--value-range": value_range is not None,
+                "--model": model is not None,
+                "--backend": backend is not None,
+            },
+            "the profile",
+            "fit",
+        )
+    transductive = model is None and profile is None and info(method).transductive
     if transductive and tile is not None and not reference:
         raise UsageError(
             f"{method} compares pictures with each other, which does not work with tiles: give --reference"
         )
-    if model is None and not transductive:
+    if model is None and profile is None and not transductive:
         info(method).require_references(bool(reference))
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
@@ -173,12 +196,20 @@ def detect(
 
         detector = load_exported(model, backend=backend, **settings)
         threshold, mask_threshold = detector.threshold, detector.mask_threshold  # the file may have its own
-    kinds = _kinds(save, out, threshold, mask_threshold)
-    if detector is None:
+    read = None
+    if profile is not None:
+        from blemish.profile import read_profile
+
+        read = read_profile(profile)
+    limited = read is not None or threshold is not None or mask_threshold is not None
+    kinds = _kinds(save, out, limited)
+    for name in () if limited else REGION_FORMATS:
+        if name in formats:
+            raise UsageError(f"--format {name} needs a threshold for pixels: give --threshold NUMBER or --profile FILE")
+    if detector is None and read is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
     from blemish.cli.sources import Sources, collect, require_stdin, root_of
-    from blemish.files import absolute
 
     # Lines of standard input are answered one by one, unless all have to be known first.
     stream = list(paths) == [STDIN] and _streams_json(formats, out, json) and not (transductive and not reference)
@@ -201,6 +232,11 @@ def detect(
     from blemish.loading import load
     from blemish.outputs.run import DetectOptions, DetectRun
 
+    if read is not None:
+        for name in ("tile", "overlap", "value_range"):
+            del settings[name]
+        detector = load(profile=read, backbone=backbone, weights=weights, **settings)
+        _note_known(read, pictures)
     if detector is None:
         detector = load(
             method,
@@ -217,7 +253,7 @@ def detect(
         note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
-        tables=[suffix for suffix in formats if suffix in ("csv", "parquet")] if out is not None else [],  # type: ignore[misc]
+        tables=[name for name in formats if name not in ("table", "jsonl")] if out is not None else [],  # type: ignore[misc]
         batch_size=batch_size,
         root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
@@ -242,6 +278,7 @@ class _Report:
         self._streams_json = _streams_json(formats, run.folder, json)
         self._rows: list[Mapping[str, Any]] = []  # for CSV on standard output
         self._scored = self._anomalous = 0  # of earlier lines of standard input
+        self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
 
@@ -287,7 +324,7 @@ class _Report:
     def _on_result(self) -> Callable[[dict[str, Any]], object]:
         take: Callable[[dict[str, Any]], object] = lambda line: None  # noqa: E731
         if self._streams_json:
-            take = print_json
+            take = self._print_json
         elif self._run.folder is None and "csv" in self._formats:
             from blemish.outputs.tables import table_row
 
@@ -298,6 +335,15 @@ class _Report:
             self._watch(line.get("notes", ()))
 
         return on_result
+
+    def _print_json(self, line: dict[str, Any]) -> None:
+        """Print a result; the first one tells what was not read, too."""
+        passed_over, self._untold = self._untold, None
+        if passed_over:
+            from blemish.cli.sources import not_read_json
+
+            line = {**line, "skipped": not_read_json(passed_over)}
+        print_json(line)
 
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""
@@ -334,14 +380,12 @@ class _Report:
                 print(self._table())
             elif run.folder is None and "csv" in self._formats:
                 self._print_csv()
-        from blemish.cli.sources import not_read, not_read_json
+        from blemish.cli.sources import not_read
 
         output = print if "table" in self._formats and not self._streams_json else note
         output(self._scored_by(seconds))
         if skipped := not_read(self._sources.passed_over):
             output(skipped)
-            if self._streams_json:
-                print_json({"skipped": not_read_json(self._sources.passed_over)})
         if len(self._depths) > 1:
             found = ", ".join(f"{depth} bits: {number:,}" for depth, number in sorted(self._depths.items()))
             output(
@@ -368,13 +412,15 @@ class _Report:
         ranking = sorted(self._run.results.values(), key=lambda result: (-result.score, result.path))
         listed = ranking[:MAX_ROWS] if sys.stdout.isatty() else ranking
         verdicts = {1: "anomalous", 0: "normal", None: "-"}
-        rows = [("RANK", "SCORE", "VERDICT", "PICTURE")]
-        rows += [
-            (str(rank), f"{result.score:.4f}", verdicts[result.label], one_line(result.path))
-            for rank, result in enumerate(listed, 1)
-        ]
+        limits = self._run.detector.limits
+        rows = [("RANK", "SCORE", *["P-VALUE"] * bool(limits.scores), "VERDICT", "PICTURE")]
+        for rank, result in enumerate(listed, 1):
+            word = verdicts[result.label] if limits.review_threshold is None else str(result.verdict)
+            odd = [f"{result.p_value:.3f}" if result.p_value is not None else "-"] * bool(limits.scores)
+            rows.append((str(rank), f"{result.score:.4f}", *odd, word, one_line(result.path)))
         rest = len(ranking) - len(listed)
-        return columns(rows, right=(0, 1)) + (f"\n... and {rest:,} more" if rest else "") + "\n"
+        right = (0, 1, 2) if limits.scores else (0, 1)
+        return columns(rows, right=right) + (f"\n... and {rest:,} more" if rest else "") + "\n"
 
     def _print_csv(self) -> None:
         from blemish.outputs.tables import COLUMNS
@@ -395,12 +441,14 @@ class _Report:
             else ""
         )
         exported = f" as {source.model} ({source.model_fingerprint}) by {source.backend}" if source.model else ""
-        verdict = (
-            "ranked only, since no threshold was given"
-            if detector.threshold is None
-            else f"{self._anomalous + sum(result.label or 0 for result in results.values()):,} anomalous at threshold "
-            f"{detector.threshold:g}"
-        )
+        limits = detector.limits
+        verdict = "ranked only, since no threshold was given"
+        if limits.review_threshold is not None:
+            counts = Counter(result.verdict for result in results.values())
+            verdict = f"{counts['reject']:,} rejected, {counts['review']:,} to review, {counts['pass']:,} passed"
+        elif detector.threshold is not None:
+            anomalous = self._anomalous + sum(result.label or 0 for result in results.values())
+            verdict = f"{anomalous:,} anomalous at threshold {detector.threshold:.6g}"
         total = count(self._scored + len(results), "picture")
         return (
             f"{total}, {verdict}. Scored by {source.method}{weights}{references} "
@@ -434,20 +482,30 @@ def checked_weights(method: str, backbone: str, weights: Path | None, object_nam
     return None if weights is None else locate(weights, method, backbone)
 
 
-def _refuse_fixed(options: Mapping[str, bool]) -> None:
-    """Raise a UsageError for an option that is given, but fixed in an exported file."""
+def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
+    """Say so if good pictures of the profile are scored: a picture seems flawless beside itself."""
+    known = {absolute(entry.name) for entry in profile.good if entry.images}
+    if both := known & set(map(absolute, pictures)):
+        note(
+            f"{count(len(both), 'picture')} of these made the profile: a picture that is compared with itself seems "
+            "flawless."
+        )
+
+
+def refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
+    """Raise a UsageError for an option that is given, but fixed in a file."""
     for option, given in options.items():
         if given:
-            raise UsageError(f"{option} is fixed in the exported file: leave it out, or export again with it")
+            raise UsageError(f"{option} is fixed in {file}: leave it out, or {verb} again with it")
 
 
-def _kinds(save: str | None, out: Path | None, threshold: float | None, mask_threshold: float | None) -> list[str]:
+def _kinds(save: str | None, out: Path | None, limited: bool) -> list[str]:
     if save is None:
         return ["overlay"] if out is not None else []
     kinds = choices("--save", save, KINDS)
     if out is None:
         raise UsageError("--save needs a folder to write to: give --out DIR")
-    if threshold is None and mask_threshold is None:
+    if not limited:
         for kind in kinds:
             if kind in ("mask", "regions"):
                 raise UsageError(f"--save {kind} needs a threshold for pixels: give --threshold NUMBER")
@@ -458,8 +516,9 @@ def _formats(format: str | None, out: Path | None, json: bool) -> list[str]:
     if format is None:
         return [] if json and out is None else ["table"] if out is None else ["table", "jsonl", "csv"]
     formats = choices("--format", format, FORMATS)
-    if out is None and "parquet" in formats:
-        raise UsageError("--format parquet needs a folder to write to: give --out DIR")
+    for name in ("parquet", *REGION_FORMATS):
+        if out is None and name in formats:
+            raise UsageError(f"--format {name} needs a folder to write to: give --out DIR")
     if out is None and len(formats) > 1:
         raise UsageError("without --out only one format can be printed: choose one --format, or give --out DIR")
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:

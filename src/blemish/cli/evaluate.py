@@ -37,6 +37,8 @@ def evaluate(
     maps: bool = False,
     aupro: Literal["exact", "200"] | None = None,
     masks: Literal["map", "full"] | None = None,
+    more_metrics: bool = False,
+    mask_threshold: float | None = None,
     report: bool = False,
     recompute: bool = False,
     batch_size: int = 8,
@@ -63,6 +65,9 @@ def evaluate(
         aupro: exact, or 200 for the papers' approximation in 200 steps. [default: exact]
         masks: map reduces masks to the size of the anomaly maps, as papers do; full enlarges the maps to the size of
             each picture, so that small defects count. [default: map]
+        more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the
+            others.
+        mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.
         batch_size: Number of pictures that go through the model together.
@@ -81,7 +86,16 @@ def evaluate(
             raise UsageError("--recompute needs the folder of an evaluation: give --out DIR")
         from blemish import evaluation
 
-        result = evaluation.recompute(out, data=data, methods=method_names, aupro=aupro, masks=masks, report=report)
+        result = evaluation.recompute(
+            out,
+            data=data,
+            methods=method_names,
+            aupro=aupro,
+            masks=masks,
+            more_metrics=more_metrics,
+            mask_threshold=mask_threshold,
+            report=report,
+        )
         return _print_result(result, report, json)
     if data is None:
         raise UsageError("there is no data set to evaluate: give --data PATH")
@@ -110,6 +124,8 @@ def evaluate(
         maps=maps,
         aupro=aupro or "exact",
         masks=masks or "map",
+        more_metrics=more_metrics,
+        mask_threshold=mask_threshold,
         report=report,
         split=split,
         batch_size=batch_size,
@@ -200,6 +216,12 @@ def _print_tables(result: Evaluation) -> None:
     facts = result.facts
     title = f"{facts.get('dataset_title', facts.get('dataset'))}, mean over categories, percent"
     _print_table(title, *tables.means(result))
+    head, body = tables.more(result)
+    if body:
+        _print_table("More metrics, percent", head, body[:MAX_CATEGORIES], left={0, 1})
+    head, body = tables.differences(result)
+    if body:
+        _print_table("Differences on the same pictures, percent", head, body, left={0, 1})
     for metric in ("image_auroc", "pixel_aupro") if len(result.categories) > 1 else ():
         head, body = tables.by_category(result, metric)
         if body:

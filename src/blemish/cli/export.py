@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from blemish.cli.console import Threshold, count, note, print_json
-from blemish.cli.detect import OBJECT, checked_weights
+from blemish.cli.detect import METHOD, OBJECT, checked_weights, refuse_fixed
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=""
 def export(
     *,
     out: Path,
-    method: str = "anomalyclip",
+    method: str = METHOD,
     to: Literal["onnx", "openvino"] | None = None,
     backbone: str = "builtin",
     weights: Path | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     reference: Words = None,
+    profile: Path | None = None,
     threshold: Threshold = None,
     mask_threshold: Threshold = None,
     int8: Annotated[bool, Parameter(negative="")] = False,
@@ -49,6 +50,8 @@ def export(
         object_name: Name of the object, such as "metal nut"; it is constant in the file.
         reference: Reference pictures, normal ones for few-shot methods and unlabelled ones for methods that need a set:
             files, folders, patterns. Their memory bank goes into the file.
+        profile: A profile from `blemish fit --precision float32` in place of method, object and references. The file
+            gives labels and masks by its thresholds, and keeps to its region of interest.
         threshold: Score from which on a picture is anomalous; the file then gives labels and masks, too.
         mask_threshold: The same for pixels, as a fraction of the method's scale. [default: --threshold]
         int8: Compute the linear layers in 8-bit integers; needs --calibrate.
@@ -66,17 +69,22 @@ def export(
 
     from blemish.methods import info
 
-    if info(method).transductive and not reference:
+    if profile is not None:
+        given = {"--method": method != METHOD, "--object": object_name != OBJECT, "--reference": bool(reference)}
+        refuse_fixed(given, "the profile", "fit")
+    elif info(method).transductive and not reference:
         raise UsageError(
             f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing"
         )
-    info(method).require_references(bool(reference))
+    if profile is None:
+        info(method).require_references(bool(reference))
 
     from blemish.exporting.backends import choose
 
     choose(out, to, write=True).require_to_write(int8=int8)
 
-    weights = checked_weights(method, backbone, weights, object_name)
+    if profile is None:
+        weights = checked_weights(method, backbone, weights, object_name)
 
     from blemish.image_io import find_images
 
@@ -90,17 +98,20 @@ def export(
     from blemish.exporting import export as export_detector
     from blemish.loading import load
 
-    detector = load(
-        method,
-        backbone=backbone,
-        weights=weights,
-        object_name=object_name,
-        threshold=threshold,
-        mask_threshold=mask_threshold,
-        device="cpu",
-        precision="float32",
-        references=references or None,
-    )
+    common: dict[str, Any] = {
+        "backbone": backbone,
+        "weights": weights,
+        "threshold": threshold,
+        "mask_threshold": mask_threshold,
+        "device": "cpu",
+        "precision": "float32",
+    }
+    if profile is not None:
+        detector = load(profile=profile, **common)
+        if int8:
+            note("int8 changes scores a little, so the promise of the profile holds only about.")
+    else:
+        detector = load(method, object_name=object_name, references=references or None, **common)
     exported = export_detector(detector, out, backend=to, calibrate=calibration, check=checked)
     if json:
         print_json(_facts(exported))

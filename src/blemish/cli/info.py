@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blemish.cli.console import print_json
+from blemish.cli.console import columns, count, one_line, print_json
 from blemish.errors import UsageError
+
+if TYPE_CHECKING:
+    from blemish.profile import Profile
 
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _EXPORTED = (".onnx", ".xml")
+_PROFILE = ".profile"
 
 
 def info(path_or_id: str, *, revision: str | None = None, json: bool = False) -> int:
-    """Describe a picture, a folder, a backbone, a weights file or an exported detector.
+    """Describe a picture, a folder, a profile, a backbone, a weights file or an exported detector.
 
     Args:
-        path_or_id: A picture, a folder of pictures, a backbone (`builtin`, a hub id, a folder, a checkpoint file), a
-            method's weights or a file from `blemish export`.
+        path_or_id: A picture, a folder of pictures, a profile from `blemish fit`, a backbone (`builtin`, a hub id, a
+            folder, a checkpoint file), a method's weights or a file from `blemish export`.
         revision: Revision of a backbone on the hub.
         json: Print one JSON object instead of lines.
     """
     facts = describe(path_or_id, revision)
     if json:
         print_json(facts)
+        return 0
+    if facts["kind"] == "profile":
+        _print_profile(facts)
         return 0
     width = max(map(len, facts))
     for key, value in facts.items():
@@ -42,7 +50,11 @@ def describe(path_or_id: str, revision: str | None = None) -> dict[str, Any]:
     if path.is_dir():
         return _backbone(path_or_id, revision) if (path / "config.json").is_file() else _folder(path)
     if path.is_file():
-        kinds = {**dict.fromkeys(_CHECKPOINTS, _checkpoint), **dict.fromkeys(_EXPORTED, _exported)}
+        kinds = {
+            **dict.fromkeys(_CHECKPOINTS, _checkpoint),
+            **dict.fromkeys(_EXPORTED, _exported),
+            _PROFILE: _profile,
+        }
         return kinds.get(path.suffix.lower(), _picture)(path)
     looks_local = (
         path_or_id.startswith((".", "/", "~", "\\")) or path_or_id.count("/") > 1 or path.suffix in _CHECKPOINTS
@@ -132,6 +144,85 @@ def _exported(path: Path) -> dict[str, Any]:
         "threshold": detector.threshold,
         "mask_threshold": detector.mask_threshold,
     }
+
+
+def _profile(path: Path) -> dict[str, Any]:
+    from blemish.profile import read_profile
+
+    profile = read_profile(path)
+    facts = {"kind": "profile", "path": str(path), "bytes": path.stat().st_size, **profile.summary()}
+    return {**facts, "sentences": limits_sentences(profile)}
+
+
+def limits_sentences(profile: Profile) -> list[str]:
+    """Return what the limits of a profile are and promise, for a person."""
+    from blemish.calibration import percent
+
+    limits, guarantee = profile.limits, profile.guarantee
+    calibrating = sum(entry.score is not None for entry in profile.good)
+    references = sum(entry.images > 0 for entry in profile.good)
+    schemes = {
+        "leave-one-out": f"each of the {calibrating} pictures is scored with all others as references",
+        "split": f"{count(references, 'picture')} {'is a reference' if references == 1 else 'are references'}, "
+        f"{calibrating} others calibrate",
+    }
+    rules = {
+        "mean-std": "mean + 3 standard deviations of the good scores",
+        "percentile": "1.421 times the 95th percentile of the good scores",
+        "f1": "the largest F1 on the good and bad pictures",
+        "recall": "the wanted share of the bad pictures is caught",
+        "cost": "the lowest cost on the good and bad pictures",
+    }
+    rule = str(profile.options.get("rule", "conformal"))
+    sentences = [f"Calibration: {schemes.get(limits.scheme, limits.scheme)} ({limits.scheme})."]
+    if limits.review_threshold is not None:
+        share = percent(guarantee["review"])
+        sentences.append(f"Review from a score of {limits.review_threshold:.4f}: at most {share} of good pictures.")
+    if limits.promise is not None:
+        sentences.append(f"Reject from a score of {limits.threshold:.4f}. {limits.promise}")
+    else:
+        sentences.append(f"Reject from a score of {limits.threshold:.4f}: {rules[rule]}. This rule promises nothing.")
+    low, high = profile.map_range
+    if limits.mask_threshold is not None:
+        value = low + limits.mask_threshold * (high - low)
+        region = (
+            "" if limits.promise is None else f"; as many good pictures show a region of {limits.min_area} px or more"
+        )
+        sentences.append(f"Pixels are anomalous from a map value of {value:.4f}{region}.")
+    if limits.roi is not None:
+        sentences.append(f"Region of interest: {percent(limits.roi.share)} of the picture ({limits.roi.source}).")
+    return sentences
+
+
+def _print_profile(facts: Mapping[str, Any]) -> None:
+    """Print a profile for a person to read."""
+    weights = facts["weights"]
+    scores, good = facts["scores"], facts["good"]
+    lines = {
+        "profile": f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
+        "object": facts["object_name"],
+        "method": facts["method"] + (f", weights {weights} ({facts['weights_fingerprint']})" if weights else ""),
+        "config": _words(facts["config"]),
+        "backbone": f"{facts['backbone']} ({facts['backbone_fingerprint']}), {facts['precision']}",
+        "preprocessing": _words(facts["preprocessing"]),
+        "tiles": "-" if facts["tile"] is None else f"{facts['tile']} px, overlap {facts['overlap']:g}",
+        "good pictures": f"{len(good)}, fingerprint {facts['fingerprint']}; scores {scores['lowest']:.4f} to "
+        f"{scores['highest']:.4f}, median {scores['median']:.4f}",
+        "made": f"{facts['created']}, blemish {facts['version']}",
+    }
+    width = max(map(len, lines))
+    for key, value in lines.items():
+        print(f"{key:<{width}}  {value}")
+    print()
+    for sentence in (*facts["sentences"], *facts["notes"]):
+        print(sentence)
+    rows = [("SCORE", "FINGERPRINT", "USE", "GOOD PICTURE")]
+    for entry in sorted(good, key=lambda entry: -(entry["score"] or 0)):
+        use = "reference" if entry["images"] else "calibration"
+        use += ", unlike the others" if entry["suspicious"] else ""
+        score = "-" if entry["score"] is None else f"{entry['score']:.4f}"
+        rows.append((score, entry["fingerprint"], use, one_line(entry["name"])))
+    print(f"\n{columns(rows, right=(0,))}")
 
 
 def _backbone(name: str, revision: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -15,7 +16,7 @@ from blemish.clip.backbone import CLIP_MEAN, CLIP_STD, Backbone
 from blemish.clip.dinov2 import IMAGENET_MEAN, IMAGENET_STD, MODEL_TYPES, Dinov2Tower, is_dinov2
 from blemish.clip.image import Dinov2Backbone, ImageBackbone, fingerprint_of
 from blemish.clip.model import ClipConfig, Towers
-from blemish.clip.openai import from_openai_state_dict
+from blemish.clip.openai import from_openai_state_dict, is_openai
 from blemish.clip.state_dict import is_torchscript, read_state_dict
 from blemish.clip.tokenizer import CLIP_VOCABULARY, TextTokenizer, clip_tokenizer, read_tokenizer
 from blemish.errors import UsageError, WeightsError
@@ -24,6 +25,11 @@ from blemish.errors import UsageError, WeightsError
 BUILTIN = Path(__file__).resolve().parent.parent / "weights" / "builtin"
 #: "embedded" is the earlier name of the built-in backbone, which scripts and weights files of users still give.
 _ALIASES = {"embedded": "builtin"}
+
+#: Endings of a file's name that give its activation: clip.pt#quick_gelu.
+_ACTIVATIONS: dict[str, Literal["quick_gelu", "gelu"]] = {"#quick_gelu": "quick_gelu", "#gelu": "gelu"}
+
+_logger = logging.getLogger(__name__)
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -54,10 +60,12 @@ def load_backbone(
             (open_clip_config.json);
             a model of either kind on the Hugging Face hub, owner/model (HF_HOME and HF_HUB_OFFLINE are respected);
             a file: one of OpenAI's `.pt` archives, an open_clip checkpoint (`.safetensors`, `.bin`, `.pt`), or one of
-            Meta's DINOv2 checkpoints (`.pth`).
+            Meta's DINOv2 checkpoints (`.pth`). The name of a CLIP file may give its activation: `clip.pt#quick_gelu`,
+            `clip.pt#gelu`.
         revision: Branch, tag or commit of a model on the hub.
         activation: Activation of the MLPs; for files only, which do not show it. The default is `quick_gelu` for
-            OpenAI's archives and exact `gelu` for all others. Give `quick_gelu` for open_clip models that were trained
+            OpenAI's archives and state dicts that were taken from one, and exact `gelu` for all others, which is
+            logged as a warning. Give `quick_gelu` for open_clip models that were trained
             with it (those of OpenAI and DFN, MetaCLIP, and those that open_clip lists as `-quickgelu`).
         heads: Number of attention heads of a DINOv2 file, which does not show it. The default is right for all models
             that Meta published.
@@ -76,6 +84,10 @@ def load_backbone(
         raise UsageError("a backbone needs a name: builtin, a folder, a file, or a model on the hub (owner/model)")
     name_or_path = _ALIASES.get(name_or_path, name_or_path)
     path = Path(name_or_path).expanduser()
+    for ending, named in _ACTIVATIONS.items():
+        file = Path(str(path).removesuffix(ending))
+        if str(path).endswith(ending) and not path.exists() and file.is_file():
+            path, activation = file, activation or named
     from_hub = name_or_path != "builtin" and not path.exists() and huggingface.is_hub_id(name_or_path)
     if revision is not None and not from_hub:
         raise UsageError(f"a revision is for models on the hub, and {name_or_path!r} is not one")
@@ -120,8 +132,14 @@ def _load_file(
     if any(key.startswith("vision_model.") for key in state):
         raise WeightsError(f"{path.name} is part of a folder written by transformers: name the folder instead", path)
     with _named_in_errors(path):
-        usual: Literal["quick_gelu", "gelu"] = "quick_gelu" if is_torchscript(path) else "gelu"
+        usual: Literal["quick_gelu", "gelu"] = "quick_gelu" if is_torchscript(path) or is_openai(state) else "gelu"
         towers = from_openai_state_dict(state, activation=activation or usual)
+    if activation is None and usual == "gelu":
+        _logger.warning(
+            "%s does not tell its activation: exact GELU is taken, as in most models of open_clip. Name it as "
+            "%s#quick_gelu if it was trained with QuickGELU, as OpenAI's models were, or as %s#gelu to confirm.",
+            *(path.name,) * 3,
+        )
     # A tokenizer beside a file may belong to something else; it is read only if the vocabulary is not CLIP's.
     is_clips = towers.config.text_config.vocab_size == CLIP_VOCABULARY
     return _assemble(towers, name, None if is_clips else read_tokenizer(path.parent), (CLIP_MEAN, CLIP_STD))

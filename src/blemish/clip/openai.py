@@ -44,6 +44,15 @@ _INITIAL_LOGIT_SCALE = 2.6592
 _TOWERS = {"visual.transformer.resblocks.": "vision_model", "transformer.resblocks.": "text_model"}
 
 
+#: Entries that only the state dict of one of OpenAI's archives has.
+_OPENAI_ONLY = frozenset({"input_resolution", "context_length", "vocab_size"})
+
+
+def is_openai(state: Mapping[str, Any]) -> bool:
+    """Return whether a state dict was taken from one of OpenAI's archives, whose activation is QuickGELU."""
+    return state.keys() >= _OPENAI_ONLY
+
+
 def default_heads(vision_width: int, text_width: int) -> tuple[int, int]:
     """Return the usual numbers of attention heads of both towers, since no weight's shape depends on them.
 

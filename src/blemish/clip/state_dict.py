@@ -12,6 +12,7 @@ import pickle
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file.
 
     Args:
-        path: `.safetensors`, a TorchScript archive, or a file of `torch.save` that holds tensors only. A surrounding
-            "state_dict" and a "module." in front of all keys are removed.
+        path: `.safetensors`, a TorchScript archive, or a file of `torch.save` that holds tensors only. What training
+            scripts put around a state dict is removed: see `unwrap` and `strip_prefixes`.
 
     Returns:
         Tensors by key, in the file's own types, on the CPU.
@@ -42,16 +43,67 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = read_torchscript(path)
     else:
         content = _read_torch(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    content = unwrap(content)
     if not isinstance(content, dict):
         raise WeightsError(f"{path.name} holds a {type(content).__name__}, not a state dict", path)
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise WeightsError(f"{path.name} holds no tensors", path)
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
+        keys = ", ".join(repr(str(key)) for key in list(content)[:5])
+        raise WeightsError(f"{path.name} holds no tensors{f', only {keys}' if keys else ''}", path)
+    return strip_prefixes(tensors)
+
+
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "teacher",
+    "net",
+    "network",
+    "weights",
+    "params",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+)
+"""Keys under which training scripts put a state dict, in order of preference: trained weights before their averages."""
+
+#: Beginnings of names that wrappers of modules add: parallel training, compilation, DeepSpeed, FSDP.
+_ADDED = ("module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.")
+#: The same, but they may also be a model's own names: removed only where all names begin so.
+_SHARED = ("model.", "net.", "network.", "clip.", "clip_model.", "backbone.")
+_MAX_WRAPPERS = 8
+
+
+def unwrap(content: Any) -> Any:
+    """Return the state dict inside the dictionaries that training scripts put around it (`{"model": state}`)."""
+    for _ in range(_MAX_WRAPPERS):
+        if not isinstance(content, dict) or any(isinstance(value, Tensor) for value in content.values()):
+            break
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict) and content[key]), None)
+        if inner is None:
+            break
+        content = inner
+    return content
+
+
+def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under their own names, without what parallel training, compilation and wrapping classes add.
+
+    `module.`, `_orig_mod.` and the like are removed wherever a name's part begins with them; `model.`, `clip.` and the
+    like only where all names begin with them.
+    """
+    names = list(tensors)
+    for added in _ADDED:
+        names = [name.removeprefix(added).replace(f".{added}", ".") for name in names]
+    while shared := next((one for one in _SHARED if names and all(name.startswith(one) for name in names)), ""):
+        names = [name.removeprefix(shared) for name in names]
+    if len(set(names)) < len(names):  # two would become one: the names are the model's own
+        return dict(tensors)
+    return dict(zip(names, tensors.values(), strict=True))
 
 
 def refuse_pointer(path: Path) -> None:

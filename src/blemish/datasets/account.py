@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blemish.datasets.names import system_file, system_folder
+from blemish.datasets.pairing import no_picture
 from blemish.datasets.samples import MASK_OF_NORMAL, Dataset
 from blemish.image_io import SUFFIXES
+from blemish.image_io.find import suffix_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Account:
 
 
 READ = frozenset(("list", MASK_OF_NORMAL))
-"""What may be told of a file that is no sample's and still has its use."""
+"""What may be said of a file that is no sample's and still has its use."""
 
 
 def account(root: Path, datasets: Iterable[Dataset]) -> Account:
@@ -84,9 +86,8 @@ def _files_beside(known: Mapping[Path, str]) -> Iterator[Path]:
 
 def _reason(root: Path, path: Path, listed: bool) -> str:
     folders = path.relative_to(root).parts[:-1] if root.is_dir() else ()
-    suffix = path.suffix.lower()
     if system_file(path.name) or any(map(system_folder, folders)):
         return "file of the system"
-    if suffix not in SUFFIXES:
-        return f"no picture ({suffix or 'without suffix'})"
+    if suffix_of(path.name) not in SUFFIXES:
+        return no_picture(path)
     return "not in the list" if listed else "no part of this layout"

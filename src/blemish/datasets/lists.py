@@ -41,7 +41,7 @@ _SPLITS = ("train", "validation", "test")
 def csv_list(root: Path, split: str, categories: Sequence[str], *, files: Sequence[str] = ()) -> ReadResult | None:
     """Read a table with the columns path and label, and optionally mask, object, category, split and defect.
 
-    Paths are relative to the folder of the table or to the one above; `Finder` tells how others are found. Several
+    Paths are relative to the folder of the table or to the one above; `Finder` finds others. Several
     masks are separated by "|", or stand in several rows. Without a column `split` all rows are test. VisA's own table
     is read unchanged.
 
@@ -64,7 +64,7 @@ def csv_list(root: Path, split: str, categories: Sequence[str], *, files: Sequen
         if files:
             return None
         raise UsageError(f"{table} has no rows with the columns path and label; its first line must name them.")
-    rows, finder = max(readings, key=lambda reading: reading[1].found) if len(readings) > 1 else readings[0]
+    rows, finder = max(readings, key=lambda reading: reading[1].hits) if len(readings) > 1 else readings[0]
     result = ReadResult(others={table: "list"})
     of_picture: dict[Path, tuple[str, int, Sample]] = {}
     for row in rows:
@@ -207,9 +207,9 @@ def _sample(
 
 def _note_moved(result: ReadResult, finder: Finder) -> None:
     if finder.moved:
-        listed, found = next(iter(finder.moved.items()))
+        listed, path = next(iter(finder.moved.items()))
         many = f"{len(finder.moved):,} listed paths" if len(finder.moved) > 1 else "one listed path"
-        result.notes.append(f"{many} found by their ends below {finder.base}, such as {listed} as {found}")
+        result.notes.append(f"{many} found by their ends below {finder.base}, such as {listed} as {path}")
 
 
 def _catalogue_spelling(given: str, categories: Sequence[str]) -> str:
@@ -251,16 +251,16 @@ def _json(file: Path) -> Any:
 
 
 def _split(text: str, table: Path, line: int) -> str:
-    said = role(text) if text else "test"
-    if said in _SPLITS:
-        return str(said)
+    kind = role(text) if text else "test"
+    if kind in _SPLITS:
+        return str(kind)
     raise UsageError(f"{table}, line {line}: {text!r} is no split; write train, validation or test.")
 
 
 def _label(text: str, table: Path, line: int) -> int:
-    word, said = text.lower(), role(text)
-    if word in _NORMAL or said == "normal":
+    word, kind = text.lower(), role(text)
+    if word in _NORMAL or kind == "normal":
         return 0
-    if word in _ANOMALOUS or said == "anomalous":
+    if word in _ANOMALOUS or kind == "anomalous":
         return 1
     raise UsageError(f"{table}, line {line}: {text!r} is no label; write 0 or normal, 1 or anomaly.")

@@ -12,6 +12,7 @@ The rule, in this order:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ from scipy import ndimage
 
 from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, Drawing, load_annotations, rasterize
 from blemish.errors import ImageError
-from blemish.image_io import MAX_PIXELS, decode, flatten, identify, is_deep, open_file, quiet_pillow
+from blemish.image_io import MAX_PIXELS, read_image
+from blemish.image_io.pillow import decode, flatten, identify, is_deep, open_file, quiet_pillow, read_deep_png
+from blemish.image_io.tiff import read_deep_tiff
+from blemish.image_io.values import Samples
 
 NEARLY_FULL = 0.9
 """Share of marked pixels from which a mask is called nearly full."""
@@ -33,6 +37,7 @@ EMPTY, FULL = "marks nothing", "marks every pixel"
 """Remarks on masks without and with anomalous pixels only."""
 
 _ORIENTATION = 0x0112
+_LOSSY = ("JPEG", "MPO", "AVIF", "HEIF")
 #: Levels below this part of the brightest one are the noise of a lossy format.
 _NOISE = 1 / 8
 #: Lossless masks with more levels are no labels if their brightest level is dark.
@@ -59,11 +64,17 @@ class MaskError(ImageError):
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) of a picture as `read_image` returns it (upright), from its header. Raises ImageError."""
+    """Return (width, height) of a picture as `read_image` returns it (upright), if possible from its header alone.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
     try:
         with Image.open(path) as image:
             return _upright_size(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with contextlib.suppress(ImageError):  # formats that Pillow does not know, such as DICOM
+            return read_image(path).size
         raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
 
 
@@ -221,15 +232,16 @@ def _drawing(path: Path, picture: Path | None) -> Drawing:
 
 def _read_pixels(path: Path) -> tuple[NDArray[np.bool_], list[str]]:
     """Read a mask that is a picture, in its own size, upright."""
+    masks, remarks = [], []
     try:
         with quiet_pillow(), open_file(path, "it", str(path)) as stream:
-            lossy_webp = _is_lossy_webp(stream)
+            lossy = _is_lossy_webp(stream)
             image = identify(stream, "it", str(path))
-            masks, remarks = [], []
-            for frame in _pages(image, path):
-                image.seek(frame)
-                lossy = lossy_webp or image.format in ("JPEG", "MPO") or image.info.get("compression") == "jpeg"
-                mask, more = _marked(_levels(decode(image, []), lossy, path), lossy, path)
+            lossy |= image.format in _LOSSY
+            for page in _pages(image, path):
+                image.seek(page)
+                lossy |= image.info.get("compression") == "jpeg"
+                mask, more = _marked(_levels(stream, image, page, lossy, path), lossy, path)
                 masks.append(mask)
                 remarks += more
     except MaskError:
@@ -261,37 +273,73 @@ def _pages(image: Image.Image, path: Path) -> list[int]:
     return pages or [0]
 
 
-def _levels(image: Image.Image, lossy: bool, path: Path) -> NDArray[Any]:
-    """Return one level per pixel, (H, W), 0 = normal: step 2 of the rule."""
+def _levels(stream: IO[bytes], image: Image.Image, page: int, lossy: bool, path: Path) -> NDArray[Any]:
+    """Return one level per pixel of a page, (H, W), 0 = normal: steps 1 and 2 of the rule."""
+    if image.format == "TIFF":
+        samples = read_deep_tiff(stream, page, "it", str(path), None, [])
+    else:
+        samples = read_deep_png(image, stream, str(path))
+    if samples is not None:
+        return _visible(_upright_values(samples.colour, samples), samples.opacity, None, lossy, path)
+    image = decode(image, [])
     if image.mode == "1" or is_deep(image.mode):
         levels = np.asarray(image)
         return levels.astype(levels.dtype.newbyteorder("="))
     indices = np.asarray(image) if image.mode == "P" else None
-    if image.mode == "La":
-        image = image.convert("LA")
     if not image.has_transparency_data:
-        colours = np.asarray(flatten(image, []))
-        if colours.ndim == 2:
+        return _visible(np.asarray(flatten(image, [])), None, indices, lossy, path)
+    pixels = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+    return _visible(pixels[..., :3], pixels[..., 3], indices, lossy, path)
+
+
+def _upright_values(values: NDArray[Any], samples: Samples) -> NDArray[Any]:
+    """Return values of which 0 is black."""
+    if not samples.inverted:
+        return values
+    if samples.declared is not None:
+        white = samples.declared[1]
+    else:
+        white = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else values.max()
+    return (white - values).astype(values.dtype)
+
+
+def _visible(
+    colours: NDArray[Any],
+    opacity: NDArray[Any] | None,
+    indices: NDArray[np.uint8] | None,
+    lossy: bool,
+    path: Path,
+) -> NDArray[Any]:
+    """Return one level per pixel.
+
+    Args:
+        colours: (H, W) grey or (H, W, 3).
+        opacity: (H, W), of the same type.
+        indices: (H, W) numbers in a palette. They are arbitrary, so they decide only if all colours are the same.
+        lossy: Whether colours may differ a little from what was meant.
+        path: For errors.
+    """
+    if colours.ndim == 2:
+        if opacity is None:
             return colours
-        if _uniform(colours, lossy):  # palette indices are arbitrary, so they decide only here
-            return colours.max(axis=2) if indices is None else indices
-        level = colours.max(axis=2)
-        if int(level.min()) >= 255 * _NOISE:
+        colours = colours[..., None]
+    level: NDArray[Any] = colours.max(axis=2)
+    dark = _NOISE * (255 if colours.dtype == np.uint8 else 65535)
+    if opacity is None or opacity.min() == opacity.max():
+        if _uniform(colours, lossy):
+            return level if indices is None else indices
+        if level.min() >= dark:
             raise MaskError(path, "has several colours, and none is black", "make what is normal black")
         return level
-    pixels = np.asarray(image.convert("RGBA"))
-    colours, opacity = pixels[..., :3], pixels[..., 3]
-    level = colours.max(axis=2)
     top = int(opacity.max())
-    if int(opacity.min()) == top:
-        return indices if indices is not None and _uniform(colours, lossy) else level
     visible = opacity > top / 2
-    if _uniform(colours[visible], lossy) or int(level[visible].min()) >= 255 * _NOISE:
+    if _uniform(colours[visible], lossy) or level[visible].min() >= dark:
         return opacity
-    return (level.astype(np.uint16) * opacity // 255).astype(np.uint8)
+    scaled: NDArray[Any] = (level.astype(np.uint64) * opacity // top).astype(level.dtype)
+    return scaled
 
 
-def _uniform(colours: NDArray[np.uint8], lossy: bool) -> bool:
+def _uniform(colours: NDArray[Any], lossy: bool) -> bool:
     """Return whether all pixels (..., 3) have one colour; a lossy format may change it a little."""
     flat = colours.reshape(-1, colours.shape[-1])
     return bool((np.ptp(flat, axis=0) <= (8 if lossy else 0)).all())

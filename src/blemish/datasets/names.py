@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 Role: TypeAlias = Literal["normal", "anomalous", "train", "validation", "test", "masks", "pictures", "results", "aside"]
 
-WORDS: dict[Role, str] = {
+VOCABULARY: dict[Role, str] = {
     "normal": (
         "good goods ok okay normal normals fine io pass passed clean intact healthy flawless undamaged accept "
         "accepted conform conforming conforme conformes defectfree nodefect nodefects withoutdefect "
@@ -73,12 +73,12 @@ SYSTEM_FOLDERS = frozenset(
 
 def _plain(word: str) -> str:
     decomposed = unicodedata.normalize("NFKD", word.casefold())
-    if any("\u0300" <= one <= "\u036f" for one in decomposed):
-        decomposed = "".join(one for one in decomposed if not "\u0300" <= one <= "\u036f")
+    if any("\u0300" <= mark <= "\u036f" for mark in decomposed):
+        decomposed = "".join(mark for mark in decomposed if not "\u0300" <= mark <= "\u036f")
     return decomposed
 
 
-_ROLE_OF: dict[str, Role] = {_plain(word): role for role, words in WORDS.items() for word in words.split()}
+_ROLE_OF: dict[str, Role] = {_plain(word): role for role, text in VOCABULARY.items() for word in text.split()}
 _COPY_WORD = "copy|kopie|copie|copia|kopia|cópia|old|backup|bak|副本|コピー|복사본"
 _COPY_END = re.compile(rf"^(.+?)(?:[\s_-]+|\s*\()(?:{_COPY_WORD})\)?(?:\s*\(?\d+\)?)?$", re.IGNORECASE)
 _COPY_START = re.compile(r"^(?:copy of|kopie von|copie de|copia de|cópia de)\s+(.+?)(?:\s*\(\d+\))?$", re.IGNORECASE)
@@ -94,35 +94,35 @@ def same(name: str) -> str:
 def tokens(name: str) -> tuple[str | int, ...]:
     """Return the words and numbers of a name, without case and accents: "GroundTruth_007" is (ground, truth, 7)."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
-    found = re.findall(r"\d+|[^\W\d_]+", text)
-    return tuple(int(one) if one.isdecimal() else _plain(one) for one in found)
+    parts = re.findall(r"\d+|[^\W\d_]+", text)
+    return tuple(int(word) if word.isdecimal() else _plain(word) for word in parts)
 
 
 @lru_cache(maxsize=4096)
 def role(name: str) -> Role | None:
     """Return what the name of a folder says, whatever its case and spelling; None if it says nothing."""
-    words = [one for one in tokens(name) if isinstance(one, str)]
-    if words and all(_ROLE_OF.get(one) == "aside" for one in words):
+    words = [word for word in tokens(name) if isinstance(word, str)]
+    if words and all(_ROLE_OF.get(word) == "aside" for word in words):
         return "aside"
-    telling = [one for one in words if one not in FILLERS]
+    telling = [word for word in words if word not in FILLERS]
     return _ROLE_OF.get("".join(telling or words))
 
 
 @lru_cache(maxsize=65536)
 def label_of(name: str) -> int | None:
-    """Return the label that one of a name's words tells: 1 for "defect_002", 0 for "lid good"; None if none or both do.
+    """Return the label that the words of a name say: 1 for "defect_002", 0 for "lid good"; None if none or both.
 
     Words that belong together are read together: "not_ok_3" and "no defect 4".
     """
-    words = [one for one in tokens(name) if isinstance(one, str)]
+    words = [word for word in tokens(name) if isinstance(word, str)]
     labels: set[int] = set()
     start = 0
     while start < len(words):
         for end in range(min(len(words), start + 3), start, -1):
             word = "".join(words[start:end])
-            said = _ROLE_OF.get(word)
-            if said == "anomalous" or (said == "normal" and (end > start + 1 or word in TELLING)):
-                labels.add(int(said == "anomalous"))
+            kind = _ROLE_OF.get(word)
+            if kind == "anomalous" or (kind == "normal" and (end > start + 1 or word in TELLING)):
+                labels.add(int(kind == "anomalous"))
                 start = end
                 break
         else:
@@ -131,11 +131,11 @@ def label_of(name: str) -> int | None:
 
 
 def without_mask_words(name: str) -> tuple[str | int, ...] | None:
-    """Return the tokens of a name before or after a word for masks; None if it neither starts nor ends with one."""
+    """Return the tokens of a name before or after a word for masks; None if it neither starts nor ends with such."""
     own = tokens(name)
     for count in (3, 2, 1):
         for word, rest in ((own[-count:], own[:-count]), (own[:count], own[count:])):
-            letters = len(word) == count and all(isinstance(one, str) for one in word)
+            letters = len(word) == count and all(isinstance(word, str) for word in word)
             if letters and _ROLE_OF.get("".join(map(str, word))) == "masks":
                 return rest
     return None
@@ -143,7 +143,7 @@ def without_mask_words(name: str) -> tuple[str | int, ...] | None:
 
 def without_picture_words(own: Sequence[str | int]) -> tuple[str | int, ...]:
     """Return tokens without words for pictures: "image3" is (3,)."""
-    return tuple(one for one in own if isinstance(one, int) or _ROLE_OF.get(one) != "pictures")
+    return tuple(word for word in own if isinstance(word, int) or _ROLE_OF.get(word) != "pictures")
 
 
 def system_file(name: str) -> bool:

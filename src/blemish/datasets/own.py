@@ -16,13 +16,17 @@ from typing import TypeAlias
 from PIL import Image
 
 from blemish.datasets import names
+from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, load_annotations
 from blemish.datasets.names import label_of, role, same
-from blemish.datasets.pairing import ANNOTATIONS, entries, pair
+from blemish.datasets.pairing import entries, no_picture, pair
 from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
+from blemish.datasets.tables import common_end
 from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
+from blemish.image_io.find import suffix_of
 
 Key: TypeAlias = tuple[str, ...]
+BESIDE_SPLITS = "beside the folders for train and test"
 SPLITS = ("train", "validation", "test")
 
 _JOURNALS = frozenset(("results.jsonl", "scores.jsonl"))
@@ -56,6 +60,11 @@ class _File:
     path: Path
     place: _Place
 
+    @property
+    def written(self) -> bool:
+        """Whether it is a file of annotations, or has the suffix of one."""
+        return self.path.suffix.lower() in ANNOTATION_SUFFIXES
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -65,6 +74,21 @@ class _Picture:
     label: int
     split: str
     kind: Key
+
+
+@dataclass(frozen=True)
+class _Category:
+    """The labelled pictures of a category, and the masks that were found for them."""
+
+    title: str
+    pictures: Sequence[_Picture]
+    masks: dict[Path, tuple[Path, ...]]
+    masks_expected: bool
+    """Whether there are masks at all, so that each anomalous picture should have one."""
+
+    @property
+    def without_mask(self) -> list[_Picture]:
+        return [picture for picture in self.pictures if picture.label and picture.path not in self.masks]
 
 
 def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult | None:
@@ -87,23 +111,41 @@ def own_folders(root: Path, split: str, categories: Sequence[str]) -> ReadResult
         return None
     bases = _bases(pictures)
     if not bases:
-        found = dict.fromkeys(file.place.folders[0] if file.place.folders else file.path.name for file in pictures)
+        names_there = dict.fromkeys(
+            file.place.folders[0] if file.place.folders else file.path.name for file in pictures
+        )
         raise UsageError(
-            f"nothing in {root} says which pictures are normal: found {', '.join([*found][:8])}; call a folder of "
-            "normal pictures good, ok or normal, or begin the names of files so (good_001.png)."
+            f"nothing in {root} says which pictures are normal: found {', '.join([*names_there][:8])}; call a folder "
+            "of normal pictures good, ok or normal, or begin the names of files so (good_001.png)."
         )
     groups: dict[Key, list[_File]] = {base: [] for base in bases}
+    for_all: list[_File] = []
     for file in files:
         base = _base_of(file.place, bases)
         if base is not None:
             groups[base].append(file)
+        elif file.written:
+            for_all.append(file)
         elif file.place.mask:
             result.issues.append(Issue("mask without picture", file.path))
         else:
             result.others[file.path] = "picture in a folder without labels"
     titles = _titles(root, groups)
-    for base in sorted(groups, key=lambda base: natural_key(titles[base])):
-        _read_category(titles[base], len(base), groups[base], split, result)
+    read = [
+        _pair_category(titles[base], len(base), groups[base], result)
+        for base in sorted(groups, key=lambda base: natural_key(titles[base]))
+    ]
+    of_lists = _listed([picture for category in read for picture in category.without_mask], for_all)
+    for category in read:
+        category.masks.update(
+            {picture.path: of_lists[picture.path] for picture in category.without_mask if picture.path in of_lists}
+        )
+        _add_samples(category, split, result)
+    used = {mask for masks in of_lists.values() for mask in masks}
+    result.others.update({file.path: no_picture(file.path) for file in for_all if file.path not in used})
+    if not result.samples:
+        there = {file.place.split or "test" for file in pictures}
+        result.notes.insert(0, f"there is {', '.join(name for name in SPLITS if name in there and name != split)}")
     _note_others(root, result)
     return result
 
@@ -158,12 +200,12 @@ def _is_data(folders: Iterable[str]) -> bool:
 def _enter(place: _Place, name: str, beside: Sequence[str], inside: Sequence[str]) -> _Place:
     """Return the place of the files in a folder, by its own name and the names of the folders beside and in it."""
     folders = (*place.folders, name)
-    said = role(name)
-    if said == "masks" and not (_is_data(inside) and any(role(child) == "masks" for child in inside)):
+    word = role(name)
+    if word == "masks" and not (_is_data(inside) and any(role(child) == "masks" for child in inside)):
         return replace(place, folders=folders, mask=True)
-    if said in SPLITS:
-        return replace(place, folders=folders, split=str(said), split_at=len(place.content))
-    if said == "pictures":
+    if word in SPLITS:
+        return replace(place, folders=folders, split=str(word), split_at=len(place.content))
+    if word == "pictures":
         return replace(place, folders=folders)
     own = names.without_mask_words(name)
     if own and role(name) not in ("normal", "anomalous"):
@@ -180,13 +222,13 @@ def _files_of(files: Sequence[Path], place: _Place, ran_here: bool, result: Read
     by_name = {path.name for path in files}
     for path in files:
         copied = names.original_of(path.stem)
-        suffix = path.suffix.lower()
+        suffix = suffix_of(path.name)
         if names.system_file(path.name):
             result.others[path] = "file of the system"
         elif ran_here and path.name.split(".")[0] in _RESULT_FILES:
             result.others[path] = "results of an earlier run"
-        elif suffix not in SUFFIXES | ANNOTATIONS:
-            result.others[path] = f"no picture ({suffix or 'without suffix'})"
+        elif suffix not in SUFFIXES and suffix not in ANNOTATION_SUFFIXES:
+            result.others[path] = no_picture(path)
         elif copied is not None and _equal(path, path.with_name(copied[0] + path.suffix), by_name):
             result.others[path] = "copy of a file"
         else:
@@ -197,12 +239,14 @@ def _files_of(files: Sequence[Path], place: _Place, ran_here: bool, result: Read
     drawn = _masks_beside(pictures)
     pictures = [path for path in pictures if path not in drawn]
     free = [path for path in pictures if path not in drawn.values()]
-    written = {mask: path for path, masks in pair(free, annotations).masks.items() for mask in masks}
-    for path in annotations:
-        if path not in written:
-            result.others[path] = f"no picture ({path.suffix.lower()})"
+    written = {mask for masks in pair(free, annotations).masks.values() for mask in masks}
+    texts = {path for path in annotations if path.suffix.lower() == ".txt" and path not in written}
+    result.others.update({path: no_picture(path) for path in texts})
     yield from (_File(path, place) for path in pictures)
-    yield from (_File(path, replace(place, mask=True)) for path in (*drawn, *written))
+    yield from (
+        _File(path, replace(place, mask=True))
+        for path in (*drawn, *(path for path in annotations if path not in texts))
+    )
 
 
 def _equal(path: Path, original: Path, by_name: set[str]) -> bool:
@@ -210,23 +254,23 @@ def _equal(path: Path, original: Path, by_name: set[str]) -> bool:
 
 
 def _masks_beside(pictures: Sequence[Path]) -> dict[Path, Path | None]:
-    """Return the masks among the pictures of one folder, by words or as drawn twins, and whose they are."""
+    """Return the masks among the pictures of one folder, by their names or as drawn twins, and whose they are."""
     called = [path for path in pictures if names.without_mask_words(path.stem)]
-    found: dict[Path, Path | None] = {}
+    owner_of: dict[Path, Path | None] = {}
     if called:
         pairs = pair([path for path in pictures if path not in set(called)], called)
         if pairs.masks:
-            found = dict.fromkeys(pairs.unused)
-            found.update({mask: path for path, masks in pairs.masks.items() for mask in masks})
+            owner_of = dict.fromkeys(pairs.unused)
+            owner_of.update({mask: path for path, masks in pairs.masks.items() for mask in masks})
     twins: dict[str, list[Path]] = {}
     for path in pictures:
         twins.setdefault(same(path.stem), []).append(path)
     for several in twins.values():
         if len(several) == 2 and len({path.suffix.lower() for path in several}) == 2:
             marks = [path for path in several if path.suffix.lower() in _LOSSLESS and _few_colours(path)]
-            if len(marks) == 1 and marks[0] not in found:
-                found[marks[0]] = next(path for path in several if path != marks[0])
-    return found
+            if len(marks) == 1 and marks[0] not in owner_of:
+                owner_of[marks[0]] = next(path for path in several if path != marks[0])
+    return owner_of
 
 
 def _few_colours(path: Path) -> bool:
@@ -238,9 +282,10 @@ def _few_colours(path: Path) -> bool:
         return False
 
 
-def _all_files(folder: Path) -> Iterator[Path]:
-    for parent, _, files in os.walk(folder):
-        yield from (Path(parent, name) for name in files)
+def _all_files(folder: Path) -> list[Path]:
+    """Return every file below a folder, hidden ones too, in natural order."""
+    files = [Path(parent, name) for parent, _, several in os.walk(folder) for name in several]
+    return sorted(files, key=lambda path: natural_key(str(path)))
 
 
 # --- categories, labels and kinds -----------------------------------------------------------------------------------
@@ -253,27 +298,29 @@ def _bases(pictures: Sequence[_File]) -> set[Key]:
     above a name with a telling word; the outermost counts.
     """
     bases: set[Key] = set()
-    places = {(file.place.content, file.place.split, file.place.split_at): file.place for file in pictures}
-    left = list(places.values())
+    by_folder = {(file.place.content, file.place.split, file.place.split_at): file.place for file in pictures}
+    left = list(by_folder.values())
     for tier in ("normal", "split", "anomalous", "telling"):
-        found: set[Key] = set()
+        above: set[Key] = set()
         for place in left:
             key = place.key
             if tier == "split":
-                found |= {key[: place.split_at]} if place.split else set()
+                above |= {key[: place.split_at]} if place.split else set()
             elif tier == "telling":
-                found |= {key[:at] for at, name in enumerate(place.content) if label_of(name) is not None}
+                above |= {key[:at] for at, name in enumerate(place.content) if label_of(name) is not None}
             else:
-                found |= {key[:at] for at, name in enumerate(place.content) if role(name) == tier}
-        bases |= {key for key in found if not any(key[:end] in found for end in range(len(key)))}
+                above |= {key[:at] for at, name in enumerate(place.content) if role(name) == tier}
+        bases |= {key for key in above if not any(key[:end] in above for end in range(len(key)))}
         left = [place for place in left if _base_of(place, bases) is None]
     by_name = {file.place.key for file in pictures if label_of(file.path.stem) is not None}
-    return bases | {key for key in by_name if not any(key[:end] in bases | by_name for end in range(len(key)))}
+    alone = {key for key in by_name if not any(key == base[: len(key)] for base in bases)}
+    return bases | {key for key in alone if not any(key[:end] in bases | alone for end in range(len(key)))}
 
 
 def _base_of(place: _Place, bases: set[Key] | Mapping[Key, object]) -> Key | None:
+    """Return the innermost category that a file is in."""
     key = place.key
-    return next((key[:end] for end in range(len(key) + 1) if key[:end] in bases), None)
+    return next((key[:end] for end in range(len(key), -1, -1) if key[:end] in bases), None)
 
 
 def _titles(root: Path, groups: Mapping[Key, Sequence[_File]]) -> dict[Key, str]:
@@ -288,38 +335,67 @@ def _titles(root: Path, groups: Mapping[Key, Sequence[_File]]) -> dict[Key, str]
     }
 
 
-def _label(kind: Key, stem: str) -> int | None:
-    """Return the label that the folders below a category say, or else the file's name; None: none, or both."""
-    said = {int(role(name) == "anomalous") for name in kind if role(name) in ("normal", "anomalous")}
-    said = said or {label for name in kind if (label := label_of(name)) is not None}
-    if said:
-        return said.pop() if len(said) == 1 else None
-    return 1 if kind else label_of(stem)
+def _label(kind: Key, stem: str, by_name: bool) -> int | None:
+    """Return a picture's label; None if nothing says it, or both are said.
+
+    Args:
+        kind: Folders of the picture below its category.
+        stem: The picture's name, which says it where no folder does.
+        by_name: Whether a folder without a known word leaves the label to the name; else it is a kind of anomaly.
+    """
+    labels = {int(role(name) == "anomalous") for name in kind if role(name) in ("normal", "anomalous")}
+    labels = labels or {label for name in kind if (label := label_of(name)) is not None}
+    if labels:
+        return labels.pop() if len(labels) == 1 else None
+    return 1 if kind and not by_name else label_of(stem)
 
 
-def _read_category(title: str, depth: int, files: Sequence[_File], split: str, result: ReadResult) -> None:
-    """Add the samples of one category and split to the result, and what is wrong with its files."""
+def _pair_category(title: str, depth: int, files: Sequence[_File], result: ReadResult) -> _Category:
+    """Return the pictures of one category with their masks, all splits; what is wrong with its files is added.
+
+    Args:
+        title: The category's name.
+        depth: How many folders lead to it.
+        files: Its files.
+        result: Receives issues and notes.
+    """
     pictures, aside = _labelled(title, depth, [file for file in files if not file.place.mask], result)
-    masks: list[_File] = []
+    free: dict[Path, _File] = {}
     for file in files:
         if file.place.mask and any(file.place.folders[: len(folder)] == folder for folder in aside):
-            result.others[file.path] = "beside the folders of splits"
+            result.others[file.path] = BESIDE_SPLITS
         elif file.place.mask:
-            masks.append(file)
-    free = {file.path: file for file in masks}
-    for other in ("test", "validation", "train"):  # what fits the test is not another split's
-        own = [picture for picture in pictures if picture.split == other]
-        found = _pair(own, [file for file in free.values() if file.place.split in ("", other)], depth)
-        for mask in (mask for used in found.values() for mask in used):
-            free.pop(mask, None)
-        if other == split:
-            _add_samples(title, own, found, bool(masks), result)
-    result.issues += [Issue("mask without picture", path, title) for path in free]
+            free[file.path] = file
+    expected = any(not file.written for file in free.values())
+    category = _Category(title, pictures, {}, expected)
+    for name in ("test", "validation", "train"):  # what fits the test is not another split's
+        for written in (False, True):
+            left = [picture for picture in pictures if picture.split == name and picture.path not in category.masks]
+            fitting = [file for file in free.values() if file.written == written and file.place.split in ("", name)]
+            category.masks.update(_pair(left, fitting, depth))
+            for mask in (mask for masks in category.masks.values() for mask in masks):
+                free.pop(mask, None)
+    category.masks.update(_listed(category.without_mask, [file for file in free.values() if file.written]))
+    used = {mask for masks in category.masks.values() for mask in masks}
+    for path, file in free.items():
+        if file.written and path not in used:
+            result.others[path] = no_picture(path)
+        elif not file.written:
+            result.issues.append(Issue("mask without picture", path, title))
+    return category
 
 
 def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult) -> tuple[list[_Picture], set[Key]]:
-    """Return the labelled pictures of a category, and the folders below it that are neither split nor label."""
+    """Return the labelled pictures of a category, and the folders below it that are neither split nor label.
+
+    Raises:
+        UsageError: More pictures lie in such folders than in the others.
+    """
     splits = {file.place.split for file in files}
+    folders = {name for file in files for name in file.place.content[depth:]}
+    by_name = not any(role(name) == "normal" or label_of(name) == 0 for name in folders) and any(
+        label_of(file.path.stem) == 0 for file in files
+    )
     pictures: list[_Picture] = []
     aside: set[Key] = set()
     for file in files:
@@ -329,38 +405,42 @@ def _labelled(title: str, depth: int, files: Sequence[_File], result: ReadResult
         strange = [name for name in before if role(name) not in ("normal", "anomalous")]
         if strange and len(place.content) > place.split_at:  # "old/test/good" beside "test/good"
             aside.add(place.folders[: place.folders.index(strange[0]) + 1])
-            result.others[file.path] = "beside the folders of splits"
-            continue
-        if not place.split and "test" in splits:
-            aside.update({place.folders} if kind else ())
-            result.others[file.path] = "beside the folders of splits"
-            continue
-        label = _label(kind, file.path.stem)
-        if label is None:
+            result.others[file.path] = BESIDE_SPLITS
+        elif not place.split and "test" in splits:
+            aside |= {place.folders} if kind else set()
+            result.others[file.path] = BESIDE_SPLITS
+        elif (label := _label(kind, file.path.stem, by_name)) is None:
             result.issues.append(Issue("picture without label", file.path, title))
-            result.others[file.path] = "picture without label"
-            continue
-        pictures.append(_Picture(file.path, label, place.split or "test", kind))
-        if label == 0 and kind and not any(role(name) == "normal" for name in kind):
-            result.notes.append(f"the folder {'/'.join(kind)} is read as normal pictures, by a word of its name")
+        else:
+            pictures.append(_Picture(file.path, label, place.split or "test", kind))
+            if not label and kind and not any(role(name) == "normal" for name in kind):
+                result.notes.append(f"{'/'.join(kind)} is read as normal, by a word of the folder's name")
+    beside = [file.path for file in files if result.others.get(file.path) == BESIDE_SPLITS]
+    if len(beside) > max(len(pictures), 1):
+        raise UsageError(
+            f"most pictures of {title} lie beside its folders for train and test, such as {beside[0]}; give the folder "
+            "that is meant."
+        )
     return pictures, aside
 
 
-def _add_samples(
-    title: str, pictures: Sequence[_Picture], masks: Mapping[Path, tuple[Path, ...]], expected: bool, result: ReadResult
-) -> None:
-    lacking = False
-    for one in sorted(pictures, key=lambda one: (one.label, *map(natural_key, ("/".join(one.kind), one.path.name)))):
-        own = masks.get(one.path)
-        if not one.label:
+def _add_samples(category: _Category, split: str, result: ReadResult) -> None:
+    expected = category.masks_expected or bool(category.masks)
+    pictures = [picture for picture in category.pictures if picture.split == split]
+    for picture in sorted(
+        pictures, key=lambda picture: (picture.label, *map(natural_key, ("/".join(picture.kind), picture.path.name)))
+    ):
+        own = category.masks.get(picture.path)
+        if not picture.label:
             result.others.update(dict.fromkeys(own or (), MASK_OF_NORMAL))
             own = ()
         elif own is None and expected:
-            result.issues.append(Issue("picture without mask", one.path, title))
-        lacking |= own is None
-        result.samples.append(Sample(one.path, one.label, title, own, title, "/".join(one.kind)))
-    if lacking and not expected:
-        result.notes.append(f"{title} has no masks: pixel metrics are not available")
+            result.issues.append(Issue("picture without mask", picture.path, category.title))
+        result.samples.append(
+            Sample(picture.path, picture.label, category.title, own, category.title, "/".join(picture.kind))
+        )
+    if not expected and any(picture.label for picture in pictures):
+        result.notes.append(f"{category.title} has no masks: pixel metrics are not available")
 
 
 # --- masks ----------------------------------------------------------------------------------------------------------
@@ -369,23 +449,24 @@ def _add_samples(
 def _pair(pictures: Sequence[_Picture], masks: Sequence[_File], depth: int) -> dict[Path, tuple[Path, ...]]:
     """Return the masks of each picture: by the kind that the masks' folders name, and there by the files' names."""
     kinds: dict[Key, list[_Picture]] = {}
+    stems = {names.tokens(picture.path.stem) for picture in pictures}
     for picture in pictures:
         kinds.setdefault(tuple(map(same, picture.kind)), []).append(picture)
-    wanted: dict[Key, dict[Path, Key]] = {}
+    units: dict[Key, dict[Path, None]] = {}
     for file in masks:
         key = file.place.key[depth:]
         mask = file.path
-        if key not in kinds and _fitting(key, kinds) == () and key:
-            key, mask = key[:-1], file.path.parent  # a folder of several masks of one picture
-        wanted.setdefault(key, {})[mask] = key
+        if key and not _fitting(key, kinds) and names.tokens(mask.parent.name) in stems:
+            key, mask = key[:-1], mask.parent  # a folder of several masks of one picture
+        units.setdefault(key, {})[mask] = None
     paired: dict[Path, tuple[Path, ...]] = {}
-    for key in sorted(wanted, key=lambda key: (key not in kinds, -len(key))):
-        fitting = [one for kind in _fitting(key, kinds) for one in kinds[kind] if one.path not in paired]
-        left: Sequence[Path] = [*wanted[key]]
+    for key in sorted(units, key=lambda key: (key not in kinds, -len(key))):
+        fitting = [picture for kind in _fitting(key, kinds) for picture in kinds[kind] if picture.path not in paired]
+        left: Sequence[Path] = [*units[key]]
         for label in (1, 0):
-            found = pair([one.path for one in fitting if one.label == label], left)
-            paired.update(found.masks)
-            left = found.unused
+            pairs = pair([picture.path for picture in fitting if picture.label == label], left)
+            paired.update(pairs.masks)
+            left = pairs.unused
     return paired
 
 
@@ -401,15 +482,50 @@ def _fitting(key: Key, kinds: Mapping[Key, object]) -> tuple[Key, ...]:
 
 
 def _bare(key: Key) -> Key:
-    """Return a kind without words for anomalous: "bad/crack" is "crack"."""
+    """Return a kind without its words for anomalous: "bad/crack" is "crack"."""
     return tuple(name for name in key if role(name) != "anomalous")
+
+
+def _listed(pictures: Sequence[_Picture], files: Sequence[_File]) -> dict[Path, tuple[Path, ...]]:
+    """Return the files of annotations for many pictures (COCO, VIA, CVAT), by the pictures that they list.
+
+    Raises:
+        UsageError: A listed picture may be several, or two files list one picture.
+    """
+    lists_of: dict[Path, tuple[Path, ...]] = {}
+    for file in files:
+        try:
+            annotations = load_annotations(file.path)
+        except (AnnotationError, OSError):
+            continue
+        if "" in annotations.drawings:
+            continue  # for one picture, which is not here
+        roles = {role(str(word)) for word in names.tokens(file.path.stem)} | {file.place.split}
+        splits = roles & set(SPLITS) or set(SPLITS)
+        name_of = {id(drawing): name.replace("\\", "/").split("/") for name, drawing in annotations.drawings.items()}
+        owners: dict[int, list[Path]] = {}
+        for path in (
+            picture.path for picture in pictures if picture.split in splits and annotations.lists(picture.path)
+        ):
+            owners.setdefault(id(annotations.of(path)), []).append(path)
+        for drawing, paths in owners.items():
+            paths.sort(key=lambda path: -common_end(name_of[drawing], path.parts))
+            if len({common_end(name_of[drawing], path.parts) for path in paths[:2]}) < len(paths[:2]):
+                raise UsageError(
+                    f"{file.path} fits {paths[0]} and {paths[1]}; give the folders of pictures in it, too."
+                )
+            lists_of[paths[0]] = (*lists_of.get(paths[0], ()), file.path)
+    twice = next((path for path, lists in lists_of.items() if len(lists) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{' and '.join(map(str, lists_of[twice]))} both list {twice}; keep one of them.")
+    return lists_of
 
 
 def _note_others(root: Path, result: ReadResult) -> None:
     """Note what was left out and why, one sentence per reason."""
     by_reason: dict[str, list[Path]] = {}
     for path, reason in result.others.items():
-        if reason not in (MASK_OF_NORMAL, "picture without label"):
+        if reason != MASK_OF_NORMAL:
             by_reason.setdefault(reason, []).append(path)
     for reason, paths in by_reason.items():
         first = paths[0].relative_to(root).as_posix()

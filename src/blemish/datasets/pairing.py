@@ -13,6 +13,7 @@ from typing import NoReturn, TypeAlias
 from blemish.datasets.names import same, system_folder, tokens, without_mask_words, without_picture_words
 from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
+from blemish.image_io.find import kind_of, suffix_of
 
 ANNOTATIONS = frozenset((".json",))
 """Suffixes of files beside pictures' own that describe masks."""
@@ -30,12 +31,12 @@ class Pairs:
 def entries(folder: Path, *, hidden: bool = False) -> list[Path]:
     """Return what lies in a folder in natural order; none if it does not exist. Raises UsageError."""
     try:
-        found = [name for name in os.listdir(folder) if hidden or not name.startswith(".")]  # noqa: PTH208
+        listing = [name for name in os.listdir(folder) if hidden or not name.startswith(".")]  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UsageError(f"{folder} cannot be listed ({error.strerror}); check its permissions.") from error
-    return [folder / name for name in sorted(found, key=natural_key)]
+    return [folder / name for name in sorted(listing, key=natural_key)]
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -52,6 +53,12 @@ def images_in(folder: Path, extra: Iterable[str] = ()) -> list[Path]:
     """
     suffixes = SUFFIXES.union(extra)
     return [path for path in entries(folder) if path.suffix.lower() in suffixes and not path.is_dir()]
+
+
+def no_picture(path: Path) -> str:
+    """Return why a file is not read as a picture, and what to do if it is one all the same."""
+    kind = kind_of(path.name)
+    return f"no picture ({suffix_of(path.name) or 'without suffix'})" if kind is None else f"{kind.name}: {kind.advice}"
 
 
 def masks_in(folder: Path) -> list[Path]:
@@ -159,10 +166,10 @@ def _numbered_mask(name: str) -> Key | None:
 
 def _numbers(own: Sequence[str | int], *, alone: bool = False, last: bool = False) -> Key | None:
     """Return the numbers among tokens; None if there are none, or for `alone` anything else but words for pictures."""
-    found = tuple(one for one in own if isinstance(one, int))
-    if not found or (alone and len(found) != len(without_picture_words(own))):
+    numbers = tuple(token for token in own if isinstance(token, int))
+    if not numbers or (alone and len(numbers) != len(without_picture_words(own))):
         return None
-    return found[-1:] if last else found
+    return numbers[-1:] if last else numbers
 
 
 _SUFFIX_WITHIN = re.compile(r"\.(?:jpe?g|png|bmp|tiff?|webp|gif)(?=$|[\s_-])", re.IGNORECASE)
@@ -191,18 +198,18 @@ _RULES = (
 
 
 def _by_key(names: Mapping[Path, str], key: Callable[[str], Key | None]) -> dict[Key, list[Path]]:
-    found: dict[Key, list[Path]] = {}
+    groups: dict[Key, list[Path]] = {}
     for path, name in names.items():
         own = key(name)
         if own is not None:
-            found.setdefault(own, []).append(path)
-    return found
+            groups.setdefault(own, []).append(path)
+    return groups
 
 
 def _refuse(owners: Sequence[Path], masks: Sequence[Path]) -> NoReturn:
-    one, many, word = (masks[0], owners, "picture") if len(owners) > 1 else (owners[0], masks, "mask")
+    alone, many, word = (masks[0], owners, "picture") if len(owners) > 1 else (owners[0], masks, "mask")
     names = " and ".join(map(str, many[:3]))
-    raise UsageError(f"{names} fit {one} equally well; rename the files so that one {word} does.")
+    raise UsageError(f"{names} fit {alone} equally well; rename the files so that one {word} does.")
 
 
 def _parts(mask: Path) -> tuple[Path, ...]:

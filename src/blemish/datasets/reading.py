@@ -47,7 +47,7 @@ def read(
 
 def empty_message(entry: DatasetInfo, dataset: Dataset) -> str:
     """Return the error message for a split without samples."""
-    why = "".join(f" ({reason})" for reason in [*dataset.notes, *map(str, dataset.issues[:1])])
+    why = "".join(f" ({reason})" for reason in [*dataset.notes[:3], *map(str, dataset.issues[:1])])
     return (
         f"{dataset.root} has no pictures of {entry.title} in the split {dataset.split!r}{why}; "
         f"expected {dataset.layout}."

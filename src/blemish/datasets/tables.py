@@ -87,9 +87,9 @@ def _rows(text: str, columns: Mapping[str, Sequence[str]], required: Sequence[st
         for separator in SEPARATORS:
             rows = list(_cells(unwrapped, separator))
             for start, (_, head) in enumerate(rows[:3]):  # "sep=;" or an empty line may come first
-                places = _places(head, columns)
-                if all(column in places for column in required):
-                    return [_row(line, cells, places, len(head), file) for line, cells in rows[start + 1 :]]
+                positions = _positions(head, columns)
+                if all(column in positions for column in required):
+                    return [_row(line, cells, positions, len(head), file) for line, cells in rows[start + 1 :]]
     return None
 
 
@@ -117,19 +117,19 @@ def _bare(cell: str) -> str:
     return cell
 
 
-def _places(head: Sequence[str], columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
+def _positions(head: Sequence[str], columns: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Return the position of each column that the head names; the first accepted heading counts."""
     at = {normalize_name(name): position for position, name in reversed(list(enumerate(head)))}
-    found = {column: next((at[word] for word in words if word in at), None) for column, words in columns.items()}
-    return {column: place for column, place in found.items() if place is not None}
+    columns_at = {column: next((at[word] for word in words if word in at), None) for column, words in columns.items()}
+    return {column: place for column, place in columns_at.items() if place is not None}
 
 
-def _row(line: int, cells: Sequence[str], places: Mapping[str, int], width: int, file: Path) -> Row:
+def _row(line: int, cells: Sequence[str], positions: Mapping[str, int], width: int, file: Path) -> Row:
     if any(cells[width:]):
         raise UsageError(
             f"{file}, line {line}: {len(cells)} cells for {width} columns; put cells that hold the separator in quotes."
         )
-    return Row(line, {column: cells[at] for column, at in places.items() if at < len(cells)})
+    return Row(line, {column: cells[at] for column, at in positions.items() if at < len(cells)})
 
 
 class Finder:
@@ -138,10 +138,10 @@ class Finder:
     def __init__(self, bases: Sequence[Path], listed: Iterable[str]) -> None:
         """Choose among the bases the one with most of the listed files; the first of equals."""
         texts = list(listed)
-        found = [sum(self._direct(base, text) is not None for text in texts) for base in bases]
-        self.found = max(found)
+        hits = [sum(self._direct(base, text) is not None for text in texts) for base in bases]
+        self.hits = max(hits)
         """How many of the listed files are below the base."""
-        self.base = bases[found.index(self.found)]
+        self.base = bases[hits.index(self.hits)]
         self._others = [base for base in bases if base != self.base]
         self.moved: dict[str, Path] = {}
         """Listed paths that were found elsewhere."""
@@ -163,8 +163,8 @@ class Finder:
         parts, absolute = _parts(text)
         near: dict[int, list[Path]] = {}
         for path in self._named(parts[-1]) if parts else ():
-            length = _common_end(path.relative_to(self.base).parts, parts)
-            # A name alone is enough only where no folder could tell otherwise.
+            length = common_end(path.relative_to(self.base).parts, parts)
+            # A name alone is enough only where no folder says otherwise.
             if length == len(parts) or (absolute and (length > 1 or path.parent == self.base)):
                 near.setdefault(length, []).append(path)
         for base in self._others if absolute and not near else ():
@@ -188,7 +188,7 @@ class Finder:
         if self._index is None:
             self._index = {}
             for folder, folders, files in os.walk(self.base):
-                folders[:] = sorted(one for one in folders if not system_folder(one))
+                folders[:] = sorted(name for name in folders if not system_folder(name))
                 for file in sorted(files):
                     if not system_file(file):
                         self._index.setdefault(same(file), []).append(Path(folder, file))
@@ -214,9 +214,9 @@ def _parts(text: str) -> tuple[tuple[str, ...], bool]:
     return tuple(part for part in path.parts if part not in (path.anchor, ".", "..")), absolute
 
 
-def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+def common_end(names: Sequence[str], other: Sequence[str]) -> int:
     """Return how many of the last names are the same."""
     length = 0
-    while length < min(len(one), len(other)) and same(one[-1 - length]) == same(other[-1 - length]):
+    while length < min(len(names), len(other)) and same(names[-1 - length]) == same(other[-1 - length]):
         length += 1
     return length

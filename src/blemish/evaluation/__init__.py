@@ -29,8 +29,16 @@ from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation import tables
 from blemish.evaluation.folder import EvaluationFolder, read_facts
-from blemish.evaluation.options import Aupro, EvaluationOptions, MaskSize, MetricOptions, takes_options
-from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, Row
+from blemish.evaluation.options import (
+    MASK_METRICS,
+    MORE_METRICS,
+    Aupro,
+    EvaluationOptions,
+    MaskSize,
+    MetricOptions,
+    takes_options,
+)
+from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Failure, MethodDifference, Row
 from blemish.evaluation.run import Run, recompute_result
 from blemish.image_io import MAX_PIXELS
 from blemish.loading import load
@@ -38,12 +46,15 @@ from blemish.methods import info, list_methods
 from blemish.types import PathLike, Precision
 
 __all__ = [
+    "MASK_METRICS",
     "METRICS",
+    "MORE_METRICS",
     "Comparison",
     "Evaluation",
     "EvaluationFolder",
     "EvaluationOptions",
     "Failure",
+    "MethodDifference",
     "MetricOptions",
     "Row",
     "Run",
@@ -104,6 +115,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
         "seed": options.seed,
         "aupro": options.metrics.label,
         "masks": options.masks,
+        **_more_facts(options.metrics),
         "backbone": backbone.name,
         "backbone_fingerprint": backbone.fingerprint,
         "left_out": left_out,
@@ -175,6 +187,8 @@ def recompute(
     methods: Sequence[str] | None = None,
     aupro: Aupro | None = None,
     masks: MaskSize | None = None,
+    more_metrics: bool = False,
+    mask_threshold: float | None = None,
     report: bool = False,
 ) -> Evaluation:
     """Compute all numbers of an evaluation again from its folder, without the model.
@@ -188,6 +202,8 @@ def recompute(
         methods: Methods to include; None for all of the evaluation.
         aupro: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         masks: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
+        more_metrics: As in `evaluate`; those of pixels need the maps.
+        mask_threshold: As in `evaluate`; None for that of the evaluation. Another one needs the maps.
         report: Write `report.html` into `out`.
 
     Raises:
@@ -203,12 +219,19 @@ def recompute(
     dataset = datasets.read(facts["dataset"], root, categories=facts["requested_categories"], split=facts["split"])
     dataset = limit_images(dataset, facts["limit"], facts["seed"])
     variant: Aupro = aupro or facts["aupro"].partition(" ")[0]
-    options = MetricOptions(aupro=variant, masks=masks or facts.get("masks", "map"), seed=facts["seed"])
+    options = MetricOptions(
+        aupro=variant,
+        masks=masks or facts.get("masks", "map"),
+        seed=facts["seed"],
+        more=more_metrics or facts.get("more_metrics", False),
+        mask_threshold=facts.get("mask_threshold") if mask_threshold is None else mask_threshold,
+    )
     facts = {
         **facts,
         "methods": {name: stored[name] for name in method_names},
         "aupro": options.label,
         "masks": options.masks,
+        **_more_facts(options),
     }
     with EvaluationFolder(path, dataset.root) as folder:
         result = recompute_result(folder, dataset, method_names, options, facts)
@@ -250,6 +273,12 @@ def _method_names(methods: Sequence[str]) -> list[str]:
     if not unique:
         raise UsageError(f"there are no methods to evaluate; choose from {', '.join(list_methods())}")
     return [info(name).name for name in unique]
+
+
+def _more_facts(options: MetricOptions) -> dict[str, Any]:
+    """Return which metrics were asked for in addition; nothing if none was."""
+    facts: dict[str, Any] = {"more_metrics": True} if options.more else {}
+    return facts if options.mask_threshold is None else {**facts, "mask_threshold": options.mask_threshold}
 
 
 def _command() -> str:

@@ -58,7 +58,7 @@ class CategoryResult:
     digest: str
     """Hash of the images, labels and settings that were measured."""
     aupro: str
-    """Variant of the pixel metrics: see `MetricOptions.label`."""
+    """What was measured: see `MetricOptions.variant`."""
     pixel: Mapping[str, float | None]
     """Pixel metrics by name; None for nan."""
     undefined: Mapping[str, str]
@@ -73,6 +73,8 @@ class CategoryResult:
     """Bootstrap interval (low, high) by pixel metric."""
     mask_notes: Sequence[str] = ()
     """What was noticed about the masks."""
+    extra: Mapping[str, float | None] = field(default_factory=dict)
+    """Further pixel and mask metrics by name; None for nan."""
 
 
 class EvaluationFolder:

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,9 +28,19 @@ from blemish.datasets.masks import (
 from blemish.datasets.samples import Sample
 from blemish.errors import ImageError, UsageError
 from blemish.evaluation.folder import CategoryResult, EvaluationFolder, ImageScore
-from blemish.evaluation.options import MetricOptions
+from blemish.evaluation.options import MASK_METRICS, MetricOptions
 from blemish.methods.base import Method
-from blemish.metrics import PixelBootstrap, PixelMetrics, StreamedPixelMetrics, StreamingPixelMetrics, pixel_metrics
+from blemish.metrics import (
+    PixelBootstrap,
+    PixelMetrics,
+    StreamedPixelMetrics,
+    StreamingPixelMetrics,
+    UndefinedMetricWarning,
+    aupimo,
+    aupro,
+    mask_metrics,
+    pixel_metrics,
+)
 from blemish.tiling import resize
 
 PIXEL_METRICS = ("auroc", "ap", "f1_max", "f1_threshold", "iou", "aupro")
@@ -38,6 +49,8 @@ _NO_MAPS = "the maps were not kept; run the evaluation with maps kept"
 
 Kind: TypeAlias = Literal["true positive", "false negative", "false positive", "true negative"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+#: The second false-positive rate up to which AUPRO is integrated, as in MVTec LOCO and MVTec AD 2.
+STRICT_FPR_LIMIT = 0.05
 #: Examples of each kind.
 NUM_EXAMPLES = 4
 #: Longer side of the examples' maps in pixels.
@@ -163,6 +176,7 @@ def measure_category(
     options: MetricOptions,
     masks: MaskCache,
     histogram: StreamingPixelMetrics | None = None,
+    map_range: tuple[float, float] = (0.0, 1.0),
 ) -> CategoryResult:
     """Measure one category of one method. Threads may measure several methods at once.
 
@@ -175,6 +189,7 @@ def measure_category(
         options: How to measure.
         masks: Shared by the methods.
         histogram: Pixels of a category that is too large to keep its maps.
+        map_range: Range of the method's maps, of which `MetricOptions.mask_threshold` is a fraction.
 
     Raises:
         ImageError: A mask cannot be used.
@@ -188,6 +203,7 @@ def measure_category(
         side = method.computation.size
     else:
         side = len(folder.read_map(name, samples[0]))
+    extra, reasons = _extra_metrics(folder, name, samples, options, masks, histogram, map_range)
     examples: list[int] = []
     if histogram is None:
         examples = sorted({i for indices in choose_examples(labels, scores).values() for i in indices})
@@ -201,14 +217,15 @@ def measure_category(
         set_scores = stored.set_scores
     return CategoryResult(
         digest=digest,
-        aupro=options.label,
+        aupro=options.variant,
         pixel={m: None if math.isnan(v := getattr(metrics, m)) else float(v) for m in PIXEL_METRICS},
-        undefined=dict(metrics.undefined),
+        undefined={**metrics.undefined, **reasons},
         error=_error_bound(metrics),
         set_scores=set_scores,
         examples=[folder.identity(samples[i]) for i in examples],
         intervals=_intervals(bootstrap, metrics, options),
         mask_notes=masks.notes.sentences(side),
+        extra={m: None if math.isnan(v) else float(v) for m, v in extra.items()},
     )
 
 
@@ -219,31 +236,37 @@ def remeasure_category(
     samples: Sequence[Sample],
     options: MetricOptions,
     masks: MaskCache,
+    map_range: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Update `folder.results` for one category of one method, without the model.
 
-    Without the maps of all images the stored pixel metrics stay, except an AUPRO of another variant, which becomes
-    undefined.
+    Without the maps of all images the stored pixel metrics stay. Those of another variant become undefined: AUPRO, or
+    all of them if the masks had another size.
 
     Raises:
         ImageError: A mask cannot be used.
         OutputError: A map cannot be read, or the folder cannot be written to.
     """
     if all(folder.map_path(name, sample).is_file() for sample in samples):
-        result = measure_category(folder, name, None, category, samples, options, masks)
+        result = measure_category(folder, name, None, category, samples, options, masks, map_range=map_range)
         folder.add_result(name, category, result)
         return
     stored = folder.results.get((name, category))
     # What follows changes the results in memory only: the folder keeps what was measured.
     if stored is None or stored.digest != folder.digest(name, samples):
         undefined = dict.fromkeys(PIXEL_METRICS, _NO_MAPS)
-        folder.results[name, category] = CategoryResult("", options.label, {}, undefined, 0.0, None, ())
-    elif stored.aupro != options.label:
+        folder.results[name, category] = CategoryResult("", options.variant, {}, undefined, 0.0, None, ())
+    elif stored.aupro != options.variant:
+        gone: tuple[str, ...] = () if options.has_aupro_of(stored.aupro) else ("aupro",)
+        gone = gone if options.has_masks_of(stored.aupro) else PIXEL_METRICS
+        pixel_extra = [m for m in _pixel_extra(options) if m not in stored.extra or m in MASK_METRICS]
+        missing = pixel_extra if gone != PIXEL_METRICS else _pixel_extra(options)
         folder.results[name, category] = replace(
             stored,
-            pixel={**stored.pixel, "aupro": None},
-            undefined={"aupro": _NO_MAPS, **stored.undefined},
-            intervals={metric: ends for metric, ends in stored.intervals.items() if metric != "aupro"},
+            pixel={**stored.pixel, **dict.fromkeys(gone)},
+            extra={**stored.extra, **dict.fromkeys(missing)},
+            undefined={**dict.fromkeys((*gone, *missing), _NO_MAPS), **stored.undefined},
+            intervals={metric: ends for metric, ends in stored.intervals.items() if metric not in gone},
         )
 
 
@@ -338,6 +361,60 @@ def _pixel_metrics(
         return streamed
     reason = "the approximation in 200 steps needs all maps at once, and there are too many"
     return replace(streamed, aupro=math.nan, undefined={**streamed.undefined, "aupro": reason})
+
+
+def _pixel_extra(options: MetricOptions) -> list[str]:
+    """Return the names of the further metrics that need maps and masks."""
+    return [metric for metric in options.extra if not metric.startswith("image_")]
+
+
+def _extra_metrics(
+    folder: EvaluationFolder,
+    name: str,
+    samples: Sequence[Sample],
+    options: MetricOptions,
+    masks: MaskCache,
+    histogram: StreamingPixelMetrics | None,
+    map_range: tuple[float, float],
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the further metrics of `_pixel_extra`, and the reason for each that is nan."""
+    names = _pixel_extra(options)
+    masked = with_known_masks(samples)
+    if not names or not masked:
+        return dict.fromkeys(names, math.nan), dict.fromkeys(names, NO_MASKS)
+    if histogram is not None:
+        values = dict.fromkeys(names, math.nan)
+        if options.more:
+            values["pixel_aupro_05"] = histogram.compute(fpr_limit=STRICT_FPR_LIMIT).aupro
+        return values, {m: "the maps are too large to keep" for m, value in values.items() if math.isnan(value)}
+    side = len(folder.read_map(name, masked[0]))
+    if len(masked) * side**2 > options.max_exact_pixels:
+        return dict.fromkeys(names, math.nan), dict.fromkeys(names, "there are too many pixels to measure at once")
+
+    def pairs() -> tuple[Iterator[NDArray[np.bool_] | None], Iterator[NDArray[np.float32]]]:
+        return (masks(sample, side) for sample in masked), (
+            masks.fit(sample, folder.read_map(name, sample)) for sample in masked
+        )
+
+    values, reasons = {}, {}
+    if options.more:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            values["pixel_aupro_05"] = aupro(*pairs(), fpr_limit=STRICT_FPR_LIMIT)
+        if math.isnan(values["pixel_aupro_05"]):
+            reasons["pixel_aupro_05"] = "there are no normal pixels"
+        areas = aupimo(*pairs())
+        values["pixel_aupimo"] = float(np.nanmean(areas)) if not np.isnan(areas).all() else math.nan
+        if math.isnan(values["pixel_aupimo"]):
+            reasons["pixel_aupimo"] = "AUPIMO needs normal pictures with 100,000 pixels or more in total"
+    if options.mask_threshold is not None:
+        low, high = map_range
+        metrics = mask_metrics(*pairs(), low + options.mask_threshold * (high - low))
+        for metric, value in vars(metrics).items():
+            values[f"mask_{metric}"] = value
+            if math.isnan(value):
+                reasons[f"mask_{metric}"] = "there are no normal pictures"
+    return values, reasons
 
 
 def _intervals(bootstrap: PixelBootstrap, metrics: PixelMetrics, options: MetricOptions) -> dict[str, list[float]]:

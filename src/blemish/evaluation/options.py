@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
@@ -11,7 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 from blemish.clip import ImageBackbone
 from blemish.errors import UsageError
 from blemish.image_io import MAX_PIXELS
-from blemish.types import PathLike, Precision
+from blemish.types import PathLike, Precision, check_threshold
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,6 +20,13 @@ T = TypeVar("T")
 Aupro: TypeAlias = Literal["exact", "200"]
 MaskSize: TypeAlias = Literal["map", "full"]
 
+MORE_METRICS = ("image_pg2", "image_pb2", "pixel_aupro_05", "pixel_aupimo")
+"""PG2 and PB2; AUPRO up to a false-positive rate of 0.05; the mean of AUPIMO over the anomalous images."""
+MASK_METRICS = ("mask_seg_f1", "mask_class_f1", "mask_recall", "mask_false_alarms")
+"""Metrics of `blemish.metrics.MaskMetrics` at a mask threshold that was fixed beforehand."""
+
+#: End of `MetricOptions.label` for masks of the images' own size.
+_FULL = ", full masks"
 #: Categories with more pixels are measured with a histogram; up to that, 4 bytes per pixel are held in memory.
 MAX_EXACT_PIXELS = 600_000_000
 
@@ -42,6 +50,10 @@ class EvaluationOptions:
         aupro: "exact", or "200" for the papers' approximation in 200 steps.
         masks: Size in which pixels are measured: "map", as papers do (masks are reduced to the size of the maps), or
             "full" (maps are enlarged to the size of each image, so that small defects count).
+        more_metrics: Compute the metrics of `MORE_METRICS` too: PG2, PB2, AUPRO up to 0.05, AUPIMO; and the differences
+            between the best method and the others, on the same resamples.
+        mask_threshold: Measure masks at this threshold as well, a fraction of each method's map range that was fixed
+            beforehand: SegF1 and its like, `MASK_METRICS`. None for none.
         report: Write `report.html` into `out`.
         split: Split of the data set.
         batch_size: Number of images that go through the model together.
@@ -67,6 +79,8 @@ class EvaluationOptions:
     maps: bool = False
     aupro: Aupro = "exact"
     masks: MaskSize = "map"
+    more_metrics: bool = False
+    mask_threshold: float | None = None
     report: bool = False
     split: str = "test"
     batch_size: int = 8
@@ -79,12 +93,18 @@ class EvaluationOptions:
             raise UsageError("maps and a report are written to a folder, but there is none; give out")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
-        _ = self.metrics  # checks aupro and masks
+        _ = self.metrics  # checks aupro, masks and mask_threshold
 
     @property
     def metrics(self) -> MetricOptions:
         """How metrics are computed."""
-        return MetricOptions(aupro=self.aupro, masks=self.masks, seed=self.seed)
+        return MetricOptions(
+            aupro=self.aupro,
+            masks=self.masks,
+            seed=self.seed,
+            more=self.more_metrics,
+            mask_threshold=self.mask_threshold,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +117,8 @@ class MetricOptions:
         fpr_limit: False-positive rate up to which AUPRO is integrated.
         seed: Seed of the bootstrap.
         max_exact_pixels: Categories with more pixels are measured with a histogram.
+        more: Compute the metrics of `MORE_METRICS` too.
+        mask_threshold: Measure masks at this fraction of the map range too, `MASK_METRICS`; None for none.
     """
 
     aupro: Aupro = "exact"
@@ -104,8 +126,11 @@ class MetricOptions:
     fpr_limit: float = 0.3
     seed: int = 0
     max_exact_pixels: int = field(default_factory=lambda: MAX_EXACT_PIXELS)
+    more: bool = False
+    mask_threshold: float | None = None
 
     def __post_init__(self) -> None:
+        check_threshold("mask_threshold", self.mask_threshold)
         if self.aupro not in get_args(Aupro):
             raise UsageError(f"aupro must be {' or '.join(map(repr, get_args(Aupro)))}, not {self.aupro!r}")
         if self.masks not in get_args(MaskSize):
@@ -113,8 +138,29 @@ class MetricOptions:
 
     @property
     def label(self) -> str:
-        """Variant of the pixel metrics; a stored result counts only if its variant is the same."""
-        return f"{self.aupro} to {self.fpr_limit:g}{', full masks' if self.masks == 'full' else ''}"
+        """Variant of the pixel metrics."""
+        return f"{self.aupro} to {self.fpr_limit:g}{_FULL if self.masks == 'full' else ''}"
+
+    def has_masks_of(self, variant: str) -> bool:
+        """Return whether a stored variant has masks of the same size."""
+        return (_FULL in variant) == (self.masks == "full")
+
+    def has_aupro_of(self, variant: str) -> bool:
+        """Return whether a stored variant has the same AUPRO."""
+        return re.split(", | and ", variant)[0] == f"{self.aupro} to {self.fpr_limit:g}"
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """Names of the metrics beyond those of every evaluation."""
+        masks = () if self.mask_threshold is None else MASK_METRICS
+        return (*(MORE_METRICS if self.more else ()), *masks)
+
+    @property
+    def variant(self) -> str:
+        """What is measured; a stored result counts only if it was the same."""
+        more = " and more" * self.more
+        masks = "" if self.mask_threshold is None else f", masks at {self.mask_threshold!r}"
+        return f"{self.label}{more}{masks}"
 
 
 def takes_options(

@@ -30,6 +30,17 @@ METRICS = (
     "pixel_iou",
     "pixel_aupro",
 )
+MORE_TITLES = {
+    "image_pg2": "PG2",
+    "image_pb2": "PB2",
+    "pixel_aupro_05": "AUPRO 0.05",
+    "pixel_aupimo": "AUPIMO",
+    "mask_seg_f1": "SegF1",
+    "mask_class_f1": "ClassF1",
+    "mask_recall": "recall",
+    "mask_false_alarms": "false alarms",
+}
+"""Titles of the metrics that are computed on request."""
 TITLES = {
     "image_auroc": "image AUROC",
     "image_ap": "image AP",
@@ -69,6 +80,8 @@ class Row:
         pixel_categories: Number of categories with masks, over which pixel metrics are averaged.
         pixel_error: Largest distance of pixel metrics to the exact ones; 0 for exact ones.
         undefined: Reason for each metric that is nan.
+        extra: Metrics that were asked for in addition, by name: `MORE_METRICS` and `MASK_METRICS` of
+            `blemish.evaluation`.
     """
 
     method: str
@@ -100,6 +113,7 @@ class Row:
     pixel_categories: int
     pixel_error: float
     undefined: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -108,7 +122,8 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON, with None instead of nan."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | dict(self.extra)
+        del values["extra"]
         values["undefined"] = dict(self.undefined)
         return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in values.items()}
 
@@ -157,6 +172,31 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MethodDifference:
+    """How much the best method is ahead of another one on the same images: a paired bootstrap.
+
+    Attributes:
+        metric: "image_auroc" or "image_ap".
+        first: The method with the best mean.
+        second: The other method.
+        categories: Number of categories that the means are over.
+        value: Mean of the first minus mean of the second.
+        low: Lower end of the 95 % bootstrap interval.
+        high: Upper end.
+        p_value: Two-sided p-value of no difference.
+    """
+
+    metric: str
+    first: str
+    second: str
+    categories: int
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """A picture that cannot be scored, or a mask that cannot be used."""
 
@@ -176,6 +216,7 @@ class Evaluation:
         failed: Pictures and masks that are missing from the numbers.
         facts: Provenance as JSON values: data, methods with configs and fingerprints, passes, options, seconds.
         folder: Folder of scores and tables; None if nothing was kept.
+        differences: The best method against each other one; empty unless more metrics were asked for.
     """
 
     rows: tuple[Row, ...]
@@ -183,6 +224,7 @@ class Evaluation:
     failed: tuple[Failure, ...]
     facts: Mapping[str, Any]
     folder: Path | None
+    differences: tuple[MethodDifference, ...] = ()
 
     @property
     def means(self) -> tuple[Row, ...]:
@@ -210,6 +252,7 @@ class Evaluation:
             "rows": [row.to_dict() for row in self.rows],
             "published": [comparison.to_dict() for comparison in self.published],
             "failed": [vars(failure) for failure in self.failed],
+            **({"differences": [vars(difference) for difference in self.differences]} if self.differences else {}),
         }
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -240,6 +283,7 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     records = []
     for row in rows:
         values = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
+        values |= values.pop("extra")
         values["undefined"] = "; ".join(f"{metric}: {reason}" for metric, reason in row.undefined.items())
         records.append(values)
     return records

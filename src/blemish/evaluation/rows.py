@@ -17,7 +17,8 @@ from blemish.evaluation.measure import (
     to_pixel_metrics,
     undefined_pixel_metrics,
 )
-from blemish.evaluation.result import MEAN, Row, Rule
+from blemish.evaluation.options import MetricOptions
+from blemish.evaluation.result import MEAN, MethodDifference, Row, Rule
 from blemish.metrics import (
     ImageMetrics,
     Interval,
@@ -25,7 +26,10 @@ from blemish.metrics import (
     bootstrap_image_metrics,
     class_mean,
     image_metrics,
+    paired_difference,
+    pb,
     percentile_interval,
+    pg,
 )
 
 _SET_WIDE = "set-wide scores do not change pixel metrics; see the method's other row"
@@ -44,7 +48,7 @@ class _CategoryNumbers:
         labels: NDArray[np.int64],
         scores: NDArray[np.float64],
         result: CategoryResult | None,
-        seed: int,
+        options: MetricOptions,
         failed: int,
         missing: str = "it was not measured",
     ) -> None:
@@ -56,11 +60,16 @@ class _CategoryNumbers:
         self.has_masks = self.pixel.undefined.get("auroc") not in (NO_MASKS, _SET_WIDE)
         self.error = 0.0 if result is None else result.error
         is_defined = not math.isnan(self.image.auroc)
-        self.resamples = bootstrap_image_metrics(labels, scores, seed=seed) if is_defined else np.empty((2, 0))
+        self.resamples = bootstrap_image_metrics(labels, scores, seed=options.seed) if is_defined else np.empty((2, 0))
         stored = {} if result is None else result.intervals
         self.intervals = _image_intervals(self.resamples) | {
             f"pixel_{metric}": Interval(*stored.get(metric, _UNKNOWN)) for metric in ("auroc", "aupro")
         }
+        known = {} if result is None else result.extra
+        self.extra = {metric: math.nan if (v := known.get(metric)) is None else v for metric in options.extra}
+        self.reasons = {} if result is None else {m: r for m, r in result.undefined.items() if m in self.extra}
+        if options.more and is_defined:
+            self.extra |= {"image_pg2": pg(labels, scores), "image_pb2": pb(labels, scores)}
 
 
 def make_rows(
@@ -68,7 +77,7 @@ def make_rows(
     dataset: str,
     categories: Mapping[str, Sequence[Sample]],
     methods: Iterable[str],
-    seed: int,
+    options: MetricOptions,
     failed: Mapping[tuple[str, str], int],
 ) -> list[Row]:
     """Return the rows of every method: its categories, then their mean; set-wide scores where they rank differently.
@@ -78,7 +87,7 @@ def make_rows(
         dataset: Name of the data set.
         categories: Images of each category.
         methods: Names of the methods.
-        seed: Seed of the bootstrap.
+        options: How metrics are computed.
         failed: Number of images without a score, by (method, category).
     """
     rows = []
@@ -88,14 +97,57 @@ def make_rows(
         for category, samples in categories.items():
             labels, scores = labels_and_scores(folder, name, samples)
             result, missing = folder.results.get((name, category)), failed.get((name, category), 0)
-            by_image[category] = _CategoryNumbers(labels, scores, result, seed, missing)
+            by_image[category] = _CategoryNumbers(labels, scores, result, options, missing)
             if result is not None and result.set_scores is not None and len(result.set_scores) == labels.size:
                 set_scores = np.array(result.set_scores)
-                set_wide[category] = _CategoryNumbers(labels, set_scores, None, seed, missing, _SET_WIDE)
+                set_wide[category] = _CategoryNumbers(labels, set_scores, None, options, missing, _SET_WIDE)
         rows += _method_rows(name, dataset, "picture", by_image)
         if len(set_wide) == len(categories) and _rank_differently(by_image, set_wide):
             rows += _method_rows(name, dataset, "set-wide", set_wide)
     return rows
+
+
+def method_differences(
+    folder: EvaluationFolder,
+    categories: Mapping[str, Sequence[Sample]],
+    methods: Sequence[str],
+    seed: int,
+) -> tuple[MethodDifference, ...]:
+    """Return how much the best method is ahead of each other one: differences of means, on the same resamples.
+
+    A method is compared over the categories of which every image was scored by both.
+    """
+    numbers: dict[str, dict[str, tuple[ImageMetrics, NDArray[np.float64]]]] = {}
+    for name in methods:
+        numbers[name] = {}
+        for category, samples in categories.items():
+            labels, scores = labels_and_scores(folder, name, samples)
+            if labels.size == len(samples) and 0 < labels.sum() < labels.size:
+                resamples = bootstrap_image_metrics(labels, scores, seed=seed)
+                numbers[name][category] = image_metrics(labels, scores), resamples
+
+    def mean(name: str, metric: str, shared: Iterable[str]) -> float:
+        return float(np.mean([getattr(numbers[name][category][0], metric) for category in shared]))
+
+    differences = []
+    for row, metric in enumerate(("auroc", "ap")):
+        measured = [name for name in methods if numbers[name]]
+        if len(measured) < 2:
+            continue
+        best = max(measured, key=lambda name: mean(name, metric, numbers[name]))
+        for name in measured:
+            shared = [category for category in numbers[best] if category in numbers[name]]
+            if name == best or not shared:
+                continue
+            value = mean(best, metric, shared) - mean(name, metric, shared)
+            resamples = np.mean([numbers[best][c][1][row] - numbers[name][c][1][row] for c in shared], axis=0)
+            difference = paired_difference(value, resamples)
+            differences.append(
+                MethodDifference(
+                    metric=f"image_{metric}", first=best, second=name, categories=len(shared), **vars(difference)
+                )
+            )
+    return tuple(differences)
 
 
 def _method_rows(name: str, dataset: str, rule: Rule, parts: Mapping[str, _CategoryNumbers]) -> list[Row]:
@@ -112,7 +164,8 @@ def _method_rows(name: str, dataset: str, rule: Rule, parts: Mapping[str, _Categ
             pixel_categories=int(part.has_masks),
             pixel_error=part.error,
             **_numbers(part.image, part.pixel, part.intervals),
-            undefined=_reasons(part.image, part.pixel),
+            undefined={**_reasons(part.image, part.pixel), **part.reasons},
+            extra=part.extra,
         )
         for category, part in parts.items()
     ]
@@ -133,8 +186,19 @@ def _method_rows(name: str, dataset: str, rule: Rule, parts: Mapping[str, _Categ
         pixel_error=math.fsum(part.error for part in parts.values()) / max(len(masked), 1),
         **_numbers(image, pixel, _mean_intervals(list(parts.values()), pixel)),
         undefined=_reasons(image, pixel),
+        extra=_mean_extra(list(parts.values())),
     )
     return [*rows, mean]
+
+
+def _mean_extra(parts: Sequence[_CategoryNumbers]) -> dict[str, float]:
+    """Return means of the further metrics, of pixels over the categories with masks; nan where one is nan."""
+    masked = [part for part in parts if part.has_masks] or parts
+    means = {}
+    for metric in parts[0].extra if parts else ():
+        values = [part.extra[metric] for part in (parts if metric.startswith("image_") else masked)]
+        means[metric] = math.fsum(values) / len(values)
+    return means
 
 
 def _numbers(image: ImageMetrics, pixel: PixelMetrics, intervals: Mapping[str, Interval]) -> dict[str, float]:
@@ -146,7 +210,8 @@ def _numbers(image: ImageMetrics, pixel: PixelMetrics, intervals: Mapping[str, I
 
 def _reasons(image: ImageMetrics, pixel: PixelMetrics) -> dict[str, str]:
     reasons = {f"image_{metric}": reason for metric, reason in image.undefined.items()}
-    return reasons | {f"pixel_{metric}": reason for metric, reason in pixel.undefined.items()}
+    own = {metric: reason for metric, reason in pixel.undefined.items() if metric in PIXEL_METRICS}
+    return reasons | {f"pixel_{metric}": reason for metric, reason in own.items()}
 
 
 def _image_intervals(resamples: NDArray[np.float64]) -> dict[str, Interval]:

@@ -28,7 +28,7 @@ from blemish.evaluation.measure import (
 )
 from blemish.evaluation.options import MetricOptions
 from blemish.evaluation.result import Evaluation, Failure, FailureKind
-from blemish.evaluation.rows import make_rows
+from blemish.evaluation.rows import make_rows, method_differences
 from blemish.methods.base import TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.journal import file_key, result_settings, settings_fingerprint
@@ -223,7 +223,8 @@ class Run:
                     self.folder.results.pop((name, category), None)
                     continue
                 method, histogram = detector.torch_engine.method, histograms.get(name)
-                task = (self.folder, name, method, category, scored, self.options, masks, histogram)
+                low, high = _map_range(detector)
+                task = (self.folder, name, method, category, scored, self.options, masks, histogram, (low, high))
                 futures[name] = len(scored) == len(samples), pool.submit(measure_category, *task)
             try:
                 for name, (is_complete, future) in futures.items():
@@ -286,7 +287,7 @@ class Run:
         """Return whether there is a result for the images, settings and options of this run."""
         samples = self.categories[category]
         result = self.folder.results.get((name, category))
-        if result is None or result.aupro != self.options.label:
+        if result is None or result.aupro != self.options.variant:
             return False
         if not all(self._is_scored(name, sample) for sample in samples):
             return False
@@ -331,7 +332,8 @@ def recompute_result(
                     "was not completed, or the data set has changed; run the evaluation again"
                 )
             try:
-                remeasure_category(folder, name, category, samples, options, masks)
+                low, high = facts["methods"][name]["map_range"]
+                remeasure_category(folder, name, category, samples, options, masks, (low, high))
             except ImageError as error:
                 path = str(error.path or category)
                 failure = Failure(kind="mask", category=category, path=path, reason=str(error))
@@ -351,7 +353,7 @@ def make_evaluation(
     """Return the result of what is stored in the folder."""
     counts = Counter((f.method, f.failure.category) for f in failures if f.failure.kind == "picture")
     categories = {category: dataset.of(category) for category in dataset.categories}
-    rows = make_rows(folder, dataset.name, categories, methods, options.seed, counts)
+    rows = make_rows(folder, dataset.name, categories, methods, options, counts)
     results = (folder.results.get((name, category)) for category in categories for name in methods)
     mask_notes = dict.fromkeys(note for result in results if result is not None for note in result.mask_notes)
     facts = {**facts, "mask_notes": list(mask_notes)}
@@ -361,6 +363,7 @@ def make_evaluation(
         failed=tuple({(f.failure.path, f.failure.reason): f.failure for f in failures}.values()),
         facts=facts,
         folder=folder.kept,
+        differences=method_differences(folder, categories, methods, options.seed) if options.more else (),
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from blemish.evaluation.folder import write_json
 from blemish.evaluation.literature import best_comparisons
-from blemish.evaluation.result import MEAN, METRICS, TITLES, Comparison, Evaluation
+from blemish.evaluation.result import MEAN, METRICS, MORE_TITLES, TITLES, Comparison, Evaluation
 from blemish.files import write_atomically
 
 AUPRO_200 = "Published AUPRO is an approximation in 200 steps; to compare it, compute ours in the same way (aupro 200)."
+PAIRED = "Both methods of a line are resampled together: the interval is that of the difference."
 _OTHER_PICTURES = "Our pictures differ from those of the published means, so do not compare the means."
 _FULL_MASKS = "Published pixel metrics are of reduced masks; ours are of full ones, so do not compare them."
 _PUBLISHED = ["method", "metric", "ours", "published", "difference", "backbone", "trained on", "table"]
@@ -37,6 +38,12 @@ def to_markdown(result: Evaluation) -> str:
     facts = result.facts
     parts = [f"# {facts.get('dataset_title', facts.get('dataset', 'Evaluation'))}", summary(result)]
     parts.append(_markdown_table(*means(result)))
+    head, body = more(result)
+    if body:
+        parts += ["## More metrics", _markdown_table(head, body)]
+    head, body = differences(result)
+    if body:
+        parts += ["## Differences", _markdown_table(head, body), PAIRED]
     for metric in ("image_auroc", "pixel_aupro"):
         head, body = by_category(result, metric)
         if body:
@@ -102,8 +109,8 @@ def reasons(result: Evaluation) -> list[str]:
         by_reason: dict[str, list[str]] = {}
         for metric, reason in row.undefined.items():
             by_reason.setdefault(reason, [])
-            if metric in TITLES:
-                by_reason[reason].append(TITLES[metric])
+            if title := TITLES.get(metric) or MORE_TITLES.get(metric):
+                by_reason[reason].append(title)
         lines += [f"{row.category}: {', '.join(metrics)} undefined: {reason}" for reason, metrics in by_reason.items()]
     return list(dict.fromkeys(lines))
 
@@ -115,6 +122,30 @@ def means(result: Evaluation) -> tuple[list[str], list[list[str]]]:
         interval = f"{percent(row.image_auroc_low)} .. {percent(row.image_auroc_high)}"
         body.append([row.name, *(percent(getattr(row, metric)) for metric in METRICS), interval])
     return ["method", *TITLES.values(), "95 % interval"], body
+
+
+def more(result: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Return head and body of the metrics that were asked for in addition: means, then categories; or no body."""
+    rows = [row for row in result.means if row.extra and row.scores == "picture"]
+    if len(result.categories) > 1:
+        rows += [row for row in result.rows if row.extra and row.scores == "picture" and not row.mean]
+    body = [[row.name, row.category, *(percent(value) for value in row.extra.values())] for row in rows]
+    return ["method", "category", *(MORE_TITLES[name] for name in (rows[0].extra if rows else ()))], body
+
+
+def differences(result: Evaluation) -> tuple[list[str], list[list[str]]]:
+    """Return head and body of the differences between the best method and the others; or no body."""
+    body = [
+        [
+            TITLES[d.metric],
+            f"{d.first} - {d.second}",
+            f"{100 * d.value:+.1f}",
+            "-" if math.isnan(d.low) else f"{100 * d.low:+.1f} .. {100 * d.high:+.1f}",
+            "-" if math.isnan(d.p_value) else f"{d.p_value:.3f}",
+        ]
+        for d in result.differences
+    ]
+    return ["metric", "methods", "difference", "95 % interval", "p"], body
 
 
 def by_category(result: Evaluation, metric: str) -> tuple[list[str], list[list[str]]]:

@@ -28,6 +28,7 @@ from blemish.exporting.engine import ExportedEngine, as_input
 from blemish.exporting.header import Header
 from blemish.exporting.parity import TOLERANCE, Parity, compare
 from blemish.image_io import MAX_PIXELS, read_image
+from blemish.profile import Limits, roi_from_text, roi_text
 from blemish.tiling import DEFAULT_OVERLAP, Tiling
 from blemish.types import ImageSource, ValueRange
 
@@ -85,6 +86,12 @@ def export(
         raise UsageError(
             f"{engine.method.info.name} cannot be exported as it is configured: {reason} in another way than a graph can"
         )
+    limits, roi = detector.limits, detector.limits.roi
+    if limits.scores and detector.tiling is not None:
+        raise UsageError(
+            "the profile was made with tiles, and a graph scores whole pictures: fit again without tiles, or export a "
+            "detector without the profile"
+        )
     header = Header(
         provenance=replace(detector.provenance, tile=None, overlap=None),
         object_name=detector.object_name if engine.needs_object else None,
@@ -93,6 +100,9 @@ def export(
         threshold=detector.threshold,
         mask_threshold=detector.mask_threshold,
         calibration=len(calibrate),
+        display_range=engine.display_range(detector.memory),
+        limits=limits.to_dict() if limits.scores else None,
+        roi=None if roi is None else roi_text(roi),
     )
     options: dict[str, Any] = {"max_pixels": detector.max_pixels, "value_range": detector.value_range}
     for source in (*calibrate, *check):  # fail for a broken image before minutes of work, not after
@@ -104,7 +114,7 @@ def export(
         writer.load().write(engine, detector.memory, header, partial, images if calibrate else None)
         written = ExportedEngine(writer.load().read(partial, "cpu", "float32"), writer, partial)
         check_images = (read_image(source, **options) for source in check) if check else None
-        parity = compare(engine, written, check_images, detector.object_name, detector.memory)
+        parity = compare(engine, written, check_images, detector.object_name, detector.memory, roi)
         if not header.calibration and not max(parity.score, parity.map) <= TOLERANCE:
             raise OutputError(
                 f"{path} is not written: its scores differ by {parity.score:.2g} and its maps by {parity.map:.2g} from "
@@ -160,10 +170,12 @@ def load_exported(
         raise UsageError(f"there is no file {missing[0]}; check the path")
     engine = ExportedEngine(reader.load().read(path, device, precision), reader, path)
     header = engine.header
-    if threshold is None and mask_threshold is None:
+    if threshold is None and mask_threshold is None and header.limits is None:
         threshold, mask_threshold = header.threshold, header.mask_threshold
+    roi = None if header.roi is None else roi_from_text(header.roi)
     return Detector(
         engine,
+        limits=None if header.limits is None else Limits.from_dict(header.limits, roi),
         object_name=header.object_name or "object",
         threshold=threshold,
         mask_threshold=mask_threshold,

@@ -51,6 +51,14 @@ class ExportedEngine:
         """Return the range of the raw maps; references are part of the file."""
         return self.header.map_range
 
+    def display_range(self, memory: MemoryBank | None = None) -> tuple[float, float]:
+        """Return the scale on which maps are drawn; references are part of the file."""
+        return self.header.display_range or self.header.map_range
+
+    def score_inside(self, score: float, tile_map: Tensor, inside: Tensor, memory: MemoryBank | None = None) -> float:
+        """Return the score as it is, since a region of interest is part of the file."""
+        return score
+
     @property
     def needs_object(self) -> bool:
         """Whether the object's name changes the result."""

@@ -24,6 +24,7 @@ from blemish.engine import TorchEngine
 from blemish.errors import UsageError
 from blemish.exporting.header import IMAGE, Header
 from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
+from blemish.profile import roi_from_text
 
 
 class DetectorGraph(nn.Module):
@@ -39,6 +40,7 @@ class DetectorGraph(nn.Module):
     mean: Tensor
     std: Tensor
     text: Tensor
+    inside: Tensor | None
 
     def __init__(self, engine: TorchEngine, memory: MemoryBank | None, header: Header, *, resize: bool) -> None:
         super().__init__()
@@ -54,6 +56,9 @@ class DetectorGraph(nn.Module):
         self.memory = _without_inference_mode(memory)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
+        roi = None if header.roi is None else roi_from_text(header.roi)
+        inside = None if roi is None else torch.from_numpy(roi.resized(header.size, header.size).copy())
+        self.register_buffer("inside", inside)
         with torch.no_grad():
             self.register_buffer("text", self.method.text_features([header.object_name or "object"])[0].clone())
 
@@ -61,6 +66,9 @@ class DetectorGraph(nn.Module):
         """Map images (B, 3, H, W) float32 RGB in [0, 1] to the header's outputs."""
         prediction = self._predict(self._pixels(image))
         low, high = self.header.map_range
+        if self.inside is not None:
+            score = self.method.score_inside(prediction.map, self.inside, (low, high))
+            prediction = Prediction(score, prediction.map.masked_fill(~self.inside, low))
         score, maps = prediction.score.clamp(0, 1), (prediction.map - low) / (high - low)
         if self.header.threshold is None or self.header.pixel_threshold is None:
             return score, maps

@@ -43,6 +43,12 @@ class Header:
     """Value of the file's map from which on a pixel is anomalous; None for `threshold`."""
     calibration: int = 0
     """Number of images that int8 was calibrated on; 0 for a file in float32."""
+    display_range: tuple[float, float] | None = None
+    """Scale on which raw maps are drawn; None for `map_range`."""
+    limits: Mapping[str, Any] | None = None
+    """Limits of the profile that the file was made with, as `Limits.to_dict` gives them; None without a profile."""
+    roi: str | None = None
+    """Region of interest of the profile as a PNG in base64; the graph's scores and maps keep to it."""
 
     @property
     def precision(self) -> str:
@@ -100,6 +106,8 @@ def from_json(text: str | None, path: Path) -> Header:
                 provenance["value_range"] = tuple(map(float, provenance["value_range"]))
             values["provenance"] = Provenance(**provenance)
             values["map_range"] = tuple(map(float, values["map_range"]))
+            if values.get("display_range") is not None:
+                values["display_range"] = tuple(map(float, values["display_range"]))
             return Header(**_fields(Header, values))
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} has damaged metadata ({error}): export it again", path) from error

@@ -14,7 +14,8 @@ from scipy import ndimage
 
 from blemish.engine import Engine
 from blemish.image_io import LoadedImage
-from blemish.methods.base import MemoryBank
+from blemish.methods.base import MemoryBank, Prediction
+from blemish.roi import Roi
 
 #: Number of random textures.
 TEXTURES = 4
@@ -44,6 +45,7 @@ def compare(
     images: Iterable[LoadedImage] | None,
     object_name: str,
     memory: MemoryBank | None = None,
+    roi: Roi | None = None,
 ) -> Parity:
     """Run two engines over the same images, first one image and then two at a time, since a file takes any batch.
 
@@ -53,6 +55,7 @@ def compare(
         images: The images; None makes random textures.
         object_name: Name of the object.
         memory: Memory bank of the reference engine; the file contains its own.
+        roi: Region of interest that is part of the file.
 
     Raises:
         ImageError: An image cannot be read.
@@ -66,6 +69,8 @@ def compare(
             engine.run(torch.cat([engine.preprocess(image.image) for image in batch]), object_name, bank).prediction
             for engine, bank in ((reference, memory), (exported, None))
         )
+        if roi is not None:
+            expected = prediction_inside(reference, expected, roi, memory)
         count += len(batch)
         if actual.map.shape != expected.map.shape:  # some runtimes return empty arrays instead of an error
             return Parity(count, images is not None, math.inf, math.inf, math.inf)
@@ -73,6 +78,17 @@ def compare(
         max_score = max(max_score, float((actual.score - expected.score.clamp(0, 1)).abs().max()))
         max_map, sum_map = max(max_map, float(difference.max())), sum_map + float(difference.mean()) * len(batch)
     return Parity(count, images is not None, max_score, max_map, sum_map / max(count, 1))
+
+
+def prediction_inside(engine: Engine, prediction: Prediction, roi: Roi, memory: MemoryBank | None) -> Prediction:
+    """Return what a file with a region of interest gives: scores of the inside, maps with their lowest value
+    outside.
+    """
+    inside = torch.from_numpy(roi.resized(prediction.map.shape[-1], prediction.map.shape[-2]).copy())
+    pairs = zip(prediction.score.tolist(), prediction.map, strict=True)
+    scores = [engine.score_inside(score, one_map, inside, memory) for score, one_map in pairs]
+    maps = prediction.map.masked_fill(~inside, engine.map_range(memory)[0])
+    return Prediction(torch.tensor(scores), maps)
 
 
 def textures(count: int = TEXTURES, size: tuple[int, int] = (480, 360)) -> Iterator[LoadedImage]:

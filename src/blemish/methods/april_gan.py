@@ -108,6 +108,11 @@ class AprilGAN(FewShotMethod):
         return 0.0, float(len(self.layers))
 
     @property
+    def monotone(self) -> bool:
+        """Distances to the nearest reference are added with positive weights."""
+        return True
+
+    @property
     def memory_map_range(self) -> tuple[float, float]:
         return 0.0, len(self.layers) + 2.0 * len(self.few_shot_layers)
 

@@ -75,6 +75,29 @@ class MemoryBank:
             windows={side: torch.cat([part.windows[side] for part in parts]) for side in parts[0].windows},
         )
 
+    def select(self, numbers: Sequence[int]) -> Self:
+        """Return the bank of some of its images, given by their numbers from 0.
+
+        Raises:
+            UsageError: The rows do not belong to single images, as after a coreset.
+        """
+        index = torch.as_tensor(list(numbers), dtype=torch.int64)
+
+        def rows(values: Tensor) -> Tensor:
+            if values.shape[0] % max(self.images, 1):
+                raise UsageError("this memory bank cannot be divided into its images: build it again from the pictures")
+            blocks = values.reshape(self.images, -1, *values.shape[1:])
+            return blocks.index_select(0, index.to(values.device)).flatten(0, 1)
+
+        return dataclasses.replace(
+            self,
+            images=len(index),
+            taps={tap: rows(values) for tap, values in self.taps.items()},
+            windows={side: rows(values) for side, values in self.windows.items()},
+            references=0,
+            fingerprint="",
+        )
+
 
 Encode: TypeAlias = Callable[[Tensor], ImageFeatures]
 """A function that runs the backbone on prepared pixels (B, 3, H, W), with the request `memory_request`."""
@@ -139,6 +162,16 @@ class Method(nn.Module):
     def map_range(self) -> tuple[float, float]:
         """The lowest and the highest value that a map can have; maps are drawn on this fixed scale."""
         raise NotImplementedError
+
+    def display_range(self, *, references: bool = False) -> tuple[float, float]:
+        """Return the fixed scale that maps are drawn on, inside their range: where values of real pictures lie.
+
+        Args:
+            references: Whether the maps are made with a memory bank.
+        """
+        if references and isinstance(self, ReferenceMethod):
+            return self.memory_map_range
+        return self.map_range
 
     def text_features(self, object_names: Sequence[str]) -> Tensor:
         """Return the text features of each object: (C, 2, E), normalised; row 0 is normal, row 1 anomalous.
@@ -270,6 +303,23 @@ class Method(nn.Module):
         text_score = text_score.float()
         return Prediction(text_score if self.config.image_score == "text" else (text_score + peak) / 2, maps)
 
+    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the image score of a region of interest: the highest value of the map inside, in [0, 1].
+
+        What describes the whole image, such as the class token, would count what lies outside and is left out.
+
+        Args:
+            maps: (B, S, S), as in a prediction.
+            inside: (S, S) bool.
+            map_range: The range of these maps.
+
+        Returns:
+            (B,) float32; 0 if nothing is inside.
+        """
+        low, high = map_range
+        peak = maps.float().masked_fill(~inside, low).amax(dim=(1, 2))
+        return ((peak - low) / (high - low)).clamp(0, 1)
+
 
 def class_token(features: ImageFeatures) -> Tensor:
     """Return the class token (B, D). Raises UsageError if it was not requested."""
@@ -340,6 +390,17 @@ class ReferenceMethod(Method):
     subclass of `FewShotMethod` or `TransductiveMethod` writes `extract_memory`, a `score` with `memory`, and the two
     properties where they differ from the zero-shot ones.
     """
+
+    Memory: ClassVar[type[MemoryBank]] = MemoryBank
+    """The class of its memory banks."""
+
+    @property
+    def monotone(self) -> bool:
+        """Whether more references never raise a score, and `MemoryBank.select` takes single images out of a bank.
+
+        Then leave-one-out calibration keeps its promise exactly (`blemish.calibration`).
+        """
+        return False
 
     @property
     def memory_request(self) -> Request:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from blemish.clip.state_dict import WRAPPERS, strip_prefixes
 from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.methods import configs
 from blemish.methods.ops import require_words
@@ -86,13 +87,13 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(_to_bytes(tensors, metadata))
+        partial.write_bytes(to_bytes(tensors, metadata))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"weights cannot be written to {path}: {error}", path) from error
 
 
-def _to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """Return a safetensors file whose bytes depend on its content alone."""
     # The library writes the entries of the header in random order.
     data: bytes = to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
@@ -240,7 +241,31 @@ def read_official(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise WeightsError(f"{path} is damaged or holds more than tensors: it is not read", path) from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} does not hold a dictionary of weights", path)
+    return _unwrapped(state)
+
+
+def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an authors' file without what training scripts put around it: dictionaries, and beginnings of names."""
+    state = _own_names(state)
+    if identify(state) is not None or (isinstance(state.get("state_dict"), dict) and "ctx" in state["state_dict"]):
+        return state
+    for key in WRAPPERS:
+        inner = state.get(key)
+        if isinstance(inner, dict) and (found := _unwrapped(inner)):
+            if identify(found) is not None or "state_dict" in found:
+                return found
+            if "ctx" in found:  # CoOp's own file has one such dictionary around it
+                return {"state_dict": found}
     return state
+
+
+def _own_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dictionary, and those in it, with the tensors' own names."""
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    others = {
+        name: _own_names(v) if isinstance(v, dict) else v for name, v in state.items() if not isinstance(v, Tensor)
+    }
+    return {**others, **strip_prefixes(tensors)}
 
 
 # the authors' files

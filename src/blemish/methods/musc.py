@@ -23,7 +23,9 @@ drawn from a set unless `whole_set` is true. RsCIN is off unless `similar_images
 are those of the images of the memory bank among each other: the whole set, or references.
 
 Deviations: of fewer than four images the nearest one counts, where 30 % would be none; copies of an image are not
-compared with it, since a set may contain it twice.
+compared with it, since a set may contain it twice; the activation is the checkpoint's own, while the scripts rebuild
+OpenAI's towers without QuickGELU at any size but the checkpoint's own, as for the published numbers at 518 pixels
+(`activation="gelu"` does so).
 
 What blemish adds, all off in the paper's config and on for the built-in backbone:
 
@@ -51,7 +53,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from blemish.clip import Activation, ImageBackbone, ImageFeatures, PositionMode, Request, Tap
+from blemish.clip import ImageBackbone, ImageFeatures, PositionMode, Request, Tap
 from blemish.concurrency import num_workers, parallel_map
 from blemish.errors import UsageError
 from blemish.methods import configs
@@ -122,8 +124,6 @@ class MuScMemoryBank(MemoryBank):
 class MuScConfig(ClipConfig):
     """The config of MuSc; the defaults are those of its scripts for ViT-L/14@336."""
 
-    activation: Activation = "gelu"
-    """The scripts rebuild OpenAI's towers without QuickGELU at any size but the checkpoint's own."""
     position: PositionMode = "bicubic"
     image_score: ImageScore = "map"
     sigma: float = 0.0
@@ -167,6 +167,7 @@ class MuSc(Clip, TransductiveMethod):
     """Mutual scoring; its references are unlabelled images."""
 
     info = METHODS["musc"]
+    Memory = MuScMemoryBank
     Config: ClassVar[type[MuScConfig]] = MuScConfig
 
     config: MuScConfig
@@ -181,7 +182,6 @@ class MuSc(Clip, TransductiveMethod):
         layers = tuple(layer for layer in quarters if layer > 0)
         return dataclasses.replace(
             config,
-            activation="checkpoint",
             geometry="squash-bilinear",
             position="dinov2-hub",
             final_norm=True,

@@ -106,6 +106,11 @@ class WinCLIP(FewShotMethod):
         return 0.0, 1.0
 
     @property
+    def monotone(self) -> bool:
+        """Distances to the nearest reference are added with positive weights."""
+        return True
+
+    @property
     def memory_map_range(self) -> tuple[float, float]:
         return 0.0, 2.0 if self.config.few_shot_map == "sum" else 1.0
 

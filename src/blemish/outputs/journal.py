@@ -62,7 +62,7 @@ def settings_fingerprint(settings: Mapping[str, Any]) -> str:
 def result_settings(provenance: Provenance) -> dict[str, Any]:
     """Return the part of a provenance that results depend on: all but the names of files and the device."""
     settings = provenance.to_dict()
-    for name in ("backbone", "weights", "device", "model"):
+    for name in ("backbone", "weights", "device", "model", "profile"):
         del settings[name]
     return settings
 

@@ -10,6 +10,7 @@ In the folder:
     results.csv        the same as a flat table; results.parquet where it is asked for
     overlay/, ...      files of each picture: see `Detection.save`
     regions.json       the regions of all pictures as COCO, where they are asked for
+    cvat.xml, ...      the regions in other tools' formats: see `blemish.outputs.region_files`
 
 A second run into the same folder skips what is complete, and repeats pictures that changed, that were done with other
 settings, or that lack a file.
@@ -35,14 +36,15 @@ from blemish.errors import ImageError, UsageError, suggest
 from blemish.files import absolute, common_root, output_name
 from blemish.image_io import in_order
 from blemish.outputs.journal import FileKey, Line, RunFolder, file_key, result_settings, settings_fingerprint
+from blemish.outputs.region_files import REGION_FORMATS
 from blemish.outputs.tables import table_row, write_coco, write_csv, write_parquet
 from blemish.types import PathLike
 
-ResultKind: TypeAlias = Literal["map", "heatmap", "overlay", "mask", "regions"]
+ResultKind: TypeAlias = Literal["map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions"]
 RESULT_KINDS: tuple[ResultKind, ...] = get_args(ResultKind)
 """What a run writes besides tables."""
 
-TableFormat: TypeAlias = Literal["csv", "parquet"]
+TableFormat: TypeAlias = Literal["csv", "parquet", "coco", "yolo", "labelme", "cvat", "label-studio"]
 State: TypeAlias = Literal["new", "same", "other settings", "changed file", "missing files"]
 
 JOURNAL = "results.jsonl"
@@ -54,7 +56,7 @@ class DetectOptions:
 
     Attributes:
         kinds: Files to write; masks and regions need a threshold.
-        tables: Formats of the flat table beside `results.jsonl`.
+        tables: Formats beside `results.jsonl`: of the flat table, and of regions, which need a threshold.
         batch_size: Pictures, or tiles, that go through the model together.
         root: Folder that file names are relative to; None = the deepest that holds all pictures.
         overwrite: Repeat what is complete, too.
@@ -87,6 +89,10 @@ class Result:
     score: float
     label: int | None
     """1 = anomalous, 0 = normal; None without a threshold."""
+    verdict: str | None = None
+    """"pass", "review" or "reject"; None without a threshold."""
+    p_value: float | None = None
+    """Share of good pictures that look at least as odd; None without a profile."""
     name: str = ""
     """Name of its files."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -140,8 +146,8 @@ class DetectRun:
             self.extend(images)
             return
         if detector.threshold is None and detector.mask_threshold is None:
-            for kind in ("mask", "regions"):
-                if kind in self.options.kinds:
+            for kind in ("mask", "regions", *REGION_FORMATS):
+                if kind in (*self.options.kinds, *self.options.tables):
                     raise UsageError(f"{kind} needs a threshold: load the detector with threshold or mask_threshold")
         self._settings = settings_fingerprint(self._result_settings())
         self._run_folder = RunFolder(self.folder)
@@ -252,18 +258,23 @@ class DetectRun:
     @property
     def written(self) -> list[str]:
         """Names of the files and folders that the run writes, below its folder."""
-        tables = [f"results.{suffix}" for suffix in self.options.tables]
+        tables = [
+            file
+            for table in self.options.tables
+            for file in (REGION_FORMATS[table][1] if table in REGION_FORMATS else (f"results.{table}",))
+        ]
         return [JOURNAL, *tables, *("regions.json" if kind == "regions" else f"{kind}/" for kind in self.options.kinds)]
 
     def _result_settings(self) -> dict[str, object]:
         """Return everything that results depend on."""
         detector = self.detector
-        return {
+        settings = {
             **result_settings(detector.provenance),
             "object": detector.object_name if detector.engine.needs_object else None,
             "threshold": detector.threshold,
             "mask": detector.mask_threshold,
         }
+        return {**settings, "limits": detector.limits.fingerprint} if detector.limits.scores else settings
 
     def _state(self, path: str) -> State:
         """Return what an earlier run left of a picture."""
@@ -306,7 +317,7 @@ class DetectRun:
             self._remove(before, keep=set(relative.values()))
             self.results[path] = _result(line)
         else:
-            self.results[path] = Result(path, line["score"], line["label"])
+            self.results[path] = Result(path, line["score"], line["label"], line["verdict"], line["p_value"])
         return line
 
     def _keep_failure(self, path: str, reason: str) -> Line:
@@ -332,8 +343,11 @@ class DetectRun:
         def rows() -> Iterator[Line]:
             return map(table_row, self._journal.lines())
 
-        for suffix in self.options.tables:
-            (write_csv if suffix == "csv" else write_parquet)(folder / f"results.{suffix}", rows())
+        for table in self.options.tables:
+            if table in REGION_FORMATS:
+                REGION_FORMATS[table][0](folder, self._journal.lines)
+            else:
+                (write_csv if table == "csv" else write_parquet)(folder / f"results.{table}", rows())
         regions = folder / "regions.json"
         if "regions" in self.options.kinds or regions.exists():
             write_coco(regions, self._journal.lines)
@@ -345,6 +359,8 @@ def _result(line: Line) -> Result:
         path=line["path"],
         score=float(line["score"]),
         label=line["label"],
+        verdict=line.get("verdict"),
+        p_value=line.get("p_value"),
         name=line["name"],
         files=line["files"],
         key=FileKey(file, size, modified),

@@ -32,6 +32,9 @@ COLUMNS: dict[str, type] = {
     "weights": str,
     "notes": str,
     "error": str,
+    "verdict": str,
+    "p_value": float,
+    "review_threshold": float,
     "time": float,
 }
 """Columns of CSV and Parquet with their types; empty (null) where there is no value."""
@@ -57,7 +60,7 @@ def table_row(line: Row) -> dict[str, Any]:
         "error": None,
         "time": line.get("time"),
     }
-    return {name: values[name] for name in COLUMNS}
+    return {name: values.get(name) for name in COLUMNS}  # lines of earlier versions lack some
 
 
 def csv_text(rows: Iterable[Row]) -> Iterator[str]:
@@ -148,13 +151,18 @@ def write_coco(path: Path, lines: Callable[[], Iterable[Row]]) -> None:
     write_atomically(path, fill)
 
 
+def coco_box(region: Row) -> list[int]:
+    """Return a region's box as [x, y, width, height]."""
+    x0, y0, x1, y1 = region["box"]
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
 def _annotation(region: Row, size: tuple[int, int]) -> dict[str, Any]:
     """Return one region for COCO, whose polygons cannot have holes: a region with holes is given as run lengths."""
-    x0, y0, x1, y1 = region["box"]
     outline: object = [list(itertools.chain.from_iterable(region["polygon"][0]))]
     return {
         "category_id": 1,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "bbox": coco_box(region),
         "area": region["area"],
         "segmentation": outline
         if len(region["polygon"]) == 1

@@ -150,7 +150,8 @@ class Features:
 
     def _prepare(self, samples: Sequence[Sample], rows: range = range(0)) -> _Batch:
         size = self._method.computation.size
-        pixels = self._method.backbone.preprocess([sample.image for sample in samples], size)
+        geometry = self._method.computation.geometry
+        pixels = self._method.backbone.preprocess([sample.image for sample in samples], size, geometry)
         masks = torch.from_numpy(np.stack([resize_mask(sample.mask, size) for sample in samples])).float()
         labels, names = [int(sample.label) for sample in samples], [sample.object_name for sample in samples]
         return _Batch(rows, pixels, masks, labels, names)

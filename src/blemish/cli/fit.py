@@ -1,0 +1,220 @@
+"""`blemish fit`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from blemish.cli.console import Range, Threshold, config_changes, count, note, one_line, print_json, progress
+from blemish.cli.detect import BACKBONE, OBJECT, checked_weights
+from blemish.errors import UsageError
+
+if TYPE_CHECKING:
+    from blemish.detector import Detector
+    from blemish.profile import Profile
+
+#: Suspicious pictures that are named.
+MAX_NAMES = 10
+
+Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
+
+
+def fit(
+    *good: str,
+    out: Path | None = None,
+    method: str | None = None,
+    object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
+    false_alarms: Threshold = None,
+    review: Threshold = None,
+    min_area: int = 1,
+    roi: str | None = None,
+    bad: Words = None,
+    rule: Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"] = "conformal",
+    recall: Threshold = None,
+    cost: str | None = None,
+    robust: Annotated[bool, Parameter(negative="")] = False,
+    profile: Path | None = None,
+    add: Words = None,
+    remove: Words = None,
+    backbone: str = BACKBONE,
+    weights: Path | None = None,
+    tile: int | None = None,
+    overlap: float | None = None,
+    recursive: bool = False,
+    max_pixels: int | None = None,
+    value_range: Range = None,
+    config: str | None = None,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    json: bool = False,
+) -> int:
+    """Make a profile of the good pictures of one product: memory, thresholds with a promise, scale of heatmaps.
+
+    Args:
+        good: Pictures of flawless parts: files, folders, patterns.
+        out: File to write, such as part.profile. [default: with --profile that file]
+        method: A few-shot method; `blemish methods` lists them. [default: april-gan]
+        object_name: What the pictures show, such as "metal nut", for methods that use the name.
+        false_alarms: Share of good parts that are rejected, at most: 1% or 0.01. [default: 1%, or the smallest that so
+            many pictures can promise]
+        review: Share of good parts that are reviewed or rejected, at most; more than --false-alarms.
+        min_area: Smallest region in pixels.
+        roi: What counts in a picture: a mask picture (white counts), a polygon "x,y x,y x,y", or a JSON file with one.
+        bad: Pictures with defects: how many are caught is reported, and the rules f1, recall and cost need them.
+        rule: Rule of the thresholds; only conformal promises something.
+        recall: Share of the bad pictures that the rule recall catches, at least. [default: 95%]
+        cost: For the rule cost: cost of a missed defect and of a false alarm, such as 10:1. [default: 1:1]
+        robust: Leave out good pictures that look unlike the others.
+        profile: A profile to change, for --add and --remove.
+        add: Good pictures that are added to --profile; those that it has are not needed.
+        remove: Pictures that are taken out of --profile: files or fingerprints, as `blemish info` lists them.
+        backbone: `builtin`, or any CLIP model: a hub id, a folder, a checkpoint file.
+        weights: Weights of the method: a file, or a name from `blemish weights list`. [default: the shipped ones]
+        tile: Cut larger pictures into tiles of this side in pixels, as in detect.
+        overlap: Overlap of neighbouring tiles, as a fraction of their side. [default: 0.25]
+        recursive: Search subfolders, too.
+        max_pixels: Refuse larger pictures.
+        value_range: LOW,HIGH: the values that become black and white in pictures of more than 8 bits, as in detect.
+        config: Fields of the method's config to change, as JSON: '{"size": 448}'.
+        device: auto, cpu, cuda, cuda:1, ...
+        precision: Precision of the vision tower, as in detect; the profile holds for that precision only.
+        json: Print the profile's description as one JSON object.
+    """
+    start = time.perf_counter()
+    if profile is not None:
+        _refuse(good, "--profile changes a profile: give more pictures with --add")
+        if not add and not remove:
+            raise UsageError("--profile changes a profile: give --add PICTURES or --remove PICTURES, too")
+        detector = _changed(profile, add, remove, backbone, weights, recursive, max_pixels, device, precision)
+        return _finish(detector, out or profile, start, json)
+    if add or remove:
+        raise UsageError("--add and --remove change a profile: give --profile FILE, too")
+    if out is None:
+        raise UsageError("the profile needs a name: give --out part.profile")
+    if not good:
+        raise UsageError("no good pictures are given: give files, folders or patterns")
+    if overlap is not None and tile is None:
+        raise UsageError("--overlap is the overlap of tiles: give --tile PIXELS, too")
+    if rule in ("f1", "recall", "cost") and not bad:
+        raise UsageError(f"--rule {rule} needs pictures with defects: give --bad PICTURES")
+    options: dict[str, Any] = {
+        "false_alarms": false_alarms,
+        "review": review,
+        "min_area": min_area,
+        "roi": roi,
+        "rule": rule,
+        "robust": robust,
+        **_costs(cost),
+    }
+    if recall is not None:
+        options["recall"] = recall
+
+    from blemish.image_io import MAX_PIXELS, find_images
+    from blemish.loading import FIT_METHOD
+    from blemish.methods import info, list_methods
+    from blemish.types import DEFAULT_OVERLAP
+
+    method = method or FIT_METHOD
+    if not info(method).few_shot:
+        names = [name for name in list_methods() if info(name).few_shot]
+        raise UsageError(f"{method} compares with no good pictures; the methods that do are {', '.join(names)}")
+    pictures = list(find_images(good, recursive=recursive))
+    defects = list(find_images(bad, recursive=recursive)) if bad else None
+    weights = checked_weights(method, backbone, weights, object_name)
+
+    from blemish.fitting import FitOptions, require_enough
+    from blemish.loading import load
+
+    require_enough(len(pictures), FitOptions(**options, bad=defects))
+    detector = load(
+        method,
+        backbone=backbone,
+        weights=weights,
+        object_name=object_name,
+        device=device,
+        precision=precision,
+        max_pixels=max_pixels or MAX_PIXELS,
+        value_range=value_range,
+        config=config_changes(config) or None,
+        tile=tile,
+        overlap=DEFAULT_OVERLAP if overlap is None else overlap,
+    )
+    with progress(len(pictures), "fitting") as advance:
+        detector = detector.fit(pictures, bad=defects, on_progress=advance, **options)
+    return _finish(detector, out, start, json)
+
+
+def _changed(
+    profile: Path,
+    add: Sequence[str] | None,
+    remove: Sequence[str] | None,
+    backbone: str,
+    weights: Path | None,
+    recursive: bool,
+    max_pixels: int | None,
+    device: str,
+    precision: Any,
+) -> Detector:
+    from blemish.image_io import MAX_PIXELS, find_images
+    from blemish.loading import load
+    from blemish.profile import read_profile
+
+    read = read_profile(profile)
+    more = list(find_images(add, recursive=recursive)) if add else []
+    detector = load(
+        profile=read,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        precision=precision,
+        max_pixels=max_pixels or MAX_PIXELS,
+    )
+    if remove:
+        detector = detector.without_good(remove)
+    if more:
+        with progress(len(more), "fitting") as advance:
+            detector = detector.with_more_good(more, on_progress=advance)
+    return detector
+
+
+def _finish(detector: Detector, out: Path, start: float, json: bool) -> int:
+    profile = detector.profile
+    assert profile is not None
+    path = profile.save(out)
+    if json:
+        print_json({"path": str(path), "bytes": path.stat().st_size, **profile.summary()})
+        return 0
+    _print(profile, path, time.perf_counter() - start)
+    return 0
+
+
+def _print(profile: Profile, path: Path, seconds: float) -> None:
+    from blemish.cli.info import limits_sentences
+
+    pictures = count(len(profile.good), "good picture")
+    size = path.stat().st_size / 1e6
+    print(f"{one_line(str(path))} ({size:.1f} MB): {profile.object_name!r} from {pictures}, by {profile.method}.")
+    for sentence in limits_sentences(profile):
+        print(sentence)
+    for sentence in profile.notes:
+        note(one_line(sentence))
+    print(f"Done in {seconds:.1f} s. Use it: blemish detect PICTURES --profile {one_line(str(path))}")
+
+
+def _refuse(words: Sequence[str], sentence: str) -> None:
+    if words:
+        raise UsageError(sentence)
+
+
+def _costs(text: str | None) -> dict[str, float]:
+    if text is None:
+        return {}
+    try:
+        miss, false_alarm = map(float, text.split(":"))
+    except ValueError as error:
+        raise UsageError(f"--cost is MISS:FALSE-ALARM, such as 10:1, not {text}") from error
+    return {"miss_cost": miss, "false_alarm_cost": false_alarm}

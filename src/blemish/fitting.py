@@ -1,0 +1,868 @@
+"""From good pictures to a profile: memory, thresholds with a promise, scale of heatmaps.
+
+Every good picture is read and encoded once. How its score comes about depends on the method and on the number of
+pictures:
+
+- `leave-one-out`, for methods whose scores more references never raise (`ReferenceMethod.monotone`), up to
+  `MAX_LEAVE_ONE_OUT` pictures: each picture is scored with all others as references, from its stored features. All
+  pictures are references and calibrate.
+- `split`, for all other methods and for more pictures: some are references, the others calibrate.
+
+`blemish.calibration` says what each promises and why. The memory is rounded to the precision of the file before
+anything is scored with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+import random
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import blemish
+from blemish import calibration as conformal
+from blemish.calibration import Calibration, Scheme, percent
+from blemish.clip import ImageFeatures
+from blemish.concurrency import prefetch
+from blemish.detection import Provenance, Timing
+from blemish.engine import Engine, TorchEngine
+from blemish.errors import ImageError, UsageError, suggest
+from blemish.few_shot import BATCH, References, require_reference_method
+from blemish.files import absolute
+from blemish.image_io import MAX_PIXELS, find_images
+from blemish.methods.base import MemoryBank, ReferenceMethod
+from blemish.profile import GoodPicture, Limits, Profile, rounded, to_device
+from blemish.roi import Roi, RoiSource, read_roi
+from blemish.tiling import TileMerger, batched, cut, resize
+from blemish.types import ImageSource, Tiling, ValueRange
+
+T = TypeVar("T")
+
+Rule: TypeAlias = Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"]
+"""How the thresholds are made from scores; `blemish.calibration.rules` has the formulas of all but the first."""
+RULES: tuple[Rule, ...] = get_args(Rule)
+LABELLED_RULES: tuple[Rule, ...] = ("f1", "recall", "cost")
+"""Rules that need bad pictures."""
+
+#: False-alarm rate that is promised if nobody asks for another and there are pictures enough.
+DEFAULT_FALSE_ALARMS = 0.01
+#: Most good pictures of which each is scored with all others as references.
+MAX_LEAVE_ONE_OUT = 100
+#: References of a split; more make every later score slower.
+MAX_SPLIT_REFERENCES = 50
+#: Values of each map that the scale and the rules of others look at.
+_SAMPLED_VALUES = 100_000
+#: Share of the good pictures whose whole map is transparent.
+_TRANSPARENT = 0.8
+#: Least width of a heatmap's scale below the threshold, as a part of the way from a usual value to the threshold.
+_MIN_WIDTH = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What is fitted, and how. Each field is an argument of `Detector.fit`.
+
+    Attributes:
+        false_alarms: Share of good pictures that are called anomalous, at most, in (0, 1). None promises 1 %, or the
+            smallest share that so many pictures can promise.
+        review: Share of good pictures that are reviewed or rejected, at most, larger than `false_alarms`; None makes no
+            second threshold.
+        min_area: Smallest region in pixels.
+        roi: What counts in a picture: see `blemish.roi.read_roi`. None = all of it.
+        rule: Rule of the thresholds. Only "conformal" promises something; "f1", "recall" and "cost" need `bad`.
+        bad: Pictures with defects. They change no promise; the profile says how many of them are caught.
+        recall: Share of the bad pictures that the rule "recall" catches, at least.
+        miss_cost, false_alarm_cost: What the rule "cost" weighs against each other.
+        robust: Leave out good pictures that look unlike the others.
+
+    Raises:
+        UsageError: A value is out of range, or options do not fit together.
+    """
+
+    false_alarms: float | None = None
+    review: float | None = None
+    min_area: int = 1
+    roi: RoiSource | None = None
+    rule: Rule = "conformal"
+    bad: References | None = None
+    recall: float = 0.95
+    miss_cost: float = 1.0
+    false_alarm_cost: float = 1.0
+    robust: bool = False
+
+    def __post_init__(self) -> None:
+        for name, share in (("false_alarms", self.false_alarms), ("review", self.review)):
+            if share is not None and not 0.0 < share < 1.0:
+                raise UsageError(f"{name} is a share above 0 and below 1, such as 0.01, not {share}")
+        if self.min_area < 1:
+            raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}")
+        if self.rule not in RULES:
+            raise UsageError(
+                f"there is no rule {self.rule!r}{suggest(self.rule, RULES)}; choose from {', '.join(RULES)}"
+            )
+        if self.rule in LABELLED_RULES and self.bad is None:
+            raise UsageError(f"the rule {self.rule} needs pictures with defects: give some, or choose conformal")
+        if self.review is not None and self.rule != "conformal":
+            raise UsageError("review is a second promise, and only the rule conformal makes promises")
+
+
+@dataclass
+class _Picture:
+    """A good picture on its way: read, prepared, encoded."""
+
+    name: str
+    fingerprint: str
+    size: tuple[int, int]
+    indices: list[tuple[int, int]]
+    """(row, column) of each tile."""
+    pixels: list[Tensor]
+    """Prepared pixels of each tile."""
+    copies: list[Tensor]
+    """Prepared pixels of what goes into the memory: each tile, or what the method makes of it."""
+    features: list[ImageFeatures] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What one picture scores."""
+
+    score: float
+    level: float
+    peak: float
+    usual: float
+    values: npt.NDArray[np.float32]
+    """Some values of the map."""
+
+
+def fit_profile(
+    engine: TorchEngine,
+    good: References,
+    options: FitOptions,
+    *,
+    object_name: str,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    tiling: Tiling | None = None,
+    on_progress: Callable[[], object] = lambda: None,
+) -> Profile:
+    """Return the profile of the good pictures of one product.
+
+    Args:
+        engine: Runs a few-shot method.
+        good: Good pictures; copies count once.
+        options: See `FitOptions`.
+        object_name: What the pictures show.
+        max_pixels: As in `blemish.load`.
+        value_range: As in `blemish.load`.
+        tiling: How pictures are cut.
+        on_progress: Called for each good picture that was scored.
+
+    Raises:
+        UsageError: The method takes no references, there are too few pictures, or they are all alike.
+        ImageError: A picture cannot be read.
+    """
+    require_reference_method(engine.method.info)
+    fitter = _Fitter(engine, options, object_name, max_pixels, value_range, tiling)
+    return fitter.fit(_listed(good), on_progress)
+
+
+class _Fitter:
+    """One fit: the engine with what all its steps need."""
+
+    def __init__(
+        self,
+        engine: TorchEngine,
+        options: FitOptions,
+        object_name: str,
+        max_pixels: int,
+        value_range: ValueRange | None,
+        tiling: Tiling | None,
+    ) -> None:
+        assert isinstance(engine.method, ReferenceMethod)
+        self.engine, self.method, self.options = engine, engine.method, options
+        self.object_name, self.max_pixels = object_name, max_pixels
+        self.value_range, self.tiling = value_range, tiling
+        self.text = engine.text([object_name])
+        self.roi: Roi | None = None
+        self.notes: list[str] = []
+
+    # the steps
+
+    def fit(self, sources: Sequence[ImageSource], on_progress: Callable[[], object]) -> Profile:
+        require_enough(len(sources), self.options)
+        many = len(sources) > MAX_LEAVE_ONE_OUT
+        if self.method.monotone and not many:
+            pictures = self.without_copies(self.read(sources, _names(sources)))
+            return self.leave_one_out(pictures, on_progress)
+        return self.split(sources, on_progress)
+
+    def leave_one_out(self, pictures: list[_Picture], on_progress: Callable[[], object]) -> Profile:
+        """Every picture is a reference and calibrates."""
+        encode = _CachedEncoder(self.engine)
+        self.encode(pictures, encode)
+        self.warn_of_groups(pictures)
+        memory = self.build(pictures, encode)
+        results = self.score_each(pictures, memory, on_progress)
+        removed: list[_Picture] = []
+        odd = conformal.suspicious([result.score for result in results])
+        names = {pictures[number].fingerprint for number in odd}
+        if self.options.robust and len(odd):
+            removed = [picture for picture in pictures if picture.fingerprint in names]
+            pictures = [picture for picture in pictures if picture.fingerprint not in names]
+            memory = self.build(pictures, encode)
+            results = self.score_each(pictures, memory, lambda: None)
+            names = set()
+            self.note_removed(removed)
+        counts = _counts(pictures, memory.images)
+        entries = [
+            self.entry(picture, result, count, picture.fingerprint in names)
+            for picture, result, count in zip(pictures, results, counts, strict=True)
+        ]
+        return self.profile(memory, entries, results, "leave-one-out", len(removed))
+
+    def split(self, sources: Sequence[ImageSource], on_progress: Callable[[], object]) -> Profile:
+        """Some pictures are references, the others calibrate, always the same ones."""
+        names = _names(sources)
+        order = random.Random(0).sample(range(len(sources)), len(sources))
+        count = min(len(sources) // 2, MAX_SPLIT_REFERENCES)
+        chosen = sorted(order[:count])
+        references = self.without_copies(self.read([sources[n] for n in chosen], [names[n] for n in chosen]))
+        encode = _CachedEncoder(self.engine)
+        self.encode(references, encode)
+        memory = self.build(references, encode)
+        vectors = [_vector(picture) for picture in references]
+        known = {picture.fingerprint for picture in references}
+        entries = [self.entry(picture, None, len(picture.copies)) for picture in references]
+        del encode, references
+        results: list[_Result] = []
+        rest = sorted(order[count:])
+        copies = 0
+        for picture in self.read([sources[n] for n in rest], [names[n] for n in rest], as_references=False):
+            on_progress()
+            if picture.fingerprint in known:
+                copies += 1
+                continue
+            known.add(picture.fingerprint)
+            self.encode([picture], self.engine_encode)
+            vectors.append(_vector(picture))
+            results.append(self.score(picture, memory))
+            entries.append(self.entry(picture, results[-1], 0))
+        self.note_copies(copies)
+        self.warn_of_groups_of(vectors)
+        odd = conformal.suspicious([result.score for result in results]) if results else ()
+        calibrating = [number for number, entry in enumerate(entries) if entry.score is not None]
+        for number in odd:
+            entries[calibrating[number]] = replace(entries[calibrating[number]], suspicious=True)
+        removed = 0
+        if self.options.robust and len(odd):
+            gone = {calibrating[number] for number in odd}
+            self.notes.append(_removed_note([entries[number].name for number in sorted(gone)]))
+            results = [result for number, result in zip(calibrating, results, strict=True) if number not in gone]
+            entries = [entry for number, entry in enumerate(entries) if number not in gone]
+            removed = len(gone)
+        reason = (
+            f"{len(sources)} pictures are enough to keep references and calibration apart"
+            if self.method.monotone
+            else f"more references can raise a score of {self.method.info.name}"
+        )
+        self.notes.append(f"{count} pictures are references and {len(results)} calibrate: {reason}.")
+        return self.profile(memory, entries, results, "split", removed)
+
+    # parts of the steps
+
+    def read(
+        self, sources: Sequence[ImageSource], names: Sequence[str], *, as_references: bool = True
+    ) -> Iterator[_Picture]:
+        """Yield pictures as they are read, in order."""
+
+        def prepare(item: tuple[int, tuple[ImageSource, str]]) -> Generator[_Picture, None, None]:
+            number, (source, name) = item
+            yield self.prepare(source, name, number, len(sources), as_references)
+
+        for picture in prefetch(enumerate(zip(sources, names, strict=True)), prepare, BATCH):
+            if isinstance(picture, BaseException):
+                raise picture
+            if self.options.roi is not None and self.roi is None:
+                self.roi = read_roi(self.options.roi, picture.size)
+            yield picture
+
+    def prepare(self, source: ImageSource, name: str, number: int, total: int, as_reference: bool) -> _Picture:
+        digest = hashlib.sha256()
+        indices, pixels, copies = [], [], []
+        size = (0, 0)
+        try:
+            for tile in cut(source, self.tiling, max_pixels=self.max_pixels, value_range=self.value_range):
+                # Hash the pixels, not the file: a copy under another name is the same picture.
+                digest.update(f"{tile.image.mode} {tile.image.size}\n".encode() + tile.image.tobytes())
+                indices.append(tile.index)
+                pixels.append(self.engine.preprocess(tile.image))
+                if as_reference:
+                    own = list(self.method.reference_copies(tile.image, number, total))
+                    copies += [pixels[-1] if copy is tile.image else self.engine.preprocess(copy) for copy in own]
+                size = tile.merger.size
+        except ImageError as error:
+            raise ImageError(f"a good picture cannot be used: {error}", error.path) from error
+        return _Picture(name, digest.hexdigest()[:16], size, indices, pixels, copies)
+
+    def without_copies(self, pictures: Iterable[_Picture]) -> list[_Picture]:
+        """Return each picture once, since a copy in the memory would make its score too low."""
+        unique: dict[str, _Picture] = {}
+        copies = 0
+        for picture in pictures:
+            copies += picture.fingerprint in unique
+            unique.setdefault(picture.fingerprint, picture)
+        if copies and len(unique) == 1:
+            raise UsageError(
+                f"the {copies + 1} good pictures are copies of one picture; give pictures of different good parts"
+            )
+        self.note_copies(copies)
+        if copies:
+            require_enough(len(unique), self.options)
+        return list(unique.values())
+
+    def note_copies(self, copies: int) -> None:
+        if copies:
+            noun = (
+                "picture is a copy of another and counts" if copies == 1 else "pictures are copies of others and count"
+            )
+            self.notes.append(f"{copies} {noun} once.")
+
+    def note_removed(self, removed: Sequence[_Picture]) -> None:
+        self.notes.append(_removed_note([picture.name for picture in removed]))
+
+    def engine_encode(self, pixels: Tensor) -> ImageFeatures:
+        return self.engine.encode(pixels, self.method.memory_request)
+
+    def encode(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> None:
+        """Encode the tiles of pictures, in batches."""
+        tiles = [(picture, pixels) for picture in pictures for pixels in picture.pixels]
+        for batch in _batches(tiles, lambda tile: tile[1]):
+            for (picture, _), features in zip(batch, _divided(encode(torch.cat([p for _, p in batch]))), strict=True):
+                picture.features.append(features)
+
+    def build(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> MemoryBank:
+        """Return the memory of pictures, rounded to what the file keeps."""
+        copies = [pixels for picture in pictures for pixels in picture.copies]
+        batches = (torch.cat(batch) for batch in _batches(copies, lambda pixels: pixels))
+        with torch.inference_mode():
+            memory = self.method.build_memory_bank(batches, encode, num_images=sum(len(p.pixels) for p in pictures))
+            memory = rounded(memory)
+        return replace(memory, references=len(pictures), fingerprint=_fingerprint(p.fingerprint for p in pictures))
+
+    def score_each(
+        self, pictures: Sequence[_Picture], memory: MemoryBank, on_progress: Callable[[], object]
+    ) -> list[_Result]:
+        """Score each picture with the others as references."""
+        counts = _counts(pictures, memory.images)
+        total, results, start = sum(counts), [], 0
+        for picture, count in zip(pictures, counts, strict=True):
+            others = [number for number in range(total) if not start <= number < start + count]
+            with torch.inference_mode():
+                part = memory.select(others)
+            results.append(self.score(picture, part))
+            start += count
+            on_progress()
+        return results
+
+    def score(self, picture: _Picture, memory: MemoryBank) -> _Result:
+        merger = TileMerger(picture.size, self.tiling)
+        for index, features in zip(picture.indices, picture.features, strict=True):
+            prediction = self.engine.score(features, self.text, memory)
+            add_tile(
+                merger, index, float(prediction.score[0]), prediction.map[0], Timing(), self.engine, memory, self.roi
+            )
+        values = finished_map(merger, self.engine, memory, self.roi)
+        if not (math.isfinite(merger.score) and np.isfinite(values).all()):
+            raise ImageError(f"{picture.name} gives no finite score; try precision float32", picture.name)
+        level = conformal.region_levels([values], self.options.min_area, step=merger.step, size=picture.size)[0]
+        inside = values if self.roi is None else values[self.roi.resized(values.shape[1], values.shape[0])]
+        step = -(-inside.size // _SAMPLED_VALUES)
+        sample = inside.ravel()[::step].copy()
+        return _Result(merger.score, float(level), float(values.max()), float(np.median(sample)), sample)
+
+    def entry(self, picture: _Picture, result: _Result | None, images: int, odd: bool = False) -> GoodPicture:
+        if result is None:
+            return GoodPicture(picture.name, picture.fingerprint, images)
+        numbers = (result.score, result.level, result.peak, result.usual)
+        return GoodPicture(picture.name, picture.fingerprint, images, *numbers, odd)
+
+    def warn_of_groups(self, pictures: Sequence[_Picture]) -> None:
+        self.warn_of_groups_of([_vector(picture) for picture in pictures])
+
+    def warn_of_groups_of(self, vectors: Sequence[npt.NDArray[np.float32]]) -> None:
+        groups = conformal.two_groups(np.stack(vectors))
+        if groups is not None:
+            self.notes.append(groups.sentence())
+
+    # the result
+
+    def profile(
+        self,
+        memory: MemoryBank,
+        entries: Sequence[GoodPicture],
+        results: Sequence[_Result],
+        scheme: Scheme,
+        removed: int,
+    ) -> Profile:
+        engine, options = self.engine, self.options
+        sampled = np.concatenate([result.values for result in results])
+        bad = self.bad_results(memory)
+        fitted = _Fitted(options, entries, scheme, removed, engine.map_range(memory), self.roi, sampled, bad)
+        return Profile(
+            memory=memory,
+            limits=fitted.limits,
+            good=tuple(entries),
+            **made_with(engine.provenance),
+            preprocessing=engine.preprocessing,
+            object_name=self.object_name,
+            map_range=engine.map_range(memory),
+            tiling=self.tiling,
+            value_range=self.value_range,
+            options=_stored(options),
+            false_alarms=fitted.false_alarms,
+            guarantee=fitted.guarantee,
+            notes=(*self.notes, *fitted.notes),
+            created=_now(),
+            version=blemish.__version__,
+        )
+
+    def bad_results(self, memory: MemoryBank) -> list[_Result]:
+        """Score the pictures with defects."""
+        if self.options.bad is None:
+            return []
+        sources = _listed(self.options.bad)
+        results = []
+        for picture in self.read(sources, _names(sources), as_references=False):
+            self.encode([picture], self.engine_encode)
+            results.append(self.score(picture, memory))
+        return results
+
+
+class _Fitted:
+    """The limits that the numbers of good pictures give.
+
+    Args:
+        options: What was asked for.
+        entries: The good pictures; those with a score calibrate.
+        scheme: How their scores came about.
+        removed: Number of pictures that were left out.
+        map_range: The method's scale of these maps.
+        roi: The part of the picture that counts.
+        sampled: Values of the maps of good pictures, for rules that look at pixels; None if they are not at hand.
+        bad: Results of pictures with defects.
+
+    Attributes:
+        limits: The limits.
+        guarantee: What they promise, in numbers, as JSON values.
+        false_alarms: The promised false-alarm rate; None without a promise.
+        notes: What was noticed.
+    """
+
+    def __init__(
+        self,
+        options: FitOptions,
+        entries: Sequence[GoodPicture],
+        scheme: Scheme,
+        removed: int,
+        map_range: tuple[float, float],
+        roi: Roi | None,
+        sampled: npt.NDArray[np.float32] | None = None,
+        bad: Sequence[_Result] = (),
+    ) -> None:
+        good = [entry for entry in entries if entry.score is not None]
+        self.notes: list[str] = []
+        self.guarantee: dict[str, Any] = {}
+        self.false_alarms: float | None = None
+        scores, levels = (
+            np.asarray([getattr(entry, name) for entry in good], np.float32) for name in ("score", "level")
+        )
+        pictures, pixels = (Calibration(values, scheme, removed=removed) for values in (scores, levels))
+        share = self._share(options, len(good))
+        others = {
+            "mean + 3 std": conformal.mean_plus_std(scores),
+            "percentile x factor": conformal.percentile_times(scores),
+        }
+        pixel = pixels.threshold(share).value
+        review = promise = None
+        if options.rule == "conformal":
+            self.false_alarms, limit = share, pictures.threshold(share)
+            if options.review is not None:
+                review = conformal.two_thresholds(pictures, options.review, share)[0].value
+            threshold, promise = limit.value, limit.guarantee.sentence()
+            self.guarantee = {**limit.guarantee.to_dict(), "review": options.review}
+        elif options.rule in LABELLED_RULES:
+            labelled = _labelled(options, scores, [result.score for result in bad])
+            threshold = labelled.value
+            self.guarantee = {"labelled": labelled.to_dict()}
+        elif sampled is None:
+            raise UsageError(f"the rule {options.rule} needs the maps of all good pictures: fit again with all of them")
+        elif options.rule == "mean-std":
+            threshold, pixel = others["mean + 3 std"], conformal.mean_plus_std(sampled)
+        else:
+            threshold, pixel = others["percentile x factor"], conformal.percentile_times(sampled)
+        if threshold > 1:
+            raise UsageError(
+                "good pictures reach the highest score there is, so that nothing could be called anomalous: look at "
+                "the good pictures, or choose another method"
+            )
+        threshold = float(np.float32(max(threshold, 0.0)))
+        self.guarantee["other_rules"] = others
+        if bad:
+            caught = sum(result.score >= threshold for result in bad)
+            with_region = sum(result.level >= pixel for result in bad)
+            self.guarantee["bad"] = {"pictures": len(bad), "caught": caught, "with_region": with_region}
+            self.notes.append(f"{caught} of {len(bad)} pictures with defects are called anomalous.")
+        if odd := [entry.name for entry in good if entry.suspicious]:
+            self.notes.append(_suspicious_note(odd))
+        low, high = map_range
+        fraction = (float(np.float32(pixel)) - low) / (high - low)
+        self.limits = Limits(
+            threshold=threshold,
+            mask_threshold=min(max(fraction, 0.0), 1.0),
+            review_threshold=review,
+            min_area=options.min_area,
+            heatmap_range=heatmap_range(pixel, good, map_range),
+            scores=tuple(scores.tolist()),
+            scheme=scheme,
+            removed=removed,
+            promise=promise,
+            roi=roi,
+        )
+
+    def _share(self, options: FitOptions, pictures: int) -> float:
+        """Return the false-alarm rate to promise: that of the options, or else what so many pictures can promise.
+
+        Raises:
+            UsageError: So many pictures cannot promise what the options ask for.
+        """
+        if options.false_alarms is not None:
+            conformal.quantile_rank(pictures, options.false_alarms)
+            return options.false_alarms
+        smallest = conformal.smallest_promise(pictures)
+        if smallest <= DEFAULT_FALSE_ALARMS:
+            return DEFAULT_FALSE_ALARMS
+        self.notes.append(
+            f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
+            f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
+        )
+        return smallest
+
+
+def _labelled(options: FitOptions, good: npt.ArrayLike, bad: npt.ArrayLike) -> conformal.LabelledThreshold:
+    """Return the threshold of a rule that looks at good and bad pictures."""
+    if options.rule == "f1":
+        return conformal.f1_optimal(good, bad)
+    if options.rule == "recall":
+        return conformal.fixed_recall(good, bad, options.recall)
+    costs = {"miss_cost": options.miss_cost, "false_alarm_cost": options.false_alarm_cost}
+    return conformal.cheapest(good, bad, **costs)
+
+
+def heatmap_range(pixel: float, good: Sequence[GoodPicture], map_range: tuple[float, float]) -> tuple[float, float]:
+    """Return the scale of heatmaps: the threshold is its middle, and what good pictures reach is at or below its low
+    end.
+
+    The maps of most good pictures (`_TRANSPARENT`) lie below the low end everywhere, as long as that leaves a tenth of
+    the way from a usual value to the threshold for the colours in between.
+    """
+    usual = float(np.median([entry.usual for entry in good]))
+    reached = float(np.quantile([entry.peak for entry in good], _TRANSPARENT))
+    way = max(pixel - usual, 1e-3 * (map_range[1] - map_range[0]))
+    width = min(max(pixel - reached, _MIN_WIDTH * way), way)
+    return pixel - width, pixel + width
+
+
+def add_pictures(
+    engine: TorchEngine,
+    profile: Profile,
+    more: References,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: Callable[[], object] = lambda: None,
+) -> Profile:
+    """Return a profile with more good pictures; those that it has are not needed.
+
+    Of a split the new ones calibrate. Otherwise they are references, too: each is scored with all others as references,
+    and the pictures of before keep their scores. More references can only lower these, so the promise holds, and the
+    threshold is at most a little too high. A fit with all pictures gives the exact one.
+
+    Raises:
+        UsageError: The rule of the profile needs all pictures.
+        ImageError: A picture cannot be read.
+    """
+    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
+    fitter = _Fitter(engine, options, profile.object_name, max_pixels, profile.value_range, profile.tiling)
+    known = {entry.fingerprint for entry in profile.good}
+    sources = _listed(more)
+    pictures: list[_Picture] = []
+    for picture in fitter.read(sources, _names(sources)):
+        if picture.fingerprint not in known:
+            known.add(picture.fingerprint)
+            pictures.append(picture)
+    fitter.note_copies(len(sources) - len(pictures))
+    encode = _CachedEncoder(engine)
+    fitter.encode(pictures, encode)
+    memory = to_device(profile.memory, engine.device)
+    split = profile.limits.scheme == "split"
+    entries = list(profile.good)
+    if pictures and not split:
+        memory = type(memory).concat([memory, to_device(fitter.build(pictures, encode), engine.device)])
+    start = profile.memory.images
+    counts = [0] * len(pictures) if split else _counts(pictures, memory.images - start)
+    for picture, count in zip(pictures, counts, strict=True):
+        part = memory
+        if not split:
+            with torch.inference_mode():
+                part = memory.select([n for n in range(memory.images) if not start <= n < start + count])
+            start += count
+        entries.append(fitter.entry(picture, fitter.score(picture, part), count))
+        on_progress()
+    if pictures and not split:
+        fitter.notes.append(
+            f"The {len(profile.good)} pictures of before keep their scores, so the threshold may be a little too "
+            "high; a fit with all pictures gives the exact one."
+        )
+    return _updated(profile, options, memory, entries, fitter.notes)
+
+
+def remove_pictures(profile: Profile, names: Sequence[str]) -> Profile:
+    """Return a profile without some of its pictures, which are not needed.
+
+    A picture that only calibrates (in a split) can be taken out. One that is a reference cannot: without it the scores
+    of the others change, and only a fit with the others gives them.
+
+    Args:
+        profile: The profile.
+        names: Names or fingerprints of the pictures; the name of a file is enough.
+
+    Raises:
+        UsageError: There is no such picture, or it is a reference.
+    """
+    gone = [_find(profile, name) for name in names]
+    if references := [entry.name for entry in gone if entry.images]:
+        raise UsageError(
+            f"{', '.join(references)} {'is a reference' if len(references) == 1 else 'are references'} of this "
+            "profile, and without it the scores of all others change: fit again without it"
+        )
+    left = {entry.fingerprint for entry in gone}
+    entries = [entry for entry in profile.good if entry.fingerprint not in left]
+    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
+    return _updated(profile, options, profile.memory, entries, [])
+
+
+def _find(profile: Profile, name: str) -> GoodPicture:
+    matching = [
+        entry
+        for entry in profile.good
+        if name in (entry.name, entry.fingerprint, Path(entry.name).name) or absolute(name) == absolute(entry.name)
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
+        hint = suggest(name, [entry.name for entry in profile.good])
+        raise UsageError(f"the profile has no good picture {name}{hint}; `blemish info` lists them")
+    raise UsageError(f"{name} can be {len(matching)} pictures of the profile; give its path or its fingerprint")
+
+
+def _updated(
+    profile: Profile, options: FitOptions, memory: MemoryBank, entries: list[GoodPicture], notes: Sequence[str]
+) -> Profile:
+    calibrating = [number for number, entry in enumerate(entries) if entry.score is not None]
+    if len(calibrating) < 2:
+        raise UsageError("fewer than 2 good pictures would be left, which promise nothing")
+    odd = {calibrating[n] for n in conformal.suspicious([entries[n].score or 0.0 for n in calibrating])}
+    entries = [replace(entry, suspicious=number in odd) for number, entry in enumerate(entries)]
+    limits = profile.limits
+    fitted = _Fitted(options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
+    references = [entry.fingerprint for entry in entries if entry.images]
+    return replace(
+        profile,
+        memory=replace(memory, references=len(references), fingerprint=_fingerprint(references)),
+        limits=fitted.limits,
+        good=tuple(entries),
+        false_alarms=fitted.false_alarms,
+        guarantee=fitted.guarantee,
+        notes=(*notes, *fitted.notes),
+        created=_now(),
+        version=blemish.__version__,
+        path=None,
+    )
+
+
+def _stored(options: FitOptions) -> dict[str, Any]:
+    """Return the options that a later change of the profile needs."""
+    names = ("false_alarms", "review", "min_area", "rule")
+    return {name: getattr(options, name) for name in names}
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def require_enough(pictures: int, options: FitOptions) -> None:
+    """Raise a UsageError for too few good pictures to promise anything."""
+    if pictures >= 2:
+        return
+    wanted_share = options.false_alarms or DEFAULT_FALSE_ALARMS
+    needed = conformal.pictures_needed(wanted_share)
+    if pictures == 0:
+        raise UsageError(
+            f"there are no good pictures: give at least 2, and {needed} to promise {percent(wanted_share)}"
+        )
+    raise UsageError(
+        f"one good picture promises nothing, since it has to be compared with another: give at least 2, and {needed} "
+        f"to promise {percent(wanted_share)} false alarms"
+    )
+
+
+def made_with(source: Provenance) -> dict[str, Any]:
+    """Return the fields of a profile that a detector's provenance has."""
+    names = ("method", "config", "backbone", "backbone_fingerprint", "weights", "weights_fingerprint", "precision")
+    return {name: getattr(source, name) for name in names}
+
+
+def add_tile(
+    merger: TileMerger,
+    index: tuple[int, int],
+    score: float,
+    tile_map: Tensor,
+    timing: Timing,
+    engine: Engine,
+    memory: MemoryBank | None,
+    roi: Roi | None,
+) -> None:
+    """Add the result of one tile; with a region of interest the score is that of the inside."""
+    if roi is not None:
+        (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
+        inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
+        score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory)
+    if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
+        tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
+    merger.add(index, score, tile_map, timing)
+
+
+def finished_map(
+    merger: TileMerger, engine: Engine, memory: MemoryBank | None, roi: Roi | None
+) -> npt.NDArray[np.float32]:
+    """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest
+    value.
+    """
+    values: npt.NDArray[np.float32] = merger.take_map(
+        engine.finish_map if isinstance(engine, TorchEngine) else resize
+    ).numpy()
+    if roi is None:
+        return values
+    inside = roi.resized(values.shape[1], values.shape[0])
+    return np.where(inside, values, np.float32(engine.map_range(memory)[0]))
+
+
+class _CachedEncoder:
+    """Runs the backbone on images that it has not encoded yet."""
+
+    def __init__(self, engine: TorchEngine) -> None:
+        assert isinstance(engine.method, ReferenceMethod)
+        self._engine, self._request = engine, engine.method.memory_request
+        self._known: dict[bytes, ImageFeatures] = {}
+
+    def __call__(self, pixels: Tensor) -> ImageFeatures:
+        keys = [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in pixels.cpu()]
+        if new := [number for number, key in enumerate(keys) if key not in self._known]:
+            features = self._engine.encode(pixels[new], self._request)
+            self._known.update(zip((keys[number] for number in new), _divided(features), strict=True))
+        return _joined([self._known[key] for key in keys])
+
+
+def _batches(items: Sequence[T], pixels_of: Callable[[T], Tensor]) -> Iterator[list[T]]:
+    """Yield batches of items in order; a batch ends where the shape of the pixels changes."""
+    for _, alike in itertools.groupby(items, key=lambda item: pixels_of(item).shape):
+        yield from batched(alike, BATCH)
+
+
+def _counts(pictures: Sequence[_Picture], images: int) -> list[int]:
+    """Return how many entries each picture has in a memory bank, whose images are those of the pictures in order."""
+    tiles = sum(len(picture.pixels) for picture in pictures)
+    return [len(picture.pixels) * images // tiles for picture in pictures]
+
+
+def _divided(features: ImageFeatures) -> list[ImageFeatures]:
+    """Return the features of each image of a batch."""
+    count = len(features.class_token) if features.class_token is not None else len(next(iter(features.taps.values())))
+
+    def part(number: int) -> ImageFeatures:
+        own = slice(number, number + 1)
+        return replace(
+            features,
+            taps={tap: rows[own] for tap, rows in features.taps.items()},
+            class_token=None if features.class_token is None else features.class_token[own],
+            windows={side: rows[own] for side, rows in features.windows.items()},
+        )
+
+    return [part(number) for number in range(count)]
+
+
+def _joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Return the features of several images as one batch."""
+    first = parts[0]
+    tokens = [part.class_token for part in parts if part.class_token is not None]
+    return replace(
+        first,
+        taps={tap: torch.cat([part.taps[tap] for part in parts]) for tap in first.taps},
+        class_token=torch.cat(tokens) if tokens else None,
+        windows={side: torch.cat([part.windows[side] for part in parts]) for side in first.windows},
+    )
+
+
+def _vector(picture: _Picture) -> npt.NDArray[np.float32]:
+    """Return one vector of a whole picture: the mean over its patches, or else its class token."""
+    rows = []
+    for features in picture.features:
+        if features.taps:
+            tap = max(features.taps)
+            rows.append(torch.nn.functional.normalize(features.taps[tap][0, 1:].float(), dim=-1).mean(0))
+        elif features.class_token is not None:
+            rows.append(features.class_token[0].float())
+    vector: npt.NDArray[np.float32] = torch.stack(rows).mean(0).cpu().numpy()
+    return vector
+
+
+def _listed(pictures: References) -> list[ImageSource]:
+    if isinstance(pictures, (str, os.PathLike)):
+        return list(find_images([pictures]))
+    return list(pictures)
+
+
+def _names(sources: Sequence[ImageSource]) -> list[str]:
+    def name(number: int, source: ImageSource) -> str:
+        if isinstance(source, (str, os.PathLike)):
+            return os.fsdecode(source)
+        return getattr(source, "path", None) or f"picture {number}"
+
+    return [name(number, source) for number, source in enumerate(sources, 1)]
+
+
+def _fingerprint(digests: Iterable[str]) -> str:
+    """Return 16 hex digits over the pictures, whatever their order."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
+
+
+def _suspicious_note(names: Sequence[str]) -> str:
+    subject = "this one" if len(names) == 1 else "these"
+    return (
+        f"{len(names)} of the good pictures look unlike the others: {', '.join(names)}; look at {subject}, and take "
+        "out what is not good."
+    )
+
+
+def _removed_note(names: Sequence[str]) -> str:
+    return f"left out, because they look unlike the others: {', '.join(names)}."
