@@ -69,8 +69,9 @@ TOP = 0.01
 #: What is left out at each border of the grid to get its middle, as a fraction of its side, and how much of the middle
 #: an object has to cover.
 BORDER, COVERED = 0.2, 0.35
-#: Two pictures are copies if all patches at the same position are closer (1 - cosine).
-DUPLICATE_TOLERANCE = 1e-5
+#: Two pictures are copies if all patches at the same position are closer (1 - cosine), as in `musc`. A picture that is
+#: encoded with others may differ from itself by rounding.
+DUPLICATE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
