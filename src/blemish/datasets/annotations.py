@@ -82,9 +82,9 @@ class Annotations:
         if picture is None:
             raise AnnotationError("is for several pictures", "give the picture, too")
         shared = {name: _shared_end(name, picture) for name in self.drawings}
-        most = max(shared.values(), default=0)
-        names = [name for name, length in shared.items() if length == most]
-        if most == 0:
+        longest = max(shared.values(), default=0)
+        names = [name for name, length in shared.items() if length == longest]
+        if longest == 0:
             raise AnnotationError(f"does not list the picture {picture.name}", "add it, or remove the picture")
         if len(names) > 1:
             raise AnnotationError(
@@ -145,11 +145,11 @@ def _load(path: Path, modified: int, size: int) -> Annotations:
 
 def _shared_end(name: str, picture: Path) -> int:
     """Return how many of their last parts a name in a file and a path have in common."""
-    one = [unicodedata.normalize("NFC", part) for part in PurePosixPath(name.replace("\\", "/")).parts]
-    other = [unicodedata.normalize("NFC", part) for part in picture.parts]
+    written = [unicodedata.normalize("NFC", part) for part in PurePosixPath(name.replace("\\", "/")).parts]
+    actual = [unicodedata.normalize("NFC", part) for part in picture.parts]
     count = 0
-    for mine, its in zip(reversed(one), reversed(other), strict=False):
-        if mine != its:
+    for a, b in zip(reversed(written), reversed(actual), strict=False):
+        if a != b:
             break
         count += 1
     return count
