@@ -242,7 +242,7 @@ def _files_of(files: Sequence[Path], place: _Place, ran_here: bool, result: Read
     twice = [name for name, number in Counter(same(path.stem) for path in pictures).items() if number > 1]
     if twice:
         result.notes.append(
-            f"{len(twice):,} names in {pictures[0].parent} are those of several pictures, such as {twice[0]}; all are read"
+            f"{len(twice):,} names in {pictures[0].parent} are of several pictures, such as {twice[0]}; all are read"
         )
     free = [path for path in pictures if path not in drawn.values()]
     written = {mask for masks in pair(free, annotations).masks.values() for mask in masks}
