@@ -387,6 +387,14 @@ def test_without_a_test_split_it_is_said_what_there_is(tmp_path: Path) -> None:
         read("folder", tmp_path)
 
 
+def test_pictures_of_one_name_are_read_and_noted(tmp_path: Path) -> None:
+    for path in ("good/0.png", "bad/0.png", "bad/0.jpg"):
+        picture(tmp_path / path)
+    found = read("folder", tmp_path)
+    assert counts(found) == (1, 2, 0)
+    assert any("several pictures, such as 0; all are read" in note for note in found.notes)
+
+
 def test_links_are_followed_once(tmp_path: Path) -> None:
     Case("", PLAIN, PLAIN_MASKS).build(tmp_path / "elsewhere")
     (tmp_path / "lid").mkdir()
