@@ -43,6 +43,7 @@ from blemish.evaluation.run import Run, recompute_result
 from blemish.image_io import MAX_PIXELS
 from blemish.loading import load
 from blemish.methods import info, list_methods
+from blemish.profile import Profile, read_profile
 from blemish.types import PathLike, Precision
 
 __all__ = [
@@ -87,25 +88,47 @@ def evaluate(options: EvaluationOptions) -> Evaluation:
 @contextmanager
 def prepare(options: EvaluationOptions) -> Iterator[Run]:
     """Load everything that an evaluation needs; `Run.execute` then does it. Errors are those of `evaluate`."""
-    method_names = _method_names(options.methods)
+    profile = options.profile
+    if profile is not None and not isinstance(profile, Profile):
+        profile = read_profile(profile)
+    method_names = _method_names(options.methods if profile is None else [profile.method])
     if unused := sorted(set(options.weights or {}) - set(method_names)):
         raise UsageError(f"weights are given for {', '.join(unused)}, which is not among the methods to evaluate")
     if unused := sorted(set(options.configs or {}) - set(method_names)):
         raise UsageError(f"a config is given for {', '.join(unused)}, which is not among the methods to evaluate")
     dataset = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
     dataset = limit_images(dataset, options.limit, options.seed)
-    backbone = options.backbone
-    if not isinstance(backbone, ImageBackbone):
-        backbone = load_backbone(os.fspath(backbone))
-    detectors, left_out = load_detectors(
-        options.methods,
-        backbone,
-        weights=options.weights,
-        configs=options.configs,
-        max_pixels=options.max_pixels,
-        device=options.device,
-        precision=options.precision,
-    )
+    detectors: dict[str, Detector]
+    left_out: dict[str, str]
+    if profile is not None:
+        detector = load(
+            profile=profile,
+            backbone=options.backbone,
+            weights=(options.weights or {}).get(profile.method),
+            max_pixels=options.max_pixels,
+            device=options.device,
+            precision=options.precision,
+        )
+        if detector.tiling is not None:
+            raise UsageError(
+                "the profile was made with tiles, and an evaluation scores pictures whole: fit without tiles"
+            )
+        backbone = detector.torch_engine.backbone
+        detectors, left_out = {profile.method: detector}, {}
+        samples = tuple(replace(sample, object_name=profile.object_name) for sample in dataset.samples)
+        dataset = replace(dataset, samples=samples)
+    else:
+        given = options.backbone
+        backbone = given if isinstance(given, ImageBackbone) else load_backbone(os.fspath(given))
+        detectors, left_out = load_detectors(
+            options.methods,
+            backbone,
+            weights=options.weights,
+            configs=options.configs,
+            max_pixels=options.max_pixels,
+            device=options.device,
+            precision=options.precision,
+        )
     facts = {
         "command": _command(),
         "data": os.fspath(options.data),

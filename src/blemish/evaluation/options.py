@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 from blemish.clip import ImageBackbone
 from blemish.errors import UsageError
 from blemish.image_io import MAX_PIXELS
+from blemish.profile import Profile
 from blemish.types import PathLike, Precision, check_threshold
 
 P = ParamSpec("P")
@@ -43,6 +44,8 @@ class EvaluationOptions:
         backbone: As in `blemish.load`; all methods share it.
         weights: Weights by method, in place of those that blemish ships.
         configs: Fields of the config to change, by method: {"musc": {"whole_set": True}}.
+        profile: A profile in place of `methods`: its method, memory and region of interest, with its object name for
+            all pictures. The result says how many false alarms its thresholds give beside how many it promises.
         out: Folder for scores, tables and the report; None keeps nothing but the result.
         limit: Maximum number of images per category, drawn at random with the labels in proportion; None for all.
         seed: Seed of that draw and of the bootstrap.
@@ -73,6 +76,7 @@ class EvaluationOptions:
     backbone: PathLike | ImageBackbone = "builtin"
     weights: Mapping[str, PathLike] | None = None
     configs: Mapping[str, Mapping[str, Any]] | None = None
+    profile: PathLike | Profile | None = None
     out: PathLike | None = None
     limit: int | None = None
     seed: int = 0
@@ -91,6 +95,8 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         if self.out is None and (self.maps or self.report):
             raise UsageError("maps and a report are written to a folder, but there is none; give out")
+        if self.profile is not None and (tuple(self.methods) != ("anomalyclip",) or self.configs):
+            raise UsageError("a profile has its own method and config; leave out methods and configs")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
         _ = self.metrics  # checks aupro, masks and mask_threshold

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
@@ -21,6 +21,7 @@ from blemish.evaluation.literature import compare
 from blemish.evaluation.measure import (
     MaskCache,
     count_pixels,
+    input_map,
     measure_category,
     remeasure_category,
     set_score_inputs,
@@ -80,12 +81,20 @@ class Run:
             {name: detector.engine for name, detector in detectors.items()},
             batch_size=batch_size,
             max_pixels=min(detector.max_pixels for detector in detectors.values()),
-            text_scores={name for name, method in methods.items() if "text_scores" in (set_score_inputs(method) or ())},
+            value_range=next((d.value_range for d in detectors.values() if d.profile is not None), None),
+            # A profile gives each picture a score of its own, whatever the paper's rule for sets is.
+            text_scores={
+                name
+                for name, method in methods.items()
+                if detectors[name].profile is None and "text_scores" in (set_score_inputs(method) or ())
+            },
         )
         self.passes = self._scorer.passes
-        self._settings = {name: settings_fingerprint(result_settings(d.provenance)) for name, d in detectors.items()}
+        self._settings = {name: settings_fingerprint(_settings(d)) for name, d in detectors.items()}
         self._files = {sample: file_key(sample.path) for sample in dataset}
-        self._transductive = {name for name, method in methods.items() if method.info.transductive}
+        self._transductive = {
+            name for name, method in methods.items() if method.info.transductive and detectors[name].profile is None
+        }
         self._sets = {category: self._set_fingerprint(samples) for category, samples in self.categories.items()}
         self._failures: list[_MethodFailure] = []
         self._todo = {
@@ -117,10 +126,35 @@ class Run:
             self._score(category, samples, histograms, masks, on_progress)
             self._measure(category, samples, histograms, masks)
             self.folder.clear_map_cache()
-        facts = self.facts()
+        facts = {**self.facts(), "verdicts": self._verdicts()}
         self.folder.write_facts(facts)
         methods = list(self.detectors)
         return make_evaluation(self.folder, self.dataset, methods, self.options, self._failures, facts)
+
+    def _verdicts(self) -> list[dict[str, Any]]:
+        """Return, for a profile, how many normal and anomalous pictures of each category reach its threshold."""
+        tallies = []
+        for name, detector in self.detectors.items():
+            if detector.profile is None or detector.threshold is None:
+                continue
+            for category, samples in self.categories.items():
+                reached: dict[int, list[bool]] = {0: [], 1: []}
+                for sample in samples:
+                    if (score := self.folder.score(name, sample)) is not None:
+                        reached[int(sample.label)].append(score.score >= detector.threshold)
+                tallies.append(
+                    {
+                        "method": name,
+                        "category": category,
+                        "threshold": detector.threshold,
+                        "promised": detector.profile.false_alarms,
+                        "normal": len(reached[0]),
+                        "false_alarms": sum(reached[0]),
+                        "anomalous": len(reached[1]),
+                        "caught": sum(reached[1]),
+                    }
+                )
+        return tallies
 
     def facts(self) -> dict[str, Any]:
         """Return where the numbers come from, as JSON values."""
@@ -158,6 +192,7 @@ class Run:
             for name in self._transductive
             if any(name in task.methods for task in tasks)
         }
+        memories |= {name: d.memory for name, d in self.detectors.items() if d.profile is not None}
         for result in self._scorer.run(tasks, memories):
             error: ImageError | None
             if isinstance(result, Failed):
@@ -179,6 +214,7 @@ class Run:
     ) -> ImageError | None:
         """Store a score and its map; return the error if they are unusable."""
         name, sample, anomaly_map = scored.method, scored.item, self._measured_map(scored).numpy()
+        scored = self._inside(scored)
         numbers = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
         if not (np.isfinite(numbers).all() and np.isfinite(anomaly_map).all()):
             return ImageError(f"{name} gives {sample.path} no finite score or map.", sample.path)
@@ -195,12 +231,25 @@ class Run:
         self.folder.add_score(name, sample, score)
         return None
 
-    def _measured_map(self, scored: Scored[Sample]) -> Tensor:
+    def _inside(self, scored: Scored[Sample]) -> Scored[Sample]:
+        """Return the result with the score of the region of interest, if the detector has one."""
+        detector = self.detectors[scored.method]
+        if detector.limits.roi is None:
+            return scored
+        height, width = scored.map.shape
+        inside = torch.from_numpy(detector.limits.roi.resized(width, height).copy())
+        score = detector.engine.score_inside(scored.score, scored.map, inside, detector.memory)
+        return replace(scored, score=score)
+
+    def _measured_map(self, scored: Scored[Sample]) -> torch.Tensor:
         """Return the map at the side of the method's input, at which masks are compared with it."""
-        engine = self.detectors[scored.method].torch_engine
-        if scored.map.shape == (engine.size, engine.size):
-            return scored.map
-        return engine.finish_map(scored.map, engine.size, engine.size)
+        detector = self.detectors[scored.method]
+        engine, roi = detector.torch_engine, detector.limits.roi
+        anomaly_map = input_map(engine, scored.map)
+        if roi is None:
+            return anomaly_map
+        outside = ~torch.from_numpy(roi.resized(engine.size, engine.size).copy())
+        return anomaly_map.masked_fill(outside, engine.map_range(detector.memory)[0])
 
     # Measuring
 
@@ -367,7 +416,16 @@ def make_evaluation(
     )
 
 
+def _settings(detector: Detector) -> dict[str, Any]:
+    """Return everything that scores and maps depend on."""
+    settings = result_settings(detector.provenance)
+    roi = detector.limits.roi
+    return settings if roi is None else {**settings, "roi": hashlib.sha256(roi.to_png()).hexdigest()[:16]}
+
+
 def _map_range(detector: Detector) -> list[float]:
     method = detector.torch_engine.method
+    if detector.memory is not None:
+        return [float(end) for end in detector.engine.map_range(detector.memory)]
     map_range = method.memory_map_range if isinstance(method, TransductiveMethod) else method.map_range
     return [float(end) for end in map_range]

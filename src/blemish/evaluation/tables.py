@@ -73,6 +73,20 @@ def summary(result: Evaluation) -> str:
     )
 
 
+def verdicts(result: Evaluation) -> list[str]:
+    """Return, for a profile, measured false alarms beside the promised ones: one sentence per category."""
+    sentences = []
+    for tally in result.facts.get("verdicts", ()):
+        normal, anomalous = tally["normal"], tally["anomalous"]
+        promised = "" if tally["promised"] is None else f", promised {100 * tally['promised']:.1f} %"
+        alarms = f"{tally['false_alarms']} of {normal} normal pictures are called anomalous"
+        alarms += f" ({100 * tally['false_alarms'] / normal:.1f} %{promised})" if normal else ""
+        caught = f"{tally['caught']} of {anomalous} anomalous ones are"
+        caught += f" ({100 * tally['caught'] / anomalous:.1f} %)" if anomalous else ""
+        sentences.append(f"{tally['category'] or 'all'}: at threshold {tally['threshold']:.4f}, {alarms}; {caught}.")
+    return sentences
+
+
 def provenance(result: Evaluation) -> list[str]:
     """Return where the numbers come from, line by line."""
     facts = result.facts

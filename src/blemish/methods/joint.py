@@ -1,18 +1,20 @@
 """Comparison and words jointly: blemish's own few-shot method, and the default of `blemish fit`.
 
-It has no paper. Two weak witnesses are joined: patches are compared with those of a few normal images, as in PatchCore
-(Roth et al., CVPR 2022, https://arxiv.org/abs/2106.08265) and AnomalyDINO (Damm et al., WACV 2025,
-https://arxiv.org/abs/2405.14529), and the whole image is compared with the sentences of `clip`. With the unit vector
-z_p of patch p, the reference patches r, and the words' score w in [0, 1]:
+It has no paper. Two witnesses are joined. Patches are compared with those of a few normal images, as in PatchCore (Roth
+et al., CVPR 2022, https://arxiv.org/abs/2106.08265) and AnomalyDINO (Damm et al., WACV 2025,
+https://arxiv.org/abs/2405.14529); and patches and the whole image are compared with the sentences of `clip`. Words are
+often wrong about a product: they call flawless cookies damaged. But what they say of normal images is known, so only
+what lies above it counts. With the unit vector z_p of patch p and its score w_p by words, the same z_r and w_r of the
+reference patches r, and the score w of the whole image by words, the evidence of a patch and of the image is
 
-    d_p = min_r (1 - z_p . r)
-    d = mean of the largest `top` of the d_p
-    x = d / `distance_scale` + w / `words_scale`
-    score = x / (1 + x)
+    e_p = min_r (1 - z_p . z_r) + `patch_words` * max(0, w_p - max_r w_r)
+    e = mean of the largest `top` of the e_p + `image_words` * w
 
-z_p is the mean of the patch's unit vectors at the `compared` layers, scaled to length 1. All scales are constants of
-the config, and nothing is fitted to the references. So a further reference can only lower a score, which makes
-leave-one-out calibration exact (`monotone`). `docs/joint.md` says how the constants were chosen.
+z_p is the mean of the patch's unit vectors at the `compared` layers, scaled to length 1. The score is e / (e + `half`),
+and the map is the same of e_p.
+
+All constants are in the config, and nothing is fitted to the references. So one more reference can only lower a score
+and a map, which makes leave-one-out calibration exact (`monotone`). `docs/joint.md` says how the constants were chosen.
 
 Without references the method is `clip`.
 """
@@ -35,29 +37,38 @@ from blemish.methods.neighbours import nearest
 from blemish.methods.ops import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
 from blemish.methods.registry import METHODS
 
+#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch.
+PATCH = 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class JointConfig(ClipConfig):
-    """The config of the joint method; `image_score` is the rule for the words alone, without references."""
+    """The config of the joint method; `layers` are those of the words, and `image_score` is the rule without references.
 
-    compared: tuple[int, ...] = (12,)
+    The default layers are for ViT-L/14@336 and have not been tried; all other constants were chosen on the built-in model.
+    """
+
+    compared: tuple[int, ...] = (16, 18)
     """Layers whose patches are compared, from 1; -1 is the last."""
-    top: float = 0.01
-    """Fraction of the patches, the most distant ones, whose mean is the distance of the image."""
-    distance_scale: float = 0.1
-    """Distance that counts 1 in the score."""
-    words_scale: float = 1.0
-    """Score of the words that counts 1 in the score."""
+    top: float = 0.005
+    """Fraction of the patches, those with most evidence, whose mean is the evidence of the image."""
+    patch_words: float = 0.5
+    """Weight of what the words say of a patch above what they say of any reference patch."""
+    image_words: float = 0.1
+    """Weight of what the words say of the whole image."""
+    half: float = 0.3
+    """Evidence that makes a score of 0.5."""
 
     def check(self) -> None:
         super().check()
         require(0 < self.top <= 1, f"top lies above 0 and is at most 1, not {self.top}")
-        for name in ("distance_scale", "words_scale"):
-            require(getattr(self, name) > 0, f"{name} has to be greater than 0, not {getattr(self, name)}")
+        require(self.half > 0, f"half has to be greater than 0, not {self.half}")
+        for name in ("patch_words", "image_words"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
 
 
 class Joint(Clip, FewShotMethod):
-    """Distances to normal references and the words' score, on scales fixed beforehand."""
+    """Distances to normal references, and words as far as they say more than of these."""
 
     info = METHODS["joint"]
     Config: ClassVar[type[JointConfig]] = JointConfig
@@ -71,7 +82,7 @@ class Joint(Clip, FewShotMethod):
 
     @property
     def memory_request(self) -> Request:
-        return Request(self.request.taps | {Tap(layer) for layer in self.compared})
+        return Request(frozenset(Tap(layer) for layer in (*self.layers, *self.compared)))
 
     @property
     def memory_map_range(self) -> tuple[float, float]:
@@ -79,48 +90,55 @@ class Joint(Clip, FewShotMethod):
 
     @property
     def memory_tap(self) -> Tap:
-        """Tap under which a memory bank holds the compared patches."""
+        """Tap under which a memory bank holds the compared patches, the last of several."""
         return Tap(self.compared[-1])
 
+    # what is compared
+
     def patches(self, features: ImageFeatures) -> Tensor:
-        """Return what is compared: (B, N, D) float32, each of length 1."""
-        missing = [layer for layer in self.compared if Tap(layer) not in features.taps]
-        if missing:
-            raise UsageError(f"the features lack layer {missing[0]}: encode the images with the method's memory_request")
+        """Return the patches z that are compared with those of references: (B, N, D) float32, each of length 1."""
+        if any(Tap(layer) not in features.taps for layer in self.compared):
+            raise UsageError(
+                "the features lack the patches to compare: encode the images with the method's memory_request"
+            )
         units = [normalise(features.taps[Tap(layer)][:, 1:]) for layer in self.compared]
         return units[0] if len(units) == 1 else normalise(torch.stack(units).sum(0))
 
     def extract_memory(self, features: ImageFeatures) -> MemoryBank:
-        patches = self.patches(features)
-        return MemoryBank(len(patches), {self.memory_tap: patches.flatten(0, 1)})
+        patches, embeddings = self.patches(features), self.patch_embeddings(features)
+        taps = {self.memory_tap: patches.flatten(0, 1)}
+        return MemoryBank(len(patches), taps, {PATCH: embeddings.flatten(0, 1).float()})
 
-    def distances(self, features: ImageFeatures, memory: MemoryBank) -> Tensor:
-        """Return d_p of all patches: (B, N) in [0, 2]. Raises UsageError for the memory bank of another method."""
-        rows = memory.taps.get(self.memory_tap)
-        if rows is None or rows.shape[1] != self.backbone.width:
-            raise UsageError("the memory bank is of another method or layer: build it with this method")
-        return nearest(self.patches(features), rows).squared[..., 0] / 2
+    def patch_embeddings(self, features: ImageFeatures) -> Tensor:
+        """Return what the words are compared with, the patches of the last of `layers`: (B, N, E), not normalised."""
+        return self.backbone.project(features.taps[Tap(self.layers[-1])][:, 1:])
 
-    def words_score(self, features: ImageFeatures, text: Tensor) -> Tensor:
-        """Return the score w of the whole image by words: (B,) in [0, 1]."""
-        return anomalous_probability(cosine_logits(self.image_embedding(features), text, self.config.temperature))
+    def words(self, embeddings: Tensor, text: Tensor) -> Tensor:
+        """Return the scores by words: (B, N, E) or (B, E) to (B, N) or (B,), in [0, 1]."""
+        return anomalous_probability(cosine_logits(embeddings, text, self.config.temperature))
+
+    # evidence
+
+    def patch_evidence(self, features: ImageFeatures, text: Tensor, memory: MemoryBank) -> Tensor:
+        """Return e_p of all patches: (B, N), at least 0. Raises UsageError for the memory bank of another method."""
+        rows, embeddings = memory.taps.get(self.memory_tap), memory.windows.get(PATCH)
+        if rows is None or embeddings is None:
+            raise UsageError("the memory bank is of another method or config: build it with this method")
+        distances = nearest(self.patches(features), rows).squared[..., 0] / 2
+        usual = self.words(embeddings.unsqueeze(0), text).amax(dim=1, keepdim=True)  # (B or 1, 1)
+        excess = (self.words(self.patch_embeddings(features), text) - usual).clamp_min(0)
+        return distances + self.config.patch_words * excess
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; without a memory bank as `clip` does."""
         if memory is None:
             return super().score(features, text)
-        c, distances = self.config, self.distances(features, memory)
-        evidence = mean_of_largest(distances, c.top) / c.distance_scale
-        evidence = evidence + self.words_score(features, text) / c.words_scale
-        grid = as_grid(saturate(distances / c.distance_scale), features.grid)
-        return Prediction(saturate(evidence), upsample_smoothly(grid, c.size, c.sigma))
+        c, patches = self.config, self.patch_evidence(features, text, memory)
+        image = mean_of_largest(patches, c.top) + c.image_words * self.words(self.image_embedding(features), text)
+        maps = upsample_smoothly(as_grid(patches / (patches + c.half), features.grid), c.size, c.sigma)
+        return Prediction(image / (image + c.half), maps)
 
 
 def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
     """Return the mean of the largest values of each row: (B, N) to (B,). At least one of them counts."""
     return values.topk(max(1, round(fraction * values.shape[1])), dim=1).values.mean(1)
-
-
-def saturate(evidence: Tensor) -> Tensor:
-    """Bring evidence, at least 0, to [0, 1): x / (1 + x)."""
-    return evidence / (1 + evidence)
