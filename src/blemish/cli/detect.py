@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK, STDIN
 from blemish.cli.console import (
+    Bar,
     Range,
     Threshold,
     choices,
@@ -26,6 +27,7 @@ from blemish.cli.console import (
     one_line,
     print_json,
     progress,
+    waiting,
 )
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
@@ -41,6 +43,12 @@ REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
 FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
+# The groups of options in the help, in this order.
+VERDICT, SCORING, READING, RESULTS, SPEED = (
+    Parameter(group=Group.create_ordered(title))
+    for title in ("Verdicts", "How pictures are scored", "Which pictures, and how they are read", "Results", "Speed")
+)
+
 #: The note on a bit depth that was found by the values.
 _DEPTH = re.compile(r" read as (\d+) bits,")
 #: Rows of the ranking on a terminal; a pipe gets all.
@@ -49,32 +57,32 @@ MAX_ROWS = 25
 
 def detect(
     *paths: str,
-    method: str = METHOD,
-    backbone: str = BACKBONE,
-    weights: Path | None = None,
-    config: str | None = None,
-    object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
-    profile: Path | None = None,
-    threshold: Threshold = None,
-    mask_threshold: Threshold = None,
-    out: Path | None = None,
-    save: str | None = None,
-    format: str | None = None,
-    batch_size: int = 8,
-    device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    recursive: bool = False,
-    value_range: Range = None,
-    pages: Annotated[bool, Parameter(negative="")] = False,
-    every: str | None = None,
-    max_pixels: int | None = None,
-    reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    tile: int | None = None,
-    overlap: float | None = None,
-    model: Path | None = None,
-    backend: Literal["torch", "onnx", "openvino"] | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    method: Annotated[str, SCORING] = METHOD,
+    backbone: Annotated[str, SCORING] = BACKBONE,
+    weights: Annotated[Path | None, SCORING] = None,
+    config: Annotated[str | None, SCORING] = None,
+    object_name: Annotated[str, Parameter(name="--object"), SCORING] = OBJECT,
+    profile: Annotated[Path | None, VERDICT] = None,
+    threshold: Annotated[Threshold, VERDICT] = None,
+    mask_threshold: Annotated[Threshold, VERDICT] = None,
+    out: Annotated[Path | None, RESULTS] = None,
+    save: Annotated[str | None, RESULTS] = None,
+    format: Annotated[str | None, RESULTS] = None,
+    batch_size: Annotated[int, SPEED] = 8,
+    device: Annotated[str, SPEED] = "auto",
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], SPEED] = "auto",
+    recursive: Annotated[bool, READING] = False,
+    value_range: Annotated[Range, READING] = None,
+    pages: Annotated[bool, Parameter(negative=""), READING] = False,
+    every: Annotated[str | None, READING] = None,
+    max_pixels: Annotated[int | None, READING] = None,
+    reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=""), SCORING] = None,
+    tile: Annotated[int | None, READING] = None,
+    overlap: Annotated[float | None, READING] = None,
+    model: Annotated[Path | None, SCORING] = None,
+    backend: Annotated[Literal["torch", "onnx", "openvino"] | None, SCORING] = None,
+    overwrite: Annotated[bool, RESULTS] = False,
+    json: Annotated[bool, RESULTS] = False,
 ) -> int:
     """Score pictures, rank them, and draw where they are anomalous.
 
@@ -232,25 +240,26 @@ def detect(
     from blemish.loading import load
     from blemish.outputs.run import DetectOptions, DetectRun
 
-    if read is not None:
-        for name in ("tile", "overlap", "value_range"):
-            del settings[name]
-        detector = load(profile=read, backbone=backbone, weights=weights, **settings)
-        _note_known(read, pictures)
-    if detector is None:
-        detector = load(
-            method,
-            backbone=backbone,
-            weights=weights,
-            config=changes or None,
-            object_name=object_name,
-            references=references,
-            **settings,
-        )
-    if transductive and references is None:
-        detector = detector.with_set(pictures)
-        info(method).require_references(detector.memory is not None)
-        note(_set_note(method, detector.provenance.references, len(pictures)))
+    with waiting("loading the model"):
+        if read is not None:
+            for name in ("tile", "overlap", "value_range"):
+                del settings[name]
+            detector = load(profile=read, backbone=backbone, weights=weights, **settings)
+            _note_known(read, pictures)
+        if detector is None:
+            detector = load(
+                method,
+                backbone=backbone,
+                weights=weights,
+                config=changes or None,
+                object_name=object_name,
+                references=references,
+                **settings,
+            )
+        if transductive and references is None:
+            detector = detector.with_set(pictures)
+            info(method).require_references(detector.memory is not None)
+            note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
         tables=[name for name in formats if name not in ("table", "jsonl")] if out is not None else [],  # type: ignore[misc]
@@ -281,6 +290,7 @@ class _Report:
         self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
+        self._bar = Bar()
 
     def execute(self, total: int, start: float) -> int:
         """Score the pictures and print the summary; return the exit code."""
@@ -288,8 +298,9 @@ class _Report:
         if run.folder is not None:
             self._note_states()
         try:
-            with progress(len(run.todo), "scoring") as advance:
-                run.execute(self._on_result(), advance)
+            with progress(len(run.todo), "scoring") as bar:
+                self._bar = bar
+                run.execute(self._on_result(), bar)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._state(total, "interrupted")) from None
         except BlemishError:
@@ -329,6 +340,8 @@ class _Report:
             from blemish.outputs.tables import table_row
 
             take = lambda line: self._rows.append(table_row(line))  # noqa: E731
+        elif "table" in self._formats:
+            take = self._show
 
         def on_result(line: dict[str, Any]) -> None:
             take(line)
@@ -344,6 +357,11 @@ class _Report:
 
             line = {**line, "skipped": not_read_json(passed_over)}
         print_json(line)
+
+    def _show(self, line: dict[str, Any]) -> None:
+        """Show a result above the bar as it comes; the ranking follows at the end."""
+        score = "failed" if line.get("error") is not None else f"{line['score']:.4f}"
+        self._bar.show(f"{score}  {one_line(str(line['path']))}")
 
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""
