@@ -94,7 +94,7 @@ def method_table() -> str:
         weights = (WEIGHTS / f"{name}.safetensors").exists()
         builtin = "weights shipped" if weights else "weights needed" if method.trainable else "yes"
         paper = f"[{method.title}]({method.url}), {method.venue} {method.year}"
-        references = "optional" if method.few_shot else ""
+        references = ("needed" if method.needs_references else "optional") if method.few_shot else ""
         backbone = method.default_backbone.rpartition("/")[2]
         rows.append([f"[`{name}`](#{name})", paper, ", ".join(needs), references, builtin, backbone])
     head = ["method", "paper", "needs", "normal references", "on the built-in model", "backbone of the paper"]

@@ -44,7 +44,8 @@ def tree(folder):
 
 def test_everything_is_written_and_reads_back(tmp_path):
     written = made().save(tmp_path, FILE_KINDS, picture=PICTURE, root="in")
-    assert set(tree(tmp_path)) == {"map/a.png.npy", *(f"{kind}/a.png.png" for kind in ("heatmap", "overlay", "mask"))}
+    maps = {f"map/a.png.{suffix}" for suffix in ("npy", "png", "tiff")}
+    assert set(tree(tmp_path)) == maps | {f"{kind}/a.png.png" for kind in ("heatmap", "overlay", "mask")}
     assert set(written) == set(FILE_KINDS)
     np.testing.assert_array_equal(np.asarray(load_pixels(written["mask"])), np.where(VALUES >= 0.5, 255, 0))
     raw = np.load(written["map"])
@@ -157,7 +158,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
 
 
 def test_unknown_choices_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"'heat' \(did you mean heatmap\?\); choose from map, heatmap"):
+    with pytest.raises(UsageError, match=r"'heat' \(did you mean heatmap\?\); choose from map, map-png, map-tiff, heatmap"):
         made().save(tmp_path, ["heat"])
     with pytest.raises(UsageError, match="bmp"):
         made().save(tmp_path, image_format="bmp")

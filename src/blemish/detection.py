@@ -326,7 +326,7 @@ class Detection:
         try:
             import supervision
         except ImportError as error:
-            raise UsageError("supervision is not installed; run: pip install supervision") from error
+            raise UsageError("supervision is not installed; run: pip install 'blemish[supervision]'") from error
         if not self.regions:
             return supervision.Detections.empty()
         width, height = self.size

@@ -181,3 +181,21 @@ def test_two_hundred_pictures_with_five_broken(detect, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (out / "overlay").iterdir()} == before
     assert len(lines((out / "results.jsonl").read_text())) == 200
     assert again.out.splitlines()[1:196] == outcome.out.splitlines()[1:196]
+
+
+def test_regions_for_other_tools_and_deep_maps(detect, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    formats = "table,coco,yolo,labelme,cvat,label-studio"
+    words = ("--out", out, "--save", "map-png,map-tiff", "--format", formats, "--threshold", 0.4, "--recursive")
+    outcome = detect(pictures, *words)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("map/") == 1
+    assert "map-png/" not in outcome.out
+    for file in ("regions.json", "coco_results.json", "cvat.xml", "label_studio.json", "label_studio.xml"):
+        assert (out / file).is_file()
+        assert file in outcome.out
+    assert (out / "yolo/labels/sub/f.txt").is_file()
+    assert len(list((out / "labelme").rglob("*.json"))) == 6
+    assert (out / "map/sub/f.png.png").is_file()
+    assert (out / "map/sub/f.png.tiff").is_file()
+    assert "complete with the same settings: skipped" in detect(pictures, *words).err

@@ -119,6 +119,11 @@ def test_save_without_a_folder(detect, pictures: Path) -> None:
     check(detect(pictures, "--save", "overlay"), 2, "--out")
 
 
+def test_formats_of_regions_need_a_folder_and_a_threshold(detect, pictures: Path, tmp_path: Path) -> None:
+    check(detect(pictures, "--format", "coco", "--threshold", 0.5), 2, "--format coco", "--out")
+    check(detect(pictures, "--out", tmp_path / "out", "--format", "yolo"), 2, "--format yolo", "--threshold")
+
+
 def test_mask_without_a_threshold(detect, pictures: Path, tmp_path: Path) -> None:
     check(detect(pictures, "--out", tmp_path / "out", "--save", "mask"), 2, "--threshold")
 

@@ -17,17 +17,8 @@ from helpers import save_picture
 
 
 def command(backbone: Path, *words: object) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "blemish",
-        "detect",
-        *map(str, words),
-        "--method",
-        "clip",
-        "--backbone",
-        str(backbone),
-    ]
+    options = ["--method", "clip", "--backbone", str(backbone)]
+    return [sys.executable, "-m", "blemish", "detect", *map(str, words), *options]
 
 
 def test_each_line_is_answered_before_the_next(pictures: Path, tiny_backbone: Path) -> None:

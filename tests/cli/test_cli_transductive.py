@@ -34,8 +34,7 @@ def test_a_method_that_only_compares(run, tiny_backbone: Path, folder: Path, met
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "give at least two that can be read" in outcome.err
-    config = json.dumps({"size": 444} | ({"quantile": 0.1} if method.startswith("anomaly") else {}))
-    outcome = run("detect", folder, *words, "--json", "--config", config)
+    outcome = run("detect", folder, *words, "--json")
     assert outcome.code == 0, outcome.err
     assert len(scores(outcome)) == 5
 

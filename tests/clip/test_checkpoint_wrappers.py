@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from clip_loading import refused, same
@@ -13,16 +14,7 @@ from blemish.clip import load_backbone
 from blemish.clip.state_dict import strip_prefixes, unwrap
 from blemish.errors import UsageError
 
-PREFIXES = [
-    "",
-    "module.",
-    "model.",
-    "_orig_mod.",
-    "module._orig_mod.",
-    "_orig_mod.module.",
-    "clip_model.",
-    "net.module.",
-]
+PREFIXES = ["", "module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "clip.", "net.module."]
 
 
 def around(state: dict, kind: str) -> dict:
@@ -39,9 +31,9 @@ def around(state: dict, kind: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def plain(state, tmp_path_factory: pytest.TempPathFactory):
+def plain(arrays, tmp_path_factory: pytest.TempPathFactory):
     path = tmp_path_factory.mktemp("plain") / "clip.pt"
-    torch.save(dict(state), path)
+    torch.save({key: torch.from_numpy(np.asarray(value)) for key, value in arrays.items()}, path)
     return load_backbone(f"{path}#quick_gelu")
 
 

@@ -194,6 +194,28 @@ LAYOUTS = [
         says="old (copy)",
     ),
     Case("a test of before", [*PLAIN, "test_old/{good,bad}/{0,1,2}.png"], PLAIN_MASKS, left_out=6, says="test_old"),
+    Case(
+        "a test downloaded twice", [*PLAIN, "test (1)/{good,bad}/{0,1,2}.png"], PLAIN_MASKS, left_out=6, says="test (1)"
+    ),
+    Case(
+        "an old kind",
+        ["good/{0,1,2}.png", "bad/{0,1,2}.png", "old_bad/{0,1}.png", "bad_old_2020/{3,4}.png"],
+        counts=(3, 3, 0),
+        left_out=4,
+    ),
+    Case(
+        "results with a year",
+        ["good/{0,1,2}.png", "bad/{0,1,2}.png", "results_2024/{0,1}.png"],
+        counts=(3, 3, 0),
+        left_out=2,
+    ),
+    Case("numbered masks beside", PLAIN, ["test/bad/{0,1,2}_mask_{1,2}.png"]),
+    Case(
+        "masks of all kinds in defect",
+        ["ok/{0,1}.png", "hole/{2,3}.png", "dent/{4,5}.png"],
+        ["gt/defect/{2,3,4,5}.png"],
+        counts=(2, 4, 4),
+    ),
     Case("a copied kind", [*PLAIN, "test/bad - Copy/{0,1,2}.png"], PLAIN_MASKS, left_out=3, says="bad - Copy"),
     Case(
         "a backup beside the labels",

@@ -199,6 +199,7 @@ TABLES = {
     "another machine": b"path,label,mask\n/home/a/img/g.png,0,\n/home/a/img/b.png,1,/home/a/gt/b.png\n",
     "addresses of files": b"path,label,mask\nfile:///C:/s/img/g.png,0,\nfile:///C:/s/img/b.png,1,file:///C:/s/gt/b.png\n",
     "another case": b"path,label,mask\nIMG/G.PNG,0,\nImg/B.png,1,GT/b.PNG\n",
+    "as pandas writes what is missing": b",path,label,mask\n0,img/g.png,0,nan\n1,img/b.png,1,gt/b.png\n",
     "German": b"Bild;Urteil;Maske\nimg/g.png;i.O.;\nimg/b.png;n.i.O.;gt/b.png\n",
 }
 

@@ -272,6 +272,19 @@ def test_empty_and_full_masks_are_said(tmp_path: Path, share: int, remark: str) 
     assert not others
 
 
+def test_a_white_ground_is_said(tmp_path: Path) -> None:
+    grey(~ELLIPSE).save(tmp_path / "0_mask.png")
+    ((_, said),) = examine_masks([tmp_path / "0_mask.png"], tmp_path / "0.png", SIZE)[1]
+    assert said.startswith("marks nearly every pixel")
+    wide = np.ones_like(TRUE)
+    wide[10:30, 10:50] = False
+    grey(wide).save(tmp_path / "0_mask.png")
+    ((_, said),) = examine_masks([tmp_path / "0_mask.png"], tmp_path / "0.png", SIZE)[1]
+    assert said.startswith("marks more than half of the picture, up to its border")
+    grey(~wide).save(tmp_path / "0_mask.png")
+    assert not examine_masks([tmp_path / "0_mask.png"], tmp_path / "0.png", SIZE)[1]
+
+
 def test_one_empty_part_of_several_is_not_said(tmp_path: Path) -> None:
     grey(np.zeros_like(TRUE)).save(tmp_path / "0.png")
     grey().save(tmp_path / "1.png")

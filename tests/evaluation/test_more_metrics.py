@@ -1,4 +1,4 @@
-"""Metrics that are computed on request: what they are, that they change nothing else, and that they can be recomputed."""
+"""Metrics on request: what they are, that they change nothing else, and that they can be recomputed."""
 
 from __future__ import annotations
 

@@ -264,10 +264,14 @@ def test_equal_distances_are_their_own_mean(backbone: ImageBackbone) -> None:
     torch.testing.assert_close(found, 1 - own @ own[0], rtol=0, atol=1e-6)
 
 
-def test_too_small_a_set_is_refused_with_the_number_that_it_takes(backbone: ImageBackbone) -> None:
+def test_in_a_small_set_the_nearest_patch_counts(backbone: ImageBackbone) -> None:
+    """Where 0.1 % of the other patches are fewer than two, and the authors have no number."""
     method = batched(backbone)
-    memory = PatchBank.concat([method.extract_memory(features(method, grid=(30, 20), seed=i)) for i in range(4)])
-    with pytest.raises(UsageError, match=r"nearest 0.1 % .* too few, 1,800: give at least 5 pictures"):
-        method.score(features(method, grid=(30, 20)), NO_TEXT, memory)
-    larger = PatchBank.concat([memory, method.extract_memory(features(method, grid=(30, 20), seed=4))])
-    assert float(method.score(features(method, grid=(30, 20)), NO_TEXT, larger).score) > 0
+    parts = [method.extract_memory(features(method, seed=i)) for i in range(3)]
+    plain = few_shot(backbone)
+    others = plain.extract_memory(features(plain, images=1, seed=1))
+    others = PatchBank.concat([others, plain.extract_memory(features(plain, images=1, seed=2))])
+    expected = plain.distances(features(plain), others)
+    torch.testing.assert_close(method.distances(features(method), PatchBank.concat(parts)), expected)
+    copies = PatchBank.concat([parts[0], parts[0]])
+    assert not method.distances(features(method), copies).any()

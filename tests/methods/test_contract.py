@@ -27,8 +27,6 @@ from blemish.methods.base import (
 
 NAMES = methods.list_methods()
 OBJECTS = ["metal_nut", "Ünknown {thing} №5"]
-#: What few patches need in place of the default: 0.1 % of them would be none.
-SMALL = {"anomalydino-batch": {"quantile": 0.5}}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +44,7 @@ def method(request: pytest.FixtureRequest, backbone: Backbone) -> Method:
 def small(name: str, backbone: Backbone) -> Method:
     """A method on a grid of 3, not the checkpoint's 7."""
     cls = methods.load_class(name)
-    return cls(backbone, replace(cls.Config(), size=222, geometry="squash", **SMALL.get(name, {}))).eval()
+    return cls(backbone, replace(cls.Config(), size=222, geometry="squash")).eval()
 
 
 def pictures(count: int = 3) -> list[Image.Image]:

@@ -136,7 +136,8 @@ def test_banks_add_up_and_a_part_can_be_taken_out_again(backbone: ImageBackbone)
 @pytest.mark.parametrize("measure", ["reconstruction", "mahalanobis", "euclidean", "cosine"])
 def test_scores_as_their_formulas(backbone: ImageBackbone, measure: str, drop: int) -> None:
     method = make(backbone, measure=measure, drop=drop)
-    subspace = method.extract_memory(features(method, images=3)).subspace
+    memory = method.extract_memory(features(method, images=3))
+    subspace = memory.subspace
     found = features(method, seed=5)
     x, mean = rows(method, found), subspace.mean.numpy()
     k = method.components(subspace)
@@ -149,7 +150,7 @@ def test_scores_as_their_formulas(backbone: ImageBackbone, measure: str, drop: i
         "euclidean": (z[:, drop:] ** 2).sum(1),
         "cosine": 1 - (x * reconstruction).sum(1) / lengths,
     }[measure]
-    scores = method.scores(method.patches(found), subspace).flatten().numpy()
+    scores = method.scores(method.patches(found), method.model(memory)).flatten().numpy()
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -157,10 +158,10 @@ def test_scores_as_their_formulas(backbone: ImageBackbone, measure: str, drop: i
 def test_one_half_is_ten_times_the_mean_of_the_references(backbone: ImageBackbone, measure: str) -> None:
     method = make(backbone, measure=measure)
     found = features(method, images=40, grid=(9, 9))
-    subspace = method.extract_memory(found).subspace
-    mean = float(method.scores(method.patches(found), subspace).mean())
-    assert method.mean_score(subspace) == pytest.approx(mean, rel=0.01)
-    half = method.bounded(torch.tensor([10 * mean, 0.0, 1e30]), subspace)
+    memory = method.extract_memory(found)
+    mean = float(method.scores(method.patches(found), method.model(memory)).mean())
+    assert method.mean_score(memory.subspace) == pytest.approx(mean, rel=0.01)
+    half = method.bounded(torch.tensor([10 * mean, 0.0, 1e30]), method.model(memory))
     torch.testing.assert_close(half, torch.tensor([0.5, 0.0, 1.0]), rtol=0, atol=0.01)
 
 

@@ -134,7 +134,7 @@ def test_detections_of_supervision(found: Detection, monkeypatch: pytest.MonkeyP
 
 def test_without_supervision_it_is_said(found: Detection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "supervision", None)
-    with pytest.raises(UsageError, match="pip install supervision"):
+    with pytest.raises(UsageError, match="supervision is not installed; run: pip install"):
         found.to_supervision()
 
 

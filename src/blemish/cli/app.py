@@ -29,6 +29,11 @@ EVALUATE = (
     "Methods whose features are computed alike share one backbone pass per picture. With --out a run can be stopped at "
     "any time, and the same command continues."
 )
+SUBMIT = (
+    "Write the files that the evaluation server of MVTec AD 2 takes, check them, and pack them.\n\n"
+    "The private test pictures have no labels here: only the server scores them. Thresholds have to be fixed before. A "
+    "run can be stopped at any time, and the same command continues."
+)
 TRAIN = (
     "Train the learnt parts of a method on pictures with masks; the backbone stays frozen.\n\n"
     "Weights, checkpoint and losses are written during training, so a run can be stopped at any time; the same command "
@@ -78,6 +83,7 @@ def _datasets(*, json: bool = False) -> int:
 
 
 app.command("blemish.cli.evaluate:evaluate", name="evaluate", help=EVALUATE)
+app.command("blemish.cli.submit:submit", name="submit", help=SUBMIT)
 app.command("blemish.cli.train:train", name="train", help=TRAIN)
 app.command("blemish.cli.export:export", name="export", help=EXPORT)
 weights = App(

@@ -205,7 +205,7 @@ def detect(
     kinds = _kinds(save, out, limited)
     for name in () if limited else REGION_FORMATS:
         if name in formats:
-            raise UsageError(f"--format {name} needs a threshold for pixels: give --threshold NUMBER")
+            raise UsageError(f"--format {name} needs a threshold for pixels: give --threshold NUMBER or --profile FILE")
     if detector is None and read is None:
         weights = checked_weights(method, backbone, weights, object_name)
 
@@ -337,7 +337,7 @@ class _Report:
         return on_result
 
     def _print_json(self, line: dict[str, Any]) -> None:
-        """Print a result; the first one tells what was not read, too."""
+        """Print a result; the first one says what was not read, too."""
         passed_over, self._untold = self._untold, None
         if passed_over:
             from blemish.cli.sources import not_read_json
@@ -348,8 +348,8 @@ class _Report:
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""
         for text in notes:
-            if found := _DEPTH.search(text):
-                self._depths[found[1]] += 1
+            if match := _DEPTH.search(text):
+                self._depths[match[1]] += 1
             self._medical = self._medical or "not a medical device" in text
 
     def _note_states(self) -> None:
@@ -387,10 +387,10 @@ class _Report:
         if skipped := not_read(self._sources.passed_over):
             output(skipped)
         if len(self._depths) > 1:
-            found = ", ".join(f"{depth} bits: {number:,}" for depth, number in sorted(self._depths.items()))
+            depths = ", ".join(f"{depth} bits: {number:,}" for depth, number in sorted(self._depths.items()))
             output(
-                f"Pictures were read by different bit depths ({found}), each by its own values: --value-range LOW,HIGH "
-                "reads all alike."
+                f"Pictures were read by different bit depths ({depths}), each by its own values: --value-range "
+                "LOW,HIGH reads all alike."
             )
         if self._medical:
             from blemish.image_io.medical import NOTICE

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import columns, config_changes, count, note, one_line, print_json, progress
+from blemish.cli.console import Threshold, columns, config_changes, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
-    from blemish.evaluation import Evaluation, Run
+    from blemish.evaluation import Evaluation, EvaluationOptions, Run
 
 #: Categories in a table on the terminal; the files have all.
 MAX_CATEGORIES = 40
@@ -39,7 +39,10 @@ def evaluate(
     aupro: Literal["exact", "200"] | None = None,
     masks: Literal["map", "full"] | None = None,
     more_metrics: bool = False,
-    mask_threshold: float | None = None,
+    mask_threshold: Threshold = None,
+    shots: str | None = None,
+    seeds: int = 3,
+    false_alarms: Threshold = None,
     report: bool = False,
     recompute: bool = False,
     batch_size: int = 8,
@@ -53,7 +56,7 @@ def evaluate(
         data: Folder of the data set, laid out as it is distributed.
         dataset: Name of the data set, such as mvtec or visa; `blemish datasets` lists them. [default: folder]
         category: Categories to evaluate, separated by spaces or commas. [default: all]
-        methods: Comma-separated methods, or all. [default: anomalyclip]
+        methods: Comma-separated methods, or all. [default: anomalyclip; with --shots the method of `blemish fit`]
         profile: A profile from `blemish fit` in place of methods: measured false alarms stand beside the promised ones.
         backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
             file.
@@ -70,6 +73,11 @@ def evaluate(
         more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the
             others.
         mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
+        shots: Few-shot protocol: numbers of good pictures that are references, such as 1,2,4,8,16. They are drawn from
+            the train split, or set aside from the good test pictures.
+        seeds: Number of draws of these references.
+        false_alarms: False-alarm rate that profiles of the references promise: 5% or 0.05. [default: the smallest that
+            so many pictures can promise, 1% at least]
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.
         batch_size: Number of pictures that go through the model together.
@@ -104,6 +112,8 @@ def evaluate(
     if limit is not None and limit < 2:
         raise UsageError(f"--limit must be at least 2 pictures per category, not {limit}")
     weights_of = _weights(weights or [])
+    if shots is None and (false_alarms is not None or seeds != 3):
+        raise UsageError("--false-alarms and --seeds belong to the few-shot protocol: give --shots 1,2,4,8,16")
     configs = config_changes(config)
     if wrong := [name for name, fields in configs.items() if not isinstance(fields, dict)]:
         raise UsageError(
@@ -111,12 +121,13 @@ def evaluate(
         )
 
     from blemish.evaluation import EvaluationOptions, prepare, write_results
+    from blemish.loading import FIT_METHOD
 
     options = EvaluationOptions(
         data,
         dataset or "folder",
         categories=[word for words in category for word in _words(words) or []] if category else None,
-        methods=method_names or ["anomalyclip"],
+        methods=method_names or ["anomalyclip" if shots is None else FIT_METHOD],
         profile=profile,
         backbone=backbone,
         weights=weights_of,
@@ -135,6 +146,10 @@ def evaluate(
         device=device,
         precision=precision,
     )
+    if shots is not None:
+        if report or maps or more_metrics or mask_threshold is not None or limit is not None:
+            raise UsageError("--shots goes with none of --report, --maps, --more-metrics, --mask-threshold, --limit")
+        return _evaluate_shots(options, _numbers(shots), seeds, false_alarms, json)
     with prepare(options) as run:
         _announce(run, out)
         try:
@@ -154,6 +169,74 @@ def _words(given: str | None) -> list[str] | None:
     if given is None:
         return None
     return [word.strip() for word in given.split(",") if word.strip()]
+
+
+def _numbers(given: str) -> list[int]:
+    try:
+        return [int(word) for word in _words(given) or []]
+    except ValueError:
+        raise UsageError(f"--shots takes numbers of pictures such as 1,2,4,8,16, not {given!r}") from None
+
+
+def _evaluate_shots(
+    options: EvaluationOptions, shots: Sequence[int], seeds: int, false_alarms: float | None, json: bool
+) -> int:
+    """Run the few-shot protocol and print its tables."""
+    from blemish import datasets
+    from blemish.clip import load_backbone
+    from blemish.evaluation import load_detectors
+    from blemish.evaluation.shots import evaluate_shots
+
+    detectors, left_out = load_detectors(
+        options.methods,
+        load_backbone(str(options.backbone)),
+        weights=options.weights,
+        configs=options.configs,
+        max_pixels=options.max_pixels,
+        device=options.device,
+        precision=options.precision,
+    )
+    if list(options.methods) == ["all"]:
+        detectors = {name: d for name, d in detectors.items() if d.torch_engine.method.info.few_shot}
+    for name, reason in left_out.items():
+        note(f"{name} is left out: {reason}.")
+    pictures = len(datasets.read(options.dataset, options.data, categories=options.categories, split=options.split))
+    with progress(pictures * len(detectors), "scoring") as advance:
+        result = evaluate_shots(
+            detectors,
+            options.data,
+            options.dataset,
+            categories=options.categories,
+            split=options.split,
+            shots=shots,
+            seeds=seeds,
+            false_alarms=false_alarms,
+            on_progress=advance,
+        )
+    if options.out is not None:
+        facts = {
+            "data": str(options.data),
+            "dataset": options.dataset,
+            "methods": {name: detector.provenance.to_dict() for name, detector in detectors.items()},
+            "seeds": seeds,
+            "false_alarms": false_alarms,
+        }
+        result.write(options.out, facts)
+    if json:
+        for row in result.rows:
+            print_json(row.to_dict())
+    else:
+        _print_table("Means over categories, percent (± over draws of the references)", *result.means(), left={0})
+        head, body = result.promises()
+        if body:
+            _print_table("Promise against measured false alarms, percent", head, body[:MAX_CATEGORIES], left={0, 1})
+        print(result.summary())
+    for line in result.notes:
+        note(one_line(line))
+    if options.out is not None:
+        message = f"Results are in {options.out}: few_shot.csv, few_shot.json, few_shot.md."
+        note(message) if json else print(message)
+    return EXIT_OK
 
 
 def _weights(given: Sequence[str]) -> dict[str, Path]:

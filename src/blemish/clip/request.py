@@ -13,7 +13,7 @@ from blemish.errors import UsageError
 
 Activation: TypeAlias = Literal["checkpoint", "quick_gelu", "gelu"]
 PositionMode: TypeAlias = Literal[
-    "bilinear", "bicubic", "bicubic-antialias", "bicubic-offset", "dinov2-hub", "dinov2-transformers"
+    "dinov2-hub", "dinov2-transformers", "bicubic-offset", "bilinear", "bicubic", "bicubic-antialias"
 ]
 """How positional embeddings are resized to another grid than the checkpoint's (align_corners=False).
 

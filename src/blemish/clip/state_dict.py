@@ -99,7 +99,7 @@ def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = list(tensors)
     for added in _ADDED:
         names = [name.removeprefix(added).replace(f".{added}", ".") for name in names]
-    while shared := next((one for one in _SHARED if names and all(name.startswith(one) for name in names)), ""):
+    while shared := next((p for p in _SHARED if names and all(name.startswith(p) for name in names)), ""):
         names = [name.removeprefix(shared) for name in names]
     if len(set(names)) < len(names):  # two would become one: the names are the model's own
         return dict(tensors)

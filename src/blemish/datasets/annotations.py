@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from blemish.errors import BlemishError
-from blemish.regions import decode_mask, fill_polygon
 
 ANNOTATION_SUFFIXES = (".json", ".xml", ".txt")
 """Suffixes of annotation files, in lower case."""
@@ -83,9 +82,9 @@ class Annotations:
         if picture is None:
             raise AnnotationError("is for several pictures", "give the picture, too")
         shared = {name: _shared_end(name, picture) for name in self.drawings}
-        most = max(shared.values(), default=0)
-        names = [name for name, length in shared.items() if length == most]
-        if most == 0:
+        longest = max(shared.values(), default=0)
+        names = [name for name, length in shared.items() if length == longest]
+        if longest == 0:
             raise AnnotationError(f"does not list the picture {picture.name}", "add it, or remove the picture")
         if len(names) > 1:
             raise AnnotationError(
@@ -146,11 +145,11 @@ def _load(path: Path, modified: int, size: int) -> Annotations:
 
 def _shared_end(name: str, picture: Path) -> int:
     """Return how many of their last parts a name in a file and a path have in common."""
-    one = [unicodedata.normalize("NFC", part) for part in PurePosixPath(name.replace("\\", "/")).parts]
-    other = [unicodedata.normalize("NFC", part) for part in picture.parts]
+    written = [unicodedata.normalize("NFC", part) for part in PurePosixPath(name.replace("\\", "/")).parts]
+    actual = [unicodedata.normalize("NFC", part) for part in picture.parts]
     count = 0
-    for mine, its in zip(reversed(one), reversed(other), strict=False):
-        if mine != its:
+    for a, b in zip(reversed(written), reversed(actual), strict=False):
+        if a != b:
             break
         count += 1
     return count
@@ -165,6 +164,8 @@ def _polygon(rings: Sequence[Sequence[Point]]) -> Paint:
             raise AnnotationError(f"has a polygon of {len(ring)} points, which has no area", "draw it again")
 
     def paint(mask: NDArray[np.bool_]) -> None:
+        from blemish.regions import fill_polygon
+
         mask |= fill_polygon(rings, (mask.shape[0], mask.shape[1]))
 
     return paint
@@ -267,6 +268,8 @@ def _labelme_shape(kind: str, shape: Mapping[str, Any]) -> Paint:
 
 
 def _coco(content: Any) -> dict[str, Drawing]:
+    from blemish.regions import decode_mask
+
     labels = {entry["id"]: str(entry["name"]) for entry in content.get("categories", [])}
     shapes: dict[Any, list[tuple[str, Paint]]] = {entry["id"]: [] for entry in content["images"]}
     boxes = set()

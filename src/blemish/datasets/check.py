@@ -94,7 +94,7 @@ def check(
     notes: list[str] = []
     for split, dataset in splits.items():
         issues += dataset.issues
-        notes += dataset.notes
+        notes += dataset.notes if dataset or split == "test" else ()
         if not dataset and split != "test":
             if split in entry.counts:
                 notes.append(f"no pictures of the split {split}; zero-shot scoring needs none")

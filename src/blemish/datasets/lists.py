@@ -35,6 +35,7 @@ _HEADINGS = {
 }
 """Headings of each column, without case, blanks, dashes and underscores; the first that is there counts."""
 _COLUMNS = {column: words.split() for column, words in _HEADINGS.items()}
+_NO_MASK = frozenset(("", "-", "nan", "none", "null", "na", "n/a"))
 _SPLITS = ("train", "validation", "test")
 
 
@@ -74,7 +75,7 @@ def csv_list(root: Path, split: str, categories: Sequence[str], *, files: Sequen
             continue
         category = _catalogue_spelling(row["category"] or row["object"] or table.stem, categories)
         label = _label(row["label"], table, row.line)
-        masks = [part.strip() for part in row["mask"].split("|") if part.strip()]
+        masks = [part for part in map(str.strip, row["mask"].split("|")) if part.lower() not in _NO_MASK]
         sample = _sample(result, finder, row["path"], masks, label, category, row["defect"])
         if sample is None:
             continue
@@ -245,7 +246,7 @@ def _meta_file(root: Path) -> Path | None:
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read as JSON ({error}).") from error
 

@@ -21,7 +21,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, Drawing, load_annotations, rasterize
 from blemish.errors import ImageError
@@ -131,6 +130,11 @@ def examine_masks(
         remarks += [(path, FULL) for path in paths]
     elif share >= NEARLY_FULL:
         remarks += [(path, "marks nearly every pixel; white should be the anomaly") for path in paths]
+    elif share > 0.5 and all(edge.all() for edge in (merged[0], merged[-1], merged[:, 0], merged[:, -1])):
+        remarks += [
+            (path, "marks more than half of the picture, up to its border; white should be the anomaly")
+            for path in paths
+        ]
     return merged, remarks
 
 
@@ -139,20 +143,20 @@ def merge_masks(paths: Sequence[Path], picture: Path, size: tuple[int, int]) -> 
     return examine_masks(paths, picture, size)[0]
 
 
-def remark_sentences(remarks: Mapping[str, Iterable[Path]], most: int = 5) -> list[str]:
-    """Return a sentence for each remark, with the names of its masks; of more than `most` only the first."""
+def remark_sentences(remarks: Mapping[str, Iterable[Path]], max_names: int = 5) -> list[str]:
+    """Return a sentence for each remark, with the names of its masks; of more than `max_names` only the first."""
     sentences = []
     for remark, files in remarks.items():
         paths = list(files)
         which = "the mask" if len(paths) == 1 else f"each of {len(paths):,} masks"
-        sentences.append(f"{which} {remark}: {short_names(paths, most)}")
+        sentences.append(f"{which} {remark}: {short_names(paths, max_names)}")
     return sentences
 
 
-def short_names(paths: Sequence[Path], most: int = 5) -> str:
-    """Return the names of files with their folders; of more than `most` only the first."""
-    names = [f"{path.parent.name}/{path.name}" for path in paths[:most]]
-    return ", ".join(names) + (f" and {len(paths) - most:,} more" if len(paths) > most else "")
+def short_names(paths: Sequence[Path], max_names: int = 5) -> str:
+    """Return the names of files with their folders; of more than `max_names` only the first."""
+    names = [f"{path.parent.name}/{path.name}" for path in paths[:max_names]]
+    return ", ".join(names) + (f" and {len(paths) - max_names:,} more" if len(paths) > max_names else "")
 
 
 def resize_mask(mask: Image.Image | NDArray[np.generic] | None, size: int) -> NDArray[np.bool_]:
@@ -184,6 +188,8 @@ def count_vanished(mask: NDArray[np.bool_], reduced: NDArray[np.bool_]) -> tuple
     Returns:
         (vanished regions, all regions); regions are 8-connected.
     """
+    from scipy import ndimage
+
     labels, count = ndimage.label(mask, structure=_EIGHT)
     rows, columns = np.nonzero(labels)
     down, across = (np.arange(full) * small // full for full, small in zip(mask.shape, reduced.shape, strict=True))
@@ -335,7 +341,8 @@ def _visible(
     visible = opacity > top / 2
     if _uniform(colours[visible], lossy) or level[visible].min() >= dark:
         return opacity
-    return (level.astype(np.uint64) * opacity // top).astype(level.dtype)
+    shade: NDArray[Any] = (level.astype(np.uint64) * opacity // top).astype(level.dtype)
+    return shade
 
 
 def _uniform(colours: NDArray[Any], lossy: bool) -> bool:
@@ -396,6 +403,8 @@ def _ground(levels: NDArray[Any], top: float) -> int:
 
 def _count_faint(faint: NDArray[np.bool_], marked: NDArray[np.bool_]) -> int:
     """Count the regions of more than two pixels that hold no marked one."""
+    from scipy import ndimage
+
     labels, count = ndimage.label(faint, structure=_EIGHT)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[np.unique(labels[marked])] = 0
@@ -415,6 +424,8 @@ def _is_soft(levels: NDArray[Any], number: int, top: float) -> bool:
     Where there are few levels, stripes of labels could look like slopes, but they also jump from the brightest level
     to 0. The noise beside edges is dark, thin, and less than what it surrounds.
     """
+    from scipy import ndimage
+
     lowest, highest = ndimage.minimum_filter(levels, 3), ndimage.maximum_filter(levels, 3)
     slope, even = (lowest < levels) & (highest > levels), lowest == highest
     if number > _MAX_LABELS:
@@ -432,15 +443,17 @@ def _is_soft(levels: NDArray[Any], number: int, top: float) -> bool:
 def _jumps(levels: NDArray[Any], top: float) -> float:
     """Return the share of direct jumps between dark and bright among all steps across half of the brightest level."""
     crossings = jumps = 0
-    for one, other in ((levels[1:], levels[:-1]), (levels[:, 1:], levels[:, :-1])):
-        across = (one >= top / 2) != (other >= top / 2)
-        steps = np.abs(one[across].astype(np.float64) - other[across])
+    for levels_a, levels_b in ((levels[1:], levels[:-1]), (levels[:, 1:], levels[:, :-1])):
+        across = (levels_a >= top / 2) != (levels_b >= top / 2)
+        steps = np.abs(levels_a[across].astype(np.float64) - levels_b[across])
         crossings, jumps = crossings + steps.size, jumps + int((steps > top * (1 - _NOISE)).sum())
     return jumps / max(crossings, 1)
 
 
 def _grey_area(levels: NDArray[Any], top: float) -> float | None:
     """Return the level of what is neither dark nor bright: an even area of 5 x 5 pixels, or a third of the picture."""
+    from scipy import ndimage
+
     grey = (levels > top * _NOISE) & (levels < top * 5 / 8)
     if grey.mean() < 1 / 3:
         grey &= ndimage.maximum_filter(levels, 5).astype(np.float64) - ndimage.minimum_filter(levels, 5) <= top / 32
@@ -466,9 +479,9 @@ def _resize(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR)) > 127.5
 
 
-def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def _same_aspect(size_a: tuple[int, int], size_b: tuple[int, int]) -> bool:
     """Return whether one size is the other times a factor, up to one pixel and 3 % of the smaller."""
-    (width, height), (large_width, large_height) = sorted((one, other))
+    (width, height), (large_width, large_height) = sorted((size_a, size_b))
     wrong_height, wrong_width = width * large_height / large_width - height, height * large_width / large_height - width
     return abs(wrong_height) <= min(1.0, 0.03 * height) and abs(wrong_width) <= min(1.0, 0.03 * width)
 
@@ -476,8 +489,8 @@ def _same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
 def _wrong_size(path: Path, own: tuple[int, int], size: tuple[int, int], picture: Path | None) -> MaskError:
     of = f" as its picture {picture} has" if picture is not None else ""
     kind = f"mask of {own[0]} x {own[1]} for a picture of {size[0]} x {size[1]} pixels"
-    turned = "turn it like its picture" if own[::-1] == size else "one of the two is not the other's"
-    return MaskError(path, f"has {own[0]} x {own[1]} pixels, not {size[0]} x {size[1]}{of}", turned, kind)
+    remedy = "turn it like its picture" if own[::-1] == size else "one of the two is not the other's"
+    return MaskError(path, f"has {own[0]} x {own[1]} pixels, not {size[0]} x {size[1]}{of}", remedy, kind)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

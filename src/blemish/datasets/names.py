@@ -49,8 +49,8 @@ VOCABULARY: dict[Role, str] = {
     ),
     "results": ("result results output outputs prediction predictions pred preds heatmap heatmaps overlay overlays"),
     "aside": (
-        "old backup backups bak archive archives archived copy copies kopie kopien trash tmp temp unused "
-        "ignore ignored excluded deleted"
+        "old backup backups bak archive archives archived copy copies kopie kopien trash tmp temp thumbs thumbnail "
+        "thumbnails preview previews unused ignore ignored excluded deleted"
     ),
 }
 """Words by what they say, without case, accents, blanks, dashes and underscores."""
@@ -64,6 +64,9 @@ FILLERS = frozenset(_FILLERS.split())
 
 TELLING = frozenset("good ok okay normal io 正常 良品 合格 정상 양품".split())  # noqa: SIM905
 """Words that make a name normal even among others ("lid_good"); "fine" does not ("fine scratch")."""
+
+RESULTS = frozenset(("result", "results", "prediction", "predictions", "pred", "preds", "heatmap", "heatmaps"))
+"""Words that make a folder one of results if its name begins with them ("results_2024")."""
 
 SYSTEM_FILES = frozenset(("desktop.ini", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "icon\r"))
 SYSTEM_FOLDERS = frozenset(
@@ -80,8 +83,11 @@ def _plain(word: str) -> str:
 
 _ROLE_OF: dict[str, Role] = {_plain(word): role for role, text in VOCABULARY.items() for word in text.split()}
 _COPY_WORD = "copy|kopie|copie|copia|kopia|cópia|old|backup|bak|副本|コピー|복사본"
-_COPY_END = re.compile(rf"^(.+?)(?:[\s_-]+|\s*\()(?:{_COPY_WORD})\)?(?:\s*\(?\d+\)?)?$", re.IGNORECASE)
-_COPY_START = re.compile(r"^(?:copy of|kopie von|copie de|copia de|cópia de)\s+(.+?)(?:\s*\(\d+\))?$", re.IGNORECASE)
+_COPY_END = re.compile(rf"^(.+?)(?:[\s_.-]+|\s*\()(?:{_COPY_WORD})\)?(?:[\s_-]*\(?\d+\)?)?$", re.IGNORECASE)
+_COPY_START = re.compile(
+    r"^(?:(?:copy of|kopie von|copie de|copia de|cópia de)\s|(?:old|backup|bak)[\s_-])\s*(.+?)(?:\s*\(\d+\))?$",
+    re.IGNORECASE,
+)
 _COPY_NUMBER = re.compile(r"^(.+?)\s*\(\d+\)$")
 
 
@@ -104,6 +110,8 @@ def role(name: str) -> Role | None:
     words = [word for word in tokens(name) if isinstance(word, str)]
     if words and all(_ROLE_OF.get(word) == "aside" for word in words):
         return "aside"
+    if words and words[0] in RESULTS:
+        return "results"
     telling = [word for word in words if word not in FILLERS]
     return _ROLE_OF.get("".join(telling or words))
 

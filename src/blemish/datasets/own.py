@@ -18,7 +18,7 @@ from PIL import Image
 from blemish.datasets import names
 from blemish.datasets.annotations import ANNOTATION_SUFFIXES, AnnotationError, load_annotations
 from blemish.datasets.names import label_of, role, same
-from blemish.datasets.pairing import entries, no_picture, pair
+from blemish.datasets.pairing import entries, no_picture, numbered_mask, pair
 from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
 from blemish.datasets.tables import common_end
 from blemish.errors import UsageError
@@ -32,6 +32,7 @@ SPLITS = ("train", "validation", "test")
 _JOURNALS = frozenset(("results.jsonl", "scores.jsonl"))
 _RESULT_FILES = frozenset(("results", "scores", "regions", "run", "categories", "report"))
 _RESULT_FOLDERS = frozenset(("heatmap", "overlay", "mask", "map", "maps"))
+_GREY = frozenset(("1", "L", "I", "I;16"))
 _LOSSLESS = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".pbm"))
 
 
@@ -255,7 +256,7 @@ def _equal(path: Path, original: Path, by_name: set[str]) -> bool:
 
 def _masks_beside(pictures: Sequence[Path]) -> dict[Path, Path | None]:
     """Return the masks among the pictures of one folder, by their names or as drawn twins, and whose they are."""
-    called = [path for path in pictures if names.without_mask_words(path.stem)]
+    called = [path for path in pictures if names.without_mask_words(path.stem) or numbered_mask(path.stem)]
     owner_of: dict[Path, Path | None] = {}
     if called:
         pairs = pair([path for path in pictures if path not in set(called)], called)
@@ -267,17 +268,20 @@ def _masks_beside(pictures: Sequence[Path]) -> dict[Path, Path | None]:
         twins.setdefault(same(path.stem), []).append(path)
     for several in twins.values():
         if len(several) == 2 and len({path.suffix.lower() for path in several}) == 2:
-            marks = [path for path in several if path.suffix.lower() in _LOSSLESS and _few_colours(path)]
-            if len(marks) == 1 and marks[0] not in owner_of:
-                owner_of[marks[0]] = next(path for path in several if path != marks[0])
+            drawn = [path for path, twin in (several, several[::-1]) if _is_drawn(path, twin)]
+            if len(drawn) == 1 and drawn[0] not in owner_of:
+                owner_of[drawn[0]] = next(path for path in several if path != drawn[0])
     return owner_of
 
 
-def _few_colours(path: Path) -> bool:
-    """Return whether a picture has at most four colours, as masks have and photographs have not."""
+def _is_drawn(path: Path, twin: Path) -> bool:
+    """Return whether a picture beside one of its name is a mask: of at most four colours, or grey beside colours."""
+    if path.suffix.lower() not in _LOSSLESS:
+        return False
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB").getcolors(4) is not None
+        with Image.open(path) as image, Image.open(twin) as other:
+            grey = image.mode in _GREY and other.mode not in _GREY
+            return grey or image.convert("RGB").getcolors(4) is not None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 
@@ -471,14 +475,15 @@ def _pair(pictures: Sequence[_Picture], masks: Sequence[_File], depth: int) -> d
 
 
 def _fitting(key: Key, kinds: Mapping[Key, object]) -> tuple[Key, ...]:
-    """Return the kinds that a folder of masks is for: the one of its name, else those below it, else the nearest."""
+    """Return the kinds that a folder of masks is for: the one of its name, else those below it.
+
+    Words for anomalous make no difference: masks in "bad" are for all kinds, if none is called so.
+    """
     if key in kinds:
         return (key,)
     below = tuple(kind for kind in kinds if kind[: len(key)] == key)
-    if below:
-        return below
     bare = _bare(key)
-    return tuple(kind for kind in kinds if bare and _bare(kind) == bare)
+    return below or tuple(kind for kind in kinds if not bare or _bare(kind) == bare)
 
 
 def _bare(key: Key) -> Key:

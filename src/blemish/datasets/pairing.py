@@ -156,7 +156,7 @@ def _mask_tokens(name: str) -> tuple[str | int, ...]:
     return tokens(bare) if rest is None else rest
 
 
-def _numbered_mask(name: str) -> Key | None:
+def numbered_mask(name: str) -> tuple[str | int, ...] | None:
     """Return the tokens before a word for masks and a number: "weld_mask_2" is the second mask of "weld"."""
     own = tokens(_SUFFIX_WITHIN.sub("", name))
     if len(own) < 3 or not isinstance(own[-1], int):
@@ -188,7 +188,7 @@ _RULES = (
         lambda name: without_picture_words(_mask_tokens(name)) or None,
     ),
     # several masks of one picture: "a" and "a_mask_1", "a_mask_2"
-    _Rule(lambda name: tokens(name) or None, _numbered_mask, several=True),
+    _Rule(lambda name: tokens(name) or None, numbered_mask, several=True),
     # all numbers, if one of the names has nothing else: "weld_7" and "mask_7", "7" and "crack_7_gt"
     _Rule(lambda name: _numbers(tokens(name)), lambda name: _numbers(_mask_tokens(name), alone=True)),
     _Rule(lambda name: _numbers(tokens(name), alone=True), lambda name: _numbers(_mask_tokens(name))),

@@ -26,6 +26,7 @@ from blemish.datasets.masks import (
     short_names,
 )
 from blemish.datasets.samples import Sample
+from blemish.engine import TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.evaluation.folder import CategoryResult, EvaluationFolder, ImageScore
 from blemish.evaluation.options import MASK_METRICS, MetricOptions
@@ -137,6 +138,13 @@ def read_mask(sample: Sample, side: int | None, notes: MaskNotes) -> NDArray[np.
         full, mask = mask, resize_mask(mask, side)
         notes.regions.setdefault(side, {})[sample.path] = count_vanished(full, mask)
     return mask if mask.any() else None
+
+
+def input_map(engine: TorchEngine, anomaly_map: torch.Tensor) -> torch.Tensor:
+    """Return a map (H, W) at the side of the method's input, at which masks are compared with it."""
+    if anomaly_map.shape == (engine.size, engine.size):
+        return anomaly_map
+    return engine.finish_map(anomaly_map, engine.size, engine.size)
 
 
 def with_known_masks(samples: Sequence[Sample]) -> list[Sample]:
@@ -388,7 +396,7 @@ def _extra_metrics(
             values["pixel_aupro_05"] = histogram.compute(fpr_limit=STRICT_FPR_LIMIT).aupro
         return values, {m: "the maps are too large to keep" for m, value in values.items() if math.isnan(value)}
     side = len(folder.read_map(name, masked[0]))
-    if len(masked) * side**2 > options.max_exact_pixels:
+    if count_pixels(masked, side, options) > options.max_exact_pixels:
         return dict.fromkeys(names, math.nan), dict.fromkeys(names, "there are too many pixels to measure at once")
 
     def pairs() -> tuple[Iterator[NDArray[np.bool_] | None], Iterator[NDArray[np.float32]]]:

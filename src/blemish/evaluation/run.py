@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
@@ -22,6 +21,7 @@ from blemish.evaluation.literature import compare
 from blemish.evaluation.measure import (
     MaskCache,
     count_pixels,
+    input_map,
     measure_category,
     remeasure_category,
     set_score_inputs,
@@ -241,13 +241,11 @@ class Run:
         score = detector.engine.score_inside(scored.score, scored.map, inside, detector.memory)
         return replace(scored, score=score)
 
-    def _measured_map(self, scored: Scored[Sample]) -> Tensor:
+    def _measured_map(self, scored: Scored[Sample]) -> torch.Tensor:
         """Return the map at the side of the method's input, at which masks are compared with it."""
         detector = self.detectors[scored.method]
         engine, roi = detector.torch_engine, detector.limits.roi
-        anomaly_map = scored.map
-        if anomaly_map.shape != (engine.size, engine.size):
-            anomaly_map = engine.finish_map(anomaly_map, engine.size, engine.size)
+        anomaly_map = input_map(engine, scored.map)
         if roi is None:
             return anomaly_map
         outside = ~torch.from_numpy(roi.resized(engine.size, engine.size).copy())

@@ -6,6 +6,7 @@ taken as sRGB, as CLIP was trained.
 
 from blemish.image_io.find import SUFFIXES, PassedOver, find_images, natural_key
 from blemish.image_io.frames import Every, expand, in_order
+from blemish.image_io.pillow import decode, flatten, identify, is_deep, open_file, quiet_pillow
 from blemish.image_io.read import MAX_PIXELS, LoadedImage, read_image
 from blemish.image_io.tiff import open_tiff_rows
 
@@ -15,10 +16,16 @@ __all__ = [
     "Every",
     "LoadedImage",
     "PassedOver",
+    "decode",
     "expand",
     "find_images",
+    "flatten",
+    "identify",
     "in_order",
+    "is_deep",
     "natural_key",
+    "open_file",
     "open_tiff_rows",
+    "quiet_pillow",
     "read_image",
 ]

@@ -51,7 +51,7 @@ _CONTAINER_BRANDS = (b"mif1", b"msf1")
 #: Beginnings of camera raw files: Canon (two kinds), Fuji, Olympus, Panasonic, Sigma, Minolta.
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0", b"FOVb", b"\0MRM")
 _HEAD = 132
-"""Bytes that tell the format of a file."""
+"""Bytes that show the format of a file."""
 
 ORIENTATION = 0x0112
 _TRANSPOSES = {
@@ -155,10 +155,14 @@ def check_size(size: tuple[int, int], name: str, path: str | None, max_pixels: i
         )
 
 
-def decode(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Load the pixels and turn them upright, in any mode; add to the notes."""
+def decode(image: Image.Image, notes: list[str], *, invert: bool = True) -> Image.Image:
+    """Load the pixels and turn them upright, in any mode; add to the notes.
+
+    Pillow undoes "white is zero" in a TIFF for 8 bits and fewer. `invert` does so for 16 bits, too.
+    """
     tags: Any = getattr(image, "tag_v2", {})
     orientation = tags.get(ORIENTATION, 1)
+    inverted = is_inverted(image)
     deep = _cuts_depth(image)
     image.load()
     result = image
@@ -172,7 +176,16 @@ def decode(image: Image.Image, notes: list[str]) -> Image.Image:
             notes.append("turned by EXIF")
     if deep:
         notes.append("16 bits a channel read by their upper 8")
+    if invert and inverted and result.mode.startswith("I;16"):
+        result = Image.fromarray(np.uint16(65535) - np.asarray(result))
+        notes.append("16-bit inverted, as its white is zero")
     return result
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Return whether a TIFF says that white is zero, and Pillow leaves it so."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return bool(tags.get(262) == 0 and is_deep(image.mode))
 
 
 def turn(values: np.ndarray[Any, Any], orientation: int, notes: list[str]) -> np.ndarray[Any, Any]:
@@ -246,14 +259,14 @@ def is_deep(mode: str) -> bool:
     return mode.startswith("I") or mode == "F"
 
 
-def samples_of(image: Image.Image) -> Samples:
-    """Return the values of a decoded image of a deep mode."""
+def samples_of(image: Image.Image, inverted: bool) -> Samples:
+    """Return the values of a decoded image of a deep mode; `inverted` as in `Samples`."""
     values = np.asarray(image)
     declared: ValueRange | None = None
     if image.format in ("PPM", "JPEG2000") and image.mode.startswith("I"):
         declared = (0.0, 65535.0)  # Pillow brings their own depth to 16 bits
     kind = "float" if image.mode == "F" else "32-bit" if image.mode == "I" and declared is None else "16-bit"
-    return Samples(np.ascontiguousarray(values, values.dtype.newbyteorder("=")), kind, declared)
+    return Samples(np.ascontiguousarray(values, values.dtype.newbyteorder("=")), kind, declared, inverted)
 
 
 def flatten(image: Image.Image, notes: list[str]) -> Image.Image:

@@ -23,6 +23,7 @@ from blemish.image_io.pillow import (
     flatten,
     identify,
     is_deep,
+    is_inverted,
     note_frames,
     open_file,
     quiet_pillow,
@@ -211,11 +212,11 @@ def _finish(image: Image.Image, wish: _Wish) -> tuple[Image.Image, list[str]]:
     check_size(image.size, wish.name, wish.path, wish.max_pixels)
     notes: list[str] = []
     frame = image.tell()
-    format_ = image.format
-    decoded = decode(image, notes)
+    file_format, inverted = image.format, is_inverted(image)
+    decoded = decode(image, notes, invert=False)
     if is_deep(decoded.mode):
-        decoded.format = format_
-        result, notes = _flatten_samples(samples_of(decoded), wish, notes)
+        decoded.format = file_format
+        result, notes = _flatten_samples(samples_of(decoded, inverted), wish, notes)
     else:
         result = flatten(decoded, notes)
     if result is image or isinstance(result, type(image)):

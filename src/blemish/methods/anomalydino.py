@@ -30,10 +30,10 @@ Which products are masked or rotated is a list in the authors' code ("agnostic":
 hazelnut, pill, screw and toothbrush and all of VisA masked). Here it is the config's choice: `masking`, `rotation`.
 
 Deviations: a distance above 1, a right angle to everything known, counts as 1 in the image score and the map, which
-keeps both in [0, 1]; the metric "L2" has no bound, so d becomes d / (d + sqrt(D)) there. Where the authors' batched
-mode gives no number (no distance is strictly below the k-th smallest, or a picture has fewer than 100 patches), the
-k-th smallest distance and the largest patch are taken. A copy of a picture in the set is not compared with it.
-`coreset` is PatchCore's, not in the paper.
+keeps both in [0, 1]; the metric "L2" has no bound, so d becomes d / (d + sqrt(D)) there. The authors' batched mode
+gives no number for a small set: there k is at least 2, so that the nearest patch counts; where no distance is below the
+k-th smallest, that one is taken; of fewer than 100 patches of a picture, the largest. A copy of a picture in the set is
+not compared with it. `coreset` is PatchCore's, not in the paper.
 """
 
 from __future__ import annotations
@@ -325,7 +325,7 @@ class AnomalyDINOBatch(PatchMethod, TransductiveMethod):
         )
 
     def count(self, rows: int) -> int:
-        """Return k for a number of reference patches."""
+        """Return the authors' k for a number of reference patches; below 2 they have no number."""
         return int(self.config.quantile * rows)
 
     def unmasked_distances(self, own: Tensor, others: Tensor) -> Tensor:
@@ -336,18 +336,11 @@ class AnomalyDINOBatch(PatchMethod, TransductiveMethod):
             others: (R, D), each of length 1.
 
         Returns:
-            (N,) in [0, 2].
-
-        Raises:
-            UsageError: There are so few other patches that k is below 2, and the mean is over none.
+            (N,) in [0, 2]; 0 if there are no other patches.
         """
-        k = self.count(len(others))
-        if k < 2:
-            raise UsageError(
-                f"{self.info.name} compares a patch with the nearest {100 * self.config.quantile:g} % of the other "
-                f"pictures' patches, which are too few, {len(others):,}: give at least "
-                f"{math.ceil(2 / self.config.quantile / len(own)) + 1} pictures like this one"
-            )
+        if len(others) == 0:
+            return own.new_zeros(len(own))
+        k = min(max(2, self.count(len(others))), len(others))
         smallest = nearest(own, others, k).squared / 2
         below = smallest < smallest[:, -1:]
         mean = (smallest * below).sum(1) / below.sum(1)

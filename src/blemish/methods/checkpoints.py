@@ -251,11 +251,11 @@ def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
         return state
     for key in WRAPPERS:
         inner = state.get(key)
-        if isinstance(inner, dict) and (found := _unwrapped(inner)):
-            if identify(found) is not None or "state_dict" in found:
-                return found
-            if "ctx" in found:  # CoOp's own file has one such dictionary around it
-                return {"state_dict": found}
+        content = _unwrapped(inner) if isinstance(inner, dict) else {}
+        if identify(content) is not None or "state_dict" in content:
+            return content
+        if "ctx" in content:  # CoOp's own file has one such dictionary around it
+            return {"state_dict": content}
     return state
 
 

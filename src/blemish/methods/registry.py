@@ -210,6 +210,18 @@ METHODS: dict[str, MethodInfo] = {
             default_backbone=_VIT_L_336,
         ),
         MethodInfo(
+            name="joint",
+            cls="joint:Joint",
+            title="comparison and words",
+            paper="none: blemish's own",
+            venue="blemish",
+            year=2026,
+            url="https://arxiv.org/abs/2106.08265",
+            needs_object=True,
+            few_shot=True,
+            default_backbone=_VIT_L_336,
+        ),
+        MethodInfo(
             name="musc",
             cls="musc:MuSc",
             title="MuSc, mutual scoring",

@@ -33,7 +33,7 @@ authors' scripts.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -58,6 +58,19 @@ KERNEL, SIGMA = 3, 4.0
 EPSILON = 1e-6
 #: An image score of one half is this many times the mean over the pictures in the memory.
 HALF = 10.0
+
+
+class Model(NamedTuple):
+    """What scores patches: a subspace of k components, float32 on the method's device."""
+
+    mean: Tensor
+    """mu (D,)."""
+    basis: Tensor
+    """C (D, k)."""
+    variances: Tensor
+    """Variances along the components (k,)."""
+    half: float
+    """The score that becomes an image score of one half."""
 
 
 class Subspace(NamedTuple):
@@ -96,6 +109,11 @@ class SubspaceBank(MemoryBank):
     def select(self, numbers: Sequence[int]) -> Self:
         """Raise a UsageError: the sums of single images are not kept."""
         raise UsageError("this memory bank cannot be divided into its images: build it again from the pictures")
+
+    @cached_property
+    def models(self) -> dict[Hashable, Model]:
+        """Models that have been made of the subspace, by what they depend on; filled by `SubspaceMethod.model`."""
+        return {}
 
     @cached_property
     def subspace(self) -> Subspace:
@@ -246,24 +264,17 @@ class SubspaceMethod(ReferenceMethod):
         share = subspace.variances.cumsum(0) / subspace.variances.sum()
         return min(1 + int((share < self.config.explained).sum()), total)
 
-    def scores(self, patches: Tensor, subspace: Subspace) -> Tensor:
-        """Return the scores of patches (..., D): (...) float32, at least 0."""
-        k, measure = self.components(subspace), self.config.measure
-        mean, basis, variances = (
-            values.to(patches.device, torch.float32)
-            for values in (subspace.mean, subspace.components[:, :k], subspace.variances[:k])
-        )
-        with torch.autocast(patches.device.type, enabled=False):
-            coordinates = (patches - mean) @ basis
-            coordinates[..., : self.config.drop] = 0
-            if measure == "euclidean":
-                return coordinates.square().sum(-1)
-            if measure == "mahalanobis":
-                return (coordinates.square() / (variances + EPSILON)).sum(-1)
-            reconstruction = coordinates @ basis.T + mean
-            if measure == "reconstruction":
-                return (patches - reconstruction).square().sum(-1)
-            return 1 - (_unit(patches) * _unit(reconstruction)).sum(-1).clamp(-1, 1)
+    def model(self, memory: SubspaceBank) -> Model:
+        """Return the model of a memory bank; it is made once."""
+        config = self.config
+        key = config.explained, config.components, config.drop, config.measure, self.device
+        if key not in memory.models:
+            subspace = memory.subspace
+            k = self.components(subspace)
+            values = subspace.mean, subspace.components[:, :k], subspace.variances[:k]
+            mean, basis, variances = (value.to(self.device, torch.float32) for value in values)
+            memory.models[key] = Model(mean, basis, variances, HALF * self.mean_score(subspace))
+        return memory.models[key]
 
     def mean_score(self, subspace: Subspace) -> float:
         """Return the mean of the scores over the patches that the subspace was fitted to; 1 if it is 0."""
@@ -276,9 +287,25 @@ class SubspaceMethod(ReferenceMethod):
         }[self.config.measure]
         return float(mean) or 1.0
 
+    def scores(self, patches: Tensor, model: Model) -> Tensor:
+        """Return d of patches (..., D): (...) float32, at least 0."""
+        measure = self.config.measure
+        with torch.autocast(patches.device.type, enabled=False):
+            coordinates = (patches - model.mean) @ model.basis
+            if self.config.drop:
+                coordinates[..., : self.config.drop] = 0
+            if measure == "euclidean":
+                return coordinates.square().sum(-1)
+            if measure == "mahalanobis":
+                return (coordinates.square() / (model.variances + EPSILON)).sum(-1)
+            reconstruction = coordinates @ model.basis.T + model.mean
+            if measure == "reconstruction":
+                return (patches - reconstruction).square().sum(-1)
+            return 1 - (_unit(patches) * _unit(reconstruction)).sum(-1).clamp(-1, 1)
+
     def patch_scores(self, features: ImageFeatures, memory: SubspaceBank) -> Tensor:
         """Return d on the grid (B, rows, columns)."""
-        return as_grid(self.scores(self.patches(features), memory.subspace), features.grid)
+        return as_grid(self.scores(self.patches(features), self.model(memory)), features.grid)
 
     def raw_map(self, scores: Tensor) -> Tensor:
         """Return the authors' map of scores on the grid: (B, rows, columns) -> (B, S, S), at least 0."""
@@ -288,22 +315,21 @@ class SubspaceMethod(ReferenceMethod):
         """Return the authors' image score of their maps: (B, S, S) -> (B,)."""
         return IMAGE_SCORES[self.config.top](maps.flatten(1))
 
-    def bounded(self, values: Tensor, subspace: Subspace) -> Tensor:
+    def bounded(self, values: Tensor, model: Model) -> Tensor:
         """Return scores, which have no upper bound, in [0, 1] and in the same order."""
-        if self.config.measure == "cosine":
-            return values.clamp(0, 1)
-        return values / (values + HALF * self.mean_score(subspace))
+        return values.clamp(0, 1) if self.config.measure == "cosine" else values / (values + model.half)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; the texts are not read. Raises UsageError without a memory bank."""
         memory = self.require_memory(memory)
         if not isinstance(memory, SubspaceBank):
             raise UsageError("the memory bank is of another method: build it with this one")
+        model = self.model(memory)
         maps = self.raw_map(self.patch_scores(features, memory))
-        bounded = self.bounded(maps, memory.subspace)
+        bounded = self.bounded(maps, model)
         if self.config.image_score == "map":
             return self.prediction(None, bounded)
-        return Prediction(self.bounded(self.raw_score(maps), memory.subspace), bounded)
+        return Prediction(self.bounded(self.raw_score(maps), model), bounded)
 
 
 class SubspaceAD(SubspaceMethod, FewShotMethod):

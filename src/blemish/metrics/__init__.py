@@ -3,7 +3,8 @@
 Image level, from one score per image: `image_metrics`, or `auroc`, `average_precision` and `f1_max` alone; `roc_curve`,
 `precision_recall_curve`, `tpr_at_fpr` and `fpr_at_tpr`; `pg` and `pb` for sorting before people look.
 Pixel level, from one anomaly map per image: `pixel_metrics`, or `aupro` alone; `aupro_200` is the approximation of the
-papers; `aupimo` for each image; `mask_metrics` at a threshold that was fixed beforehand. `StreamingPixelMetrics` is for data that do not fit into memory; it bounds the error of every number.
+papers; `aupimo` for each image; `mask_metrics` at a threshold that was fixed beforehand. `StreamingPixelMetrics` is for
+data that do not fit into memory; it bounds the error of every number.
 Confidence intervals: `bootstrap_interval` for any metric, `bootstrap_image_metrics` and `PixelBootstrap` for speed;
 `paired_bootstrap` for the difference of two methods.
 Means over classes: `class_mean`.

@@ -134,8 +134,8 @@ def write_cvat(folder: Path, lines: Lines) -> None:
                 else:
                     x0, y0, x1, y1 = region["box"]
                     # Row by row from the left, starting with the zeros: COCO's runs of the mask on its side.
-                    turned = [[(y - y0, x - x0) for x, y in ring] for ring in region["polygon"]]
-                    runs = encode_polygon(turned, (x1 - x0, y1 - y0))["counts"]
+                    transposed = [[(y - y0, x - x0) for x, y in ring] for ring in region["polygon"]]
+                    runs = encode_polygon(transposed, (x1 - x0, y1 - y0))["counts"]
                     box = f'left="{x0}" top="{y0}" width="{x1 - x0}" height="{y1 - y0}"'
                     put(f'  <mask {common} rle="{", ".join(map(str, runs))}" {box}/>\n')
             put("</image>\n")

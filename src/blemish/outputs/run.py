@@ -263,7 +263,8 @@ class DetectRun:
             for table in self.options.tables
             for file in (REGION_FORMATS[table][1] if table in REGION_FORMATS else (f"results.{table}",))
         ]
-        return [JOURNAL, *tables, *("regions.json" if kind == "regions" else f"{kind}/" for kind in self.options.kinds)]
+        kinds = ("regions.json" if kind == "regions" else f"{kind.partition('-')[0]}/" for kind in self.options.kinds)
+        return list(dict.fromkeys([JOURNAL, *tables, *kinds]))
 
     def _result_settings(self) -> dict[str, object]:
         """Return everything that results depend on."""

@@ -86,6 +86,9 @@ def _batched(case: Case) -> dict[str, Tensor | Array]:
         others = method.others(own, memory)
         unmasked, distances = method.unmasked_distances(own, others), method.distances(features, memory)
         counts.append(method.count(len(others)))
+        if counts[-1] < 2:  # the authors' mean is over none
+            kept = method.foreground(method.patches(features), features.grid).reshape(distances.shape)
+            unmasked, distances = unmasked * torch.nan, torch.where(kept, torch.nan, 0.0)
         # The authors take no patch of a picture that has fewer than 100, and the mean of none is not a number.
         few = int(TOP * distances.numel()) == 0
         scores.append(float("nan") if few else float(mean_of_largest(distances.flatten(1), TOP)))

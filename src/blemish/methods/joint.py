@@ -1,0 +1,144 @@
+"""Comparison and words jointly: blemish's own few-shot method, and the default of `blemish fit`.
+
+It has no paper. Two witnesses are joined. Patches are compared with those of a few normal images, as in PatchCore (Roth
+et al., CVPR 2022, https://arxiv.org/abs/2106.08265) and AnomalyDINO (Damm et al., WACV 2025,
+https://arxiv.org/abs/2405.14529); and patches and the whole image are compared with the sentences of `clip`. Words are
+often wrong about a product: they call flawless cookies damaged. But what they say of normal images is known, so only
+what lies above it counts. With the unit vector z_p of patch p and its score w_p by words, the same z_r and w_r of the
+reference patches r, and the score w of the whole image by words, the evidence of a patch and of the image is
+
+    e_p = min_r (1 - z_p . z_r) + `patch_words` * max(0, w_p - max_r w_r)
+    e = mean of the largest `top` of the e_p + `image_words` * w
+
+z_p is the mean of the patch's unit vectors at the `compared` layers, scaled to length 1. The score is e / (e + `half`),
+and the map is the same of e_p.
+
+All constants are in the config, and nothing is fitted to the references. So one more reference can only lower a score
+and a map, which makes leave-one-out calibration exact (`monotone`). `docs/joint.md` says how the constants were chosen.
+
+Without references the method is `clip`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from blemish.clip import Backbone, ImageFeatures, Request, Tap
+from blemish.errors import UsageError
+from blemish.methods import configs
+from blemish.methods.base import FewShotMethod, MemoryBank, Prediction
+from blemish.methods.clip import Clip, ClipConfig
+from blemish.methods.configs import require
+from blemish.methods.neighbours import nearest
+from blemish.methods.ops import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
+from blemish.methods.registry import METHODS
+
+#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch.
+PATCH = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointConfig(ClipConfig):
+    """The config of the joint method; `layers` are those of the words, and `image_score` is the rule without references.
+
+    The default layers are for ViT-L/14@336 and have not been tried; all other constants were chosen on the built-in model.
+    """
+
+    compared: tuple[int, ...] = (16, 18)
+    """Layers whose patches are compared, from 1; -1 is the last."""
+    top: float = 0.005
+    """Fraction of the patches, those with most evidence, whose mean is the evidence of the image."""
+    patch_words: float = 0.5
+    """Weight of what the words say of a patch above what they say of any reference patch."""
+    image_words: float = 0.1
+    """Weight of what the words say of the whole image."""
+    half: float = 0.3
+    """Evidence that makes a score of 0.5."""
+
+    def check(self) -> None:
+        super().check()
+        require(0 < self.top <= 1, f"top lies above 0 and is at most 1, not {self.top}")
+        require(self.half > 0, f"half has to be greater than 0, not {self.half}")
+        for name in ("patch_words", "image_words"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
+
+
+class Joint(Clip, FewShotMethod):
+    """Distances to normal references, and words as far as they say more than of these."""
+
+    info = METHODS["joint"]
+    Config: ClassVar[type[JointConfig]] = JointConfig
+    monotone: ClassVar[bool] = True
+
+    config: JointConfig
+
+    def __init__(self, backbone: Backbone, config: JointConfig | None = None) -> None:
+        super().__init__(backbone, config)
+        self.compared = configs.resolve_layers(self.config.compared, backbone.layers)
+
+    @property
+    def memory_request(self) -> Request:
+        return Request(frozenset(Tap(layer) for layer in (*self.layers, *self.compared)))
+
+    @property
+    def memory_map_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    @property
+    def memory_tap(self) -> Tap:
+        """Tap under which a memory bank holds the compared patches, the last of several."""
+        return Tap(self.compared[-1])
+
+    # what is compared
+
+    def patches(self, features: ImageFeatures) -> Tensor:
+        """Return the patches z that are compared with those of references: (B, N, D) float32, each of length 1."""
+        if any(Tap(layer) not in features.taps for layer in self.compared):
+            raise UsageError(
+                "the features lack the patches to compare: encode the images with the method's memory_request"
+            )
+        units = [normalise(features.taps[Tap(layer)][:, 1:]) for layer in self.compared]
+        return units[0] if len(units) == 1 else normalise(torch.stack(units).sum(0))
+
+    def extract_memory(self, features: ImageFeatures) -> MemoryBank:
+        patches, embeddings = self.patches(features), self.patch_embeddings(features)
+        taps = {self.memory_tap: patches.flatten(0, 1)}
+        return MemoryBank(len(patches), taps, {PATCH: embeddings.flatten(0, 1).float()})
+
+    def patch_embeddings(self, features: ImageFeatures) -> Tensor:
+        """Return what the words are compared with, the patches of the last of `layers`: (B, N, E), not normalised."""
+        return self.backbone.project(features.taps[Tap(self.layers[-1])][:, 1:])
+
+    def words(self, embeddings: Tensor, text: Tensor) -> Tensor:
+        """Return the scores by words: (B, N, E) or (B, E) to (B, N) or (B,), in [0, 1]."""
+        return anomalous_probability(cosine_logits(embeddings, text, self.config.temperature))
+
+    # evidence
+
+    def patch_evidence(self, features: ImageFeatures, text: Tensor, memory: MemoryBank) -> Tensor:
+        """Return e_p of all patches: (B, N), at least 0. Raises UsageError for the memory bank of another method."""
+        rows, embeddings = memory.taps.get(self.memory_tap), memory.windows.get(PATCH)
+        if rows is None or embeddings is None:
+            raise UsageError("the memory bank is of another method or config: build it with this method")
+        distances = nearest(self.patches(features), rows).squared[..., 0] / 2
+        usual = self.words(embeddings.unsqueeze(0), text).amax(dim=1, keepdim=True)  # (B or 1, 1)
+        excess = (self.words(self.patch_embeddings(features), text) - usual).clamp_min(0)
+        return distances + self.config.patch_words * excess
+
+    def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
+        """Score a batch; without a memory bank as `clip` does."""
+        if memory is None:
+            return super().score(features, text)
+        c, patches = self.config, self.patch_evidence(features, text, memory)
+        image = mean_of_largest(patches, c.top) + c.image_words * self.words(self.image_embedding(features), text)
+        maps = upsample_smoothly(as_grid(patches / (patches + c.half), features.grid), c.size, c.sigma)
+        return Prediction(image / (image + c.half), maps)
+
+
+def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
+    """Return the mean of the largest values of each row: (B, N) to (B,). At least one of them counts."""
+    return values.topk(max(1, round(fraction * values.shape[1])), dim=1).values.mean(1)
