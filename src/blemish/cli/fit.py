@@ -57,7 +57,7 @@ def fit(
     Args:
         good: Pictures of flawless parts: files, folders, patterns.
         out: File to write, such as part.profile. [default: with --profile that file]
-        method: A few-shot method; `blemish methods` lists them. [default: april-gan]
+        method: A few-shot method; `blemish methods` lists them. [default: joint]
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
         false_alarms: Share of good parts that are rejected, at most: 1% or 0.01. [default: 1%, or the smallest that so
             many pictures can promise]
