@@ -297,7 +297,18 @@ class _Report:
                 note(self._state(total, "stopped"))
             raise
         self._print_summary(time.perf_counter() - start)
+        self._advise()
         return EXIT_FAILED if run.failures else EXIT_OK
+
+    def _advise(self) -> None:
+        """Say in one line what would help, after a plain ranking for a person."""
+        detector, results = self._run.detector, self._run.results
+        source = detector.provenance
+        is_plain = detector.threshold is None and not source.references and source.model is None
+        if is_plain and results and "table" in self._formats and not self._streams_json:
+            from blemish.cli.advice import advice
+
+            note(advice(list(results)))
 
     def answer(self, pages: bool, every: Every | None, start: float) -> int:
         """Score the pictures that standard input lists, each as soon as its line is complete; return the exit code."""
