@@ -219,6 +219,12 @@ class PatchMethod(ReferenceMethod):
             return self.prediction(None, distances)
         return Prediction(mean_of_largest(distances.flatten(1), TOP), distances)
 
+    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the image score of the patches inside a region of interest, by the rule of the config."""
+        if self.config.image_score == "map":
+            return super().score_inside(maps, inside, map_range)
+        return mean_of_largest(maps[:, inside], TOP)
+
     def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
         """Enlarge the distances on the grid to the picture, and smooth them there."""
         rows, columns = (

@@ -72,7 +72,6 @@ class Joint(Clip, FewShotMethod):
 
     info = METHODS["joint"]
     Config: ClassVar[type[JointConfig]] = JointConfig
-    monotone: ClassVar[bool] = True
 
     config: JointConfig
 
@@ -87,6 +86,11 @@ class Joint(Clip, FewShotMethod):
     @property
     def memory_map_range(self) -> tuple[float, float]:
         return 0.0, 1.0
+
+    @property
+    def monotone(self) -> bool:
+        """A further reference can only lower distances and what the words say beyond the references."""
+        return True
 
     @property
     def memory_tap(self) -> Tap:
@@ -137,6 +141,10 @@ class Joint(Clip, FewShotMethod):
         image = mean_of_largest(patches, c.top) + c.image_words * self.words(self.image_embedding(features), text)
         maps = upsample_smoothly(as_grid(patches / (patches + c.half), features.grid), c.size, c.sigma)
         return Prediction(image / (image + c.half), maps)
+
+    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the mean of the largest `top` of a map's values inside; the words for the whole image are left out."""
+        return mean_of_largest(maps[:, inside], self.config.top)
 
 
 def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
