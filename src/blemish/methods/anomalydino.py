@@ -59,7 +59,7 @@ from blemish.methods import configs
 from blemish.methods.base import Encode, FewShotMethod, MemoryBank, Prediction, ReferenceMethod, TransductiveMethod
 from blemish.methods.configs import Config, ImageScore, require
 from blemish.methods.neighbours import coreset, nearest
-from blemish.methods.ops import as_grid, bilinear_matrix, normalise
+from blemish.methods.ops import as_grid, bilinear_matrix, mean_of_largest, normalise
 from blemish.methods.registry import METHODS
 
 #: Degrees by which references are rotated, counterclockwise.
@@ -400,11 +400,6 @@ def shrink(mask: Tensor) -> Tensor:
 
 
 # scores and maps
-
-
-def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
-    """Return the mean of the largest values of each row: (B, n) -> (B,); of at least one value."""
-    return values.topk(max(1, int(fraction * values.shape[1])), dim=1).values.mean(1)
 
 
 @lru_cache(maxsize=32)
