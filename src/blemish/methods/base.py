@@ -309,12 +309,12 @@ class Method(nn.Module):
         What describes the whole image, such as the class token, would count what lies outside and is left out.
 
         Args:
-            maps: (B, S, S), as in a prediction.
-            inside: (S, S) bool.
+            maps: (B, H, W), as in a prediction.
+            inside: (H, W) bool; something is inside.
             map_range: The range of these maps.
 
         Returns:
-            (B,) float32; 0 if nothing is inside.
+            (B,) float32.
         """
         low, high = map_range
         peak = maps.float().masked_fill(~inside, low).amax(dim=(1, 2))

@@ -34,7 +34,14 @@ from blemish.methods.base import FewShotMethod, MemoryBank, Prediction
 from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.configs import require
 from blemish.methods.neighbours import nearest
-from blemish.methods.ops import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
+from blemish.methods.ops import (
+    anomalous_probability,
+    as_grid,
+    cosine_logits,
+    mean_of_largest,
+    normalise,
+    upsample_smoothly,
+)
 from blemish.methods.registry import METHODS
 
 #: The embeddings that words are compared with stand in a memory bank as those of windows of one patch.
@@ -43,14 +50,14 @@ PATCH = 1
 
 @dataclass(frozen=True, kw_only=True)
 class JointConfig(ClipConfig):
-    """The config of the joint method; `layers` are those of the words, and `image_score` is the rule without references.
+    """The config of the joint method. `layers` are those of the words; `image_score` is the rule without references.
 
-    The default layers are for ViT-L/14@336 and have not been tried; all other constants were chosen on the built-in model.
+    All constants were chosen on the built-in model. The default layers are for ViT-L/14@336 and have not been tried.
     """
 
     compared: tuple[int, ...] = (16, 18)
     """Layers whose patches are compared, from 1; -1 is the last."""
-    top: float = 0.005
+    top: float = 0.006
     """Fraction of the patches, those with most evidence, whose mean is the evidence of the image."""
     patch_words: float = 0.5
     """Weight of what the words say of a patch above what they say of any reference patch."""
@@ -72,7 +79,6 @@ class Joint(Clip, FewShotMethod):
 
     info = METHODS["joint"]
     Config: ClassVar[type[JointConfig]] = JointConfig
-    monotone: ClassVar[bool] = True
 
     config: JointConfig
 
@@ -89,6 +95,11 @@ class Joint(Clip, FewShotMethod):
         return 0.0, 1.0
 
     @property
+    def monotone(self) -> bool:
+        """A further reference can only lower distances and what the words say beyond the references."""
+        return True
+
+    @property
     def memory_tap(self) -> Tap:
         """Tap under which a memory bank holds the compared patches, the last of several."""
         return Tap(self.compared[-1])
@@ -98,9 +109,7 @@ class Joint(Clip, FewShotMethod):
     def patches(self, features: ImageFeatures) -> Tensor:
         """Return the patches z that are compared with those of references: (B, N, D) float32, each of length 1."""
         if any(Tap(layer) not in features.taps for layer in self.compared):
-            raise UsageError(
-                "the features lack the patches to compare: encode the images with the method's memory_request"
-            )
+            raise UsageError("the features lack the patches to compare: encode with the method's memory_request")
         units = [normalise(features.taps[Tap(layer)][:, 1:]) for layer in self.compared]
         return units[0] if len(units) == 1 else normalise(torch.stack(units).sum(0))
 
@@ -138,7 +147,6 @@ class Joint(Clip, FewShotMethod):
         maps = upsample_smoothly(as_grid(patches / (patches + c.half), features.grid), c.size, c.sigma)
         return Prediction(image / (image + c.half), maps)
 
-
-def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
-    """Return the mean of the largest values of each row: (B, N) to (B,). At least one of them counts."""
-    return values.topk(max(1, round(fraction * values.shape[1])), dim=1).values.mean(1)
+    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the mean of the largest `top` of a map's values inside; the words for the whole image are left out."""
+        return mean_of_largest(maps[:, inside], self.config.top)
