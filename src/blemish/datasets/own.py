@@ -209,10 +209,17 @@ def _enter(place: _Place, name: str, beside: Sequence[str], inside: Sequence[str
     if word == "pictures":
         return replace(place, folders=folders)
     own = names.without_mask_words(name)
-    if own and role(name) not in ("normal", "anomalous"):
-        for other in beside:
-            if names.tokens(other) == own:  # "crack_mask" beside "crack"
-                return replace(_enter(place, other, (), ()), folders=folders, mask=True)
+    if own and word not in ("normal", "anomalous"):
+        twin = next((other for other in beside if names.without_fillers(other) == names.without_fillers(own)), None)
+        if twin is None and names.are_masks(name):
+            twin = " ".join(map(str, own))
+        if twin is not None:  # "crack_mask" beside "crack", or "bad masks"
+            return replace(_enter(place, twin, (), ()), folders=folders, mask=True)
+    split, label = names.split_and_label(name)
+    if split:  # "test_good"
+        return replace(
+            place, folders=folders, content=(*place.content, label), split=split, split_at=len(place.content)
+        )
     return replace(place, folders=folders, content=(*place.content, name))
 
 
@@ -337,6 +344,10 @@ def _titles(root: Path, groups: Mapping[Key, Sequence[_File]]) -> dict[Key, str]
     spelt: dict[Key, Key] = {}
     for base, files in groups.items():
         spelt[base] = next(file.place.content[: len(base)] for file in files if not file.place.mask)
+    for base, parts in spelt.items():
+        while len(parts) > 1 and not names.without_fillers(parts[-1]):
+            parts = parts[:-1]
+        spelt[base] = parts
     last = [same(parts[-1]) if parts else "" for parts in spelt.values()]
     return {
         base: root.name if not parts else parts[-1] if last.count(same(parts[-1])) == 1 else "/".join(parts)
