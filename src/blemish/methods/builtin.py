@@ -15,8 +15,8 @@ _DINO: dict[str, Any] = {"size": 336, "geometry": "squash", "position": "bicubic
 #: Fields that differ from the paper's config, by method.
 CONFIGS: dict[str, dict[str, Any]] = {
     "anomalyclip": {"size": 336, "dpam_blocks": 4, "depth": 4},
-    # The tower is a DINOv2 whose last layers were trained together with words, so earlier ones are compared, as they are.
-    # They were chosen as those of musc. Rotations would make the memory, and the search in it, eight times as large.
+    # The tower is a DINOv2 whose last layers were trained together with words, so the final layer norm is not applied.
+    # Layers were chosen as those of musc. Rotations would make the memory, and the search in it, eight times as large.
     "anomalydino": _DINO | {"layer": 7, "norm": False, "rotation": False},
     "anomalydino-batch": _DINO | {"layer": 7, "norm": False},
     "april-gan": {
