@@ -221,9 +221,10 @@ class PatchMethod(ReferenceMethod):
 
     def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
         """Return the image score of the patches inside a region of interest, by the rule of the config."""
-        if self.config.image_score == "map":
+        patches = maps[:, inside]
+        if self.config.image_score == "map" or patches.shape[1] == 0:
             return super().score_inside(maps, inside, map_range)
-        return mean_of_largest(maps[:, inside], TOP)
+        return mean_of_largest(patches, TOP)
 
     def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
         """Enlarge the distances on the grid to the picture, and smooth them there."""
