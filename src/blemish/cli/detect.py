@@ -318,7 +318,7 @@ class _Report:
         if is_plain and results and "table" in self._formats and not self._streams_json:
             from blemish.cli.advice import advice
 
-            note(advice(list(results)))
+            print(advice(list(results)))
 
     def answer(self, pages: bool, every: Every | None, start: float) -> int:
         """Score the pictures that standard input lists, each as soon as its line is complete; return the exit code."""
