@@ -450,6 +450,21 @@ class ReferenceMethod(Method):
         parts = [self.extract_memory(encode(batch)) for batch in batches]
         return type(parts[0]).concat(parts)
 
+    @property
+    def scores_entries(self) -> bool:
+        """Whether a memory bank keeps all that a score of its own images needs: see `score_entry`."""
+        return False
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
+        """Score images from what a memory bank keeps of them; only if `scores_entries`.
+
+        Args:
+            entry: The bank of these images alone, from `MemoryBank.select`.
+            text: (2, E).
+            memory: What they are compared with.
+        """
+        raise NotImplementedError
+
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch.
 
