@@ -16,6 +16,12 @@ from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK, STDIN
 from blemish.cli.console import (
+    COMPUTING,
+    METHOD_OPTIONS,
+    PICTURES,
+    RESULTS,
+    VERDICTS,
+    Bar,
     Range,
     Threshold,
     choices,
@@ -26,6 +32,7 @@ from blemish.cli.console import (
     one_line,
     print_json,
     progress,
+    waiting,
 )
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
@@ -49,32 +56,32 @@ MAX_ROWS = 25
 
 def detect(
     *paths: str,
-    method: str = METHOD,
-    backbone: str = BACKBONE,
-    weights: Path | None = None,
-    config: str | None = None,
-    object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
-    profile: Path | None = None,
-    threshold: Threshold = None,
-    mask_threshold: Threshold = None,
-    out: Path | None = None,
-    save: str | None = None,
-    format: str | None = None,
-    batch_size: int = 8,
-    device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    recursive: bool = False,
-    value_range: Range = None,
-    pages: Annotated[bool, Parameter(negative="")] = False,
-    every: str | None = None,
-    max_pixels: int | None = None,
-    reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    tile: int | None = None,
-    overlap: float | None = None,
-    model: Path | None = None,
-    backend: Literal["torch", "onnx", "openvino"] | None = None,
-    overwrite: bool = False,
-    json: bool = False,
+    method: Annotated[str, Parameter(group=METHOD_OPTIONS)] = METHOD,
+    backbone: Annotated[str, Parameter(group=METHOD_OPTIONS)] = BACKBONE,
+    weights: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    config: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
+    object_name: Annotated[str, Parameter(name="--object", group=METHOD_OPTIONS)] = OBJECT,
+    profile: Annotated[Path | None, Parameter(group=VERDICTS)] = None,
+    threshold: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
+    mask_threshold: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
+    out: Annotated[Path | None, Parameter(group=RESULTS)] = None,
+    save: Annotated[str | None, Parameter(group=RESULTS)] = None,
+    format: Annotated[str | None, Parameter(group=RESULTS)] = None,
+    batch_size: Annotated[int, Parameter(group=COMPUTING)] = 8,
+    device: Annotated[str, Parameter(group=COMPUTING)] = "auto",
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Parameter(group=COMPUTING)] = "auto",
+    recursive: Annotated[bool, Parameter(group=PICTURES)] = False,
+    value_range: Annotated[Range, Parameter(group=PICTURES)] = None,
+    pages: Annotated[bool, Parameter(negative="", group=PICTURES)] = False,
+    every: Annotated[str | None, Parameter(group=PICTURES)] = None,
+    max_pixels: Annotated[int | None, Parameter(group=PICTURES)] = None,
+    reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="", group=METHOD_OPTIONS)] = None,
+    tile: Annotated[int | None, Parameter(group=PICTURES)] = None,
+    overlap: Annotated[float | None, Parameter(group=PICTURES)] = None,
+    model: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    backend: Annotated[Literal["torch", "onnx", "openvino"] | None, Parameter(group=METHOD_OPTIONS)] = None,
+    overwrite: Annotated[bool, Parameter(group=RESULTS)] = False,
+    json: Annotated[bool, Parameter(group=RESULTS)] = False,
 ) -> int:
     """Score pictures, rank them, and draw where they are anomalous.
 
@@ -232,25 +239,26 @@ def detect(
     from blemish.loading import load
     from blemish.outputs.run import DetectOptions, DetectRun
 
-    if read is not None:
-        for name in ("tile", "overlap", "value_range"):
-            del settings[name]
-        detector = load(profile=read, backbone=backbone, weights=weights, **settings)
-        _note_known(read, pictures)
-    if detector is None:
-        detector = load(
-            method,
-            backbone=backbone,
-            weights=weights,
-            config=changes or None,
-            object_name=object_name,
-            references=references,
-            **settings,
-        )
-    if transductive and references is None:
-        detector = detector.with_set(pictures)
-        info(method).require_references(detector.memory is not None)
-        note(_set_note(method, detector.provenance.references, len(pictures)))
+    with waiting("loading the model"):
+        if read is not None:
+            for name in ("tile", "overlap", "value_range"):
+                del settings[name]
+            detector = load(profile=read, backbone=backbone, weights=weights, **settings)
+            _note_known(read, pictures)
+        if detector is None:
+            detector = load(
+                method,
+                backbone=backbone,
+                weights=weights,
+                config=changes or None,
+                object_name=object_name,
+                references=references,
+                **settings,
+            )
+        if transductive and references is None:
+            detector = detector.with_set(pictures)
+            info(method).require_references(detector.memory is not None)
+            note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
         tables=[name for name in formats if name not in ("table", "jsonl")] if out is not None else [],  # type: ignore[misc]
@@ -281,6 +289,7 @@ class _Report:
         self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
+        self._bar = Bar()
 
     def execute(self, total: int, start: float) -> int:
         """Score the pictures and print the summary; return the exit code."""
@@ -288,8 +297,9 @@ class _Report:
         if run.folder is not None:
             self._note_states()
         try:
-            with progress(len(run.todo), "scoring") as advance:
-                run.execute(self._on_result(), advance)
+            with progress(len(run.todo), "scoring") as bar:
+                self._bar = bar
+                run.execute(self._on_result(), bar)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._state(total, "interrupted")) from None
         except BlemishError:
@@ -297,7 +307,18 @@ class _Report:
                 note(self._state(total, "stopped"))
             raise
         self._print_summary(time.perf_counter() - start)
+        self._advise()
         return EXIT_FAILED if run.failures else EXIT_OK
+
+    def _advise(self) -> None:
+        """Say in one line what would help, after a plain ranking for a person."""
+        detector, results = self._run.detector, self._run.results
+        source = detector.provenance
+        is_plain = detector.threshold is None and not source.references and source.model is None
+        if is_plain and results and "table" in self._formats and not self._streams_json:
+            from blemish.cli.advice import advice
+
+            print(advice(list(results)))
 
     def answer(self, pages: bool, every: Every | None, start: float) -> int:
         """Score the pictures that standard input lists, each as soon as its line is complete; return the exit code."""
@@ -329,6 +350,8 @@ class _Report:
             from blemish.outputs.tables import table_row
 
             take = lambda line: self._rows.append(table_row(line))  # noqa: E731
+        elif "table" in self._formats:
+            take = self._show
 
         def on_result(line: dict[str, Any]) -> None:
             take(line)
@@ -344,6 +367,11 @@ class _Report:
 
             line = {**line, "skipped": not_read_json(passed_over)}
         print_json(line)
+
+    def _show(self, line: dict[str, Any]) -> None:
+        """Show a result above the bar as it comes; the ranking follows at the end."""
+        score = "failed" if line.get("error") is not None else f"{line['score']:.4f}"
+        self._bar.show(f"{score}  {one_line(str(line['path']))}")
 
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""

@@ -325,7 +325,7 @@ def _announce(run: Run, out: Path | None) -> None:
     for sentence in dataset.notes:
         note(sentence)
     if dataset.issues:
-        note(f"{count(len(dataset.issues), 'file')} without a partner, such as {one_line(str(dataset.issues[0]))}.")
+        note(f"{count(len(dataset.issues), 'file')} with a problem, such as {one_line(str(dataset.issues[0]))}.")
     for method, reason in facts["left_out"].items():
         note(f"{method} is left out: {reason}.")
     passes = "1 backbone pass" if len(run.passes) == 1 else f"{len(run.passes)} backbone passes"
