@@ -794,10 +794,7 @@ def add_tile(
     if roi is not None:
         (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
         inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
-        if inside.any():
-            score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory)
-        else:
-            score = 0.0
+        score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory) if inside.any() else 0.0
     if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
         tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
     merger.add(index, score, tile_map, timing)

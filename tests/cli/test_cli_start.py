@@ -106,4 +106,36 @@ def test_bar_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         advance()
     shown = capsys.readouterr().err
     assert "scoring" in shown
+    assert "left" in shown
     assert "\x1b[3" not in shown  # no colours
+
+
+def test_rows_come_above_the_bar(detect, pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    (pictures / "broken.png").write_bytes(b"")
+    outcome = detect(pictures)
+    ranking = {line.split()[-1]: line.split()[1] for line in outcome.out.splitlines()[1:6]}
+    assert len(ranking) == 5
+    for path, score in ranking.items():
+        assert f"{score}  {path}" in outcome.err.replace("\n", "")
+    assert "failed  " in outcome.err
+    assert "loading the model" in outcome.err
+
+
+def test_commands_come_in_the_order_people_need_them(run) -> None:
+    out = run("--help").out
+    places = [out.index(f" {name} ") for name in ("detect", "fit", "info", "methods", "evaluate", "train", "export")]
+    assert places == sorted(places)
+
+
+def test_help_of_detect_has_groups_and_examples(run) -> None:
+    out = run("detect", "--help").out
+    titles = ("Verdicts", "How pictures are scored", "Which pictures, and how they are read", "Results", "Speed")
+    places = [out.index(f" {title} ") for title in titles]
+    assert places == sorted(places)
+    assert out.count(" blemish detect ") >= 2 + 1
+    for word in ("A map holds", "heatmap", "overlay", "fixed scale"):
+        assert word in out
+    assert "//" not in run("weights", "pull", "--help").out  # what stands in angle brackets would vanish

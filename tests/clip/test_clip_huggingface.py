@@ -93,3 +93,35 @@ def test_hf_home_and_offline_are_respected_by_a_fresh_process(folder, tmp_path):
     )
     assert done.stdout.strip() == load_backbone(str(folder)).fingerprint
     assert done.stderr == ""
+
+
+class Session:
+    """Stands in for the hub's client: counts requests, and has no network."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    def head(self, url: str, **options: object) -> None:
+        self.requests += 1
+        raise ConnectionError("Name or service not known")
+
+
+def test_without_network_a_sentence_comes_at_once(hub, folder, tmp_path, monkeypatch):
+    import huggingface_hub
+    import huggingface_hub.constants as constants
+    import huggingface_hub.utils
+
+    from blemish.clip import huggingface
+
+    session = Session()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", lambda: session)
+    huggingface._probe.cache_clear()
+    try:
+        error = refused("owner/other", r"the hub cannot be reached \(Name or service not known\): run 'hf download")
+        assert str(error).count("\n") == 0
+        hub(folder)
+        assert load_backbone("owner/tiny").name == "owner/tiny"  # what is in the cache needs no network
+        assert session.requests == 1
+    finally:
+        huggingface._probe.cache_clear()

@@ -65,3 +65,13 @@ def test_a_model_of_transformers_is_not_changed(backbone):
     assert towers.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, towers.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_transformers_is_an_optional_part(backbone, monkeypatch) -> None:
+    import sys
+
+    from blemish.errors import UsageError
+
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UsageError, match=r"pip install 'blemish\[transformers\]'"):
+        backbone.towers.to_transformers()

@@ -10,8 +10,14 @@ from blemish import __version__
 # the list does not import the commands.
 DETECT = (
     "Score pictures, rank them, and draw where they are anomalous.\n\n"
-    "Without --threshold pictures are only ranked. With --out a run can be stopped at any time, and the same command "
-    "continues: it skips what is complete and repeats what changed or was done with other settings."
+    "Rank a folder and write an overlay of each picture:\n\n"
+    "    blemish detect photos/ --out results/\n\n"
+    "Compare with good pictures and give verdicts:\n\n"
+    "    blemish detect photos/ --method winclip --reference good/*.png --threshold 60%\n\n"
+    "A map holds one number per pixel, higher where the picture is more anomalous. A heatmap is the map in colours. An "
+    "overlay is the heatmap laid over the picture. Colours have a fixed scale: they mean the same in all pictures.\n\n"
+    "Without a threshold or a profile pictures are only ranked. With --out a run can be stopped at any time, and the "
+    "same command continues: it skips what is complete and repeats what changed or was done with other settings."
 )
 FIT = (
     "Make a profile of the good pictures of one product: memory, thresholds with a promise, scale of heatmaps.\n\n"
@@ -56,16 +62,21 @@ app = App(
     help="Find defects in pictures without training examples, with a frozen vision-language model.",
     version=f"blemish {__version__}",
     version_flags=["--version"],
-    help_format="plaintext",
+    help_format="markdown",
     suppress_keyboard_interrupt=False,  # a command first reports what is finished
 )
-app.command("blemish.cli.detect:detect", name="detect", help=DETECT)
-app.command("blemish.cli.fit:fit", name="fit", help=FIT)
-app.command("blemish.cli.methods:methods", name="methods", help="List the methods.")
-app.command("blemish.cli.info:info", name="info", help="Describe a picture, a profile, a backbone or a weights file.")
-app.command("blemish.cli.demo:demo", name="demo", help=DEMO)
+app.command("blemish.cli.detect:detect", name="detect", sort_key=1, help=DETECT)
+app.command("blemish.cli.fit:fit", name="fit", sort_key=2, help=FIT)
+app.command("blemish.cli.methods:methods", name="methods", sort_key=4, help="List the methods.")
+app.command(
+    "blemish.cli.info:info",
+    name="info",
+    sort_key=3,
+    help="Describe a picture, a profile, a backbone or a weights file.",
+)
+app.command("blemish.cli.demo:demo", name="demo", sort_key=5, help=DEMO)
 
-sets = App(name="datasets", help="List the data sets, or check one on the disk.", help_format="plaintext")
+sets = App(name="datasets", sort_key=7, help="List the data sets, or check one on the disk.", help_format="markdown")
 sets.command("blemish.cli.datasets:check", name="check", help="Count a data set and list what is missing.")
 app.command(sets)
 
@@ -82,12 +93,15 @@ def _datasets(*, json: bool = False) -> int:
     return datasets(json=json)
 
 
-app.command("blemish.cli.evaluate:evaluate", name="evaluate", help=EVALUATE)
-app.command("blemish.cli.submit:submit", name="submit", help=SUBMIT)
-app.command("blemish.cli.train:train", name="train", help=TRAIN)
-app.command("blemish.cli.export:export", name="export", help=EXPORT)
+app.command("blemish.cli.evaluate:evaluate", name="evaluate", sort_key=6, help=EVALUATE)
+app.command("blemish.cli.submit:submit", name="submit", sort_key=11, help=SUBMIT)
+app.command("blemish.cli.train:train", name="train", sort_key=8, help=TRAIN)
+app.command("blemish.cli.export:export", name="export", sort_key=10, help=EXPORT)
 weights = App(
-    name="weights", help="List, download and convert weights that authors published.", help_format="plaintext"
+    name="weights",
+    sort_key=9,
+    help="List, download and convert weights that authors published.",
+    help_format="markdown",
 )
 for verb, words in WEIGHTS.items():
     weights.command(f"blemish.cli.weights:weights_{verb}", name=verb, help=words)

@@ -22,7 +22,7 @@ def _value_range(_: object, tokens: Sequence[Token]) -> ValueRange:
     return parse_value_range(tokens[0].keyword or "the range of values", tokens[0].value)
 
 
-Range: TypeAlias = Annotated[ValueRange | None, Parameter(converter=_value_range, n_tokens=1)]
+Range: TypeAlias = Annotated[Any, Parameter(converter=_value_range, n_tokens=1)]
 """An option that takes two numbers (`0,4095`)."""
 
 Threshold: TypeAlias = Annotated[float | None, Parameter(converter=_threshold)]
@@ -100,16 +100,55 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
+class Bar:
+    """A progress bar; calling it advances it by a picture."""
+
+    def __init__(self, advance: Callable[[], object] = lambda: None, show: Callable[[str], object] = lambda _: None):
+        self._advance, self.show = advance, show
+        """`show` prints a line above the bar."""
+
+    def __call__(self) -> None:
+        self._advance()
+
+
 @contextmanager
-def progress(total: int, label: str) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error while the block runs, if that is a terminal; yield the function that advances it."""
+def progress(total: int, label: str) -> Iterator[Bar]:
+    """Show a bar on standard error while the block runs, if that is a terminal; yield what advances it."""
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield Bar()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    parts = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*parts, console=Console(stderr=True), transient=True) as bar:
+    # The time left follows from the pictures of the last two minutes; before the first one there is none.
+    left = TimeRemainingColumn(compact=True)
+    parts = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        left,
+    ]
+    with Progress(*parts, console=Console(stderr=True), transient=True, speed_estimate_period=120) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda: bar.advance(task)
+        yield Bar(lambda: bar.advance(task), lambda text: bar.console.print(text, markup=False, highlight=False))
+
+
+@contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """Say on standard error what takes a while, if that is a terminal, as long as the block runs."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(label):
+        yield

@@ -21,6 +21,7 @@ from blemish.cli.console import (
     PICTURES,
     RESULTS,
     VERDICTS,
+    Bar,
     Range,
     Threshold,
     choices,
@@ -31,6 +32,7 @@ from blemish.cli.console import (
     one_line,
     print_json,
     progress,
+    waiting,
 )
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
@@ -237,25 +239,26 @@ def detect(
     from blemish.loading import load
     from blemish.outputs.run import DetectOptions, DetectRun
 
-    if read is not None:
-        for name in ("tile", "overlap", "value_range"):
-            del settings[name]
-        detector = load(profile=read, backbone=backbone, weights=weights, **settings)
-        _note_known(read, pictures)
-    if detector is None:
-        detector = load(
-            method,
-            backbone=backbone,
-            weights=weights,
-            config=changes or None,
-            object_name=object_name,
-            references=references,
-            **settings,
-        )
-    if transductive and references is None:
-        detector = detector.with_set(pictures)
-        info(method).require_references(detector.memory is not None)
-        note(_set_note(method, detector.provenance.references, len(pictures)))
+    with waiting("loading the model"):
+        if read is not None:
+            for name in ("tile", "overlap", "value_range"):
+                del settings[name]
+            detector = load(profile=read, backbone=backbone, weights=weights, **settings)
+            _note_known(read, pictures)
+        if detector is None:
+            detector = load(
+                method,
+                backbone=backbone,
+                weights=weights,
+                config=changes or None,
+                object_name=object_name,
+                references=references,
+                **settings,
+            )
+        if transductive and references is None:
+            detector = detector.with_set(pictures)
+            info(method).require_references(detector.memory is not None)
+            note(_set_note(method, detector.provenance.references, len(pictures)))
     options = DetectOptions(
         kinds=kinds,  # type: ignore[arg-type]
         tables=[name for name in formats if name not in ("table", "jsonl")] if out is not None else [],  # type: ignore[misc]
@@ -286,6 +289,7 @@ class _Report:
         self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
+        self._bar = Bar()
 
     def execute(self, total: int, start: float) -> int:
         """Score the pictures and print the summary; return the exit code."""
@@ -293,8 +297,9 @@ class _Report:
         if run.folder is not None:
             self._note_states()
         try:
-            with progress(len(run.todo), "scoring") as advance:
-                run.execute(self._on_result(), advance)
+            with progress(len(run.todo), "scoring") as bar:
+                self._bar = bar
+                run.execute(self._on_result(), bar)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._state(total, "interrupted")) from None
         except BlemishError:
@@ -345,6 +350,8 @@ class _Report:
             from blemish.outputs.tables import table_row
 
             take = lambda line: self._rows.append(table_row(line))  # noqa: E731
+        elif "table" in self._formats:
+            take = self._show
 
         def on_result(line: dict[str, Any]) -> None:
             take(line)
@@ -360,6 +367,11 @@ class _Report:
 
             line = {**line, "skipped": not_read_json(passed_over)}
         print_json(line)
+
+    def _show(self, line: dict[str, Any]) -> None:
+        """Show a result above the bar as it comes; the ranking follows at the end."""
+        score = "failed" if line.get("error") is not None else f"{line['score']:.4f}"
+        self._bar.show(f"{score}  {one_line(str(line['path']))}")
 
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""

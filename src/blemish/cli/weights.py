@@ -43,7 +43,7 @@ def weights_pull(name: str, *, base_url: str | None = None, timeout: float = 30.
 
     Args:
         name: Name from `blemish weights list`.
-        base_url: Mirror that serves <base>/<owner>/<repository>/<commit>/<path>.
+        base_url: Mirror that serves BASE/OWNER/REPOSITORY/COMMIT/PATH.
             [default: BLEMISH_WEIGHTS_URL, or else GitHub's raw files]
         timeout: Seconds without a byte after which a connection is closed.
         attempts: Attempts in a row that bring no new byte.

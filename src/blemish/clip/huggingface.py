@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from functools import lru_cache
 from pathlib import Path
 
 from blemish.clip.dinov2 import MODEL_TYPES
 from blemish.errors import WeightsError
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+#: Seconds to wait for the hub's first answer.
+_PROBE_SECONDS = 5.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 #: Weights of transformers' folders, in order of preference; an index lists further files.
@@ -61,7 +65,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
     if config is not None:
         return config.parent  # of another kind of model, which the loader names in its error
     raise WeightsError(
-        f"{name!r} is neither a file or folder nor a model on this computer that blemish can use: run "
+        f"{name!r} is neither a file or folder nor a model on this computer that blemish can use{_why_not()}: run "
         f"'hf download {name}' on a machine with internet, copy the downloaded folder here, and give its path"
     )
 
@@ -90,9 +94,37 @@ def _get_weights(name: str, candidates: tuple[str, ...], revision: str | None) -
                 continue
         return
     raise WeightsError(
-        f"the weights of {name!r} are not on this computer and could not be downloaded: run 'hf download {name}' on "
-        "a machine with internet, copy the downloaded folder here, and give its path"
+        f"the weights of {name!r} are not on this computer and could not be downloaded{_why_not()}: run "
+        f"'hf download {name}' on a machine with internet, copy the downloaded folder here, and give its path"
     )
+
+
+def unreachable() -> str:
+    """Return why the hub cannot be reached; empty if it can.
+
+    The hub's own client repeats a request for half a minute, for every file, before it says so. One request without
+    repetition is made instead, at most once a minute.
+    """
+    return _probe(int(time.monotonic() // 60))
+
+
+@lru_cache(maxsize=1)
+def _probe(minute: int) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PROBE_SECONDS)
+    except Exception as error:  # of whichever HTTP library the hub's client uses
+        return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return ""
+
+
+def _why_not() -> str:
+    reason = unreachable()
+    return f", and the hub cannot be reached ({reason})" if reason else ""
 
 
 def _get(name: str, file: str, revision: str | None) -> Path | None:
@@ -108,7 +140,7 @@ def _get(name: str, file: str, revision: str | None) -> Path | None:
     )
 
     try:
-        return Path(hf_hub_download(name, file, revision=revision))
+        return Path(hf_hub_download(name, file, revision=revision, local_files_only=bool(unreachable())))
     except EntryNotFoundError:
         return None
     except GatedRepoError as error:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blemish.errors import WeightsError
+from blemish.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -282,7 +282,10 @@ class Towers(nn.Module):
 
     def to_transformers(self) -> CLIPModel:
         """Return a `CLIPModel` with these parameters. They are shared, not copied."""
-        from transformers import CLIPConfig, CLIPModel
+        try:
+            from transformers import CLIPConfig, CLIPModel
+        except ImportError as error:
+            raise UsageError("a CLIPModel needs transformers; run: pip install 'blemish[transformers]'.") from error
 
         with torch.device("meta"):
             model = CLIPModel(CLIPConfig(**dataclasses.asdict(self.config))).train(self.training)

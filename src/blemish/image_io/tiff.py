@@ -146,9 +146,9 @@ def read_pages(stream: IO[bytes]) -> list[Tags]:
     if head[2:3] == b"+" or head[3:4] == b"+":
         head += stream.read(8)
     place = Tags(head)
-    offset, seen, pages = place.next, set[int](), list[Tags]()
-    while offset and offset not in seen and len(pages) < _MAX_PAGES:
-        seen.add(offset)
+    offset, visited, pages = place.next, set[int](), list[Tags]()
+    while offset and offset not in visited and len(pages) < _MAX_PAGES:
+        visited.add(offset)
         stream.seek(offset)
         tags = Tags(head)
         try:
@@ -187,9 +187,9 @@ def read_deep_tiff(
     check_size((int(tags[_WIDTH]), int(tags[_HEIGHT])), name, path, max_pixels)
     reader = TiffRowReader(stream, tags, path or "", name)
     samples = reader.samples(0, reader.size[1])
-    turned = turn(samples.values, int(tags.get(_ORIENTATION, 1)), notes)
+    upright = turn(samples.values, int(tags.get(_ORIENTATION, 1)), notes)
     note_number(index, len(pages), "frame", notes)
-    return Samples(turned, samples.kind, samples.declared, samples.inverted)
+    return Samples(upright, samples.kind, samples.declared, samples.inverted)
 
 
 def _declared(tags: Tags, layout: _Layout) -> ValueRange | None:

@@ -34,26 +34,31 @@ from blemish.methods.base import FewShotMethod, MemoryBank, Prediction
 from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.configs import require
 from blemish.methods.neighbours import nearest
-from blemish.methods.ops import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
+from blemish.methods.ops import (
+    anomalous_probability,
+    as_grid,
+    cosine_logits,
+    mean_of_largest,
+    normalise,
+    upsample_smoothly,
+)
 from blemish.methods.registry import METHODS
 
 #: The embeddings that words are compared with stand in a memory bank as those of windows of one patch, and those of
-# whole #: images under 0.
+#: whole images under 0.
 PATCH, WHOLE = 1, 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointConfig(ClipConfig):
-    """The config of the joint method; `layers` are those of the words, and `image_score` is the rule without
-    references.
+    """The config of the joint method. `layers` are those of the words; `image_score` is the rule without references.
 
-    The default layers are for ViT-L/14@336 and have not been tried; all other constants were chosen on the built-in
-    model.
+    All constants were chosen on the built-in model. The default layers are for ViT-L/14@336 and have not been tried.
     """
 
     compared: tuple[int, ...] = (16, 18)
     """Layers whose patches are compared, from 1; -1 is the last."""
-    top: float = 0.005
+    top: float = 0.006
     """Fraction of the patches, those with most evidence, whose mean is the evidence of the image."""
     patch_words: float = 0.5
     """Weight of what the words say of a patch above what they say of any reference patch."""
@@ -105,9 +110,7 @@ class Joint(Clip, FewShotMethod):
     def patches(self, features: ImageFeatures) -> Tensor:
         """Return the patches z that are compared with those of references: (B, N, D) float32, each of length 1."""
         if any(Tap(layer) not in features.taps for layer in self.compared):
-            raise UsageError(
-                "the features lack the patches to compare: encode the images with the method's memory_request"
-            )
+            raise UsageError("the features lack the patches to compare: encode with the method's memory_request")
         units = [normalise(features.taps[Tap(layer)][:, 1:]) for layer in self.compared]
         return units[0] if len(units) == 1 else normalise(torch.stack(units).sum(0))
 
@@ -174,8 +177,3 @@ class Joint(Clip, FewShotMethod):
     def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
         """Return the mean of the largest `top` of a map's values inside; the words for the whole image are left out."""
         return mean_of_largest(maps[:, inside], self.config.top)
-
-
-def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
-    """Return the mean of the largest values of each row: (B, N) to (B,). At least one of them counts."""
-    return values.topk(max(1, round(fraction * values.shape[1])), dim=1).values.mean(1)
