@@ -63,6 +63,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "winclip": {"size": 280},
 }
 
+#: Scales that maps are drawn on, by method: without and with references (None: the whole range of the map). Measured
+# on 4 #: to 10 drawn products (`synthesis`, stream 77): low is the median of the highest values of normal pictures,
+# high the 90 % #: quantile of those of pictures with defects, both rounded. Only drawings depend on them.
+DISPLAY: dict[str, tuple[tuple[float, float] | None, tuple[float, float] | None]] = {
+    "april-gan": (None, (1.34, 3.6)),
+    "joint": (None, (0.46, 0.68)),
+    "musc": (None, (0.51, 1.03)),
+    "winclip": ((0.3, 0.46), (0.38, 0.47)),
+}
+
 #: Schedules that differ from the paper's, by method.
 SCHEDULES: dict[str, Training] = {
     "anomalyclip": Training(epochs=8, batch_size=8, lr=1e-4, betas=(0.5, 0.999)),
