@@ -72,7 +72,7 @@ def test_the_activation_is_said(state, tmp_path: Path, caplog: pytest.LogCapture
     torch.save(dict(state), path)
     with caplog.at_level(logging.WARNING):
         assert load_backbone(str(path)).towers.config.text_config.hidden_act == "gelu"
-    assert "clip.pt does not tell its activation: exact GELU is taken" in caplog.text
+    assert "clip.pt does not say its activation: exact GELU is taken" in caplog.text
     assert "clip.pt#quick_gelu" in caplog.text
     caplog.clear()
     for name, options in (

@@ -23,7 +23,7 @@ _NAMED = 5
 
 @dataclass
 class Sources:
-    """Pictures to be scored, and what was found besides them.
+    """Pictures to be scored, and what else folders hold.
 
     Attributes:
         pictures: Each once. Files of a list may not exist.
@@ -126,12 +126,12 @@ def not_read(passed_over: PassedOver) -> str:
     others = {suffix: number for suffix, (number, advice) in groups.items() if not advice}
     if others:
         names = [one_line(suffix) for suffix in others]
-        shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-        parts.append(f"{count(sum(others.values()), 'file')} without pictures ({shown})")
+        listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        parts.append(f"{count(sum(others.values()), 'file')} without pictures ({listed})")
     if passed_over.folders:
         names = [one_line(Path(folder).name) for folder in passed_over.folders]
-        shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-        parts.append(f"{count(len(names), 'subfolder')} ({shown}): --recursive")
+        listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        parts.append(f"{count(len(names), 'subfolder')} ({listed}): --recursive")
     return f"Not read: {'; '.join(parts)}." if parts else ""
 
 
@@ -143,8 +143,8 @@ def not_read_json(passed_over: PassedOver) -> dict[str, Any]:
 
 def _nothing(error: NoPicturesError) -> str:
     """Return the sentence for a folder without pictures, with options as they are typed."""
-    found = not_read(error.passed_over)
-    return f"{error.folder!r} holds no pictures{f'. {found}' if found else '; give another folder'}"
+    sentence = not_read(error.passed_over)
+    return f"{error.folder!r} holds no pictures{f'. {sentence}' if sentence else '; give another folder'}"
 
 
 def root_of(words: Sequence[str], pictures: Sequence[Path]) -> Path | None:

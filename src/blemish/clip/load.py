@@ -136,7 +136,7 @@ def _load_file(
         towers = from_openai_state_dict(state, activation=activation or usual)
     if activation is None and usual == "gelu":
         _logger.warning(
-            "%s does not tell its activation: exact GELU is taken, as in most models of open_clip. Name it as "
+            "%s does not say its activation: exact GELU is taken, as in most models of open_clip. Name it as "
             "%s#quick_gelu if it was trained with QuickGELU, as OpenAI's models were, or as %s#gelu to confirm.",
             *(path.name,) * 3,
         )

@@ -37,7 +37,7 @@ from blemish.image_io.pillow import (
     read_head,
     turn,
 )
-from blemish.image_io.values import Samples, Statistics, range_of, to_bytes
+from blemish.image_io.values import Samples, Statistics, given_note, range_of, to_bytes
 from blemish.types import PathLike, ValueRange
 
 # TIFF tags.
@@ -146,9 +146,9 @@ def read_pages(stream: IO[bytes]) -> list[Tags]:
     if head[2:3] == b"+" or head[3:4] == b"+":
         head += stream.read(8)
     place = Tags(head)
-    offset, seen, pages = place.next, set[int](), list[Tags]()
-    while offset and offset not in seen and len(pages) < _MAX_PAGES:
-        seen.add(offset)
+    offset, visited, pages = place.next, set[int](), list[Tags]()
+    while offset and offset not in visited and len(pages) < _MAX_PAGES:
+        visited.add(offset)
         stream.seek(offset)
         tags = Tags(head)
         try:
@@ -187,9 +187,9 @@ def read_deep_tiff(
     check_size((int(tags[_WIDTH]), int(tags[_HEIGHT])), name, path, max_pixels)
     reader = TiffRowReader(stream, tags, path or "", name)
     samples = reader.samples(0, reader.size[1])
-    turned = turn(samples.values, int(tags.get(_ORIENTATION, 1)), notes)
+    upright = turn(samples.values, int(tags.get(_ORIENTATION, 1)), notes)
     note_number(index, len(pages), "frame", notes)
-    return Samples(turned, samples.kind, samples.declared, samples.inverted)
+    return Samples(upright, samples.kind, samples.declared, samples.inverted)
 
 
 def _declared(tags: Tags, layout: _Layout) -> ValueRange | None:
@@ -257,13 +257,17 @@ class TiffRowReader:
         note_number(index, total, "frame", self._notes)
         if self._layout is None:
             return
+        if value_range is not None:
+            self._range = value_range
+            self._notes.append(given_note(self._whole(0, 1).kind, value_range))
+            return
         width, height = self.size
         channels = self._layout.channels - (self._layout.channels in (2, 4))
         statistics, step = Statistics(width * height * channels, self._name, self.path), max(self.chunk_rows, 256)
         for top in range(0, height, step):
             samples = self._whole(top, min(top + step, height))
             statistics.add(samples.colour)
-        self._range, note = range_of(statistics, samples, value_range)
+        self._range, note = range_of(statistics, samples, None)
         self._notes += [note] * bool(note)
 
     def rows(self, top: int, bottom: int) -> Image.Image:
