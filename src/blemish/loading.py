@@ -33,7 +33,7 @@ from blemish.types import (
 )
 
 DEFAULT_METHOD, DEFAULT_BACKBONE, DEFAULT_OBJECT = "anomalyclip", "builtin", "object"
-FIT_METHOD = "april-gan"
+FIT_METHOD = "joint"
 """Method of `blemish fit`, unless another is given."""
 EXPORTED_SUFFIXES = (".onnx", ".xml")
 """Suffixes of exported files."""

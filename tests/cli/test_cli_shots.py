@@ -37,7 +37,13 @@ def test_shots(run, data: Path, tiny_backbone: Path, tmp_path: Path) -> None:  #
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("--seeds", "5"), "belong to the few-shot protocol"),
+        (("--seeds", "5"), "--seeds belongs to a protocol"),
+        (("--false-alarms", "5%"), "--false-alarms belongs to the few-shot protocol"),
+        (("--shots", "1", "--defect-shares", "10%"), "are two protocols"),
+        (("--shots", "4", "--profile", "a.profile"), "leave out --profile"),
+        (("--defect-shares", "0"), "takes shares such as 10%,30%,60%"),
+        (("--defect-shares", "half"), "--defect-shares"),
+        (("--defect-shares", "50%", "--maps", "--out", "x"), "--defect-shares goes with none of"),
         (("--shots", "1,x"), "takes numbers of pictures such as 1,2,4,8,16, not '1,x'"),
         (("--shots", "4", "--limit", "4"), "--shots goes with none of"),
         (("--shots", "4", "--methods", "clip"), "clip takes no references"),
@@ -50,6 +56,16 @@ def test_usage_errors(run, data: Path, tiny_backbone: Path, words: tuple[str, ..
     assert done.code == 2
     assert part in done.err
     assert "Traceback" not in done.err
+
+
+def test_defect_shares(run, data: Path, tiny_backbone: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("evaluate", "--data", data, "--backbone", tiny_backbone, "--device", "cpu", "--defect-shares", "25%,50%")
+    done = run(*words, "--seeds", 2, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "± over draws of the sets" in done.out
+    assert (tmp_path / "out" / "batches.md").is_file()
+    rows = [json.loads(line) for line in run(*words, "--seeds", 1, "--json").out.splitlines()]
+    assert [(row["method"], row["share"], row["pictures"]) for row in rows] == [("musc", 0.25, 4), ("musc", 0.5, 4)]
 
 
 def test_submit(run, tiny_backbone: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -216,6 +216,19 @@ LAYOUTS = [
         ["gt/defect/{2,3,4,5}.png"],
         counts=(2, 4, 4),
     ),
+    Case("masks of NG images", ["OK_images/{0,1,2}.png", "NG_images/{0,1,2}.png"], ["NG_masks/{0,1,2}.png"]),
+    Case("bad masks", ["good/{0,1,2}.png", "bad/{0,1,2}.png"], ["bad masks/{0,1,2}.png"]),
+    Case("a bad label is a kind", ["good/{0,1,2}.png", "bad label/{0,1,2}.png"], counts=(3, 3, 0)),
+    Case(
+        "split and label in one name",
+        ["train_good/{0,1}.png", "test_good/{2,3,4}.png", "test_bad/{0,1,2}.png"],
+        ["test_bad_mask/{0,1,2}.png"],
+    ),
+    Case(
+        "like VisA",
+        ["Data/Images/Normal/{0,1,2}.JPG", "Data/Images/Anomaly/{0,1,2}.JPG"],
+        ["Data/Masks/Anomaly/{0,1,2}.png"],
+    ),
     Case("a copied kind", [*PLAIN, "test/bad - Copy/{0,1,2}.png"], PLAIN_MASKS, left_out=3, says="bad - Copy"),
     Case(
         "a backup beside the labels",
@@ -267,7 +280,7 @@ def counts(found: Dataset) -> tuple[int, int, int]:
 def test_layouts(case: Case, tmp_path: Path) -> None:
     number = case.build(tmp_path / "lid")
     found = read("folder", tmp_path / "lid")
-    assert found.categories == ("lid",)
+    assert found.categories == ("Data" if case.name == "like VisA" else "lid",)
     assert counts(found) == case.counts
     report = check("folder", tmp_path / "lid")
     assert report.ok == case.ok, report.issues
@@ -385,6 +398,14 @@ def test_without_a_test_split_it_is_said_what_there_is(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "good" / "0.png")
     with pytest.raises(UsageError, match=r"in the split 'test' .there is train"):
         read("folder", tmp_path)
+
+
+def test_pictures_of_one_name_are_read_and_noted(tmp_path: Path) -> None:
+    for path in ("good/0.png", "bad/0.png", "bad/0.jpg"):
+        picture(tmp_path / path)
+    found = read("folder", tmp_path)
+    assert counts(found) == (1, 2, 0)
+    assert any("several pictures, such as 0; all are read" in note for note in found.notes)
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def test_every_method(data: Path, backbone: Backbone, learnt: Mapping[str, Path]
             assert row.anomalous == row.pictures // 2
             assert all(0 <= getattr(row, metric) <= 1 for metric in METRICS), name
             assert 0 <= row.image_auroc_low <= row.image_auroc_high <= 1
-    # at 518 pixels (the grid is the checkpoint's own), the same with another activation, and at 240 pixels
-    assert [entry["size"] for entry in result.facts["passes"]] == [518, 518, 240]
-    assert sum(passes) == 16 * 3 + 16  # musc encodes the references of each category first
+    # at 518 pixels (the grid is the checkpoint's own) twice, with another activation, and once for each other size
+    assert [entry["size"] for entry in result.facts["passes"]] == [518, 672, 518, 240, 448]
+    assert sum(passes) == 16 * 5 + 16 * 3  # three methods encode the references of each category first
 
 
 def test_methods_that_compute_alike_cost_one_pass(data: Path, backbone: Backbone, passes: list[int]) -> None:

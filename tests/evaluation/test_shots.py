@@ -1,4 +1,4 @@
-"""The few-shot protocol: which pictures are references, what is measured, and promises against measured false alarms."""
+"""The few-shot protocol: which pictures are references, what is measured, and how promises are kept."""
 
 from __future__ import annotations
 

@@ -45,34 +45,16 @@ def test_verdicts_are_those_of_the_detector(
         # The edge of a region of interest lies between the pixels of the graph's map.
         differing = np.abs(own.anomaly_map - other.anomaly_map) > 1e-4 * (high - low)
         assert differing.mean() < (1e-3 if roi is None else 0.05)
-        assert (other.threshold, other.review_threshold, other.scale) == (own.threshold, own.review_threshold,
-        own.scale) assert other.p_value ==
-    own.p_value pixels = np.asarray(pictures[0].image, np.float32).transpose(2, 0, 1)[None] /
-    255 score, label, mask = run(file.path, pixels, SCORE, LABEL,
-    MASK) assert label[0] == (score[0] >=
-    detector.threshold) assert mask.shape[-2:] == (file.header.size,
-    file.header.size) if roi is not None:
-        assert not mask[..., file.header.size // 2 + 1
-    :].any() own = export.load_exported(file.path,
-    threshold=0.9) assert (own.threshold, own.limits.promise)
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-    == (0.9,
-    None)
+        assert (other.threshold, other.review_threshold) == (own.threshold, own.review_threshold)
+        assert (other.scale, other.p_value) == (own.scale, own.p_value)
+    pixels = np.asarray(pictures[0].image, np.float32).transpose(2, 0, 1)[None] / 255
+    score, label, mask = run(file.path, pixels, SCORE, LABEL, MASK)
+    assert label[0] == (score[0] >= detector.threshold)
+    assert mask.shape[-2:] == (file.header.size, file.header.size)
+    if roi is not None:
+        assert not mask[..., file.header.size // 2 + 1 :].any()
+    own = export.load_exported(file.path, threshold=0.9)
+    assert (own.threshold, own.limits.promise) == (0.9, None)
 
 
 def test_a_profile_with_tiles_is_refused(backbone: Backbone, good: list[Path], tmp_path: Path) -> None:

@@ -179,6 +179,16 @@ def test_few_patches_have_their_largest_as_score() -> None:
     torch.testing.assert_close(anomalydino.mean_of_largest(values, 0.01), values.sort(1).values[:, -2:].mean(1))
 
 
+def test_a_region_of_interest_has_the_rule_of_the_whole(backbone: ImageBackbone) -> None:
+    method = few_shot(backbone)
+    maps = torch.rand(2, 20, 20, generator=torch.Generator().manual_seed(0))
+    inside = torch.zeros(20, 20, dtype=torch.bool)
+    assert torch.equal(method.score_inside(maps, inside, (0.0, 1.0)), torch.zeros(2))
+    inside[:, 5:] = True
+    expected = maps[:, :, 5:].flatten(1).sort(1).values[:, -3:].mean(1)  # 1 % of 300
+    torch.testing.assert_close(method.score_inside(maps, inside, (0.0, 1.0)), expected)
+
+
 # the memory bank
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeAlias
 
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from blemish.errors import UsageError, suggest
 from blemish.types import ValueRange, parse_threshold, parse_value_range
@@ -27,6 +27,13 @@ Range: TypeAlias = Annotated[Any, Parameter(converter=_value_range, n_tokens=1)]
 
 Threshold: TypeAlias = Annotated[float | None, Parameter(converter=_threshold)]
 """An option that takes a number from 0 to 1 or a percentage (`0.8`, `80%`)."""
+
+
+#: Groups of options in `--help`, in this order.
+VERDICTS, CHANGES, METHOD_OPTIONS, PICTURES, RESULTS, COMPUTING = (
+    Group.create_ordered(name)
+    for name in ("Verdicts", "Changing a profile", "Method and model", "Reading pictures", "Results", "Computing")
+)
 
 
 def note(sentence: str) -> None:

@@ -12,10 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK, STDIN
 from blemish.cli.console import (
+    COMPUTING,
+    METHOD_OPTIONS,
+    PICTURES,
+    RESULTS,
+    VERDICTS,
     Bar,
     Range,
     Threshold,
@@ -43,12 +48,6 @@ REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
 FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
 METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
-# The groups of options in the help, in this order.
-VERDICT, SCORING, READING, RESULTS, SPEED = (
-    Parameter(group=Group.create_ordered(title))
-    for title in ("Verdicts", "How pictures are scored", "Which pictures, and how they are read", "Results", "Speed")
-)
-
 #: The note on a bit depth that was found by the values.
 _DEPTH = re.compile(r" read as (\d+) bits,")
 #: Rows of the ranking on a terminal; a pipe gets all.
@@ -57,32 +56,32 @@ MAX_ROWS = 25
 
 def detect(
     *paths: str,
-    method: Annotated[str, SCORING] = METHOD,
-    backbone: Annotated[str, SCORING] = BACKBONE,
-    weights: Annotated[Path | None, SCORING] = None,
-    config: Annotated[str | None, SCORING] = None,
-    object_name: Annotated[str, Parameter(name="--object"), SCORING] = OBJECT,
-    profile: Annotated[Path | None, VERDICT] = None,
-    threshold: Annotated[Threshold, VERDICT] = None,
-    mask_threshold: Annotated[Threshold, VERDICT] = None,
-    out: Annotated[Path | None, RESULTS] = None,
-    save: Annotated[str | None, RESULTS] = None,
-    format: Annotated[str | None, RESULTS] = None,
-    batch_size: Annotated[int, SPEED] = 8,
-    device: Annotated[str, SPEED] = "auto",
-    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], SPEED] = "auto",
-    recursive: Annotated[bool, READING] = False,
-    value_range: Annotated[Range, READING] = None,
-    pages: Annotated[bool, Parameter(negative=""), READING] = False,
-    every: Annotated[str | None, READING] = None,
-    max_pixels: Annotated[int | None, READING] = None,
-    reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=""), SCORING] = None,
-    tile: Annotated[int | None, READING] = None,
-    overlap: Annotated[float | None, READING] = None,
-    model: Annotated[Path | None, SCORING] = None,
-    backend: Annotated[Literal["torch", "onnx", "openvino"] | None, SCORING] = None,
-    overwrite: Annotated[bool, RESULTS] = False,
-    json: Annotated[bool, RESULTS] = False,
+    method: Annotated[str, Parameter(group=METHOD_OPTIONS)] = METHOD,
+    backbone: Annotated[str, Parameter(group=METHOD_OPTIONS)] = BACKBONE,
+    weights: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    config: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
+    object_name: Annotated[str, Parameter(name="--object", group=METHOD_OPTIONS)] = OBJECT,
+    profile: Annotated[Path | None, Parameter(group=VERDICTS)] = None,
+    threshold: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
+    mask_threshold: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
+    out: Annotated[Path | None, Parameter(group=RESULTS)] = None,
+    save: Annotated[str | None, Parameter(group=RESULTS)] = None,
+    format: Annotated[str | None, Parameter(group=RESULTS)] = None,
+    batch_size: Annotated[int, Parameter(group=COMPUTING)] = 8,
+    device: Annotated[str, Parameter(group=COMPUTING)] = "auto",
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Parameter(group=COMPUTING)] = "auto",
+    recursive: Annotated[bool, Parameter(group=PICTURES)] = False,
+    value_range: Annotated[Range, Parameter(group=PICTURES)] = None,
+    pages: Annotated[bool, Parameter(negative="", group=PICTURES)] = False,
+    every: Annotated[str | None, Parameter(group=PICTURES)] = None,
+    max_pixels: Annotated[int | None, Parameter(group=PICTURES)] = None,
+    reference: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="", group=METHOD_OPTIONS)] = None,
+    tile: Annotated[int | None, Parameter(group=PICTURES)] = None,
+    overlap: Annotated[float | None, Parameter(group=PICTURES)] = None,
+    model: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    backend: Annotated[Literal["torch", "onnx", "openvino"] | None, Parameter(group=METHOD_OPTIONS)] = None,
+    overwrite: Annotated[bool, Parameter(group=RESULTS)] = False,
+    json: Annotated[bool, Parameter(group=RESULTS)] = False,
 ) -> int:
     """Score pictures, rank them, and draw where they are anomalous.
 
@@ -308,7 +307,18 @@ class _Report:
                 note(self._state(total, "stopped"))
             raise
         self._print_summary(time.perf_counter() - start)
+        self._advise()
         return EXIT_FAILED if run.failures else EXIT_OK
+
+    def _advise(self) -> None:
+        """Say in one line what would help, after a plain ranking for a person."""
+        detector, results = self._run.detector, self._run.results
+        source = detector.provenance
+        is_plain = detector.threshold is None and not source.references and source.model is None
+        if is_plain and results and "table" in self._formats and not self._streams_json:
+            from blemish.cli.advice import advice
+
+            print(advice(list(results)))
 
     def answer(self, pages: bool, every: Every | None, start: float) -> int:
         """Score the pictures that standard input lists, each as soon as its line is complete; return the exit code."""

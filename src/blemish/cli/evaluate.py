@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,10 +15,13 @@ from blemish.cli.console import Threshold, columns, config_changes, count, note,
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
+    from blemish.detector import Detector
     from blemish.evaluation import Evaluation, EvaluationOptions, Run
 
 #: Categories in a table on the terminal; the files have all.
 MAX_CATEGORIES = 40
+#: Method of the batch protocol.
+BATCH_METHOD = "musc"
 
 
 def evaluate(
@@ -43,6 +46,7 @@ def evaluate(
     shots: str | None = None,
     seeds: int = 3,
     false_alarms: Threshold = None,
+    defect_shares: str | None = None,
     report: bool = False,
     recompute: bool = False,
     batch_size: int = 8,
@@ -56,7 +60,8 @@ def evaluate(
         data: Folder of the data set, laid out as it is distributed.
         dataset: Name of the data set, such as mvtec or visa; `blemish datasets` lists them. [default: folder]
         category: Categories to evaluate, separated by spaces or commas. [default: all]
-        methods: Comma-separated methods, or all. [default: anomalyclip; with --shots the method of `blemish fit`]
+        methods: Comma-separated methods, or all. [default: anomalyclip; with --shots the method of `blemish fit`; with
+            --defect-shares musc]
         profile: A profile from `blemish fit` in place of methods: measured false alarms stand beside the promised ones.
         backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
             file.
@@ -75,9 +80,11 @@ def evaluate(
         mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
         shots: Few-shot protocol: numbers of good pictures that are references, such as 1,2,4,8,16. They are drawn from
             the train split, or set aside from the good test pictures.
-        seeds: Number of draws of these references.
+        seeds: Number of draws of these references, or of these sets.
         false_alarms: False-alarm rate that profiles of the references promise: 5% or 0.05. [default: the smallest that
             so many pictures can promise, 1% at least]
+        defect_shares: Batch protocol: shares of defects in the sets that methods such as musc compare with themselves,
+            such as 10%,30%,60%.
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.
         batch_size: Number of pictures that go through the model together.
@@ -112,8 +119,14 @@ def evaluate(
     if limit is not None and limit < 2:
         raise UsageError(f"--limit must be at least 2 pictures per category, not {limit}")
     weights_of = _weights(weights or [])
-    if shots is None and (false_alarms is not None or seeds != 3):
-        raise UsageError("--false-alarms and --seeds belong to the few-shot protocol: give --shots 1,2,4,8,16")
+    if shots is None and false_alarms is not None:
+        raise UsageError("--false-alarms belongs to the few-shot protocol: give --shots 1,2,4,8,16")
+    if shots is None and defect_shares is None and seeds != 3:
+        raise UsageError("--seeds belongs to a protocol: give --shots 1,2,4,8,16 or --defect-shares 10%,30%,60%")
+    if profile is not None and (shots is not None or defect_shares is not None):
+        raise UsageError("the protocols fit profiles of their own: leave out --profile, or --shots and --defect-shares")
+    if shots is not None and defect_shares is not None:
+        raise UsageError("--shots and --defect-shares are two protocols: give one of them")
     configs = config_changes(config)
     if wrong := [name for name, fields in configs.items() if not isinstance(fields, dict)]:
         raise UsageError(
@@ -127,7 +140,7 @@ def evaluate(
         data,
         dataset or "folder",
         categories=[word for words in category for word in _words(words) or []] if category else None,
-        methods=method_names or ["anomalyclip" if shots is None else FIT_METHOD],
+        methods=method_names or [FIT_METHOD if shots else BATCH_METHOD if defect_shares else "anomalyclip"],
         profile=profile,
         backbone=backbone,
         weights=weights_of,
@@ -146,10 +159,15 @@ def evaluate(
         device=device,
         precision=precision,
     )
-    if shots is not None:
+    if shots is not None or defect_shares is not None:
         if report or maps or more_metrics or mask_threshold is not None or limit is not None:
-            raise UsageError("--shots goes with none of --report, --maps, --more-metrics, --mask-threshold, --limit")
-        return _evaluate_shots(options, _numbers(shots), seeds, false_alarms, json)
+            protocol = "--shots" if shots is not None else "--defect-shares"
+            raise UsageError(
+                f"{protocol} goes with none of --report, --maps, --more-metrics, --mask-threshold, --limit"
+            )
+        if shots is not None:
+            return _evaluate_shots(options, _numbers(shots), seeds, false_alarms, json)
+        return _evaluate_batches(options, _shares(defect_shares or ""), seeds, json)
     with prepare(options) as run:
         _announce(run, out)
         try:
@@ -178,14 +196,19 @@ def _numbers(given: str) -> list[int]:
         raise UsageError(f"--shots takes numbers of pictures such as 1,2,4,8,16, not {given!r}") from None
 
 
-def _evaluate_shots(
-    options: EvaluationOptions, shots: Sequence[int], seeds: int, false_alarms: float | None, json: bool
-) -> int:
-    """Run the few-shot protocol and print its tables."""
-    from blemish import datasets
+def _shares(given: str) -> list[float]:
+    from blemish.types import parse_threshold
+
+    shares = [parse_threshold("--defect-shares", word) for word in _words(given) or []]
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise UsageError(f"--defect-shares takes shares such as 10%,30%,60%, not {given!r}")
+    return shares
+
+
+def _protocol_detectors(options: EvaluationOptions, kind: Literal["few_shot", "transductive"]) -> dict[str, Detector]:
+    """Return the detectors of a protocol; of all methods those that are of its kind."""
     from blemish.clip import load_backbone
     from blemish.evaluation import load_detectors
-    from blemish.evaluation.shots import evaluate_shots
 
     detectors, left_out = load_detectors(
         options.methods,
@@ -196,10 +219,63 @@ def _evaluate_shots(
         device=options.device,
         precision=options.precision,
     )
-    if list(options.methods) == ["all"]:
-        detectors = {name: d for name, d in detectors.items() if d.torch_engine.method.info.few_shot}
     for name, reason in left_out.items():
         note(f"{name} is left out: {reason}.")
+    if list(options.methods) != ["all"]:
+        return detectors
+    return {name: d for name, d in detectors.items() if getattr(d.torch_engine.method.info, kind)}
+
+
+def _protocol_facts(options: EvaluationOptions, detectors: Mapping[str, Detector], **more: object) -> dict[str, object]:
+    methods = {name: detector.provenance.to_dict() for name, detector in detectors.items()}
+    return {"data": str(options.data), "dataset": options.dataset, "methods": methods, **more}
+
+
+def _evaluate_batches(options: EvaluationOptions, shares: Sequence[float], seeds: int, json: bool) -> int:
+    """Run the batch protocol and print its table."""
+    from blemish import datasets
+    from blemish.evaluation.batches import evaluate_batches
+
+    detectors = _protocol_detectors(options, "transductive")
+    data = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
+    with progress(len(data.categories) * len(detectors) * len(shares) * seeds, "sets") as advance:
+        result = evaluate_batches(
+            detectors,
+            options.data,
+            options.dataset,
+            categories=options.categories,
+            split=options.split,
+            shares=shares,
+            seeds=seeds,
+            on_progress=advance,
+        )
+    if options.out is not None:
+        result.write(options.out, _protocol_facts(options, detectors, seeds=seeds, shares=list(shares)))
+    if json:
+        for row in result.rows:
+            print_json(row.to_dict())
+    else:
+        _print_table("Means over categories, percent (± over draws of the sets)", *result.means(), left={0})
+    for line in result.notes:
+        note(one_line(line))
+    _print_files(options, json, "batches")
+    return EXIT_OK
+
+
+def _print_files(options: EvaluationOptions, json: bool, name: str) -> None:
+    if options.out is not None:
+        message = f"Results are in {options.out}: {name}.csv, {name}.json, {name}.md."
+        note(message) if json else print(message)
+
+
+def _evaluate_shots(
+    options: EvaluationOptions, shots: Sequence[int], seeds: int, false_alarms: float | None, json: bool
+) -> int:
+    """Run the few-shot protocol and print its tables."""
+    from blemish import datasets
+    from blemish.evaluation.shots import evaluate_shots
+
+    detectors = _protocol_detectors(options, "few_shot")
     pictures = len(datasets.read(options.dataset, options.data, categories=options.categories, split=options.split))
     with progress(pictures * len(detectors), "scoring") as advance:
         result = evaluate_shots(
@@ -214,14 +290,7 @@ def _evaluate_shots(
             on_progress=advance,
         )
     if options.out is not None:
-        facts = {
-            "data": str(options.data),
-            "dataset": options.dataset,
-            "methods": {name: detector.provenance.to_dict() for name, detector in detectors.items()},
-            "seeds": seeds,
-            "false_alarms": false_alarms,
-        }
-        result.write(options.out, facts)
+        result.write(options.out, _protocol_facts(options, detectors, seeds=seeds, false_alarms=false_alarms))
     if json:
         for row in result.rows:
             print_json(row.to_dict())
@@ -233,9 +302,7 @@ def _evaluate_shots(
         print(result.summary())
     for line in result.notes:
         note(one_line(line))
-    if options.out is not None:
-        message = f"Results are in {options.out}: few_shot.csv, few_shot.json, few_shot.md."
-        note(message) if json else print(message)
+    _print_files(options, json, "few_shot")
     return EXIT_OK
 
 
@@ -258,7 +325,7 @@ def _announce(run: Run, out: Path | None) -> None:
     for sentence in dataset.notes:
         note(sentence)
     if dataset.issues:
-        note(f"{count(len(dataset.issues), 'file')} without a partner, such as {one_line(str(dataset.issues[0]))}.")
+        note(f"{count(len(dataset.issues), 'file')} with a problem, such as {one_line(str(dataset.issues[0]))}.")
     for method, reason in facts["left_out"].items():
         note(f"{method} is left out: {reason}.")
     passes = "1 backbone pass" if len(run.passes) == 1 else f"{len(run.passes)} backbone passes"

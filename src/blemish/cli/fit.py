@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from blemish.cli.console import Range, Threshold, config_changes, count, note, one_line, print_json, progress
+from blemish.cli.console import (
+    CHANGES,
+    COMPUTING,
+    METHOD_OPTIONS,
+    PICTURES,
+    RESULTS,
+    VERDICTS,
+    Range,
+    Threshold,
+    config_changes,
+    count,
+    note,
+    one_line,
+    print_json,
+    progress,
+)
 from blemish.cli.detect import BACKBONE, OBJECT, checked_weights
 from blemish.errors import UsageError
 
@@ -25,39 +40,41 @@ Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=""
 
 def fit(
     *good: str,
-    out: Path | None = None,
-    method: str | None = None,
-    object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
-    false_alarms: Threshold = None,
-    review: Threshold = None,
-    min_area: int = 1,
-    roi: str | None = None,
-    bad: Words = None,
-    rule: Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"] = "conformal",
-    recall: Threshold = None,
-    cost: str | None = None,
-    robust: Annotated[bool, Parameter(negative="")] = False,
-    profile: Path | None = None,
-    add: Words = None,
-    remove: Words = None,
-    backbone: str = BACKBONE,
-    weights: Path | None = None,
-    tile: int | None = None,
-    overlap: float | None = None,
-    recursive: bool = False,
-    max_pixels: int | None = None,
-    value_range: Range = None,
-    config: str | None = None,
-    device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    json: bool = False,
+    out: Annotated[Path | None, Parameter(group=RESULTS)] = None,
+    method: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
+    object_name: Annotated[str, Parameter(name="--object", group=METHOD_OPTIONS)] = OBJECT,
+    false_alarms: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
+    review: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
+    min_area: Annotated[int, Parameter(group=VERDICTS)] = 1,
+    roi: Annotated[str | None, Parameter(group=VERDICTS)] = None,
+    bad: Annotated[Words, Parameter(group=VERDICTS)] = None,
+    rule: Annotated[
+        Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"], Parameter(group=VERDICTS)
+    ] = "conformal",
+    recall: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
+    cost: Annotated[str | None, Parameter(group=VERDICTS)] = None,
+    robust: Annotated[bool, Parameter(negative="", group=VERDICTS)] = False,
+    profile: Annotated[Path | None, Parameter(group=CHANGES)] = None,
+    add: Annotated[Words, Parameter(group=CHANGES)] = None,
+    remove: Annotated[Words, Parameter(group=CHANGES)] = None,
+    backbone: Annotated[str, Parameter(group=METHOD_OPTIONS)] = BACKBONE,
+    weights: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    tile: Annotated[int | None, Parameter(group=PICTURES)] = None,
+    overlap: Annotated[float | None, Parameter(group=PICTURES)] = None,
+    recursive: Annotated[bool, Parameter(group=PICTURES)] = False,
+    max_pixels: Annotated[int | None, Parameter(group=PICTURES)] = None,
+    value_range: Annotated[Range, Parameter(group=PICTURES)] = None,
+    config: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
+    device: Annotated[str, Parameter(group=COMPUTING)] = "auto",
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Parameter(group=COMPUTING)] = "auto",
+    json: Annotated[bool, Parameter(group=RESULTS)] = False,
 ) -> int:
     """Make a profile of the good pictures of one product: memory, thresholds with a promise, scale of heatmaps.
 
     Args:
         good: Pictures of flawless parts: files, folders, patterns.
         out: File to write, such as part.profile. [default: with --profile that file]
-        method: A few-shot method; `blemish methods` lists them. [default: april-gan]
+        method: A few-shot method; `blemish methods` lists them. [default: joint]
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
         false_alarms: Share of good parts that are rejected, at most: 1% or 0.01. [default: 1%, or the smallest that so
             many pictures can promise]

@@ -23,7 +23,7 @@ _NAMED = 5
 
 @dataclass
 class Sources:
-    """Pictures to be scored, and what else folders hold.
+    """Pictures to be scored, and what was found besides them.
 
     Attributes:
         pictures: Each once. Files of a list may not exist.
@@ -143,8 +143,8 @@ def not_read_json(passed_over: PassedOver) -> dict[str, Any]:
 
 def _nothing(error: NoPicturesError) -> str:
     """Return the sentence for a folder without pictures, with options as they are typed."""
-    sentence = not_read(error.passed_over)
-    return f"{error.folder!r} holds no pictures{f'. {sentence}' if sentence else '; give another folder'}"
+    reason = not_read(error.passed_over)
+    return f"{error.folder!r} holds no pictures{f'. {reason}' if reason else '; give another folder'}"
 
 
 def root_of(words: Sequence[str], pictures: Sequence[Path]) -> Path | None:

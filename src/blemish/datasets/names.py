@@ -149,6 +149,29 @@ def without_mask_words(name: str) -> tuple[str | int, ...] | None:
     return None
 
 
+def are_masks(name: str) -> bool:
+    """Return whether a name with a word for masks and one for a label or split means masks: not "bad label"."""
+    rest = without_mask_words(name)
+    meaning = role(" ".join(map(str, rest or ())))
+    return meaning in ("normal", "anomalous", "train", "validation", "test") and "label" not in tokens(name)
+
+
+def split_and_label(name: str) -> tuple[str, str]:
+    """Return the split and the label's word of a name that says both ("test_good"); "" and "" for all others."""
+    words = [str(word) for word in tokens(name)]
+    for split, rest in ((words[:1], words[1:]), (words[-1:], words[:-1])):
+        label = " ".join(rest)
+        if role("".join(split)) in ("train", "validation", "test") and role(label) in ("normal", "anomalous"):
+            return str(role("".join(split))), label
+    return "", ""
+
+
+def without_fillers(name: str | Sequence[str | int]) -> tuple[str | int, ...]:
+    """Return the tokens of a name that say something: ("ng",) of "NG images"."""
+    own = tokens(name) if isinstance(name, str) else name
+    return tuple(token for token in own if token not in FILLERS)
+
+
 def without_picture_words(own: Sequence[str | int]) -> tuple[str | int, ...]:
     """Return tokens without words for pictures: "image3" is (3,)."""
     return tuple(word for word in own if isinstance(word, int) or _ROLE_OF.get(word) != "pictures")

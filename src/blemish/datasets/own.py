@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,11 +161,10 @@ def _look(folder: Path, place: _Place, above: frozenset[str], result: ReadResult
     if real in above:
         return  # a link to a folder above
     everything = entries(folder, hidden=True)
-    folders = [path for path in everything if path.is_dir()]
-    files = {path.name: path for path in everything if path not in set(folders)}
+    children = {path.name: path for path in everything if path.is_dir()}
+    files = {path.name: path for path in everything if path.name not in children}
     ran_here = not _JOURNALS.isdisjoint(files)
     yield from _files_of(list(files.values()), place, ran_here, result)
-    children = {path.name: path for path in folders}
     for name, path in children.items():
         reason = _left_out(path, children, ran_here and not _is_data(children), ran_here)
         if reason:
@@ -209,10 +209,17 @@ def _enter(place: _Place, name: str, beside: Sequence[str], inside: Sequence[str
     if word == "pictures":
         return replace(place, folders=folders)
     own = names.without_mask_words(name)
-    if own and role(name) not in ("normal", "anomalous"):
-        for other in beside:
-            if names.tokens(other) == own:  # "crack_mask" beside "crack"
-                return replace(_enter(place, other, (), ()), folders=folders, mask=True)
+    if own and word not in ("normal", "anomalous"):
+        twin = next((other for other in beside if names.without_fillers(other) == names.without_fillers(own)), None)
+        if twin is None and names.are_masks(name):
+            twin = " ".join(map(str, own))
+        if twin is not None:  # "crack_mask" beside "crack", or "bad masks"
+            return replace(_enter(place, twin, (), ()), folders=folders, mask=True)
+    split, label = names.split_and_label(name)
+    if split:  # "test_good"
+        return replace(
+            place, folders=folders, content=(*place.content, label), split=split, split_at=len(place.content)
+        )
     return replace(place, folders=folders, content=(*place.content, name))
 
 
@@ -239,6 +246,11 @@ def _files_of(files: Sequence[Path], place: _Place, ran_here: bool, result: Read
         return
     drawn = _masks_beside(pictures)
     pictures = [path for path in pictures if path not in drawn]
+    twice = [name for name, number in Counter(same(path.stem) for path in pictures).items() if number > 1]
+    if twice:
+        result.notes.append(
+            f"{len(twice):,} names in {pictures[0].parent} are of several pictures, such as {twice[0]}; all are read"
+        )
     free = [path for path in pictures if path not in drawn.values()]
     written = {mask for masks in pair(free, annotations).masks.values() for mask in masks}
     texts = {path for path in annotations if path.suffix.lower() == ".txt" and path not in written}
@@ -256,10 +268,10 @@ def _equal(path: Path, original: Path, by_name: set[str]) -> bool:
 
 def _masks_beside(pictures: Sequence[Path]) -> dict[Path, Path | None]:
     """Return the masks among the pictures of one folder, by their names or as drawn twins, and whose they are."""
-    called = [path for path in pictures if names.without_mask_words(path.stem) or numbered_mask(path.stem)]
+    called = {path for path in pictures if names.without_mask_words(path.stem) or numbered_mask(path.stem)}
     owner_of: dict[Path, Path | None] = {}
     if called:
-        pairs = pair([path for path in pictures if path not in set(called)], called)
+        pairs = pair([path for path in pictures if path not in called], [path for path in pictures if path in called])
         if pairs.masks:
             owner_of = dict.fromkeys(pairs.unused)
             owner_of.update({mask: path for path, masks in pairs.masks.items() for mask in masks})
@@ -332,6 +344,10 @@ def _titles(root: Path, groups: Mapping[Key, Sequence[_File]]) -> dict[Key, str]
     spelt: dict[Key, Key] = {}
     for base, files in groups.items():
         spelt[base] = next(file.place.content[: len(base)] for file in files if not file.place.mask)
+    for base, parts in spelt.items():
+        while len(parts) > 1 and not names.without_fillers(parts[-1]):
+            parts = parts[:-1]
+        spelt[base] = parts
     last = [same(parts[-1]) if parts else "" for parts in spelt.values()]
     return {
         base: root.name if not parts else parts[-1] if last.count(same(parts[-1])) == 1 else "/".join(parts)

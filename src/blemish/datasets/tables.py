@@ -161,28 +161,33 @@ class Finder:
         if direct is not None:
             return direct
         parts, absolute = _parts(text)
-        near: dict[int, list[Path]] = {}
-        for path in self._named(parts[-1]) if parts else ():
+        nearest = self._nearest(parts, absolute) if parts else []
+        if len(nearest) > 1:
+            several = " and ".join(map(str, nearest[:3]))
+            raise UsageError(f"{text} may be {several}; write the paths relative to the table's folder.")
+        if not nearest:
+            return self.base / text.replace("\\", "/")
+        self.moved[text] = nearest[0]
+        return nearest[0]
+
+    def _nearest(self, parts: tuple[str, ...], absolute: bool) -> list[Path]:
+        """Return the files whose paths share the longest end with a listed one."""
+        by_length: dict[int, list[Path]] = {}
+        for path in self._named(parts[-1]):
             length = common_end(path.relative_to(self.base).parts, parts)
             # A name alone is enough only where no folder says otherwise.
             if length == len(parts) or (absolute and (length > 1 or path.parent == self.base)):
-                near.setdefault(length, []).append(path)
-        for base in self._others if absolute and not near else ():
+                by_length.setdefault(length, []).append(path)
+        if by_length:
+            length = max(by_length)
+            exact = [path for path in by_length[length] if path.parts[-length:] == parts[-length:]]
+            return exact if len(exact) == 1 else by_length[length]
+        for base in self._others if absolute else ():
             ends = (base.joinpath(*parts[start:]) for start in range(len(parts) - 1))
-            near = {0: [path for path in ends if path.is_file()][:1]}
-            if near[0]:
-                break
-        if not any(near.values()):
-            return self.base / text.replace("\\", "/")
-        best = near[max(near)]
-        if len(best) > 1:
-            exact = [path for path in best if path.parts[-max(near) :] == tuple(parts[-max(near) :])]
-            best = exact if len(exact) == 1 else best
-        if len(best) > 1:
-            several = " and ".join(map(str, best[:3]))
-            raise UsageError(f"{text} may be {several}; write the paths relative to the table's folder.")
-        self.moved[text] = best[0]
-        return best[0]
+            for path in ends:
+                if path.is_file():
+                    return [path]
+        return []
 
     def _named(self, name: str) -> list[Path]:
         if self._index is None:

@@ -114,11 +114,12 @@ class MaskCache:
         """Return the same as a call, without keeping it."""
         return read_mask(sample, None if self.full else side, self.notes)
 
-    def fit(self, sample: Sample, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the map in the size of the mask. Raises ImageError."""
-        if not self.full:
+    def fit(self, sample: Sample, anomaly_map: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+        """Return the map in the size of the mask of a call with `side`. Raises ImageError."""
+        # A map that an earlier run kept for full masks may have the size of its picture.
+        width, height = image_size(sample.path) if self.full else (side, side)
+        if anomaly_map.shape == (height, width):
             return anomaly_map
-        width, height = image_size(sample.path)
         enlarged: NDArray[np.float32] = resize(torch.from_numpy(anomaly_map), height, width).numpy()
         return enlarged
 
@@ -354,7 +355,7 @@ def _pixel_metrics(
 
             def maps() -> Iterator[NDArray[np.float32]]:
                 for sample in masked:
-                    anomaly_map = masks.fit(sample, folder.read_map(name, sample))
+                    anomaly_map = masks.fit(sample, folder.read_map(name, sample), side)
                     bootstrap.update(masks(sample, side), anomaly_map)
                     yield anomaly_map
 
@@ -363,7 +364,7 @@ def _pixel_metrics(
             return pixel_metrics(truth, maps(), fpr_limit=options.fpr_limit, steps=steps)
         histogram = StreamingPixelMetrics()
         for sample in masked:
-            histogram.update(masks.read(sample, side), masks.fit(sample, folder.read_map(name, sample)))
+            histogram.update(masks.read(sample, side), masks.fit(sample, folder.read_map(name, sample), side))
     streamed = histogram.compute(fpr_limit=options.fpr_limit)
     if options.aupro == "exact":
         return streamed
@@ -401,7 +402,7 @@ def _extra_metrics(
 
     def pairs() -> tuple[Iterator[NDArray[np.bool_] | None], Iterator[NDArray[np.float32]]]:
         return (masks(sample, side) for sample in masked), (
-            masks.fit(sample, folder.read_map(name, sample)) for sample in masked
+            masks.fit(sample, folder.read_map(name, sample), side) for sample in masked
         )
 
     values, reasons = {}, {}

@@ -222,7 +222,8 @@ class Run:
             self.folder.write_map(name, sample, anomaly_map)
         elif sample.masks is not None:
             try:
-                histogram.update(masks.read(sample, len(anomaly_map)), masks.fit(sample, anomaly_map))
+                side = len(anomaly_map)
+                histogram.update(masks.read(sample, side), masks.fit(sample, anomaly_map, side))
             except ImageError as error:
                 return error
         key = self._key(name, sample)
@@ -242,13 +243,22 @@ class Run:
         return replace(scored, score=score)
 
     def _measured_map(self, scored: Scored[Sample]) -> torch.Tensor:
-        """Return the map at the side of the method's input, at which masks are compared with it."""
+        """Return the map in the size in which it is measured: that of the method's input.
+
+        For full masks it is the picture's own if the method does more than resize its maps, since this cannot be done
+        afterwards.
+        """
         detector = self.detectors[scored.method]
         engine, roi = detector.torch_engine, detector.limits.roi
-        anomaly_map = input_map(engine, scored.map)
+        if self.options.masks == "full" and engine.finishes_maps:
+            width, height = scored.tile.merger.size
+            anomaly_map = engine.finish_map(scored.map, height, width)
+        else:
+            anomaly_map = input_map(engine, scored.map)
         if roi is None:
             return anomaly_map
-        outside = ~torch.from_numpy(roi.resized(engine.size, engine.size).copy())
+        height, width = anomaly_map.shape
+        outside = ~torch.from_numpy(roi.resized(width, height).copy())
         return anomaly_map.masked_fill(outside, engine.map_range(detector.memory)[0])
 
     # Measuring

@@ -30,7 +30,7 @@ from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation.folder import write_json
 from blemish.evaluation.measure import MaskNotes, input_map, read_mask, with_known_masks
-from blemish.evaluation.tables import percent
+from blemish.evaluation.tables import markdown_table, mean, mean_over_seeds, percent
 from blemish.files import write_atomically
 from blemish.image_io import read_image
 from blemish.metrics import StreamingPixelMetrics, image_metrics
@@ -113,9 +113,9 @@ class ShotResult:
         body = []
         for method, shots in dict.fromkeys((row.method, row.shots) for row in self.rows):
             rows = [row for row in self.rows if (row.method, row.shots) == (method, shots)]
-            cells = [_mean_over_seeds(rows, metric) for metric in ("image_auroc", "image_ap")]
-            worst = min(_mean([r for r in rows if r.category == c], "image_auroc") for c in _categories(rows))
-            pixels = [_mean_over_seeds(rows, metric) for metric in ("pixel_auroc", "pixel_aupro", "seg_f1")]
+            cells = [mean_over_seeds(rows, metric) for metric in ("image_auroc", "image_ap")]
+            worst = min(mean([r for r in rows if r.category == c], "image_auroc") for c in _categories(rows))
+            pixels = [mean_over_seeds(rows, metric) for metric in ("pixel_auroc", "pixel_aupro", "seg_f1")]
             body.append([method, str(shots), *cells, percent(worst), *pixels])
         head = ["method", "shots", "image AUROC", "image AP", "worst category", "pixel AUROC", "AUPRO", "SegF1"]
         return head, body
@@ -133,11 +133,11 @@ class ShotResult:
                     key[0],
                     key[1],
                     str(key[2]),
-                    percent(_mean(rows, "promise")),
+                    percent(mean(rows, "promise")),
                     percent(alarms / good) if good else "-",
                     f"{alarms} of {good}",
                     f"{kept} of {len(rows)}",
-                    percent(_mean(rows, "recall")),
+                    percent(mean(rows, "recall")),
                 ]
             )
         head = ["method", "category", "shots", "promised", "measured", "alarms", "draws within", "recall"]
@@ -151,7 +151,7 @@ class ShotResult:
         kept = sum(bool(row.kept) for row in promised)
         alarms, good = sum(row.alarms for row in promised), sum(row.good for row in promised)
         return (
-            f"Promised false alarms {percent(_mean(promised, 'promise'))} % on average, measured "
+            f"Promised false alarms {percent(mean(promised, 'promise'))} % on average, measured "
             f"{percent(alarms / max(good, 1))} %; in {kept} of {len(promised)} draws the number of alarms is within "
             "the 95 % binomial interval of the promise. Of one draw the rate can be higher: the promise is an average."
         )
@@ -166,8 +166,8 @@ class ShotResult:
         write_atomically(place / "few_shot.csv", lambda stream: stream.write(text.getvalue().encode()))
         rows = [row.to_dict() for row in self.rows]
         write_json(place / "few_shot.json", {"facts": dict(facts), "rows": rows, "notes": list(self.notes)})
-        parts = ["# Few-shot evaluation", self.summary(), _markdown(*self.means())]
-        parts += ["## Promise against measured false alarms", _markdown(*self.promises())]
+        parts = ["# Few-shot evaluation", self.summary(), markdown_table(*self.means())]
+        parts += ["## Promise against measured false alarms", markdown_table(*self.promises())]
         parts += [f"- {note}" for note in self.notes]
         write_atomically(place / "few_shot.md", lambda stream: stream.write("\n\n".join(parts).encode() + b"\n"))
 
@@ -223,7 +223,7 @@ def evaluate_shots(
                 for k in possible
             ]
             _score(detector, samples, fitted, on_progress)
-            rows += [one.row(name, category) for one in fitted]
+            rows += [fit.row(name, category) for fit in fitted]
     return ShotResult(tuple(rows), tuple(notes))
 
 
@@ -368,18 +368,18 @@ def _score(
     """Score each test picture with the references of every draw that has not set it aside."""
     engine, notes = detector.torch_engine, MaskNotes()
     for sample in samples:
-        users = [one for one in fitted if sample not in one.draw.aside]
+        users = [fit for fit in fitted if sample not in fit.draw.aside]
         if users:
             image = read_image(sample.path, max_pixels=detector.max_pixels).image
             features = engine.encode(engine.preprocess(image), engine.request(users[0].memory))
             text = engine.text([sample.object_name])
             mask = None
-            for number, one in enumerate(users):
-                prediction = engine.score(features, text, one.memory)
+            for number, fit in enumerate(users):
+                prediction = engine.score(features, text, fit.memory)
                 anomaly_map = input_map(engine, prediction.map[0]).numpy()
                 if number == 0:
                     mask = read_mask(sample, len(anomaly_map), notes)
-                one.add(sample, float(prediction.score[0]), anomaly_map, mask)
+                fit.add(sample, float(prediction.score[0]), anomaly_map, mask)
         on_progress()
 
 
@@ -393,22 +393,3 @@ def _binomial_interval(count: int, total: int) -> tuple[float, float]:
 
 def _categories(rows: Sequence[ShotRow]) -> Iterator[str]:
     yield from dict.fromkeys(row.category for row in rows)
-
-
-def _mean(rows: Sequence[ShotRow], metric: str) -> float:
-    values = [value for row in rows if not math.isnan(value := getattr(row, metric))]
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def _mean_over_seeds(rows: Sequence[ShotRow], metric: str) -> str:
-    """Return the mean over categories as text, with the standard deviation of it over seeds."""
-    by_seed = [_mean([row for row in rows if row.seed == seed], metric) for seed in sorted({row.seed for row in rows})]
-    if any(math.isnan(value) for value in by_seed):
-        return percent(_mean(rows, metric))
-    spread = f" ± {percent(float(np.std(by_seed, ddof=1)))}" if len(by_seed) > 1 else ""
-    return f"{percent(float(np.mean(by_seed)))}{spread}"
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -71,7 +71,7 @@ def write_submission(
     Args:
         detectors: The detector of each object, with a threshold that gives a mask; or a function of the object's name.
         data: Folder of MVTec AD 2.
-        out: Folder for the submission.
+        out: Folder for the submission; for other detectors take a new one.
         on_progress: Called for each picture.
 
     Raises:
@@ -84,11 +84,11 @@ def write_submission(
         for split in SPLITS:
             todo = []
             for path in submission_pictures(data, name, split):
-                places = _places(Path(out), name, split, path.stem)
-                if all(place.is_file() for place in places):
+                paths = _paths(Path(out), name, split, path.stem)
+                if all(target.is_file() for target in paths):
                     on_progress()
                 else:
-                    todo.append((path, places))
+                    todo.append((path, paths))
             results = detector.stream([path for path, _ in todo])
             for (path, (map_path, mask_path)), detection in zip(todo, results, strict=True):
                 if detection.mask is None:
@@ -179,7 +179,7 @@ def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     write_atomically(path, lambda stream: image.save(stream, "PNG"))
 
 
-def _places(out: Path, name: str, split: str, stem: str) -> tuple[Path, Path]:
+def _paths(out: Path, name: str, split: str, stem: str) -> tuple[Path, Path]:
     return out / _MAPS / name / split / f"{stem}.tiff", out / _MASKS / name / split / f"{stem}.png"
 
 

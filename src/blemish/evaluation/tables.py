@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from blemish.evaluation.folder import write_json
 from blemish.evaluation.literature import best_comparisons
@@ -37,20 +39,20 @@ def to_markdown(result: Evaluation) -> str:
     """Return means, categories and published numbers as Markdown tables, in percent."""
     facts = result.facts
     parts = [f"# {facts.get('dataset_title', facts.get('dataset', 'Evaluation'))}", summary(result)]
-    parts.append(_markdown_table(*means(result)))
+    parts.append(markdown_table(*means(result)))
     head, body = more(result)
     if body:
-        parts += ["## More metrics", _markdown_table(head, body)]
+        parts += ["## More metrics", markdown_table(head, body)]
     head, body = differences(result)
     if body:
-        parts += ["## Differences", _markdown_table(head, body), PAIRED]
+        parts += ["## Differences", markdown_table(head, body), PAIRED]
     for metric in ("image_auroc", "pixel_aupro"):
         head, body = by_category(result, metric)
         if body:
-            parts += [f"## {TITLES[metric]} by category", _markdown_table(head, body)]
+            parts += [f"## {TITLES[metric]} by category", markdown_table(head, body)]
     head, body = published(result)
     if body:
-        parts += ["## Published numbers", _markdown_table(head, body), AUPRO_200, *caution(result)]
+        parts += ["## Published numbers", markdown_table(head, body), AUPRO_200, *caution(result)]
     parts += ["## Provenance", "\n".join(f"- {line}" for line in provenance(result))]
     if missing := reasons(result):
         parts += ["## What is missing", "\n".join(f"- {line}" for line in missing)]
@@ -194,6 +196,28 @@ def percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
+class SeedRow(Protocol):
+    """A row of numbers of one category and one draw."""
+
+    @property
+    def seed(self) -> int: ...
+
+
+def mean(rows: Sequence[SeedRow], metric: str) -> float:
+    """Return the mean of a metric over rows, without those in which it is nan; nan if all are."""
+    values = [value for row in rows if not math.isnan(value := getattr(row, metric))]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def mean_over_seeds(rows: Sequence[SeedRow], metric: str) -> str:
+    """Return the mean over categories in percent, with the standard deviation of that mean over seeds."""
+    by_seed = [mean([row for row in rows if row.seed == seed], metric) for seed in sorted({row.seed for row in rows})]
+    if any(map(math.isnan, by_seed)):
+        return percent(mean(rows, metric))
+    spread = f" ± {percent(statistics.stdev(by_seed))}" if len(by_seed) > 1 else ""
+    return f"{percent(statistics.fmean(by_seed))}{spread}"
+
+
 def _published_cells(comparison: Comparison) -> list[str]:
     c = comparison
     source = c.table + ("" if c.own else ", by others") + ("" if c.verified else ", quoted")
@@ -212,6 +236,7 @@ def _csv_cell(value: object) -> object:
     return "" if value is None else f"{value:.10g}" if isinstance(value, float) else value
 
 
-def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown, whose numbers are aligned to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -82,9 +82,9 @@ def export(
         raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
     geometry = engine.method.computation.geometry
     if geometry != "squash" or engine.finishes_maps:
-        reason = f"it resizes pictures ({geometry})" if geometry != "squash" else "it finishes maps"
+        step = f"resizes pictures ({geometry})" if geometry != "squash" else "finishes maps"
         raise UsageError(
-            f"{engine.method.info.name} cannot be exported as it is configured: {reason} in another way than a graph can"
+            f"{engine.method.info.name} cannot be exported as it is configured: it {step} in a way that no graph can"
         )
     limits, roi = detector.limits, detector.limits.roi
     if limits.scores and detector.tiling is not None:

@@ -51,34 +51,34 @@ def read_frame(
     with _open(file) as container:
         stream = container.streams.video[0]
         check_size((stream.width, stream.height), name, path, max_pixels)
-        due = times[index]
+        target = times[index]
         first: float | None = None
         if index > 0:
             # To the last key frame before it; frames up to it are decoded.
             start = next((packet.pts for packet in container.demux(stream) if packet.pts is not None), 0)
-            container.seek(start + round(due / float(stream.time_base or 1)), stream=stream, backward=True)
+            container.seek(start + round(target / float(stream.time_base or 1)), stream=stream, backward=True)
             first = start * float(stream.time_base or 1)
         for frame in container.decode(stream):
             at = float(frame.time or 0.0) - (first if first is not None else float(frame.time or 0.0))
-            if at >= due - 1e-6:
+            if at >= target - 1e-6:
                 note_number(index, len(times), "frame", notes)
-                notes.append(f"at {due:.3f} s")
+                notes.append(f"at {target:.3f} s")
                 return _picture(frame)
     raise ImageError(f"{name} is cut short before frame {index + 1}; leave the frame out.", path)
 
 
 def read_frames(file: str, indices: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
-    """Decode a video once and yield (index, RGB image) of the frames with these numbers, in order.
+    """Decode a video once and yield (index, RGB image) of the wanted frames, in order.
 
     It ends early where the video does.
     """
-    due = sorted(set(indices))
+    requested = sorted(set(indices))
     position = 0
     with _open(file) as container:
         for index, frame in enumerate(container.decode(container.streams.video[0])):
-            if position == len(due):
+            if position == len(requested):
                 return
-            if index == due[position]:
+            if index == requested[position]:
                 position += 1
                 yield index, _picture(frame)
 

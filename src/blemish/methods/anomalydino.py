@@ -59,7 +59,7 @@ from blemish.methods import configs
 from blemish.methods.base import Encode, FewShotMethod, MemoryBank, Prediction, ReferenceMethod, TransductiveMethod
 from blemish.methods.configs import Config, ImageScore, require
 from blemish.methods.neighbours import coreset, nearest
-from blemish.methods.ops import as_grid, bilinear_matrix, normalise
+from blemish.methods.ops import as_grid, bilinear_matrix, mean_of_largest, normalise
 from blemish.methods.registry import METHODS
 
 #: Degrees by which references are rotated, counterclockwise.
@@ -69,8 +69,9 @@ TOP = 0.01
 #: What is left out at each border of the grid to get its middle, as a fraction of its side, and how much of the middle
 #: an object has to cover.
 BORDER, COVERED = 0.2, 0.35
-#: Two pictures are copies if all patches at the same position are closer (1 - cosine).
-DUPLICATE_TOLERANCE = 1e-5
+#: Two pictures are copies if all patches at the same position are closer (1 - cosine), as in `musc`. A picture that is
+#: encoded with others may differ from itself by rounding.
+DUPLICATE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,13 @@ class PatchMethod(ReferenceMethod):
         if self.config.image_score == "map":
             return self.prediction(None, distances)
         return Prediction(mean_of_largest(distances.flatten(1), TOP), distances)
+
+    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the image score of the patches inside a region of interest, by the rule of the config."""
+        patches = maps[:, inside]
+        if self.config.image_score == "map" or patches.shape[1] == 0:
+            return super().score_inside(maps, inside, map_range)
+        return mean_of_largest(patches, TOP)
 
     def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
         """Enlarge the distances on the grid to the picture, and smooth them there."""
@@ -393,11 +401,6 @@ def shrink(mask: Tensor) -> Tensor:
 
 
 # scores and maps
-
-
-def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
-    """Return the mean of the largest values of each row: (B, n) -> (B,); of at least one value."""
-    return values.topk(max(1, int(fraction * values.shape[1])), dim=1).values.mean(1)
 
 
 @lru_cache(maxsize=32)

@@ -309,12 +309,12 @@ class Method(nn.Module):
         What describes the whole image, such as the class token, would count what lies outside and is left out.
 
         Args:
-            maps: (B, S, S), as in a prediction.
-            inside: (S, S) bool.
+            maps: (B, H, W), as in a prediction.
+            inside: (H, W) bool; something is inside.
             map_range: The range of these maps.
 
         Returns:
-            (B,) float32; 0 if nothing is inside.
+            (B,) float32.
         """
         low, high = map_range
         peak = maps.float().masked_fill(~inside, low).amax(dim=(1, 2))
@@ -449,6 +449,21 @@ class ReferenceMethod(Method):
         """
         parts = [self.extract_memory(encode(batch)) for batch in batches]
         return type(parts[0]).concat(parts)
+
+    @property
+    def scores_entries(self) -> bool:
+        """Whether a memory bank keeps all that a score of its own images needs: see `score_entry`."""
+        return False
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
+        """Score images from what a memory bank keeps of them; only if `scores_entries`.
+
+        Args:
+            entry: The bank of these images alone, from `MemoryBank.select`.
+            text: (2, E).
+            memory: What they are compared with.
+        """
+        raise NotImplementedError
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch.

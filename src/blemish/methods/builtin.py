@@ -15,10 +15,10 @@ _DINO: dict[str, Any] = {"size": 336, "geometry": "squash", "position": "bicubic
 #: Fields that differ from the paper's config, by method.
 CONFIGS: dict[str, dict[str, Any]] = {
     "anomalyclip": {"size": 336, "dpam_blocks": 4, "depth": 4},
-    # The tower is a DINOv2 whose last layers were trained together with words, so an earlier one is compared, as it is.
-    # Rotations would make the memory, and the search in it, eight times as large.
-    "anomalydino": _DINO | {"layer": 6, "norm": False, "rotation": False},
-    "anomalydino-batch": _DINO | {"layer": 6, "norm": False},
+    # The tower is a DINOv2 whose last layers were trained together with words, so the final layer norm is not applied.
+    # Layers were chosen as those of musc. Rotations would make the memory, and the search in it, eight times as large.
+    "anomalydino": _DINO | {"layer": 7, "norm": False, "rotation": False},
+    "anomalydino-batch": _DINO | {"layer": 7, "norm": False},
     "april-gan": {
         "size": 336,
         "activation": "checkpoint",
@@ -47,8 +47,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "grids": 2,
         "turns": 8,
     },
-    "subspacead": _DINO | {"layers": ((6,),), "rotations": 0},
-    "subspacead-batch": _DINO | {"layers": ((6,),)},
+    "subspacead": _DINO | {"layers": ((7, 6),), "rotations": 0},
+    "subspacead-batch": _DINO | {"layers": ((7, 6),)},
     "vcp-clip": {
         "size": 336,
         "activation": "checkpoint",

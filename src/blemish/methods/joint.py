@@ -34,23 +34,31 @@ from blemish.methods.base import FewShotMethod, MemoryBank, Prediction
 from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.configs import require
 from blemish.methods.neighbours import nearest
-from blemish.methods.ops import anomalous_probability, as_grid, cosine_logits, normalise, upsample_smoothly
+from blemish.methods.ops import (
+    anomalous_probability,
+    as_grid,
+    cosine_logits,
+    mean_of_largest,
+    normalise,
+    upsample_smoothly,
+)
 from blemish.methods.registry import METHODS
 
-#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch.
-PATCH = 1
+#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch, and those of
+#: whole images under 0.
+PATCH, WHOLE = 1, 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class JointConfig(ClipConfig):
-    """The config of the joint method; `layers` are those of the words, and `image_score` is the rule without references.
+    """The config of the joint method. `layers` are those of the words; `image_score` is the rule without references.
 
-    The default layers are for ViT-L/14@336 and have not been tried; all other constants were chosen on the built-in model.
+    All constants were chosen on the built-in model. The default layers are for ViT-L/14@336 and have not been tried.
     """
 
     compared: tuple[int, ...] = (16, 18)
     """Layers whose patches are compared, from 1; -1 is the last."""
-    top: float = 0.005
+    top: float = 0.006
     """Fraction of the patches, those with most evidence, whose mean is the evidence of the image."""
     patch_words: float = 0.5
     """Weight of what the words say of a patch above what they say of any reference patch."""
@@ -72,7 +80,6 @@ class Joint(Clip, FewShotMethod):
 
     info = METHODS["joint"]
     Config: ClassVar[type[JointConfig]] = JointConfig
-    monotone: ClassVar[bool] = True
 
     config: JointConfig
 
@@ -89,6 +96,11 @@ class Joint(Clip, FewShotMethod):
         return 0.0, 1.0
 
     @property
+    def monotone(self) -> bool:
+        """A further reference can only lower distances and what the words say beyond the references."""
+        return True
+
+    @property
     def memory_tap(self) -> Tap:
         """Tap under which a memory bank holds the compared patches, the last of several."""
         return Tap(self.compared[-1])
@@ -98,16 +110,15 @@ class Joint(Clip, FewShotMethod):
     def patches(self, features: ImageFeatures) -> Tensor:
         """Return the patches z that are compared with those of references: (B, N, D) float32, each of length 1."""
         if any(Tap(layer) not in features.taps for layer in self.compared):
-            raise UsageError(
-                "the features lack the patches to compare: encode the images with the method's memory_request"
-            )
+            raise UsageError("the features lack the patches to compare: encode with the method's memory_request")
         units = [normalise(features.taps[Tap(layer)][:, 1:]) for layer in self.compared]
         return units[0] if len(units) == 1 else normalise(torch.stack(units).sum(0))
 
     def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         patches, embeddings = self.patches(features), self.patch_embeddings(features)
         taps = {self.memory_tap: patches.flatten(0, 1)}
-        return MemoryBank(len(patches), taps, {PATCH: embeddings.flatten(0, 1).float()})
+        windows = {PATCH: embeddings.flatten(0, 1).float(), WHOLE: self.image_embedding(features).float()}
+        return MemoryBank(len(patches), taps, windows)
 
     def patch_embeddings(self, features: ImageFeatures) -> Tensor:
         """Return what the words are compared with, the patches of the last of `layers`: (B, N, E), not normalised."""
@@ -119,26 +130,50 @@ class Joint(Clip, FewShotMethod):
 
     # evidence
 
-    def patch_evidence(self, features: ImageFeatures, text: Tensor, memory: MemoryBank) -> Tensor:
-        """Return e_p of all patches: (B, N), at least 0. Raises UsageError for the memory bank of another method."""
+    def patch_evidence(self, patches: Tensor, own: Tensor, text: Tensor, memory: MemoryBank) -> Tensor:
+        """Return e_p of all patches: (B, N), at least 0. Raises UsageError for the memory bank of another method.
+
+        Args:
+            patches: z (B, N, D).
+            own: What the words are compared with, (B, N, E).
+            text: (2, E) or (B, 2, E).
+            memory: The references.
+        """
         rows, embeddings = memory.taps.get(self.memory_tap), memory.windows.get(PATCH)
         if rows is None or embeddings is None:
             raise UsageError("the memory bank is of another method or config: build it with this method")
-        distances = nearest(self.patches(features), rows).squared[..., 0] / 2
+        distances = nearest(patches, rows).squared[..., 0] / 2
         usual = self.words(embeddings.unsqueeze(0), text).amax(dim=1, keepdim=True)  # (B or 1, 1)
-        excess = (self.words(self.patch_embeddings(features), text) - usual).clamp_min(0)
+        excess = (self.words(own, text) - usual).clamp_min(0)
         return distances + self.config.patch_words * excess
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; without a memory bank as `clip` does."""
         if memory is None:
             return super().score(features, text)
-        c, patches = self.config, self.patch_evidence(features, text, memory)
-        image = mean_of_largest(patches, c.top) + c.image_words * self.words(self.image_embedding(features), text)
-        maps = upsample_smoothly(as_grid(patches / (patches + c.half), features.grid), c.size, c.sigma)
+        patches, own = self.patches(features), self.patch_embeddings(features)
+        evidence = self.patch_evidence(patches, own, text, memory)
+        return self.joined(evidence, self.image_embedding(features), text, features.grid)
+
+    def joined(self, evidence: Tensor, whole: Tensor, text: Tensor, grid: tuple[int, int]) -> Prediction:
+        """Return the prediction of the evidence of patches (B, N) and the embeddings of whole images (B, E)."""
+        c = self.config
+        image = mean_of_largest(evidence, c.top) + c.image_words * self.words(whole, text)
+        maps = upsample_smoothly(as_grid(evidence / (evidence + c.half), grid), c.size, c.sigma)
         return Prediction(image / (image + c.half), maps)
 
+    @property
+    def scores_entries(self) -> bool:
+        """A bank keeps patches and embeddings."""
+        return True
 
-def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
-    """Return the mean of the largest values of each row: (B, N) to (B,). At least one of them counts."""
-    return values.topk(max(1, round(fraction * values.shape[1])), dim=1).values.mean(1)
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
+        rows, embeddings = entry.taps[self.memory_tap], entry.windows[PATCH]
+        patches = rows.reshape(entry.images, -1, rows.shape[1])
+        own = embeddings.reshape(entry.images, -1, embeddings.shape[1])
+        side = self.config.size // self.backbone.patch
+        return self.joined(self.patch_evidence(patches, own, text, memory), entry.windows[WHOLE], text, (side, side))
+
+    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the mean of the largest `top` of a map's values inside; the words for the whole image are left out."""
+        return mean_of_largest(maps[:, inside], self.config.top)

@@ -96,6 +96,11 @@ def nearest_distance(features: Tensor, rows: Tensor) -> Tensor:
     return (1 - cosine.amax(dim=-1)).clamp_min(0)
 
 
+def mean_of_largest(values: Tensor, fraction: float) -> Tensor:
+    """Return the mean of the largest values of each row: (B, n) -> (B,); of at least one value."""
+    return values.topk(max(1, int(fraction * values.shape[1])), dim=1).values.mean(1)
+
+
 def anomalous_probability(logits: Tensor) -> Tensor:
     """Return the anomalous entry of the softmax over (normal, anomalous): (..., 2) -> (...) float32 in [0, 1]."""
     return logits.float().softmax(dim=-1)[..., 1]
