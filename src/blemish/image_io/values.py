@@ -151,12 +151,15 @@ def range_of(statistics: Statistics, samples: Samples, value_range: ValueRange |
     kind, low, high, declared = samples.kind, statistics.low, statistics.high, samples.declared
     is_float = samples.values.dtype.kind == "f"
 
+    def beyond(start: float, end: float) -> str:
+        cut = low < start - _ROUNDING or high > end + _ROUNDING
+        return f"; values reach {_text(low)}..{_text(high)}" if cut else ""
+
     def note(how: str, start: float, end: float) -> str:
-        cut = f"; values reach {_text(low)}..{_text(high)}" if low < start - _ROUNDING or high > end + _ROUNDING else ""
-        return f"{kind} {how} {_text(start)}..{_text(end)}{cut}"
+        return f"{kind} {how} {_text(start)}..{_text(end)}{beyond(start, end)}"
 
     if value_range is not None:
-        return value_range, note("scaled by the given range", *value_range)
+        return value_range, given_note(kind, value_range) + beyond(*value_range)
     if declared is not None and (samples.trusted or not statistics.is_outside(*declared)):
         return declared, note("scaled by its file's range", *declared)
     if is_float and not statistics.is_outside(-_ROUNDING, 1 + _ROUNDING):
@@ -172,6 +175,11 @@ def range_of(statistics: Statistics, samples: Samples, value_range: ValueRange |
     start, end = statistics.trimmed()
     how = "scaled by its range" if (start, end) == (low, high) else "scaled by the range of nearly all values"
     return (start, end), note(how, start, end)
+
+
+def given_note(kind: str, value_range: ValueRange) -> str:
+    """Return the note on a range that the caller gave."""
+    return f"{kind} scaled by the given range {_text(value_range[0])}..{_text(value_range[1])}"
 
 
 def _text(number: float) -> str:
