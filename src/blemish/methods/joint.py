@@ -10,8 +10,8 @@ reference patches r, and the score w of the whole image by words, the evidence o
     e_p = min_r (1 - z_p . z_r) + `patch_words` * max(0, w_p - max_r w_r)
     e = mean of the largest `top` of the e_p + `image_words` * w
 
-z_p is the patch at the `compared` layer, scaled to length 1; of several layers the mean, scaled again. The score is e / (e + `half`),
-and the map is the same of e_p.
+z_p is the patch at the `compared` layer, scaled to length 1; of several layers the mean, scaled again. The score is
+e / (e + `half`), and the map is the same of e_p.
 
 All constants are in the config, and nothing is fitted to the references. So one more reference can only lower a score
 and a map, which makes leave-one-out calibration exact (`monotone`). `docs/joint.md` says how the constants were chosen.
