@@ -19,6 +19,7 @@ from blemish import calibration, fitting
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector
 from blemish.errors import ImageError, ProfileError, UsageError
+from blemish.limits import Rule
 from blemish.loading import load
 from blemish.profile import Limits, Profile, read_profile
 from blemish.roi import Roi, read_roi
@@ -229,7 +230,7 @@ def test_bad_pictures(zero_shot: Detector, good: list[Path], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("rule", ["mean-std", "percentile"])
-def test_rules_of_others(zero_shot: Detector, good: list[Path], rule: fitting.Rule) -> None:
+def test_rules_of_others(zero_shot: Detector, good: list[Path], rule: Rule) -> None:
     profile = profile_of(zero_shot.fit(good, rule=rule))
     scores = profile.limits.scores
     of = {"mean-std": calibration.mean_plus_std, "percentile": calibration.percentile_times}

@@ -20,8 +20,6 @@ from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.fitting import (
-    FitOptions,
-    Rule,
     add_pictures,
     add_tile,
     finished_map,
@@ -30,6 +28,7 @@ from blemish.fitting import (
     remove_pictures,
 )
 from blemish.image_io import MAX_PIXELS, LoadedImage
+from blemish.limits import FitOptions, Rule
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource

@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ from torch import Tensor
 
 import blemish
 from blemish import calibration as conformal
-from blemish.calibration import Calibration, Scheme, percent
+from blemish.calibration import Scheme
 from blemish.clip import ImageFeatures
 from blemish.concurrency import prefetch
 from blemish.detection import Provenance, Timing
@@ -41,80 +41,21 @@ from blemish.errors import ImageError, UsageError, suggest
 from blemish.few_shot import BATCH, References, require_reference_method
 from blemish.files import absolute
 from blemish.image_io import MAX_PIXELS, find_images
+from blemish.limits import FitOptions, FittedLimits, Measured, require_enough
 from blemish.methods.base import MemoryBank, Prediction, ReferenceMethod
-from blemish.profile import GoodPicture, Limits, Profile, rounded, to_device
-from blemish.roi import Roi, RoiSource, read_roi
+from blemish.profile import GoodPicture, Profile, rounded, to_device
+from blemish.roi import Roi, read_roi
 from blemish.tiling import TileMerger, batched, cut, resize
 from blemish.types import ImageSource, Tiling, ValueRange
 
 T = TypeVar("T")
 
-Rule: TypeAlias = Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"]
-"""How the thresholds are made from scores; `blemish.calibration.rules` has the formulas of all but the first."""
-RULES: tuple[Rule, ...] = get_args(Rule)
-LABELLED_RULES: tuple[Rule, ...] = ("f1", "recall", "cost")
-"""Rules that need bad pictures."""
-
-#: False-alarm rate that is promised if nobody asks for another and there are pictures enough.
-DEFAULT_FALSE_ALARMS = 0.01
 #: Most good pictures of which each is scored with all others as references.
 MAX_LEAVE_ONE_OUT = 100
 #: References of a split; more make every later score slower.
 MAX_SPLIT_REFERENCES = 50
 #: Values of each map that the scale and the rules of others look at.
 _SAMPLED_VALUES = 100_000
-#: Share of the good pictures whose whole map is transparent.
-_TRANSPARENT = 0.8
-#: Least width of a heatmap's scale below the threshold, as a part of the way from a usual value to the threshold.
-_MIN_WIDTH = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """What is fitted, and how. Each field is an argument of `Detector.fit`.
-
-    Attributes:
-        false_alarms: Share of good pictures that are called anomalous, at most, in (0, 1). None promises 1 %, or the
-            smallest share that so many pictures can promise.
-        review: Share of good pictures that are reviewed or rejected, at most, larger than `false_alarms`; None makes no
-            second threshold.
-        min_area: Smallest region in pixels.
-        roi: What counts in a picture: see `blemish.roi.read_roi`. None = all of it.
-        rule: Rule of the thresholds. Only "conformal" promises something; "f1", "recall" and "cost" need `bad`.
-        bad: Pictures with defects. They change no promise; the profile says how many of them are caught.
-        recall: Share of the bad pictures that the rule "recall" catches, at least.
-        miss_cost, false_alarm_cost: What the rule "cost" weighs against each other.
-        robust: Leave out good pictures that look unlike the others.
-
-    Raises:
-        UsageError: A value is out of range, or options do not fit together.
-    """
-
-    false_alarms: float | None = None
-    review: float | None = None
-    min_area: int = 1
-    roi: RoiSource | None = None
-    rule: Rule = "conformal"
-    bad: References | None = None
-    recall: float = 0.95
-    miss_cost: float = 1.0
-    false_alarm_cost: float = 1.0
-    robust: bool = False
-
-    def __post_init__(self) -> None:
-        for name, share in (("false_alarms", self.false_alarms), ("review", self.review)):
-            if share is not None and not 0.0 < share < 1.0:
-                raise UsageError(f"{name} is a share above 0 and below 1, such as 0.01, not {share}")
-        if self.min_area < 1:
-            raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}")
-        if self.rule not in RULES:
-            raise UsageError(
-                f"there is no rule {self.rule!r}{suggest(self.rule, RULES)}; choose from {', '.join(RULES)}"
-            )
-        if self.rule in LABELLED_RULES and self.bad is None:
-            raise UsageError(f"the rule {self.rule} needs pictures with defects: give some, or choose conformal")
-        if self.review is not None and self.rule != "conformal":
-            raise UsageError("review is a second promise, and only the rule conformal makes promises")
 
 
 @dataclass
@@ -131,18 +72,6 @@ class _Picture:
     copies: list[Tensor]
     """Prepared pixels of what goes into the memory: each tile, or what the method makes of it."""
     features: list[ImageFeatures] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What one picture scores."""
-
-    score: float
-    level: float
-    peak: float
-    usual: float
-    values: npt.NDArray[np.float32]
-    """Some values of the map."""
 
 
 def fit_profile(
@@ -245,7 +174,7 @@ class _Fitter:
         known = {picture.fingerprint for picture in references}
         entries = [self.entry(picture, None, len(picture.copies)) for picture in references]
         del encode, references
-        results: list[_Result] = []
+        results: list[Measured] = []
         rest = sorted(order[count:])
         copies = 0
         for picture in self.read([sources[n] for n in rest], [names[n] for n in rest], as_references=False):
@@ -362,7 +291,7 @@ class _Fitter:
 
     def score_each(
         self, pictures: Sequence[_Picture], memory: MemoryBank, on_progress: Callable[[], object]
-    ) -> list[_Result]:
+    ) -> list[Measured]:
         """Score each picture with the others as references."""
         counts = _counts(pictures, memory.images)
         total, results, start = sum(counts), [], 0
@@ -375,11 +304,11 @@ class _Fitter:
             on_progress()
         return results
 
-    def score(self, picture: _Picture, memory: MemoryBank) -> _Result:
+    def score(self, picture: _Picture, memory: MemoryBank) -> Measured:
         predictions = (self.engine.score(features, self.text, memory) for features in picture.features)
         return self.result(picture.name, picture.size, zip(picture.indices, predictions, strict=True), memory)
 
-    def score_kept(self, entry: GoodPicture, own: MemoryBank, memory: MemoryBank) -> _Result:
+    def score_kept(self, entry: GoodPicture, own: MemoryBank, memory: MemoryBank) -> Measured:
         """Score a picture from what a memory keeps of it; its copies follow each tile, which comes first."""
         merger = TileMerger(entry.size, self.tiling)
         indices = [(row, column) for row in range(len(merger.down.spans)) for column in range(len(merger.across.spans))]
@@ -410,7 +339,7 @@ class _Fitter:
         size: tuple[int, int],
         predictions: Iterable[tuple[tuple[int, int], Prediction]],
         memory: MemoryBank,
-    ) -> _Result:
+    ) -> Measured:
         """Return what a picture scores, from the prediction of each tile."""
         merger = TileMerger(size, self.tiling)
         for index, prediction in predictions:
@@ -423,9 +352,9 @@ class _Fitter:
         inside = values if self.roi is None else values[self.roi.resized(values.shape[1], values.shape[0])]
         step = -(-inside.size // _SAMPLED_VALUES)
         sample = inside.ravel()[::step].copy()
-        return _Result(merger.score, float(level), float(values.max()), float(np.median(sample)), sample)
+        return Measured(merger.score, float(level), float(values.max()), float(np.median(sample)), sample)
 
-    def entry(self, picture: _Picture, result: _Result | None, images: int, odd: bool = False) -> GoodPicture:
+    def entry(self, picture: _Picture, result: Measured | None, images: int, odd: bool = False) -> GoodPicture:
         if result is None:
             return GoodPicture(picture.name, picture.fingerprint, images, size=picture.size)
         numbers = (result.score, result.level, result.peak, result.usual)
@@ -445,14 +374,14 @@ class _Fitter:
         self,
         memory: MemoryBank,
         entries: Sequence[GoodPicture],
-        results: Sequence[_Result],
+        results: Sequence[Measured],
         scheme: Scheme,
         removed: int,
     ) -> Profile:
         engine, options = self.engine, self.options
         sampled = np.concatenate([result.values for result in results])
         bad = self.bad_results(memory)
-        fitted = _Fitted(options, entries, scheme, removed, engine.map_range(memory), self.roi, sampled, bad)
+        fitted = FittedLimits(options, entries, scheme, removed, engine.map_range(memory), self.roi, sampled, bad)
         return Profile(
             memory=memory,
             limits=fitted.limits,
@@ -471,7 +400,7 @@ class _Fitter:
             version=blemish.__version__,
         )
 
-    def bad_results(self, memory: MemoryBank) -> list[_Result]:
+    def bad_results(self, memory: MemoryBank) -> list[Measured]:
         """Score the pictures with defects."""
         if self.options.bad is None:
             return []
@@ -481,140 +410,6 @@ class _Fitter:
             self.encode([picture], self.engine_encode)
             results.append(self.score(picture, memory))
         return results
-
-
-class _Fitted:
-    """The limits that the numbers of good pictures give.
-
-    Args:
-        options: What was asked for.
-        entries: The good pictures; those with a score calibrate.
-        scheme: How their scores came about.
-        removed: Number of pictures that were left out.
-        map_range: The method's scale of these maps.
-        roi: The part of the picture that counts.
-        sampled: Values of the maps of good pictures, for rules that look at pixels; None if they are not at hand.
-        bad: Results of pictures with defects.
-
-    Attributes:
-        limits: The limits.
-        guarantee: What they promise, in numbers, as JSON values.
-        false_alarms: The promised false-alarm rate; None without a promise.
-        notes: What was noticed.
-    """
-
-    def __init__(
-        self,
-        options: FitOptions,
-        entries: Sequence[GoodPicture],
-        scheme: Scheme,
-        removed: int,
-        map_range: tuple[float, float],
-        roi: Roi | None,
-        sampled: npt.NDArray[np.float32] | None = None,
-        bad: Sequence[_Result] = (),
-    ) -> None:
-        good = [entry for entry in entries if entry.score is not None]
-        self.notes: list[str] = []
-        self.guarantee: dict[str, Any] = {}
-        self.false_alarms: float | None = None
-        scores, levels = (
-            np.asarray([getattr(entry, name) for entry in good], np.float32) for name in ("score", "level")
-        )
-        pictures, pixels = (Calibration(values, scheme, removed=removed) for values in (scores, levels))
-        share = self._share(options, len(good))
-        others = {
-            "mean + 3 std": conformal.mean_plus_std(scores),
-            "percentile x factor": conformal.percentile_times(scores),
-        }
-        pixel = pixels.threshold(share).value
-        review = promise = None
-        if options.rule == "conformal":
-            self.false_alarms, limit = share, pictures.threshold(share)
-            if options.review is not None:
-                review = conformal.two_thresholds(pictures, options.review, share)[0].value
-            threshold, promise = limit.value, limit.guarantee.sentence()
-            self.guarantee = {**limit.guarantee.to_dict(), "review": options.review}
-        elif options.rule in LABELLED_RULES:
-            labelled = _labelled(options, scores, [result.score for result in bad])
-            threshold = labelled.value
-            self.guarantee = {"labelled": labelled.to_dict()}
-        elif sampled is None:
-            raise UsageError(f"the rule {options.rule} needs the maps of all good pictures: fit again with all of them")
-        elif options.rule == "mean-std":
-            threshold, pixel = others["mean + 3 std"], conformal.mean_plus_std(sampled)
-        else:
-            threshold, pixel = others["percentile x factor"], conformal.percentile_times(sampled)
-        if threshold > 1:
-            raise UsageError(
-                "good pictures reach the highest score there is, so that nothing could be called anomalous: look at "
-                "the good pictures, or choose another method"
-            )
-        threshold = float(np.float32(max(threshold, 0.0)))
-        self.guarantee["other_rules"] = others
-        if bad:
-            caught = sum(result.score >= threshold for result in bad)
-            with_region = sum(result.level >= pixel for result in bad)
-            self.guarantee["bad"] = {"pictures": len(bad), "caught": caught, "with_region": with_region}
-            self.notes.append(f"{caught} of {len(bad)} pictures with defects are called anomalous.")
-        if odd := [entry.name for entry in good if entry.suspicious]:
-            self.notes.append(_suspicious_note(odd))
-        low, high = map_range
-        fraction = (float(np.float32(pixel)) - low) / (high - low)
-        self.limits = Limits(
-            threshold=threshold,
-            mask_threshold=min(max(fraction, 0.0), 1.0),
-            review_threshold=review,
-            min_area=options.min_area,
-            heatmap_range=heatmap_range(pixel, good, map_range),
-            scores=tuple(scores.tolist()),
-            scheme=scheme,
-            removed=removed,
-            promise=promise,
-            roi=roi,
-        )
-
-    def _share(self, options: FitOptions, pictures: int) -> float:
-        """Return the false-alarm rate to promise: that of the options, or else what so many pictures can promise.
-
-        Raises:
-            UsageError: So many pictures cannot promise what the options ask for.
-        """
-        if options.false_alarms is not None:
-            conformal.quantile_rank(pictures, options.false_alarms)
-            return options.false_alarms
-        smallest = conformal.smallest_promise(pictures)
-        if smallest <= DEFAULT_FALSE_ALARMS:
-            return DEFAULT_FALSE_ALARMS
-        self.notes.append(
-            f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
-            f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
-        )
-        return smallest
-
-
-def _labelled(options: FitOptions, good: npt.ArrayLike, bad: npt.ArrayLike) -> conformal.LabelledThreshold:
-    """Return the threshold of a rule that looks at good and bad pictures."""
-    if options.rule == "f1":
-        return conformal.f1_optimal(good, bad)
-    if options.rule == "recall":
-        return conformal.fixed_recall(good, bad, options.recall)
-    costs = {"miss_cost": options.miss_cost, "false_alarm_cost": options.false_alarm_cost}
-    return conformal.cheapest(good, bad, **costs)
-
-
-def heatmap_range(pixel: float, good: Sequence[GoodPicture], map_range: tuple[float, float]) -> tuple[float, float]:
-    """Return the scale of heatmaps: the threshold is its middle, and what good pictures reach is at or below its low
-    end.
-
-    The maps of most good pictures (`_TRANSPARENT`) lie below the low end everywhere, as long as that leaves a tenth of
-    the way from a usual value to the threshold for the colours in between.
-    """
-    usual = float(np.median([entry.usual for entry in good]))
-    reached = float(np.quantile([entry.peak for entry in good], _TRANSPARENT))
-    way = max(pixel - usual, 1e-3 * (map_range[1] - map_range[0]))
-    width = min(max(pixel - reached, _MIN_WIDTH * way), way)
-    return pixel - width, pixel + width
 
 
 def add_pictures(
@@ -732,7 +527,7 @@ def _updated(
     odd = {calibrating[n] for n in conformal.suspicious([entries[n].score or 0.0 for n in calibrating])}
     entries = [replace(entry, suspicious=number in odd) for number, entry in enumerate(entries)]
     limits = profile.limits
-    fitted = _Fitted(options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
+    fitted = FittedLimits(options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
     references = [entry.fingerprint for entry in entries if entry.images]
     return replace(
         profile,
@@ -756,22 +551,6 @@ def _stored(options: FitOptions) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def require_enough(pictures: int, options: FitOptions) -> None:
-    """Raise a UsageError for too few good pictures to promise anything."""
-    if pictures >= 2:
-        return
-    wanted_share = options.false_alarms or DEFAULT_FALSE_ALARMS
-    needed = conformal.pictures_needed(wanted_share)
-    if pictures == 0:
-        raise UsageError(
-            f"there are no good pictures: give at least 2, and {needed} to promise {percent(wanted_share)}"
-        )
-    raise UsageError(
-        f"one good picture promises nothing, since it has to be compared with another: give at least 2, and {needed} "
-        f"to promise {percent(wanted_share)} false alarms"
-    )
 
 
 def made_with(source: Provenance) -> dict[str, Any]:
@@ -902,14 +681,6 @@ def _names(sources: Sequence[ImageSource]) -> list[str]:
 def _fingerprint(digests: Iterable[str]) -> str:
     """Return 16 hex digits over the pictures, whatever their order."""
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
-
-
-def _suspicious_note(names: Sequence[str]) -> str:
-    subject = "this one" if len(names) == 1 else "these"
-    return (
-        f"{len(names)} of the good pictures look unlike the others: {', '.join(names)}; look at {subject}, and take "
-        "out what is not good."
-    )
 
 
 def _removed_note(names: Sequence[str]) -> str:

@@ -143,7 +143,7 @@ def fit(
     defects = list(find_images(bad, recursive=recursive)) if bad else None
     weights = checked_weights(method, backbone, weights, object_name)
 
-    from blemish.fitting import FitOptions, require_enough
+    from blemish.limits import FitOptions, require_enough
     from blemish.loading import load
 
     require_enough(len(pictures), FitOptions(**options, bad=defects))
