@@ -113,12 +113,13 @@ DESIGNS: dict[str, Design] = {
     "layers 6 and 7": Design((_67,)),
     "layers 6 and 7 apart": Design((_6, _7)),
     "layers 6, 7 and 8 apart": Design((_6, _7, _8)),
-    "layers 6 and 7, maximum": Design((_67,), top=1e-9),
-    "layers 6 and 7, largest 3 %": Design((_67,), top=0.03),
-    "layers 6 and 7, image words 0.1": Design((_67,), image_words=0.1),
-    "layers 6 and 7, image words 0.3": Design((_67,), image_words=0.3),
-    "layers 6 and 7, patch words 0.5": Design((_67,), patch_words=0.5),
-    "layers 6 and 7, both words (ships)": Design((_67,), patch_words=0.5, image_words=0.1),
+    "layers 6 and 7, both words": Design((_67,), patch_words=0.5, image_words=0.1),
+    "layer 7, maximum": Design((_7,), top=1e-9),
+    "layer 7, largest 3 %": Design((_7,), top=0.03),
+    "layer 7, image words 0.1": Design((_7,), image_words=0.1),
+    "layer 7, image words 0.3": Design((_7,), image_words=0.3),
+    "layer 7, patch words 0.5": Design((_7,), patch_words=0.5),
+    "layer 7, both words (ships)": Design((_7,), patch_words=0.5, image_words=0.1),
 }
 
 

@@ -81,8 +81,8 @@ def test_the_formula(joint: Joint, pictures: list[Image.Image]) -> None:
             evidence.append(distance + 0.5 * max(0.0, words[i][p] - usual))
         assert features.class_token is not None
         whole = sum(sorted(evidence)[-2:]) / 2 + 0.1 * by_words(joint, features.class_token[i], text)
-        assert float(found.score[i]) == pytest.approx(whole / (whole + 0.3), abs=1e-5)
-        grid = torch.tensor([each / (each + 0.3) for each in evidence]).reshape(1, 3, 3)
+        assert float(found.score[i]) == pytest.approx(whole / (whole + 0.4), abs=1e-5)
+        grid = torch.tensor([each / (each + 0.4) for each in evidence]).reshape(1, 3, 3)
         torch.testing.assert_close(found.map[i], upsample_smoothly(grid, SIZE, 4.0)[0], rtol=0, atol=1e-5)
 
 

@@ -114,7 +114,9 @@ class ShotResult:
         for method, shots in dict.fromkeys((row.method, row.shots) for row in self.rows):
             rows = [row for row in self.rows if (row.method, row.shots) == (method, shots)]
             cells = [mean_over_seeds(rows, metric) for metric in ("image_auroc", "image_ap")]
-            worst = min(mean([r for r in rows if r.category == c], "image_auroc") for c in _categories(rows))
+            each = [mean([r for r in rows if r.category == c], "image_auroc") for c in _categories(rows)]
+            # A category without anomalous pictures has no AUROC, and counts for its false alarms only.
+            worst = min((value for value in each if not math.isnan(value)), default=math.nan)
             pixels = [mean_over_seeds(rows, metric) for metric in ("pixel_auroc", "pixel_aupro", "seg_f1")]
             body.append([method, str(shots), *cells, percent(worst), *pixels])
         head = ["method", "shots", "image AUROC", "image AP", "worst category", "pixel AUROC", "AUPRO", "SegF1"]

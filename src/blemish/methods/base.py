@@ -169,6 +169,10 @@ class Method(nn.Module):
         Args:
             references: Whether the maps are made with a memory bank.
         """
+        if self.backbone.name == "builtin" and self.config == type(self).default_config(self.backbone):
+            scale = builtin.DISPLAY.get(self.info.name, (None, None))[references]
+            if scale is not None:
+                return scale
         if references and isinstance(self, ReferenceMethod):
             return self.memory_map_range
         return self.map_range

@@ -10,8 +10,8 @@ reference patches r, and the score w of the whole image by words, the evidence o
     e_p = min_r (1 - z_p . z_r) + `patch_words` * max(0, w_p - max_r w_r)
     e = mean of the largest `top` of the e_p + `image_words` * w
 
-z_p is the mean of the patch's unit vectors at the `compared` layers, scaled to length 1. The score is e / (e + `half`),
-and the map is the same of e_p.
+z_p is the patch at the `compared` layer, scaled to length 1; of several layers the mean, scaled again. The score is
+e / (e + `half`), and the map is the same of e_p.
 
 All constants are in the config, and nothing is fitted to the references. So one more reference can only lower a score
 and a map, which makes leave-one-out calibration exact (`monotone`). `docs/joint.md` says how the constants were chosen.
@@ -56,7 +56,7 @@ class JointConfig(ClipConfig):
     All constants were chosen on the built-in model. The default layers are for ViT-L/14@336 and have not been tried.
     """
 
-    compared: tuple[int, ...] = (16, 18)
+    compared: tuple[int, ...] = (16,)
     """Layers whose patches are compared, from 1; -1 is the last."""
     top: float = 0.006
     """Fraction of the patches, those with most evidence, whose mean is the evidence of the image."""
@@ -64,7 +64,7 @@ class JointConfig(ClipConfig):
     """Weight of what the words say of a patch above what they say of any reference patch."""
     image_words: float = 0.1
     """Weight of what the words say of the whole image."""
-    half: float = 0.3
+    half: float = 0.4
     """Evidence that makes a score of 0.5."""
 
     def check(self) -> None:
