@@ -372,7 +372,7 @@ def _score(
     for sample in samples:
         users = [fit for fit in fitted if sample not in fit.draw.aside]
         if users:
-            image = read_image(sample.path, max_pixels=detector.max_pixels).image
+            image = read_image(sample.path, max_pixels=detector.max_pixels, value_range=detector.value_range).image
             features = engine.encode(engine.preprocess(image), engine.request(users[0].memory))
             text = engine.text([sample.object_name])
             mask = None
