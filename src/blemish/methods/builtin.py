@@ -35,7 +35,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "clip-ad-sdp": {"size": 336, "layers": (8,), "sigma": 4.0},
     "clip-ad-sdp-plus": {"size": 336, "layers": (8,), "temperature": 0.07, "sigma": 4.0, "start": "projection"},
     "coop": {"size": 336, "ctx_init": "a photo of a", "per_state": True, "sigma": 4.0},
-    # Chosen on real pictures that judge no model: docs/joint.md.
+    # Chosen on real pictures that evaluate no model: docs/joint.md.
     "joint": {"size": 336, "compared": (7,)},
     # Chosen on synthetic products and on products outside the training domains.
     "musc": {
