@@ -142,8 +142,8 @@ def measure(
             rows.append({
                 "method": name, "set": category, "good": k, "seeds": seeds, "pictures": len(samples),
                 "auroc": float(aurocs.mean()), "auroc_std": float(aurocs.std()), "promise": promise if exact else None,
-                "false_alarms": float(share) if exact else None, "low": low if promises else None,
-                "high": high if exact else None, "kept": bool(low <= promise) if promises else None,
+                "false_alarms": float(share) if exact else None, "low": low if exact else None,
+                "high": high if exact else None, "kept": bool(low <= promise) if exact else None,
                 "references": "set aside from test/good" if overlap else "train/good",
             })  # fmt: skip
             print(line(rows[-1]), flush=True)
