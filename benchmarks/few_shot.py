@@ -10,7 +10,7 @@ pictures can promise, 1 / (k + 1). All other pictures are scored with the k pict
 The table has the mean image AUROC over the seeds, the share of good pictures above the threshold (all seeds together),
 and its 95 % interval (Clopper and Pearson), for which every good picture counts once, however many seeds it was scored
 with. A promise is broken if the whole interval lies above it. A method whose score is not monotone holds some pictures
-back for the threshold, so only its AUROC is listed.
+back for the threshold, so only its AUROC is comparable, and no promise is given.
 """
 
 from __future__ import annotations
@@ -138,12 +138,13 @@ def measure(
             aurocs, alarms, scored = (np.array(values, float) for values in zip(*runs, strict=True))
             share, distinct = alarms.sum() / scored.sum(), int((labels == 0).sum()) - (k if overlap else 0)
             low, high = interval(share * distinct, distinct)
-            exact = runner.method.monotone
+            monotone = runner.method.monotone
             rows.append({
                 "method": name, "set": category, "good": k, "seeds": seeds, "pictures": len(samples),
-                "auroc": float(aurocs.mean()), "auroc_std": float(aurocs.std()), "promise": promise if exact else None,
-                "false_alarms": float(share) if exact else None, "low": low if exact else None,
-                "high": high if exact else None, "kept": bool(low <= promise) if exact else None,
+                "auroc": float(aurocs.mean()), "auroc_std": float(aurocs.std()),
+                "promise": promise if monotone else None,
+                "false_alarms": float(share) if monotone else None, "low": low if monotone else None,
+                "high": high if monotone else None, "kept": bool(low <= promise) if monotone else None,
                 "references": "set aside from test/good" if overlap else "train/good",
             })  # fmt: skip
             print(line(rows[-1]), flush=True)
@@ -169,8 +170,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     for (name, k), several in groups.items():
         values = [row["auroc"] for row in several]
         kept = [row["kept"] for row in several if row["kept"] is not None]
-        promises = f"{sum(kept)} of {len(kept)}" if kept else "-"
-        lines.append(f"| `{name}` | {k} | {np.mean(values):.3f} | {min(values):.3f} | {promises} |")
+        kept_share = f"{sum(kept)} of {len(kept)}" if kept else "-"
+        lines.append(f"| `{name}` | {k} | {np.mean(values):.3f} | {min(values):.3f} | {kept_share} |")
     return "\n".join(lines)
 
 

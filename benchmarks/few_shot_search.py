@@ -1,8 +1,8 @@
-"""Which layers, which distance and which words the joint method takes: a search on sets for choices.
+"""Which layers, which distance and which words the joint method takes: a search on sets that measure nothing else.
 
     python benchmarks/few_shot_search.py DIR [DIR ...] --cache CACHE [--designs NAME ...] [--limit 30] [--seeds 5]
 
-Each DIR holds sets in MVTec AD's layout. Never give it pictures that evaluate the finished method. Every picture goes
+Each DIR holds sets in MVTec AD's layout. Never give it pictures that measure the finished method. Every picture goes
 through the built-in tower once, and its patches stay in CACHE (float16, 3.5 MB for each picture). Then each patch of a
 picture is compared with those of every good picture of a pool, so that any draw of references is a minimum over some of
 these distances. References are not scored, nor is another picture of their group: `--groups SET=REGEX` finds the group
@@ -150,8 +150,8 @@ def distances(patches: Tensor, pool: list[int]) -> Tensor:
     """Return 1 - cosine of each patch to the nearest one of each picture of the pool: (n, N, D) to (n, N, pool)."""
     rows = patches[pool].bfloat16().flatten(0, 1)
     minus_one = rows.new_full((len(rows),), -1.0)
-    cosines = [functional.linear(own.bfloat16(), rows, minus_one).unflatten(1, (len(pool), -1)) for own in patches]
-    return torch.stack([-each.amax(2) for each in cosines]).clamp_min(0).half()
+    products = [functional.linear(own.bfloat16(), rows, minus_one).unflatten(1, (len(pool), -1)) for own in patches]
+    return torch.stack([-each.amax(2) for each in products]).clamp_min(0).half()
 
 
 def named(text: str, sample: Sample, rules: Mapping[str, str]) -> str:
@@ -162,11 +162,11 @@ def named(text: str, sample: Sample, rules: Mapping[str, str]) -> str:
 
 def products(folders: Sequence[Path], limit: int, rules: Mapping[str, str]) -> dict[tuple[str, str], list[Sample]]:
     """Return up to `limit` good and as many bad pictures of each product of each set; a set needs both."""
-    samples_of: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in (sample for folder in folders for sample in read("folder", folder).samples):
-        samples_of[sample.category, named("", sample, rules)].append(sample)
+        groups[sample.category, named("", sample, rules)].append(sample)
     out = {}
-    for key, samples in samples_of.items():
+    for key, samples in groups.items():
         kinds = [[s for s in samples if s.label == label] for label in (0, 1)]
         if all(kinds):
             out[key] = [s for kind in kinds for s in random.Random(0).sample(kind, min(limit, len(kind)))]
@@ -184,7 +184,7 @@ def main() -> None:
     a.add_argument("--products", nargs="*", default=[], metavar="SET=REGEX")
     o = a.parse_args()
     groups, kinds = (dict(rule.split("=", 1) for rule in rules) for rules in (o.groups, o.products))
-    aurocs: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    results: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for (category, kind), samples in products(o.folders, o.limit, kinds).items():
         layers, patch_words, image_words = encode(samples, o.cache / f"{category} {kind}.pt")
         labels = np.array([sample.label for sample in samples])
@@ -202,11 +202,11 @@ def main() -> None:
                     references, test = product.draw(count, seed)
                     scores = design.scores(product, [near[patches] for patches in design.patches], references, test)
                     runs.append(auroc(labels[test], scores.numpy()))
-                aurocs[name, count][category].append(float(np.mean(runs)))
+                results[name, count][category].append(float(np.mean(runs)))
     print("| design |", " | ".join(f"{count} good: mean | worst" for count in SHOTS), "|")
     print("| --- |", " ---: |" * (2 * len(SHOTS)))
     for name in o.designs:
-        sets = [[np.mean(values) for values in aurocs[name, count].values()] for count in SHOTS]
+        sets = [[np.mean(values) for values in results[name, count].values()] for count in SHOTS]
         print(f"| {name} |", " | ".join(f"{np.mean(values):.3f} | {min(values):.3f}" for values in sets), "|")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from blemish.clip import Backbone, load, load_backbone
 from blemish.errors import WeightsError
+from blemish.methods import load_class
+from blemish.methods.builtin import DISPLAY
 from blemish.methods.registry import WEIGHTS
 
 #: Templates that no training prompt used.
@@ -103,3 +106,15 @@ def test_words_for_states_mean_the_same_beside_any_noun(builtin: Backbone, noun:
         damaged = embed(["damaged {}", "broken {}", "{} with defect", "{} with a flaw"])
     axis = functional.normalize(damaged.mean(0) - normal.mean(0), dim=0)
     assert (damaged @ axis).min() > (normal @ axis).max()
+
+
+@pytest.mark.parametrize("name", DISPLAY)
+def test_maps_are_drawn_where_values_lie(builtin: Backbone, name: str) -> None:
+    method = load_class(name)(builtin, load_class(name).default_config(builtin))
+    for references, scale in enumerate(DISPLAY[name]):
+        whole = method.memory_map_range if references else method.map_range
+        low, high = method.display_range(references=bool(references))
+        assert (low, high) == (whole if scale is None else scale)
+        assert whole[0] <= low < high <= whole[1]
+    other = load_class(name)(builtin, dataclasses.replace(method.config, size=224))
+    assert other.display_range(references=True) == other.memory_map_range

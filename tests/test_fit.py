@@ -24,6 +24,9 @@ from blemish.profile import Limits, Profile, read_profile
 from blemish.roi import Roi, read_roi
 from helpers import save_picture
 
+#: For the stand-in backbone.
+JOINT = {"layers": (12,), "compared": (6, 7)}
+
 
 @pytest.fixture(scope="module")
 def backbone(tiny_backbone: Path) -> Backbone:
@@ -406,3 +409,17 @@ def test_encoded_once(zero_shot: Detector, good: list[Path], monkeypatch: pytest
     monkeypatch.setattr(type(zero_shot.engine), "encode", count)
     zero_shot.fit(good)
     assert sum(encoded) == len(good)
+
+
+def test_a_memory_that_keeps_all_needs_no_pictures(backbone: Backbone, good: list[Path], part: Path) -> None:
+    detector = load("joint", backbone=backbone, object_name="nut", device="cpu", precision="float32", config=JOINT)
+    before, exact = detector.fit(good), detector.fit(good[1:])
+    removed = before.without_good([good[0].name])
+    added = detector.fit(good[1:4]).with_more_good(good[4:])
+    for changed in (removed, added):
+        assert [entry.name for entry in profile_of(changed).good] == [str(path) for path in good[1:]]
+        for entry, new in zip(profile_of(changed).good, profile_of(exact).good, strict=True):
+            assert entry.score == pytest.approx(new.score, abs=1e-3)
+            assert entry.level == pytest.approx(new.level, abs=1e-3)
+        assert changed(part).score == pytest.approx(exact(part).score, abs=1e-6)
+        assert profile_of(changed).fingerprint == profile_of(exact).fingerprint

@@ -158,7 +158,9 @@ def test_a_file_where_a_folder_should_be(tmp_path):
 
 
 def test_unknown_choices_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"'heat' \(did you mean heatmap\?\); choose from map, map-png, map-tiff, heatmap"):
+    with pytest.raises(
+        UsageError, match=r"'heat' \(did you mean heatmap\?\); choose from map, map-png, map-tiff, heatmap"
+    ):
         made().save(tmp_path, ["heat"])
     with pytest.raises(UsageError, match="bmp"):
         made().save(tmp_path, image_format="bmp")

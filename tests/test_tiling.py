@@ -34,6 +34,8 @@ class Brightness:
     def map_range(self, memory: object = None) -> tuple[float, float]:
         return 0.0, 1.0
 
+    display_range = map_range
+
     def preprocess(self, picture: Image.Image) -> torch.Tensor:
         pixels = np.asarray(picture.convert("L").resize((self.size, self.size), Image.Resampling.BOX), np.float32)
         return torch.from_numpy(pixels / 255).expand(1, 3, -1, -1)

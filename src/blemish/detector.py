@@ -293,12 +293,12 @@ class Detector:
         """Return a detector whose profile lacks some of its good pictures.
 
         Args:
-            names: Files or fingerprints of pictures that only calibrate; references cannot be taken out.
+            names: Files or fingerprints; `blemish.fitting.remove_pictures` says which can be taken out.
 
         Raises:
-            UsageError: The detector has no profile, or there is no such picture, or it is a reference.
+            UsageError: The detector has no profile, there is no such picture, or it cannot be taken out.
         """
-        return self.with_profile(remove_pictures(self._own_profile, names))
+        return self.with_profile(remove_pictures(self.torch_engine, self._own_profile, names))
 
     @property
     def _own_profile(self) -> Profile:

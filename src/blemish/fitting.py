@@ -41,7 +41,7 @@ from blemish.errors import ImageError, UsageError, suggest
 from blemish.few_shot import BATCH, References, require_reference_method
 from blemish.files import absolute
 from blemish.image_io import MAX_PIXELS, find_images
-from blemish.methods.base import MemoryBank, ReferenceMethod
+from blemish.methods.base import MemoryBank, Prediction, ReferenceMethod
 from blemish.profile import GoodPicture, Limits, Profile, rounded, to_device
 from blemish.roi import Roi, RoiSource, read_roi
 from blemish.tiling import TileMerger, batched, cut, resize
@@ -194,7 +194,7 @@ class _Fitter:
         self.object_name, self.max_pixels = object_name, max_pixels
         self.value_range, self.tiling = value_range, tiling
         self.text = engine.text([object_name])
-        self.roi: Roi | None = None
+        self.roi: Roi | None = options.roi if isinstance(options.roi, Roi) else None
         self.notes: list[str] = []
 
     # the steps
@@ -376,16 +376,50 @@ class _Fitter:
         return results
 
     def score(self, picture: _Picture, memory: MemoryBank) -> _Result:
-        merger = TileMerger(picture.size, self.tiling)
-        for index, features in zip(picture.indices, picture.features, strict=True):
-            prediction = self.engine.score(features, self.text, memory)
-            add_tile(
-                merger, index, float(prediction.score[0]), prediction.map[0], Timing(), self.engine, memory, self.roi
-            )
+        predictions = (self.engine.score(features, self.text, memory) for features in picture.features)
+        return self.result(picture.name, picture.size, zip(picture.indices, predictions, strict=True), memory)
+
+    def score_kept(self, entry: GoodPicture, own: MemoryBank, memory: MemoryBank) -> _Result:
+        """Score a picture from what a memory keeps of it; its copies follow each tile, which comes first."""
+        merger = TileMerger(entry.size, self.tiling)
+        indices = [(row, column) for row in range(len(merger.down.spans)) for column in range(len(merger.across.spans))]
+        step = own.images // len(indices)
+        tiles = [own.select([number * step]) for number in range(len(indices))]
+        with torch.inference_mode():
+            predictions = [self.method.score_entry(tile, self.text, memory) for tile in tiles]
+        on_cpu = [Prediction(each.score.float().cpu(), each.map.float().cpu()) for each in predictions]
+        return self.result(entry.name, entry.size, zip(indices, on_cpu, strict=True), memory)
+
+    def rescored(self, entries: Sequence[GoodPicture], memory: MemoryBank) -> list[GoodPicture]:
+        """Return the pictures of a memory with the scores that they have in it, each with the others as references."""
+        rescored, start = [], 0
+        for entry in entries:
+            numbers = range(start, start + entry.images)
+            with torch.inference_mode():
+                own = memory.select(numbers)
+                others = memory.select([number for number in range(memory.images) if number not in numbers])
+            result = self.score_kept(entry, own, others)
+            numbers_of = {"score": result.score, "level": result.level, "peak": result.peak, "usual": result.usual}
+            rescored.append(replace(entry, **numbers_of))  # type: ignore[arg-type]
+            start += entry.images
+        return rescored
+
+    def result(
+        self,
+        name: str,
+        size: tuple[int, int],
+        predictions: Iterable[tuple[tuple[int, int], Prediction]],
+        memory: MemoryBank,
+    ) -> _Result:
+        """Return what a picture scores, from the prediction of each tile."""
+        merger = TileMerger(size, self.tiling)
+        for index, prediction in predictions:
+            score, tile_map = float(prediction.score[0]), prediction.map[0]
+            add_tile(merger, index, score, tile_map, Timing(), self.engine, memory, self.roi)
         values = finished_map(merger, self.engine, memory, self.roi)
         if not (math.isfinite(merger.score) and np.isfinite(values).all()):
-            raise ImageError(f"{picture.name} gives no finite score; try precision float32", picture.name)
-        level = conformal.region_levels([values], self.options.min_area, step=merger.step, size=picture.size)[0]
+            raise ImageError(f"{name} gives no finite score; try precision float32", name)
+        level = conformal.region_levels([values], self.options.min_area, step=merger.step, size=size)[0]
         inside = values if self.roi is None else values[self.roi.resized(values.shape[1], values.shape[0])]
         step = -(-inside.size // _SAMPLED_VALUES)
         sample = inside.ravel()[::step].copy()
@@ -393,9 +427,9 @@ class _Fitter:
 
     def entry(self, picture: _Picture, result: _Result | None, images: int, odd: bool = False) -> GoodPicture:
         if result is None:
-            return GoodPicture(picture.name, picture.fingerprint, images)
+            return GoodPicture(picture.name, picture.fingerprint, images, size=picture.size)
         numbers = (result.score, result.level, result.peak, result.usual)
-        return GoodPicture(picture.name, picture.fingerprint, images, *numbers, odd)
+        return GoodPicture(picture.name, picture.fingerprint, images, *numbers, picture.size, odd)
 
     def warn_of_groups(self, pictures: Sequence[_Picture]) -> None:
         self.warn_of_groups_of([_vector(picture) for picture in pictures])
@@ -593,9 +627,10 @@ def add_pictures(
 ) -> Profile:
     """Return a profile with more good pictures; those that it has are not needed.
 
-    Of a split the new ones calibrate. Otherwise they are references, too: each is scored with all others as references,
-    and the pictures of before keep their scores. More references can only lower these, so the promise holds, and the
-    threshold is at most a little too high. A fit with all pictures gives the exact one.
+    Of a split the new ones calibrate. Otherwise they are references, too: each is scored with all others as references.
+    So are the pictures of before if the memory keeps all that their scores need (`ReferenceMethod.scores_entries`). Of
+    other methods they keep their scores. More references can only lower these, so the promise holds, and the threshold
+    is at most a little too high; a fit with all pictures gives the exact one.
 
     Raises:
         UsageError: The rule of the profile needs all pictures.
@@ -628,7 +663,9 @@ def add_pictures(
             start += count
         entries.append(fitter.entry(picture, fitter.score(picture, part), count))
         on_progress()
-    if pictures and not split:
+    if pictures and not split and fitter.method.scores_entries:
+        entries[: len(profile.good)] = fitter.rescored(entries, memory)[: len(profile.good)]
+    elif pictures and not split:
         fitter.notes.append(
             f"The {len(profile.good)} pictures of before keep their scores, so the threshold may be a little too "
             "high; a fit with all pictures gives the exact one."
@@ -636,29 +673,40 @@ def add_pictures(
     return _updated(profile, options, memory, entries, fitter.notes)
 
 
-def remove_pictures(profile: Profile, names: Sequence[str]) -> Profile:
+def remove_pictures(engine: TorchEngine, profile: Profile, names: Sequence[str]) -> Profile:
     """Return a profile without some of its pictures, which are not needed.
 
-    A picture that only calibrates (in a split) can be taken out. One that is a reference cannot: without it the scores
-    of the others change, and only a fit with the others gives them.
+    A picture that only calibrates (in a split) can be taken out. Without a reference the scores of all others change.
+    They are computed again if the memory keeps all that they need (`ReferenceMethod.scores_entries`: `joint`); for
+    other methods only a fit with the others gives them. In a split a reference cannot be taken out, since the pictures
+    that calibrate are not kept.
 
     Args:
+        engine: The engine of the profile's method.
         profile: The profile.
         names: Names or fingerprints of the pictures; the name of a file is enough.
 
     Raises:
-        UsageError: There is no such picture, or it is a reference.
+        UsageError: There is no such picture, or it is a reference that cannot be taken out.
     """
+    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
+    fitter = _Fitter(engine, options, profile.object_name, MAX_PIXELS, profile.value_range, profile.tiling)
     gone = [_find(profile, name) for name in names]
-    if references := [entry.name for entry in gone if entry.images]:
+    can_rescore = fitter.method.scores_entries and profile.limits.scheme == "leave-one-out"
+    if references := [entry.name for entry in gone if entry.images and not can_rescore]:
         raise UsageError(
             f"{', '.join(references)} {'is a reference' if len(references) == 1 else 'are references'} of this "
             "profile, and without it the scores of all others change: fit again without it"
         )
     left = {entry.fingerprint for entry in gone}
-    entries = [entry for entry in profile.good if entry.fingerprint not in left]
-    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
-    return _updated(profile, options, profile.memory, entries, [])
+    entries, memory = [entry for entry in profile.good if entry.fingerprint not in left], profile.memory
+    if can_rescore and len(entries) >= 2:
+        kept = list(
+            itertools.chain.from_iterable([entry.fingerprint not in left] * entry.images for entry in profile.good)
+        )
+        memory = to_device(memory, engine.device).select([number for number, keep in enumerate(kept) if keep])
+        entries = fitter.rescored(entries, memory)
+    return _updated(profile, options, memory, entries, [])
 
 
 def _find(profile: Profile, name: str) -> GoodPicture:

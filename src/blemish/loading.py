@@ -170,7 +170,7 @@ def load(
     engine = _engine(method, backbone, weights, torch_device, precision, config=config)
     memory = None
     if references is not None:
-        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling)
+        memory = build_memory_bank(engine, references, max_pixels=max_pixels, tiling=tiling, value_range=value_range)
     return Detector(
         engine,
         memory=memory,
@@ -179,6 +179,7 @@ def load(
         mask_threshold=mask_threshold,
         max_pixels=max_pixels,
         tiling=tiling,
+        value_range=value_range,
     )
 
 

@@ -67,6 +67,7 @@ class GoodPicture:
         level: The highest value of its map at which a region of `min_area` pixels appears, made in the same way.
         peak: The highest value of that map.
         usual: The median of that map.
+        size: (width, height) in pixels.
         suspicious: Whether it looks unlike the other good pictures.
     """
 
@@ -77,6 +78,7 @@ class GoodPicture:
     level: float | None = None
     peak: float | None = None
     usual: float | None = None
+    size: tuple[int, int] = (0, 0)
     suspicious: bool = False
 
 
@@ -321,7 +323,7 @@ def read_profile(path: PathLike) -> Profile:
             **_known(Profile, header),
             "memory": _memory(header["method"], header["memory"], tensors),
             "limits": Limits.from_dict(header["limits"], roi),
-            "good": tuple(GoodPicture(**_known(GoodPicture, picture)) for picture in header["good"]),
+            "good": tuple(_good_picture(picture) for picture in header["good"]),
             "map_range": tuple(header["map_range"]),
             "notes": tuple(header["notes"]),
             "value_range": None if header.get("value_range") is None else tuple(header["value_range"]),
@@ -333,6 +335,10 @@ def read_profile(path: PathLike) -> Profile:
         raise
     except Exception as error:  # whatever is wrong inside, the file is of no use
         raise ProfileError(f"{path} is damaged ({type(error).__name__}: {error}); fit again", path) from error
+
+
+def _good_picture(values: Mapping[str, Any]) -> GoodPicture:
+    return GoodPicture(**{**_known(GoodPicture, values), "size": tuple(values.get("size", (0, 0)))})
 
 
 def is_profile(path: PathLike) -> bool:

@@ -203,3 +203,34 @@ def test_medical_pictures_come_with_a_notice(detect, tmp_path: Path) -> None:
     outcome = detect(tmp_path, "--pages", "--json")
     assert list(scores(outcome)) == ["a.nii.gz#1", "a.nii.gz#2", "a.nii.gz#3"]
     assert "Blemish is not a medical device: scores of medical pictures are no diagnosis." in outcome.err
+
+
+def test_every_file_of_a_folder_of_everything_is_accounted_for(detect, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    grey = scene()
+    eight = np.rint(grey * 255).astype(np.uint8)
+    for suffix in ("png", "jpg", "bmp", "webp", "gif", "ppm", "avif", "jp2", "tif"):
+        Image.fromarray(np.dstack([eight] * 3)).save(tmp_path / f"plain.{suffix}")
+    Image.fromarray(np.rint(grey * 4095).astype(np.uint16)).save(tmp_path / "deep.png")
+    tifffile.imwrite(tmp_path / "colour.tif", np.dstack([grey] * 3).astype(np.float32), photometric="rgb")
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([eight, eight]), photometric="minisblack")
+    pytest.importorskip("pillow_heif").from_pillow(Image.fromarray(eight)).save(tmp_path / "phone.HEIC")
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(np.dstack([eight] * 3), np.eye(4)), tmp_path / "volume.nii.gz")
+    for name in ("empty.png", "x.CR2", "x.jxl", "x.psd", "clip.mp4", "notes.txt", "README", ".DS_Store"):
+        (tmp_path / name).touch()
+    (tmp_path / "text.jpg").write_text("no picture")
+    save_picture(tmp_path / "sub" / "1.png")
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    outcome = detect(tmp_path, "--json")
+    assert outcome.code == 1
+    found = rows(outcome.out)
+    skipped = found[0]["skipped"]
+    failed = sorted(Path(row["path"]).name for row in found if row.get("error"))
+    assert failed == ["empty.png", "text.jpg"]
+    counted = sum(each["count"] for each in skipped["files"].values()) + skipped["hidden"]
+    assert len(found) + counted == len(files)
+    assert len(skipped["subfolders"]) == 1
+    values = scores(outcome)
+    assert len(values) == 14
+    assert max(abs(values[name] - values["plain.png"]) for name in ("deep.png", "colour.tif", "plain.tif")) < 0.01

@@ -132,7 +132,7 @@ def test_commands_come_in_the_order_people_need_them(run) -> None:
 
 def test_help_of_detect_has_groups_and_examples(run) -> None:
     out = run("detect", "--help").out
-    titles = ("Verdicts", "How pictures are scored", "Which pictures, and how they are read", "Results", "Speed")
+    titles = ("Verdicts", "Method and model", "Reading pictures", "Results", "Computing")
     places = [out.index(f" {title} ") for title in titles]
     assert places == sorted(places)
     assert out.count(" blemish detect ") >= 2 + 1

@@ -249,7 +249,7 @@ def test_hub_names_reach_the_cache(tmp_path, monkeypatch):
     write_folder(tmp_path)
     asked = []
 
-    def download(name, file, revision=None):
+    def download(name, file, **options):
         from huggingface_hub.errors import EntryNotFoundError
 
         asked.append(file)

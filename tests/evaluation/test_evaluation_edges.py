@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_trees import add_category, evaluate, numbers, options
+from PIL import Image
 
 import blemish
 from blemish import datasets
@@ -38,6 +39,25 @@ def test_without_masks(tmp_path: Path, backbone: Backbone) -> None:
     both = evaluate(tmp_path, backbone, methods=["clip"])
     assert both.row("clip").pixel_categories == 1
     assert both.row("clip").pixel_aupro == both.row("clip", "grid").pixel_aupro
+
+
+def test_a_given_value_range_holds(tmp_path: Path, backbone: Backbone) -> None:
+    values = np.random.default_rng(0).integers(0, 900, (40, 30)).astype(np.uint16)
+    for number, name in enumerate(("good/0.png", "good/1.png", "bad/2.png")):
+        path = tmp_path / "part" / "test" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values + np.uint16(number)).save(path)
+    detector = blemish.load("clip", backbone=backbone, value_range=(0, 4095), device="cpu")
+    scores = {}
+    for name, value_range in (("given", (0, 4095)), ("plain", None)):
+        out = tmp_path / name
+        evaluate(tmp_path / "part", backbone, methods=["clip"], out=out, value_range=value_range)
+        lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+        scores[name] = sorted(line["score"] for line in lines)
+    pictures = (tmp_path / "part" / "test").rglob("*.png")
+    expected = sorted(detector(path, object_name="part").score for path in pictures)
+    assert scores["given"] == pytest.approx(expected, abs=1e-5)
+    assert scores["given"] != scores["plain"]
 
 
 def test_one_label_only(tmp_path: Path, backbone: Backbone) -> None:

@@ -15,7 +15,7 @@ import blemish
 from blemish.clip import Backbone
 from blemish.datasets import read
 from blemish.evaluation import MASK_METRICS, MORE_METRICS, Evaluation, EvaluationFolder, evaluate, recompute, tables
-from blemish.evaluation.measure import read_mask
+from blemish.evaluation.measure import MaskNotes, read_mask
 from blemish.metrics import aupimo, aupro, mask_metrics, pb, pg
 
 
@@ -52,7 +52,7 @@ def test_more_metrics_are_those_of_the_maps(small: Path, backbone: Backbone, tmp
         for row in (row for row in result.rows if not row.mean):
             maps = [folder.read_map(row.method, sample) for sample in samples]
             scores = [folder.score(row.method, sample).score for sample in samples]  # type: ignore[union-attr]
-            labels, masks = [s.label for s in samples], [read_mask(s, len(maps[0])) for s in samples]
+            labels, masks = [s.label for s in samples], [read_mask(s, len(maps[0]), MaskNotes()) for s in samples]
             assert row.extra["image_pg2"] == pg(labels, scores)
             assert row.extra["image_pb2"] == pb(labels, scores)
             assert row.extra["pixel_aupro_05"] == pytest.approx(aupro(masks, maps, fpr_limit=0.05))

@@ -111,6 +111,15 @@ def test_tables_and_files(detector: Detector, data: Path, tmp_path: Path) -> Non
     assert "Promise against measured" in (tmp_path / "out" / "few_shot.md").read_text()
 
 
+def test_a_category_without_defects_counts_for_its_false_alarms(detector: Detector, data: Path) -> None:
+    add_category(data, "lid", normal=9, anomalous=0)
+    result = run(detector, data, categories=["grid", "lid"], shots=[2], seeds=1)
+    grid, lid = result.rows
+    assert math.isnan(lid.image_auroc)
+    assert lid.kept is not None
+    assert result.means()[1][0][4] == f"{100 * grid.image_auroc:.1f}"
+
+
 def test_methods_without_references_are_refused(backbone: Backbone, data: Path) -> None:
     plain = blemish.load("clip", backbone=backbone, device="cpu")
     with pytest.raises(blemish.UsageError, match="clip takes no references"):

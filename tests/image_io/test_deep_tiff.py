@@ -11,7 +11,7 @@ import pytest
 
 from blemish.errors import ImageError
 from blemish.image_io import open_tiff_rows, read_image
-from blemish.image_io.tiff import _tiff, read_deep_tiff
+from blemish.image_io.tiff import TiffRowReader, _tiff, read_deep_tiff
 
 tifffile = pytest.importorskip("tifffile")
 RNG = np.random.default_rng(1)
@@ -153,3 +153,16 @@ def test_raw_and_damaged(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=says) as raised:
             read_image(tmp_path / name)
         assert raised.value.path == str(tmp_path / name)
+
+
+def test_a_given_range_needs_no_first_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values("u2", 3), photometric="rgb", compression="zlib", rowsperstrip=9)
+    whole = read_image(tmp_path / "a.tif", value_range=(100, 3000))
+    reads: list[int] = []
+    original = TiffRowReader._read
+    monkeypatch.setattr(TiffRowReader, "_read", lambda self, *place: reads.append(place[1]) or original(self, *place))
+    with open_tiff_rows(tmp_path / "a.tif", value_range=(100, 3000)) as bands:
+        assert bands is not None
+        assert len(reads) == 1
+        np.testing.assert_array_equal(bands.rows(20, 30), whole.image.crop((0, 20, WIDTH, 30)))
+        assert bands.notes == ("16-bit scaled by the given range 100..3000",)

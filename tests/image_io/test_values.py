@@ -60,6 +60,16 @@ def test_hot_and_dead_pixels_change_only_themselves(kind: str, shape: tuple[int,
     assert (f"; values reach {broken.min()}..65535" in note) == (max(hot) == 65535)
 
 
+@pytest.mark.parametrize(("side", "hot"), [(12, 1), (24, 1), (96, 40)])
+def test_small_pictures_and_clusters_of_hot_pixels(side: int, hot: int) -> None:
+    values = RNG.integers(900, 3900, (side, side)).astype(np.uint16)
+    values.reshape(-1)[:hot] = 65535
+    assert read_image(values).notes[0].startswith("uint16 read as 12 bits, 0..4095; values reach")
+    floats = values.astype(np.float32) / 4095
+    floats.reshape(-1)[1:] = np.minimum(floats.reshape(-1)[1:], 1)
+    np.testing.assert_array_equal(pixels(floats).reshape(-1)[hot:], pixels(values).reshape(-1)[hot:])
+
+
 def test_a_bright_spot_is_no_hot_pixel() -> None:
     values = RNG.integers(100, 900, (200, 200)).astype(np.uint16)
     values[50:53, 50:55] = np.linspace(1000, 4000, 15).reshape(3, 5)  # 15 of 40,000, with values of all sizes

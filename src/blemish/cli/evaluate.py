@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from blemish.cli import EXIT_FAILED, EXIT_OK
-from blemish.cli.console import Threshold, columns, config_changes, count, note, one_line, print_json, progress
+from blemish.cli.console import Range, Threshold, columns, config_changes, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def evaluate(
     defect_shares: str | None = None,
     report: bool = False,
     recompute: bool = False,
+    value_range: Range = None,
     batch_size: int = 8,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -87,6 +88,8 @@ def evaluate(
             such as 10%,30%,60%.
         report: Write one self-contained page, report.html, into the folder.
         recompute: Compute all numbers again from the folder, without the model.
+        value_range: LOW,HIGH: the values that become black and white in pictures of 10 to 16 bits and of floating
+            point, such as 0,4095. [default: what the file says, else by bit depth]
         batch_size: Number of pictures that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower; auto takes float32 unless the backbone is large and the hardware has
@@ -155,6 +158,7 @@ def evaluate(
         mask_threshold=mask_threshold,
         report=report,
         split=split,
+        value_range=value_range,
         batch_size=batch_size,
         device=device,
         precision=precision,

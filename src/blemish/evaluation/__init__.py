@@ -44,7 +44,7 @@ from blemish.image_io import MAX_PIXELS
 from blemish.loading import load
 from blemish.methods import info, list_methods
 from blemish.profile import Profile, read_profile
-from blemish.types import PathLike, Precision
+from blemish.types import PathLike, Precision, ValueRange
 
 __all__ = [
     "MASK_METRICS",
@@ -126,6 +126,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
             weights=options.weights,
             configs=options.configs,
             max_pixels=options.max_pixels,
+            value_range=options.value_range,
             device=options.device,
             precision=options.precision,
         )
@@ -168,6 +169,7 @@ def load_detectors(
     weights: Mapping[str, PathLike] | None = None,
     configs: Mapping[str, Mapping[str, Any]] | None = None,
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> tuple[dict[str, Detector], dict[str, str]]:
@@ -191,6 +193,7 @@ def load_detectors(
                 weights=weights.get(name),
                 config=configs.get(name),
                 max_pixels=max_pixels,
+                value_range=value_range,
                 device=device,
                 precision=precision,
             )

@@ -187,7 +187,9 @@ def _row(name: str, detector: Detector, category: str, share: float, seed: int, 
     pixels = StreamingPixelMetrics()
     scores = []
     for sample in samples:
-        pixel_values = engine.preprocess(read_image(sample.path, max_pixels=detector.max_pixels).image)
+        pixel_values = engine.preprocess(
+            read_image(sample.path, max_pixels=detector.max_pixels, value_range=detector.value_range).image
+        )
         prediction = engine.run(pixel_values, sample.object_name, memory).prediction
         scores.append(float(prediction.score[0]))
         if sample in masked:

@@ -13,7 +13,7 @@ from blemish.clip import ImageBackbone
 from blemish.errors import UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.profile import Profile
-from blemish.types import PathLike, Precision, check_threshold
+from blemish.types import PathLike, Precision, ValueRange, check_threshold, check_value_range
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,6 +61,7 @@ class EvaluationOptions:
         split: Split of the data set.
         batch_size: Number of images that go through the model together.
         max_pixels: Larger images are refused, as in `blemish.load`.
+        value_range: As in `blemish.load`; a profile has its own.
         device: As in `blemish.load`.
         precision: As in `blemish.load`.
 
@@ -89,12 +90,16 @@ class EvaluationOptions:
     split: str = "test"
     batch_size: int = 8
     max_pixels: int = MAX_PIXELS
+    value_range: ValueRange | None = None
     device: str = "auto"
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.out is None and (self.maps or self.report):
             raise UsageError("maps and a report are written to a folder, but there is none; give out")
+        check_value_range("value_range", self.value_range)
+        if self.profile is not None and self.value_range is not None:
+            raise UsageError("the value range is part of the profile: leave it out, or fit again with it")
         if self.profile is not None and (tuple(self.methods) != ("anomalyclip",) or self.configs):
             raise UsageError("a profile has its own method and config; leave out methods and configs")
         if self.batch_size < 1:

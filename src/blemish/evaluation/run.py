@@ -34,6 +34,7 @@ from blemish.methods.base import TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.journal import file_key, result_settings, settings_fingerprint
 from blemish.scoring import Failed, Scored, Scorer, Task
+from blemish.types import ValueRange
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Run:
             {name: detector.engine for name, detector in detectors.items()},
             batch_size=batch_size,
             max_pixels=min(detector.max_pixels for detector in detectors.values()),
-            value_range=next((d.value_range for d in detectors.values() if d.profile is not None), None),
+            value_range=_common_range(detectors),
             # A profile gives each picture a score of its own, whatever the paper's rule for sets is.
             text_scores={
                 name
@@ -424,6 +425,14 @@ def make_evaluation(
         folder=folder.kept,
         differences=method_differences(folder, categories, methods, options.seed) if options.more else (),
     )
+
+
+def _common_range(detectors: Mapping[str, Detector]) -> ValueRange | None:
+    """Return the value range that detectors give, since each picture is read once. Raises UsageError for several."""
+    ranges = {detector.value_range for detector in detectors.values() if detector.value_range is not None}
+    if len(ranges) > 1:
+        raise UsageError("the detectors have different value ranges, and each picture is read once; give them one")
+    return next(iter(ranges), None)
 
 
 def _settings(detector: Detector) -> dict[str, Any]:

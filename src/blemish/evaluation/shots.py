@@ -114,7 +114,9 @@ class ShotResult:
         for method, shots in dict.fromkeys((row.method, row.shots) for row in self.rows):
             rows = [row for row in self.rows if (row.method, row.shots) == (method, shots)]
             cells = [mean_over_seeds(rows, metric) for metric in ("image_auroc", "image_ap")]
-            worst = min(mean([r for r in rows if r.category == c], "image_auroc") for c in _categories(rows))
+            each = [mean([r for r in rows if r.category == c], "image_auroc") for c in _categories(rows)]
+            # A category without anomalous pictures has no AUROC, and counts for its false alarms only.
+            worst = min((value for value in each if not math.isnan(value)), default=math.nan)
             pixels = [mean_over_seeds(rows, metric) for metric in ("pixel_auroc", "pixel_aupro", "seg_f1")]
             body.append([method, str(shots), *cells, percent(worst), *pixels])
         head = ["method", "shots", "image AUROC", "image AP", "worst category", "pixel AUROC", "AUPRO", "SegF1"]
@@ -370,7 +372,7 @@ def _score(
     for sample in samples:
         users = [fit for fit in fitted if sample not in fit.draw.aside]
         if users:
-            image = read_image(sample.path, max_pixels=detector.max_pixels).image
+            image = read_image(sample.path, max_pixels=detector.max_pixels, value_range=detector.value_range).image
             features = engine.encode(engine.preprocess(image), engine.request(users[0].memory))
             text = engine.text([sample.object_name])
             mask = None

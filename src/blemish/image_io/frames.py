@@ -139,11 +139,11 @@ def count_pictures(path: str) -> int:
         return len(read_pages(stream)) if is_tiff(head) else count_frames(identify(stream, repr(path), path))
 
 
-def in_order(paths: Iterable[str]) -> Iterator[ImageSource]:
+def in_order(paths: Iterable[str], *, max_pixels: int) -> Iterator[ImageSource]:
     """Yield sources for `read_image`: frames of a video decoded one after another, all others as they are.
 
-    Decoding a video once is much faster than going to each frame. A frame that the video lacks stays a name, so that
-    reading it reports the error.
+    Decoding a video once is much faster than going to each frame. A frame that the video lacks, or that is larger than
+    `max_pixels`, stays a name, so that reading it reports the error.
     """
 
     def video_of(path: str) -> str:
@@ -160,6 +160,8 @@ def in_order(paths: Iterable[str]) -> Iterator[ImageSource]:
             for index, image in video.read_frames(file, list(names)):
                 notes: list[str] = []
                 note_number(index, len(times), "frame", notes)
+                if image.width * image.height > max_pixels:
+                    break
                 yield LoadedImage(image, names.pop(index), (*notes, f"at {times[index]:.3f} s"))
         except Exception:  # a decoder may raise anything; what is left reports it
             pass

@@ -37,7 +37,7 @@ from blemish.image_io.pillow import (
     read_head,
     turn,
 )
-from blemish.image_io.values import Samples, Statistics, range_of, to_bytes
+from blemish.image_io.values import Samples, Statistics, given_note, range_of, to_bytes
 from blemish.types import PathLike, ValueRange
 
 # TIFF tags.
@@ -257,13 +257,17 @@ class TiffRowReader:
         note_number(index, total, "frame", self._notes)
         if self._layout is None:
             return
+        if value_range is not None:
+            self._range = value_range
+            self._notes.append(given_note(self._whole(0, 1).kind, value_range))
+            return
         width, height = self.size
         channels = self._layout.channels - (self._layout.channels in (2, 4))
         statistics, step = Statistics(width * height * channels, self._name, self.path), max(self.chunk_rows, 256)
         for top in range(0, height, step):
             samples = self._whole(top, min(top + step, height))
             statistics.add(samples.colour)
-        self._range, note = range_of(statistics, samples, value_range)
+        self._range, note = range_of(statistics, samples, None)
         self._notes += [note] * bool(note)
 
     def rows(self, top: int, bottom: int) -> Image.Image:

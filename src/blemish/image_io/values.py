@@ -8,7 +8,8 @@ The range that becomes 0..255 is, in this order:
 4. for other numbers [0, 1], if nearly all lie in it;
 5. else the values' own range, without the outermost ones where these would stretch it.
 
-"Nearly all" leaves out one value in a thousand, so a few hot or dead pixels decide nothing. Notes say what was done.
+"Nearly all" leaves out one value in a thousand, and for a bit depth one in a hundred if no value lies in the next bit:
+hot and dead pixels decide nothing, and a bright spot, which has values of all sizes, does. Notes say what was done.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from blemish.errors import ImageError
 from blemish.types import ValueRange
 
 _DEPTHS = (8, 10, 12, 14, 16)
-#: One value in so many may lie outside of the range.
-_RARE = 1000
+#: One value in so many may lie outside of the range; outside of a bit depth, with none in the next bit, one in so many.
+_RARE, _RARE_ABOVE = 1000, 100
 #: Own range: the outermost values are left out if that makes it shorter than this fraction.
 _STRETCHED = 0.8
 #: Rounding may exceed the ends of [0, 1].
@@ -77,7 +78,7 @@ class Statistics:
     def __init__(self, total: int, what: str, path: str | None = None) -> None:
         self.low: Any = math.inf
         self.high: Any = -math.inf
-        self._rare = total // _RARE
+        self._rare, self._rare_above = max(total // _RARE, int(total >= _RARE_ABOVE)), total // _RARE_ABOVE
         self._what, self._path = what, path
         self._whole = True
         self._counts = np.zeros(65537, np.int64)  # of 0, 1, ... 65535, and of all above
@@ -116,7 +117,7 @@ class Statistics:
         for depth in _DEPTHS:
             above = int(up_to[-1] - up_to[2**depth - 1])
             near = int(up_to[min(2 ** (depth + 1) - 1, 65535)] - up_to[2**depth - 1])
-            if above <= self._rare and near == 0:
+            if above <= self._rare_above and near == 0:
                 return depth
         return None
 
@@ -151,12 +152,15 @@ def range_of(statistics: Statistics, samples: Samples, value_range: ValueRange |
     kind, low, high, declared = samples.kind, statistics.low, statistics.high, samples.declared
     is_float = samples.values.dtype.kind == "f"
 
+    def beyond(start: float, end: float) -> str:
+        cut = low < start - _ROUNDING or high > end + _ROUNDING
+        return f"; values reach {_text(low)}..{_text(high)}" if cut else ""
+
     def note(how: str, start: float, end: float) -> str:
-        cut = f"; values reach {_text(low)}..{_text(high)}" if low < start - _ROUNDING or high > end + _ROUNDING else ""
-        return f"{kind} {how} {_text(start)}..{_text(end)}{cut}"
+        return f"{kind} {how} {_text(start)}..{_text(end)}{beyond(start, end)}"
 
     if value_range is not None:
-        return value_range, note("scaled by the given range", *value_range)
+        return value_range, given_note(kind, value_range) + beyond(*value_range)
     if declared is not None and (samples.trusted or not statistics.is_outside(*declared)):
         return declared, note("scaled by its file's range", *declared)
     if is_float and not statistics.is_outside(-_ROUNDING, 1 + _ROUNDING):
@@ -172,6 +176,11 @@ def range_of(statistics: Statistics, samples: Samples, value_range: ValueRange |
     start, end = statistics.trimmed()
     how = "scaled by its range" if (start, end) == (low, high) else "scaled by the range of nearly all values"
     return (start, end), note(how, start, end)
+
+
+def given_note(kind: str, value_range: ValueRange) -> str:
+    """Return the note on a range that the caller gave."""
+    return f"{kind} scaled by the given range {_text(value_range[0])}..{_text(value_range[1])}"
 
 
 def _text(number: float) -> str:

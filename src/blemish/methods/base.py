@@ -169,6 +169,10 @@ class Method(nn.Module):
         Args:
             references: Whether the maps are made with a memory bank.
         """
+        if self.backbone.name == "builtin" and self.config == type(self).default_config(self.backbone):
+            scale = builtin.DISPLAY.get(self.info.name, (None, None))[references]
+            if scale is not None:
+                return scale
         if references and isinstance(self, ReferenceMethod):
             return self.memory_map_range
         return self.map_range
@@ -449,6 +453,21 @@ class ReferenceMethod(Method):
         """
         parts = [self.extract_memory(encode(batch)) for batch in batches]
         return type(parts[0]).concat(parts)
+
+    @property
+    def scores_entries(self) -> bool:
+        """Whether a memory bank keeps all that a score of its own images needs: see `score_entry`."""
+        return False
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
+        """Score images from what a memory bank keeps of them; only if `scores_entries`.
+
+        Args:
+            entry: The bank of these images alone, from `MemoryBank.select`.
+            text: (2, E).
+            memory: What they are compared with.
+        """
+        raise NotImplementedError
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch.

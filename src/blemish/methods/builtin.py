@@ -35,7 +35,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "clip-ad-sdp": {"size": 336, "layers": (8,), "sigma": 4.0},
     "clip-ad-sdp-plus": {"size": 336, "layers": (8,), "temperature": 0.07, "sigma": 4.0, "start": "projection"},
     "coop": {"size": 336, "ctx_init": "a photo of a", "per_state": True, "sigma": 4.0},
-    # Chosen on real pictures that evaluate no model: docs/joint.md.
+    # Chosen on real pictures that measure no model: docs/joint.md.
     "joint": {"size": 336, "compared": (7,)},
     # Chosen on synthetic products and on products outside the training domains.
     "musc": {
@@ -62,6 +62,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "start": "projection",
     },
     "winclip": {"size": 280},
+}
+
+#: Scales that maps are drawn on, by method: without and with references (None: the whole range of the map). Measured
+# on 4 #: to 10 drawn products (`synthesis`, stream 77): low is the median of the highest values of normal pictures,
+# high the 90 % #: quantile of those of pictures with defects, both rounded. Only drawings depend on them.
+DISPLAY: dict[str, tuple[tuple[float, float] | None, tuple[float, float] | None]] = {
+    "april-gan": (None, (1.34, 3.6)),
+    "joint": (None, (0.46, 0.68)),
+    "musc": (None, (0.51, 1.03)),
+    "winclip": ((0.3, 0.46), (0.38, 0.47)),
 }
 
 #: Schedules that differ from the paper's, by method.

@@ -44,8 +44,9 @@ from blemish.methods.ops import (
 )
 from blemish.methods.registry import METHODS
 
-#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch.
-PATCH = 1
+#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch, and those of
+#: whole images under 0.
+PATCH, WHOLE = 1, 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,8 @@ class Joint(Clip, FewShotMethod):
     def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         patches, embeddings = self.patches(features), self.patch_embeddings(features)
         taps = {self.memory_tap: patches.flatten(0, 1)}
-        return MemoryBank(len(patches), taps, {PATCH: embeddings.flatten(0, 1).float()})
+        windows = {PATCH: embeddings.flatten(0, 1).float(), WHOLE: self.image_embedding(features).float()}
+        return MemoryBank(len(patches), taps, windows)
 
     def patch_embeddings(self, features: ImageFeatures) -> Tensor:
         """Return what the words are compared with, the patches of the last of `layers`: (B, N, E), not normalised."""
@@ -128,24 +130,49 @@ class Joint(Clip, FewShotMethod):
 
     # evidence
 
-    def patch_evidence(self, features: ImageFeatures, text: Tensor, memory: MemoryBank) -> Tensor:
-        """Return e_p of all patches: (B, N), at least 0. Raises UsageError for the memory bank of another method."""
+    def patch_evidence(self, patches: Tensor, own: Tensor, text: Tensor, memory: MemoryBank) -> Tensor:
+        """Return e_p of all patches: (B, N), at least 0. Raises UsageError for the memory bank of another method.
+
+        Args:
+            patches: z (B, N, D).
+            own: What the words are compared with, (B, N, E).
+            text: (2, E) or (B, 2, E).
+            memory: The references.
+        """
         rows, embeddings = memory.taps.get(self.memory_tap), memory.windows.get(PATCH)
         if rows is None or embeddings is None:
             raise UsageError("the memory bank is of another method or config: build it with this method")
-        distances = nearest(self.patches(features), rows).squared[..., 0] / 2
+        distances = nearest(patches, rows).squared[..., 0] / 2
         usual = self.words(embeddings.unsqueeze(0), text).amax(dim=1, keepdim=True)  # (B or 1, 1)
-        excess = (self.words(self.patch_embeddings(features), text) - usual).clamp_min(0)
+        excess = (self.words(own, text) - usual).clamp_min(0)
         return distances + self.config.patch_words * excess
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; without a memory bank as `clip` does."""
         if memory is None:
             return super().score(features, text)
-        c, patches = self.config, self.patch_evidence(features, text, memory)
-        image = mean_of_largest(patches, c.top) + c.image_words * self.words(self.image_embedding(features), text)
-        maps = upsample_smoothly(as_grid(patches / (patches + c.half), features.grid), c.size, c.sigma)
+        patches, own = self.patches(features), self.patch_embeddings(features)
+        evidence = self.patch_evidence(patches, own, text, memory)
+        return self.joined(evidence, self.image_embedding(features), text, features.grid)
+
+    def joined(self, evidence: Tensor, whole: Tensor, text: Tensor, grid: tuple[int, int]) -> Prediction:
+        """Return the prediction of the evidence of patches (B, N) and the embeddings of whole images (B, E)."""
+        c = self.config
+        image = mean_of_largest(evidence, c.top) + c.image_words * self.words(whole, text)
+        maps = upsample_smoothly(as_grid(evidence / (evidence + c.half), grid), c.size, c.sigma)
         return Prediction(image / (image + c.half), maps)
+
+    @property
+    def scores_entries(self) -> bool:
+        """A bank keeps patches and embeddings."""
+        return True
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
+        rows, embeddings = entry.taps[self.memory_tap], entry.windows[PATCH]
+        patches = rows.reshape(entry.images, -1, rows.shape[1])
+        own = embeddings.reshape(entry.images, -1, embeddings.shape[1])
+        side = self.config.size // self.backbone.patch
+        return self.joined(self.patch_evidence(patches, own, text, memory), entry.windows[WHOLE], text, (side, side))
 
     def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
         """Return the mean of the largest `top` of a map's values inside; the words for the whole image are left out."""

@@ -241,7 +241,8 @@ class DetectRun:
             def fail(path: str | None, error: ImageError) -> None:
                 writer.submit(lambda: lambda: finish(self._keep_failure(str(path), str(error))))
 
-            scored_images = self.detector.score(in_order(self.todo), batch_size=self.options.batch_size, on_error=fail)
+            sources = in_order(self.todo, max_pixels=self.detector.max_pixels)
+            scored_images = self.detector.score(sources, batch_size=self.options.batch_size, on_error=fail)
             with contextlib.closing(scored_images):
                 for scored in scored_images:
                     writer.submit(partial(save, scored), scored.pixels)
