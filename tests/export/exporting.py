@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "clip-ad-sdp": {"layers": (1, 2)},
     "clip-ad-sdp-plus": {"layers": (1, 2)},
     "musc": {"mutual_layers": (1, 2), "degrees": (1, 3)},
+    "joint": {"compared": (1, 2)},
     "subspacead": {"layers": ((1, 2),), "geometry": "squash", "rotations": 0},
     "vcp-clip": {"layers": (1, 2), "total_d_layer_len": 1},
 }
