@@ -13,11 +13,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from blemish.errors import UsageError
+from blemish.methods.ops import has_bfloat16_units
 
 #: Products of queries and rows that are held at once: 8 MB fit into a processor's cache; a GPU needs larger blocks.
 _PRODUCTS, _PRODUCTS_ON_GPU = 1 << 21, 1 << 27
 #: Queries that are compared at once.
 _QUERIES = 1024
+#: From so many queries and rows, and up to so many neighbours, products in bfloat16 first are worth their while.
+_SCREENED_QUERIES, _SCREENED_ROWS, _SCREENED_K = 128, 1024, 8
+#: Rows that are ruled out as one, and groups of them that are examined for a query before it goes the plain way.
+_GROUP, _EXAMINED = 16, 48
 #: Rows whose distances `coreset` keeps up to date while it chooses.
 _POOL = 1024
 
@@ -50,10 +55,21 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
     shape = queries.shape[:-1]
     with torch.autocast(queries.device.type, enabled=False):
         own, rows = queries.reshape(-1, queries.shape[-1]).float(), rows.float()
-        bias = rows.square().sum(1).mul_(-0.5)
-        parts = [_search(part, rows, bias, k) for part in torch.split(own, _QUERIES)]
-        squared, index = (torch.cat(values) for values in zip(*parts, strict=True))
+        parts = torch.split(own, _QUERIES)
+        if _screens(own, rows, k):
+            length = torch.linalg.vector_norm(rows, dim=1)
+            coarse, longest = _coarse_rows(rows, length), length.amax()
+            found = [_screened_search(part, rows, coarse, longest, k) for part in parts]
+        else:
+            bias = _bias(rows)
+            found = [_search(part, rows, bias, k) for part in parts]
+        squared, index = (torch.cat(values) for values in zip(*found, strict=True))
     return Neighbours(squared.reshape(*shape, k), index.reshape(*shape, k))
+
+
+def _bias(rows: Tensor) -> Tensor:
+    """Return -|b|^2 / 2 of each row (R,)."""
+    return rows.square().sum(1).mul_(-0.5)
 
 
 def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -76,6 +92,94 @@ def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor
     squared = torch.cat([(queries - rows[column]).square().sum(1, keepdim=True) for column in index.unbind(1)], dim=1)
     squared, order = squared.sort(dim=1, stable=True)
     return squared, index.gather(1, order)
+
+
+def _screens(queries: Tensor, rows: Tensor, k: int) -> bool:
+    """Return whether products in bfloat16 first are faster than float32 alone."""
+    enough = len(queries) >= _SCREENED_QUERIES and len(rows) >= _SCREENED_ROWS and k <= _SCREENED_K
+    return enough and queries.device.type == "cpu" and has_bfloat16_units(queries.device)
+
+
+def _coarse_rows(rows: Tensor, length: Tensor) -> Tensor:
+    """Return (R', D + 4) bfloat16: `_coarse_queries` times it is -|a - b|^2 / 2.
+
+    R' is a multiple of `_GROUP`; the added rows are infinitely far away.
+    """
+    coarse = torch.zeros(-(-len(rows) // _GROUP) * _GROUP, rows.shape[1] + 4, dtype=torch.bfloat16)
+    coarse[len(rows) :, -4] = -torch.inf
+    coarse[: len(rows), :-4], coarse[: len(rows), -2:] = rows, 1
+    coarse[: len(rows), -4:-2] = _two_halves(length)
+    return coarse
+
+
+def _coarse_queries(queries: Tensor, length: Tensor) -> Tensor:
+    """Return (Q, D + 4) bfloat16 for `_coarse_rows`."""
+    return torch.cat([queries.bfloat16(), torch.ones(len(queries), 2).bfloat16(), _two_halves(length)], dim=1)
+
+
+def _two_halves(length: Tensor) -> Tensor:
+    """Return two bfloat16 numbers (N, 2) whose sum is -length^2 / 2 up to 2^-16 of it."""
+    bias = length.square().mul_(-0.5)
+    high = bias.bfloat16()
+    return torch.stack([high, (bias - high.float()).bfloat16()], dim=1)
+
+
+def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return what `_search` returns: products in bfloat16 rule out nearly all rows, float32 decides between the rest.
+
+    Rounding to bfloat16 changes a number by at most 2^-8 of it, so a . b by at most (2^-7 + 2^-16) |a| |b|. What the
+    sum of D + 4 products in float32 and `_two_halves` lose is bounded by the second term of `slack`. The result h, an
+    estimate of |a - b|^2 / 2, is rounded by 2^-8 of it. So among the k nearest rows are only those whose h is at most
+    that of the k-th best plus 2 `slack`, and 2^-7 more for the two roundings.
+
+    Args:
+        queries: (Q, D).
+        rows: (R, D).
+        coarse: The rows as `_coarse_rows` returns them.
+        longest: The largest length of a row, ().
+        k: Number of neighbours.
+    """
+    length = torch.linalg.vector_norm(queries, dim=1)
+    slack = (2**-7 + 2**-16) * length * longest + (queries.shape[1] + 512) * 2**-24 * (length + longest).square()
+    left = _coarse_queries(queries, length)
+    block = max(_SCREENED_ROWS, _PRODUCTS // len(queries) // _GROUP * _GROUP)
+    best = torch.empty(len(queries), 0, dtype=torch.bfloat16)
+    least = torch.empty(0)
+    examined = torch.zeros(len(queries), dtype=torch.int64)
+    found = []
+    for start in range(0, len(coarse), block):
+        # Member m of group g is row m * groups + g of the block: maxima over the first axis are fast.
+        likeness = functional.linear(left, coarse[start : start + block]).unflatten(1, (_GROUP, -1))
+        groups = likeness.amax(1)
+        # The k best groups have k rows at least as good as the last of them.
+        best = torch.cat([best, groups], dim=1)
+        best = best.amax(1, keepdim=True) if k == 1 else best.topk(k, dim=1).values
+        worst = best[:, -1].float()
+        least = worst - 2 * slack - (2**-7 + 2**-12) * (worst.abs() + 2 * slack)
+        near = groups >= least[:, None]
+        examined += near.sum(1)
+        near &= (examined <= _EXAMINED)[:, None]
+        query, group = near.nonzero().unbind(1)
+        values = likeness[query, :, group].float()
+        hit, member = (values >= least[query, None]).nonzero().unbind(1)
+        found.append((query[hit], start + member * groups.shape[1] + group[hit], values[hit, member]))
+    query, row, value = (torch.cat(parts) for parts in zip(*found, strict=True))
+    (kept,) = (value >= least[query]).nonzero().unbind(1)  # the bound has risen since the first blocks
+    query, order = query[kept].sort(stable=True)
+    row = row[kept[order]]
+    count = query.bincount(minlength=len(queries))
+    place = torch.arange(len(query)) - (count.cumsum(0) - count)[query]
+    squared = torch.full((len(queries), max(k, int(count.max()))), torch.inf)
+    index = torch.zeros(squared.shape, dtype=torch.int64)
+    squared[query, place] = (queries[query] - rows[row]).square_().sum(1)
+    index[query, place] = row
+    squared, order = squared.sort(dim=1, stable=True)
+    squared, index = squared[:, :k], index.gather(1, order[:, :k])
+    # Too many rows are alike, or numbers are not finite.
+    (rest,) = ((examined > _EXAMINED) | (count < k)).nonzero().unbind(1)
+    if len(rest):
+        squared[rest], index[rest] = _search(queries[rest], rows, _bias(rows), k)
+    return squared, index
 
 
 def coreset(rows: Tensor, size: int, *, seed: int = 0) -> Tensor:
