@@ -1,7 +1,8 @@
 """Exact nearest neighbours in a memory bank, block by block, and coresets that make a bank smaller.
 
-The search compares everything with everything in float32; nothing is approximate. Blocks of rows bound the memory that
-it takes and keep the products in the processor's cache.
+The search is that of float32; nothing is approximate. Blocks of rows bound the memory that it takes and keep the
+products in the processor's cache. On a processor with bfloat16 units, products in bfloat16 first rule out the rows that
+cannot be among the nearest, by a bound on their rounding error.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from blemish.methods.ops import has_bfloat16_units
 _PRODUCTS, _PRODUCTS_ON_GPU = 1 << 21, 1 << 27
 #: Queries that are compared at once.
 _QUERIES = 1024
+#: The same in bfloat16: 2 MB, which the maxima are taken of at once.
+_SCREENED_PRODUCTS = 1 << 20
 #: From so many queries and rows, and up to so many neighbours, products in bfloat16 first are worth their while.
 _SCREENED_QUERIES, _SCREENED_ROWS, _SCREENED_K = 128, 1024, 8
-#: Rows that are ruled out as one, and groups of them that are examined for a query before it goes the plain way.
-_GROUP, _EXAMINED = 16, 48
+#: Rows that are ruled out as one, and the groups or rows that may be left for a query; with more it is searched anew.
+_GROUP, _LEFT = 16, 48
 #: Rows whose distances `coreset` keeps up to date while it chooses.
 _POOL = 1024
 
@@ -124,13 +127,20 @@ def _two_halves(length: Tensor) -> Tensor:
     return torch.stack([high, (bias - high.float()).bfloat16()], dim=1)
 
 
+def _slack(length: Tensor, longest: Tensor, width: int) -> Tensor:
+    """Return how much the product in bfloat16 differs from -|a - b|^2 / 2 at most, before it is rounded itself: (Q,).
+
+    Rounding to bfloat16 changes a number by at most 2^-8 of it, so a . b by at most (2^-7 + 2^-16) |a| |b|. The second
+    term bounds what is lost in `_two_halves`, in the lengths, and by summing up `width` + 4 products in float32.
+    """
+    return (2**-7 + 2**-16) * length * longest + (width + 512) * 2**-24 * (length + longest).square()
+
+
 def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return what `_search` returns: products in bfloat16 rule out nearly all rows, float32 decides between the rest.
 
-    Rounding to bfloat16 changes a number by at most 2^-8 of it, so a . b by at most (2^-7 + 2^-16) |a| |b|. What the
-    sum of D + 4 products in float32 and `_two_halves` lose is bounded by the second term of `slack`. The result h, an
-    estimate of |a - b|^2 / 2, is rounded by 2^-8 of it. So among the k nearest rows are only those whose h is at most
-    that of the k-th best plus 2 `slack`, and 2^-7 more for the two roundings.
+    With h, the estimate of |a - b|^2 / 2, the k nearest rows are among those whose h is at most that of the k-th best
+    and twice the `_slack`; 2^-7 more is for the rounding of both h to bfloat16.
 
     Args:
         queries: (Q, D).
@@ -138,47 +148,52 @@ def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Ten
         coarse: The rows as `_coarse_rows` returns them.
         longest: The largest length of a row, ().
         k: Number of neighbours.
+
+    Returns:
+        Squared distances and numbers (Q, k), the nearest first.
     """
     length = torch.linalg.vector_norm(queries, dim=1)
-    slack = (2**-7 + 2**-16) * length * longest + (queries.shape[1] + 512) * 2**-24 * (length + longest).square()
-    left = _coarse_queries(queries, length)
-    block = max(_SCREENED_ROWS, _PRODUCTS // len(queries) // _GROUP * _GROUP)
-    best = torch.empty(len(queries), 0, dtype=torch.bfloat16)
+    slack = _slack(length, longest, queries.shape[1])
+    coarse_queries = _coarse_queries(queries, length)
+    block = max(_SCREENED_ROWS, _SCREENED_PRODUCTS // len(queries)) // _GROUP * _GROUP
+    best = torch.empty(0, len(queries), dtype=torch.bfloat16)
     least = torch.empty(0)
-    examined = torch.zeros(len(queries), dtype=torch.int64)
+    left_over = torch.zeros(len(queries), dtype=torch.int64)
     found = []
     for start in range(0, len(coarse), block):
-        # Member m of group g is row m * groups + g of the block: maxima over the first axis are fast.
-        likeness = functional.linear(left, coarse[start : start + block]).unflatten(1, (_GROUP, -1))
+        likeness = functional.linear(coarse[start : start + block], coarse_queries).unflatten(0, (-1, _GROUP))
         groups = likeness.amax(1)
         # The k best groups have k rows at least as good as the last of them.
-        best = torch.cat([best, groups], dim=1)
-        best = best.amax(1, keepdim=True) if k == 1 else best.topk(k, dim=1).values
-        worst = best[:, -1].float()
+        best = torch.cat([best, groups])
+        best = best.amax(0, keepdim=True) if k == 1 else best.topk(k, dim=0).values
+        worst = best[-1].float()
         least = worst - 2 * slack - (2**-7 + 2**-12) * (worst.abs() + 2 * slack)
-        near = groups >= least[:, None]
-        examined += near.sum(1)
-        near &= (examined <= _EXAMINED)[:, None]
-        query, group = near.nonzero().unbind(1)
-        values = likeness[query, :, group].float()
+        near = groups >= least
+        left_over += near.sum(0)
+        near &= left_over <= _LEFT
+        group, query = near.nonzero().unbind(1)
+        values = likeness[group, :, query]
         hit, member = (values >= least[query, None]).nonzero().unbind(1)
-        found.append((query[hit], start + member * groups.shape[1] + group[hit], values[hit, member]))
+        found.append((query[hit], start + group[hit] * _GROUP + member, values[hit, member]))
     query, row, value = (torch.cat(parts) for parts in zip(*found, strict=True))
-    (kept,) = (value >= least[query]).nonzero().unbind(1)  # the bound has risen since the first blocks
+    kept = value >= least[query]  # the bound has risen since the first blocks
+    count = query[kept].bincount(minlength=len(queries))
+    # Too many rows are alike, or numbers are not finite.
+    again = (left_over > _LEFT) | (count > _LEFT) | (count < k)
+    kept &= ~again[query]
     query, order = query[kept].sort(stable=True)
-    row = row[kept[order]]
-    count = query.bincount(minlength=len(queries))
+    row, count = row[kept][order], count.masked_fill(again, 0)
     place = torch.arange(len(query)) - (count.cumsum(0) - count)[query]
     squared = torch.full((len(queries), max(k, int(count.max()))), torch.inf)
     index = torch.zeros(squared.shape, dtype=torch.int64)
-    squared[query, place] = (queries[query] - rows[row]).square_().sum(1)
+    # `index_select` is several times faster than an index here.
+    differences = queries.index_select(0, query).sub_(rows.index_select(0, row))
+    squared[query, place] = differences.square_().sum(1)
     index[query, place] = row
     squared, order = squared.sort(dim=1, stable=True)
     squared, index = squared[:, :k], index.gather(1, order[:, :k])
-    # Too many rows are alike, or numbers are not finite.
-    (rest,) = ((examined > _EXAMINED) | (count < k)).nonzero().unbind(1)
-    if len(rest):
-        squared[rest], index[rest] = _search(queries[rest], rows, _bias(rows), k)
+    if again.any():
+        squared[again], index[again] = _search(queries[again], rows, _bias(rows), k)
     return squared, index
 
 
