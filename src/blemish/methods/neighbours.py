@@ -161,7 +161,7 @@ def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Ten
     left_over = torch.zeros(len(queries), dtype=torch.int64)
     found = []
     for start in range(0, len(coarse), block):
-        likeness = functional.linear(coarse[start : start + block], coarse_queries).unflatten(0, (-1, _GROUP))
+        likeness = functional.linear(coarse[start : start + block], coarse_queries).view(-1, _GROUP, len(queries))
         groups = likeness.amax(1)
         # The k best groups have k rows at least as good as the last of them.
         best = torch.cat([best, groups])
