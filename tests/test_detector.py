@@ -276,13 +276,13 @@ def test_auto_precision_is_float32_for_a_small_backbone(detector: Detector) -> N
 def test_auto_precision_for_a_large_backbone(backbone: Backbone, monkeypatch) -> None:
     monkeypatch.setattr("blemish.loading._LARGE", 1)
     for units, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device, units=units: units)
+        monkeypatch.setattr("blemish.loading.has_bfloat16_units", lambda device, units=units: units)
         assert load("clip", backbone=backbone, device="cpu").provenance.precision == expected
 
 
 @pytest.mark.parametrize("units", [True, False])
 def test_auto_precision_of_windows(backbone: Backbone, paths: list[Path], monkeypatch, units: bool) -> None:
-    monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device: units)
+    monkeypatch.setattr("blemish.loading.has_bfloat16_units", lambda device: units)
     auto = load("winclip", backbone=backbone, device="cpu")
     exact = load("winclip", backbone=backbone, device="cpu", precision="float32")
     found, expected = auto(paths[0]), exact(paths[0])

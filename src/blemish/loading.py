@@ -17,7 +17,7 @@ from blemish.few_shot import References, build_memory_bank, require_reference_me
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS
 from blemish.methods import checkpoints, create, load_class
-from blemish.methods.ops import require_words
+from blemish.methods.ops import has_bfloat16_units, require_words
 from blemish.methods.registry import WEIGHTS
 from blemish.profile import Profile, is_profile, read_profile
 from blemish.types import (
@@ -268,15 +268,7 @@ def _precisions(
     """Return the precision of the vision tower, and of windows, which are a dozen times the work of their image."""
     if precision != "auto":
         return precision, precision
-    if not _has_bfloat16_units(device):
+    if not has_bfloat16_units(device):
         return "float32", "float32"
     size = sum(parameter.numel() for parameter in backbone.vision.parameters())
     return "bfloat16" if size >= _LARGE else "float32", "bfloat16"
-
-
-def _has_bfloat16_units(device: torch.device) -> bool:
-    """Return whether it has tensor cores (Ampere and later), AMX or AVX512_BF16; without them bfloat16 is slower."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
-    return device.type == "cpu" and any(check() for check in checks if check is not None)

@@ -76,7 +76,7 @@ def test_errors_while_measuring_are_raised(
 def test_windows_have_their_own_precision_in_a_shared_pass(
     data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, passes: list[int]
 ) -> None:
-    monkeypatch.setattr("blemish.loading._has_bfloat16_units", lambda device: True)
+    monkeypatch.setattr("blemish.loading.has_bfloat16_units", lambda device: True)
     both = evaluate(data, backbone, methods=["clip-ad", "winclip"], categories=["grid"])
     assert passes == [8]
     assert [method["precision"] for method in both.facts["methods"].values()] == [

@@ -1,7 +1,8 @@
 """Exact nearest neighbours in a memory bank, block by block, and coresets that make a bank smaller.
 
-The search compares everything with everything in float32; nothing is approximate. Blocks of rows bound the memory that
-it takes and keep the products in the processor's cache.
+The search is that of float32; nothing is approximate. Blocks of rows bound the memory that it takes and keep the
+products in the processor's cache. On a processor with bfloat16 units, products in bfloat16 first rule out the rows that
+cannot be among the nearest, by a bound on their rounding error.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from blemish.errors import UsageError
+from blemish.methods.ops import has_bfloat16_units
 
 #: Products of queries and rows that are held at once: 8 MB fit into a processor's cache; a GPU needs larger blocks.
 _PRODUCTS, _PRODUCTS_ON_GPU = 1 << 21, 1 << 27
 #: Queries that are compared at once.
 _QUERIES = 1024
+#: The same in bfloat16: 2 MB, which the maxima are taken of at once.
+_SCREENED_PRODUCTS = 1 << 20
+#: From so many queries and rows, and up to so many neighbours, products in bfloat16 first are worth their while.
+_SCREENED_QUERIES, _SCREENED_ROWS, _SCREENED_K = 128, 1024, 8
+#: Rows that are ruled out as one, and the groups or rows that may be left for a query; with more it is searched anew.
+_GROUP, _LEFT = 16, 48
 #: Rows whose distances `coreset` keeps up to date while it chooses.
 _POOL = 1024
 
@@ -50,10 +58,21 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
     shape = queries.shape[:-1]
     with torch.autocast(queries.device.type, enabled=False):
         own, rows = queries.reshape(-1, queries.shape[-1]).float(), rows.float()
-        bias = rows.square().sum(1).mul_(-0.5)
-        parts = [_search(part, rows, bias, k) for part in torch.split(own, _QUERIES)]
-        squared, index = (torch.cat(values) for values in zip(*parts, strict=True))
+        parts = torch.split(own, _QUERIES)
+        if _screens(own, rows, k):
+            length = torch.linalg.vector_norm(rows, dim=1)
+            coarse, longest = _coarse_rows(rows, length), length.amax()
+            found = [_screened_search(part, rows, coarse, longest, k) for part in parts]
+        else:
+            bias = _bias(rows)
+            found = [_search(part, rows, bias, k) for part in parts]
+        squared, index = (torch.cat(values) for values in zip(*found, strict=True))
     return Neighbours(squared.reshape(*shape, k), index.reshape(*shape, k))
+
+
+def _bias(rows: Tensor) -> Tensor:
+    """Return -|b|^2 / 2 of each row (R,)."""
+    return rows.square().sum(1).mul_(-0.5)
 
 
 def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -76,6 +95,106 @@ def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor
     squared = torch.cat([(queries - rows[column]).square().sum(1, keepdim=True) for column in index.unbind(1)], dim=1)
     squared, order = squared.sort(dim=1, stable=True)
     return squared, index.gather(1, order)
+
+
+def _screens(queries: Tensor, rows: Tensor, k: int) -> bool:
+    """Return whether products in bfloat16 first are faster than float32 alone."""
+    enough = len(queries) >= _SCREENED_QUERIES and len(rows) >= _SCREENED_ROWS and k <= _SCREENED_K
+    return enough and queries.device.type == "cpu" and has_bfloat16_units(queries.device)
+
+
+def _coarse_rows(rows: Tensor, length: Tensor) -> Tensor:
+    """Return (R', D + 4) bfloat16: `_coarse_queries` times it is -|a - b|^2 / 2.
+
+    R' is a multiple of `_GROUP`; the added rows are infinitely far away.
+    """
+    coarse = torch.zeros(-(-len(rows) // _GROUP) * _GROUP, rows.shape[1] + 4, dtype=torch.bfloat16)
+    coarse[len(rows) :, -4] = -torch.inf
+    coarse[: len(rows), :-4], coarse[: len(rows), -2:] = rows, 1
+    coarse[: len(rows), -4:-2] = _two_halves(length)
+    return coarse
+
+
+def _coarse_queries(queries: Tensor, length: Tensor) -> Tensor:
+    """Return (Q, D + 4) bfloat16 for `_coarse_rows`."""
+    return torch.cat([queries.bfloat16(), torch.ones(len(queries), 2).bfloat16(), _two_halves(length)], dim=1)
+
+
+def _two_halves(length: Tensor) -> Tensor:
+    """Return two bfloat16 numbers (N, 2) whose sum is -length^2 / 2 up to 2^-16 of it."""
+    bias = length.square().mul_(-0.5)
+    high = bias.bfloat16()
+    return torch.stack([high, (bias - high.float()).bfloat16()], dim=1)
+
+
+def _slack(length: Tensor, longest: Tensor, width: int) -> Tensor:
+    """Return how much the product in bfloat16 differs from -|a - b|^2 / 2 at most, before it is rounded itself: (Q,).
+
+    Rounding to bfloat16 changes a number by at most 2^-8 of it, so a . b by at most (2^-7 + 2^-16) |a| |b|. The second
+    term bounds what is lost in `_two_halves`, in the lengths, and by summing up `width` + 4 products in float32.
+    """
+    return (2**-7 + 2**-16) * length * longest + (width + 512) * 2**-24 * (length + longest).square()
+
+
+def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return what `_search` returns: products in bfloat16 rule out nearly all rows, float32 decides between the rest.
+
+    With h, the estimate of |a - b|^2 / 2, the k nearest rows are among those whose h is at most that of the k-th best
+    and twice the `_slack`; 2^-7 more is for the rounding of both h to bfloat16.
+
+    Args:
+        queries: (Q, D).
+        rows: (R, D).
+        coarse: The rows as `_coarse_rows` returns them.
+        longest: The largest length of a row, ().
+        k: Number of neighbours.
+
+    Returns:
+        Squared distances and numbers (Q, k), the nearest first.
+    """
+    length = torch.linalg.vector_norm(queries, dim=1)
+    slack = _slack(length, longest, queries.shape[1])
+    coarse_queries = _coarse_queries(queries, length)
+    block = max(_SCREENED_ROWS, _SCREENED_PRODUCTS // len(queries)) // _GROUP * _GROUP
+    best = torch.empty(0, len(queries), dtype=torch.bfloat16)
+    least = torch.empty(0)
+    left_over = torch.zeros(len(queries), dtype=torch.int64)
+    found = []
+    for start in range(0, len(coarse), block):
+        likeness = functional.linear(coarse[start : start + block], coarse_queries).view(-1, _GROUP, len(queries))
+        groups = likeness.amax(1)
+        # The k best groups have k rows at least as good as the last of them.
+        best = torch.cat([best, groups])
+        best = best.amax(0, keepdim=True) if k == 1 else best.topk(k, dim=0).values
+        worst = best[-1].float()
+        least = worst - 2 * slack - (2**-7 + 2**-12) * (worst.abs() + 2 * slack)
+        near = groups >= least
+        left_over += near.sum(0)
+        near &= left_over <= _LEFT
+        group, query = near.nonzero().unbind(1)
+        values = likeness[group, :, query]
+        hit, member = (values >= least[query, None]).nonzero().unbind(1)
+        found.append((query[hit], start + group[hit] * _GROUP + member, values[hit, member]))
+    query, row, value = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kept = value >= least[query]  # the bound has risen since the first blocks
+    count = query[kept].bincount(minlength=len(queries))
+    # Too many rows are alike, or numbers are not finite.
+    again = (left_over > _LEFT) | (count > _LEFT) | (count < k)
+    kept &= ~again[query]
+    query, order = query[kept].sort(stable=True)
+    row, count = row[kept][order], count.masked_fill(again, 0)
+    place = torch.arange(len(query)) - (count.cumsum(0) - count)[query]
+    squared = torch.full((len(queries), max(k, int(count.max()))), torch.inf)
+    index = torch.zeros(squared.shape, dtype=torch.int64)
+    # `index_select` is several times faster than an index here.
+    differences = queries.index_select(0, query).sub_(rows.index_select(0, row))
+    squared[query, place] = differences.square_().sum(1)
+    index[query, place] = row
+    squared, order = squared.sort(dim=1, stable=True)
+    squared, index = squared[:, :k], index.gather(1, order[:, :k])
+    if again.any():
+        squared[again], index[again] = _search(queries[again], rows, _bias(rows), k)
+    return squared, index
 
 
 def coreset(rows: Tensor, size: int, *, seed: int = 0) -> Tensor:

@@ -209,3 +209,11 @@ def gaussian_matrix(size: int, sigma: float) -> NDArray[np.float64]:
     matrix = np.zeros((size, size))
     np.add.at(matrix, (np.arange(size)[:, None], source), kernel)
     return matrix
+
+
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Return whether it has tensor cores (Ampere and later), AMX or AVX512_BF16; without them bfloat16 is slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
+    return device.type == "cpu" and any(check() for check in checks if check is not None)
