@@ -105,7 +105,9 @@ def test_a_region_of_interest_and_bad_pictures(fit, good: Path, pictures: Path, 
     assert outcome.code == 0, outcome.err
     assert "of 5 pictures with defects are called anomalous" in outcome.err
     assert "can promise" not in outcome.err
-    assert "the highest that catches at least 60 % of the pictures with defects. This rule promises nothing" in outcome.out
+    assert (
+        "the highest that catches at least 60 % of the pictures with defects. This rule promises nothing" in outcome.out
+    )
     assert "On the very pictures that chose it" in outcome.out
     assert "Region of interest" in outcome.out
 
@@ -127,6 +129,8 @@ def test_a_region_of_interest_and_bad_pictures(fit, good: Path, pictures: Path, 
         (("--profile", "x.profile"), "give --add PICTURES or --remove PICTURES"),
         (("GOOD", "--profile", "x.profile"), "give more pictures with --add"),
         (("--profile", "x.profile", "--remove", "y"), "there is no profile x.profile"),
+        (("--profile", "x.profile", "--remove", "y", "--false-alarms", "9%"), "--false-alarms is fixed in the profile"),
+        (("--profile", "x.profile", "--add", "GOOD", "--bad", "GOOD"), "--bad is fixed in the profile"),
     ],
 )
 def test_wrong_usage(fit, good: Path, tmp_path: Path, monkeypatch, words: tuple[str, ...], sentence: str) -> None:

@@ -167,12 +167,12 @@ def limits_sentences(profile: Profile) -> list[str]:
         f"{calibrating} others calibrate",
     }
     recall = profile.options.get("recall")
-    wanted = "the wanted share" if recall is None else f"at least {percent(recall)}"
+    caught = "the wanted share" if recall is None else f"at least {percent(recall)}"
     rules = {
         "mean-std": "mean + 3 standard deviations of the good scores",
         "percentile": "1.421 times the 95th percentile of the good scores",
         "f1": "the largest F1 on the good and bad pictures",
-        "recall": f"the highest that catches {wanted} of the pictures with defects",
+        "recall": f"the highest that catches {caught} of the pictures with defects",
         "cost": "the lowest cost on the good and bad pictures",
     }
     rule = str(profile.options.get("rule", "conformal"))
