@@ -128,9 +128,6 @@ def test_a_region_of_interest_and_bad_pictures(fit, good: Path, pictures: Path, 
         (("GOOD", "--add", "GOOD"), "--add and --remove change a profile"),
         (("--profile", "x.profile"), "give --add PICTURES or --remove PICTURES"),
         (("GOOD", "--profile", "x.profile"), "give more pictures with --add"),
-        (("--profile", "x.profile", "--remove", "y"), "there is no profile x.profile"),
-        (("--profile", "x.profile", "--remove", "y", "--false-alarms", "9%"), "--false-alarms is fixed in the profile"),
-        (("--profile", "x.profile", "--add", "GOOD", "--bad", "GOOD"), "--bad is fixed in the profile"),
     ],
 )
 def test_wrong_usage(fit, good: Path, tmp_path: Path, monkeypatch, words: tuple[str, ...], sentence: str) -> None:
@@ -175,3 +172,19 @@ def test_a_percent_sign(run, detect, pictures: Path) -> None:
     line = json.loads(detect(pictures, "--threshold", "45%", "--json").out.splitlines()[0])
     assert line["threshold"] == 0.45
     assert "did you mean 0.8" in detect(pictures, "--threshold", "80").err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "there is no profile x.profile"),
+        (("--method", "winclip"), "--method is fixed in the profile"),
+        (("--false-alarms", "9%"), "--false-alarms is fixed in the profile"),
+        (("--bad", "z.png"), "--bad is fixed in the profile"),
+        (("--roi", "0,0 9,0 9,9"), "--roi is fixed in the profile"),
+    ],
+)
+def test_what_a_change_of_a_profile_cannot_change(run, words: tuple[str, ...], sentence: str) -> None:
+    outcome = run("fit", "--profile", "x.profile", "--remove", "y", *words)
+    assert outcome.code == 2
+    assert sentence in outcome.err
