@@ -196,7 +196,7 @@ def limits_sentences(profile: Profile) -> list[str]:
         region = (
             ""
             if limits.promise is None
-            else f"; the same share of good pictures at most shows a region of {limits.min_area} px or more"
+            else f"; at most the same share of good pictures shows a region of {limits.min_area} px or more"
         )
         sentences.append(f"Pixels are anomalous from a map value of {value:.4f}{region}.")
     if limits.roi is not None:
