@@ -545,7 +545,7 @@ def _updated(
 
 def _stored(options: FitOptions) -> dict[str, Any]:
     """Return the options that a later change of the profile needs."""
-    names = ("false_alarms", "review", "min_area", "rule")
+    names = ["false_alarms", "review", "min_area", "rule"] + ["recall"] * (options.rule == "recall")
     return {name: getattr(options, name) for name in names}
 
 

@@ -193,10 +193,11 @@ class FittedLimits:
         smallest = conformal.smallest_promise(pictures)
         if smallest <= DEFAULT_FALSE_ALARMS:
             return DEFAULT_FALSE_ALARMS
-        self.notes.append(
-            f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
-            f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
-        )
+        if options.rule == "conformal":
+            self.notes.append(
+                f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
+                f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
+            )
         return smallest
 
 

@@ -127,6 +127,8 @@ def read_roi(source: RoiSource, size: tuple[int, int]) -> Roi:
         path = Path(source)
         if path.suffix.lower() == ".json":
             return _from_polygon(_read_polygon(path), size)
+        if not path.exists():
+            raise UsageError(f"there is no region of interest {path}; check the path")
         image = read_image(path).image.convert("L")
         return Roi(_reduced(np.asarray(image) > 0), path.name)
     return _from_polygon(_points(source, "the polygon"), size)

@@ -221,3 +221,8 @@ def test_scores_are_kept_and_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         calibration.scores[0] = 1
     assert len(SCHEMES) == 4
+
+
+def test_a_bound_that_is_the_promise_is_rounded_like_it() -> None:
+    sentence = Calibration(np.arange(22) / 22, "leave-one-out").guarantee(1 / 23).sentence()
+    assert "at most 4.4 % (promised: 4.4 %)" in sentence

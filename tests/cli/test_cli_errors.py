@@ -27,7 +27,7 @@ def check(outcome, code: int, *words: str) -> None:
 
 
 def test_unknown_command(run) -> None:
-    check(run("detcet"), 2, "detcet", "detect")
+    check(run("detcet"), 2, "detcet", "detect", "See `blemish --help`.")
 
 
 def test_unknown_option(run) -> None:
@@ -35,7 +35,7 @@ def test_unknown_option(run) -> None:
 
 
 def test_option_without_value(run) -> None:
-    check(run("detect", "x.png", "--threshold"), 2, "--threshold")
+    check(run("detect", "x.png", "--threshold"), 2, "--threshold", "See `blemish detect --help`.")
 
 
 def test_option_with_wrong_value(run) -> None:

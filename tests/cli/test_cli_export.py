@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +78,34 @@ def test_export_and_detect(file, words, run, pictures: Path, tmp_path: Path) -> 
 )
 def test_words_that_do_not_fit(run, words, sentence: str) -> None:
     refused = run(*words)
+    assert refused.code == 2
+    assert sentence in refused.err
+    assert len(refused.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "precision", "sentence"),
+    [
+        (
+            "joint",
+            "bfloat16",
+            "a profile of joint, which no file for ONNX Runtime or OpenVINO can express: fit with --method",
+        ),
+        (
+            "winclip",
+            "bfloat16",
+            "made in bfloat16, and exported files compute in float32: fit again with --precision float32",
+        ),
+    ],
+)
+def test_profiles_that_cannot_be_exported(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, precision: str, sentence: str
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    read = SimpleNamespace(method=method, precision=precision)
+    monkeypatch.setattr("blemish.profile.read_profile", lambda path: read)
+    refused = run("export", "--profile", "x.profile", "--out", tmp_path / "x.onnx")
     assert refused.code == 2
     assert sentence in refused.err
     assert len(refused.err.splitlines()) == 1

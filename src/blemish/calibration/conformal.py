@@ -228,7 +228,9 @@ class Guarantee:
         if self.scheme == "cross":
             bound += f" (usually about {percent(self.promise)}; twice that and a remainder are certain)"
         else:
-            bound += f" (promised: {percent(self.promise)})"
+            # Where both are one number, two roundings of it would contradict each other.
+            is_same = math.isclose(self.bound, self.promise, rel_tol=1e-9)
+            bound += f" (promised: {percent(self.promise, up=is_same)})"
         bound += f", on average over choices of the {n} calibration picture{'s' * (n != 1)}"
         if self.conditional is not None:
             bound += (

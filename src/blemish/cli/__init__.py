@@ -71,7 +71,8 @@ def _run(words: list[str]) -> int:
     try:
         code = app(words, print_error=False, exit_on_error=False, verbose=False, result_action="return_value")
     except CycloptsError as error:
-        return _fail(f"{error} See `blemish --help`.", EXIT_USAGE)
+        command = " ".join(("blemish", *(error.command_chain or ())))
+        return _fail(f"{error} See `{command} --help`.", EXIT_USAGE)
     sys.stdout.flush()
     return code if isinstance(code, int) else EXIT_OK
 

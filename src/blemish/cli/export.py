@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: With fewer calibration pictures a note is printed: the ranges of int8 then depend on chance.
 MIN_CALIBRATION = 32
+#: Methods of profiles whose steps no graph can express.
+NOT_EXPORTED = ("anomalydino", "joint")
 
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -107,6 +109,7 @@ def export(
         "precision": "float32",
     }
     if profile is not None:
+        _require_exportable(profile)
         detector = load(profile=profile, **common)
         if int8:
             note("int8 changes scores a little, so the promise of the profile holds only about.")
@@ -118,6 +121,23 @@ def export(
     else:
         _print(exported)
     return 0
+
+
+def _require_exportable(path: Path) -> None:
+    """Raise a UsageError for a profile of which no file can be made, before anything is loaded."""
+    from blemish.profile import read_profile
+
+    profile = read_profile(path)
+    if profile.method in NOT_EXPORTED:
+        raise UsageError(
+            f"{path} is a profile of {profile.method}, which no file for ONNX Runtime or OpenVINO can express: fit "
+            "with --method winclip, april-gan or subspacead, and --precision float32"
+        )
+    if profile.precision != "float32":
+        raise UsageError(
+            f"{path} was made in {profile.precision}, and exported files compute in float32: fit again with "
+            "--precision float32"
+        )
 
 
 def _facts(exported: Exported) -> dict[str, object]:

@@ -25,7 +25,7 @@ from blemish.cli.console import (
     print_json,
     progress,
 )
-from blemish.cli.detect import BACKBONE, OBJECT, checked_weights
+from blemish.cli.detect import BACKBONE, OBJECT, checked_weights, refuse_fixed
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,6 +106,24 @@ def fit(
         _refuse(good, "--profile changes a profile: give more pictures with --add")
         if not add and not remove:
             raise UsageError("--profile changes a profile: give --add PICTURES or --remove PICTURES, too")
+        fixed = {
+            "--method": method is not None,
+            "--object": object_name != OBJECT,
+            "--false-alarms": false_alarms is not None,
+            "--review": review is not None,
+            "--min-area": min_area != 1,
+            "--roi": roi is not None,
+            "--bad": bool(bad),
+            "--rule": rule != "conformal",
+            "--recall": recall is not None,
+            "--cost": cost is not None,
+            "--robust": robust,
+            "--tile": tile is not None,
+            "--overlap": overlap is not None,
+            "--value-range": value_range is not None,
+            "--config": config is not None,
+        }
+        refuse_fixed(fixed, "the profile", "fit")
         detector = _changed(profile, add, remove, backbone, weights, recursive, max_pixels, device, precision)
         return _finish(detector, out or profile, start, json)
     if add or remove:

@@ -166,11 +166,13 @@ def limits_sentences(profile: Profile) -> list[str]:
         "split": f"{count(references, 'picture')} {'is a reference' if references == 1 else 'are references'}, "
         f"{calibrating} others calibrate",
     }
+    recall = profile.options.get("recall")
+    caught = "the wanted share" if recall is None else f"at least {percent(recall)}"
     rules = {
         "mean-std": "mean + 3 standard deviations of the good scores",
         "percentile": "1.421 times the 95th percentile of the good scores",
         "f1": "the largest F1 on the good and bad pictures",
-        "recall": "the wanted share of the bad pictures is caught",
+        "recall": f"the highest that catches {caught} of the pictures with defects",
         "cost": "the lowest cost on the good and bad pictures",
     }
     rule = str(profile.options.get("rule", "conformal"))
@@ -182,11 +184,19 @@ def limits_sentences(profile: Profile) -> list[str]:
         sentences.append(f"Reject from a score of {limits.threshold:.4f}. {limits.promise}")
     else:
         sentences.append(f"Reject from a score of {limits.threshold:.4f}: {rules[rule]}. This rule promises nothing.")
+    if labelled := guarantee.get("labelled"):
+        sentences.append(
+            f"On the very pictures that chose it, {percent(labelled['recall'])} of {labelled['bad']} with defects and "
+            f"{percent(labelled['false_alarms'])} of {labelled['good']} good ones are called anomalous; expect less on "
+            "new pictures."
+        )
     low, high = profile.map_range
     if limits.mask_threshold is not None:
         value = low + limits.mask_threshold * (high - low)
         region = (
-            "" if limits.promise is None else f"; as many good pictures show a region of {limits.min_area} px or more"
+            ""
+            if limits.promise is None
+            else f"; at most the same share of good pictures shows a region of {limits.min_area} px or more"
         )
         sentences.append(f"Pixels are anomalous from a map value of {value:.4f}{region}.")
     if limits.roi is not None:
