@@ -218,7 +218,7 @@ class Detection:
         if self.p_value is None:
             return None
         share = 100 * self.p_value
-        return f"of 100 good parts, about {share:.2g} look as odd as this"
+        return f"of 100 good parts, at most about {share:.2g} look as odd as this"
 
     @property
     def mask_value(self) -> float | None:
