@@ -13,7 +13,7 @@ from typing import NoReturn, TypeAlias
 from blemish.datasets.names import same, system_folder, tokens, without_mask_words, without_picture_words
 from blemish.errors import UsageError
 from blemish.image_io import SUFFIXES, natural_key
-from blemish.image_io.find import kind_of, suffix_of
+from blemish.image_io.find import VIDEO, kind_of, suffix_of
 
 ANNOTATIONS = frozenset((".json",))
 """Suffixes of files beside pictures' own that describe masks."""
@@ -58,7 +58,11 @@ def images_in(folder: Path, extra: Iterable[str] = ()) -> list[Path]:
 def no_picture(path: Path) -> str:
     """Return why a file is not read as a picture, and what to do if it is one all the same."""
     kind = kind_of(path.name)
-    return f"no picture ({suffix_of(path.name) or 'without suffix'})" if kind is None else f"{kind.name}: {kind.advice}"
+    if kind is None:
+        return f"no picture ({suffix_of(path.name) or 'without suffix'})"
+    if kind is VIDEO:
+        return "video: data sets consist of pictures; blemish detect reads videos"
+    return kind.advice if kind.advice.startswith(kind.name) else f"{kind.name}: {kind.advice}"
 
 
 def masks_in(folder: Path) -> list[Path]:

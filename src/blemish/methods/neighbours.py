@@ -62,11 +62,11 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
         if _screens(own, rows, k):
             length = torch.linalg.vector_norm(rows, dim=1)
             coarse, longest = _coarse_rows(rows, length), length.amax()
-            found = [_screened_search(part, rows, coarse, longest, k) for part in parts]
+            results = [_screened_search(part, rows, coarse, longest, k) for part in parts]
         else:
             bias = _bias(rows)
-            found = [_search(part, rows, bias, k) for part in parts]
-        squared, index = (torch.cat(values) for values in zip(*found, strict=True))
+            results = [_search(part, rows, bias, k) for part in parts]
+        squared, index = (torch.cat(values) for values in zip(*results, strict=True))
     return Neighbours(squared.reshape(*shape, k), index.reshape(*shape, k))
 
 
@@ -157,32 +157,32 @@ def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Ten
     coarse_queries = _coarse_queries(queries, length)
     block = max(_SCREENED_ROWS, _SCREENED_PRODUCTS // len(queries)) // _GROUP * _GROUP
     best = torch.empty(0, len(queries), dtype=torch.bfloat16)
-    least = torch.empty(0)
+    floor = torch.empty(0)
     left_over = torch.zeros(len(queries), dtype=torch.int64)
-    found = []
+    candidates = []
     for start in range(0, len(coarse), block):
         likeness = functional.linear(coarse[start : start + block], coarse_queries).view(-1, _GROUP, len(queries))
         groups = likeness.amax(1)
-        # The k best groups have k rows at least as good as the last of them.
+        # The k best groups have k rows at floor as good as the last of them.
         best = torch.cat([best, groups])
         best = best.amax(0, keepdim=True) if k == 1 else best.topk(k, dim=0).values
         worst = best[-1].float()
-        least = worst - 2 * slack - (2**-7 + 2**-12) * (worst.abs() + 2 * slack)
-        near = groups >= least
+        floor = worst - 2 * slack - (2**-7 + 2**-12) * (worst.abs() + 2 * slack)
+        near = groups >= floor
         left_over += near.sum(0)
         near &= left_over <= _LEFT
         group, query = near.nonzero().unbind(1)
         values = likeness[group, :, query]
-        hit, member = (values >= least[query, None]).nonzero().unbind(1)
-        found.append((query[hit], start + group[hit] * _GROUP + member, values[hit, member]))
-    query, row, value = (torch.cat(parts) for parts in zip(*found, strict=True))
-    kept = value >= least[query]  # the bound has risen since the first blocks
+        hit, member = (values >= floor[query, None]).nonzero().unbind(1)
+        candidates.append((query[hit], start + group[hit] * _GROUP + member, values[hit, member]))
+    query, row, value = (torch.cat(parts) for parts in zip(*candidates, strict=True))
+    kept = value >= floor[query]  # the bound has risen since the first blocks
     count = query[kept].bincount(minlength=len(queries))
     # Too many rows are alike, or numbers are not finite.
-    again = (left_over > _LEFT) | (count > _LEFT) | (count < k)
-    kept &= ~again[query]
+    crowded = (left_over > _LEFT) | (count > _LEFT) | (count < k)
+    kept &= ~crowded[query]
     query, order = query[kept].sort(stable=True)
-    row, count = row[kept][order], count.masked_fill(again, 0)
+    row, count = row[kept][order], count.masked_fill(crowded, 0)
     place = torch.arange(len(query)) - (count.cumsum(0) - count)[query]
     squared = torch.full((len(queries), max(k, int(count.max()))), torch.inf)
     index = torch.zeros(squared.shape, dtype=torch.int64)
@@ -192,8 +192,8 @@ def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Ten
     index[query, place] = row
     squared, order = squared.sort(dim=1, stable=True)
     squared, index = squared[:, :k], index.gather(1, order[:, :k])
-    if again.any():
-        squared[again], index[again] = _search(queries[again], rows, _bias(rows), k)
+    if crowded.any():
+        squared[crowded], index[crowded] = _search(queries[crowded], rows, _bias(rows), k)
     return squared, index
 
 
