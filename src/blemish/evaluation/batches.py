@@ -7,13 +7,10 @@ differ in nothing but the share.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +19,9 @@ from blemish import datasets
 from blemish.datasets import Sample
 from blemish.detector import Detector
 from blemish.errors import UsageError
-from blemish.evaluation.folder import write_json
 from blemish.evaluation.measure import MaskNotes, input_map, read_mask, with_known_masks
-from blemish.evaluation.tables import markdown_table, mean_over_seeds
-from blemish.files import write_atomically
+from blemish.evaluation.result import without_nan
+from blemish.evaluation.tables import markdown_table, mean_over_seeds, write_protocol
 from blemish.image_io import read_image
 from blemish.metrics import StreamingPixelMetrics, image_metrics
 from blemish.types import PathLike
@@ -65,7 +61,7 @@ class BatchRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON, with None instead of nan."""
-        return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in asdict(self).items()}
+        return without_nan(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -91,17 +87,8 @@ class BatchResult:
 
     def write(self, folder: PathLike, facts: Mapping[str, Any]) -> None:
         """Write batches.csv, batches.json and batches.md. Raises OutputError."""
-        place = Path(folder)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [entry.name for entry in fields(BatchRow)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.to_dict() for row in self.rows)
-        write_atomically(place / "batches.csv", lambda stream: stream.write(text.getvalue().encode()))
-        rows = [row.to_dict() for row in self.rows]
-        write_json(place / "batches.json", {"facts": dict(facts), "rows": rows, "notes": list(self.notes)})
         parts = ["# Sets with a varied share of defects", markdown_table(*self.means())]
-        parts += [f"- {note}" for note in self.notes]
-        write_atomically(place / "batches.md", lambda stream: stream.write("\n\n".join(parts).encode() + b"\n"))
+        write_protocol(folder, "batches", parts, BatchRow, self.rows, facts, self.notes)
 
 
 def evaluate_batches(

@@ -125,7 +125,7 @@ class Row:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | dict(self.extra)
         del values["extra"]
         values["undefined"] = dict(self.undefined)
-        return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in values.items()}
+        return without_nan(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON, with None instead of nan."""
-        return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in vars(self).items()}
+        return without_nan(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,3 +287,8 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         values["undefined"] = "; ".join(f"{metric}: {reason}" for metric, reason in row.undefined.items())
         records.append(values)
     return records
+
+
+def without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for JSON, which has no nan: None in its place."""
+    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in values.items()}

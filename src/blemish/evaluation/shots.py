@@ -11,12 +11,10 @@ test picture goes through the backbone once for all k and seeds.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,9 @@ from blemish import datasets
 from blemish.datasets import Sample
 from blemish.detector import Detector
 from blemish.errors import UsageError
-from blemish.evaluation.folder import write_json
 from blemish.evaluation.measure import MaskNotes, input_map, read_mask, with_known_masks
-from blemish.evaluation.tables import markdown_table, mean, mean_over_seeds, percent
-from blemish.files import write_atomically
+from blemish.evaluation.result import without_nan
+from blemish.evaluation.tables import markdown_table, mean, mean_over_seeds, percent, write_protocol
 from blemish.image_io import read_image
 from blemish.metrics import StreamingPixelMetrics, image_metrics
 from blemish.types import PathLike
@@ -93,7 +90,7 @@ class ShotRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON, with None instead of nan."""
-        return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in asdict(self).items()}
+        return without_nan(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -160,18 +157,9 @@ class ShotResult:
 
     def write(self, folder: PathLike, facts: Mapping[str, Any]) -> None:
         """Write few_shot.csv, few_shot.json and few_shot.md. Raises OutputError."""
-        place = Path(folder)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [entry.name for entry in fields(ShotRow)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row.to_dict() for row in self.rows)
-        write_atomically(place / "few_shot.csv", lambda stream: stream.write(text.getvalue().encode()))
-        rows = [row.to_dict() for row in self.rows]
-        write_json(place / "few_shot.json", {"facts": dict(facts), "rows": rows, "notes": list(self.notes)})
         parts = ["# Few-shot evaluation", self.summary(), markdown_table(*self.means())]
         parts += ["## Promise against measured false alarms", markdown_table(*self.promises())]
-        parts += [f"- {note}" for note in self.notes]
-        write_atomically(place / "few_shot.md", lambda stream: stream.write("\n\n".join(parts).encode() + b"\n"))
+        write_protocol(folder, "few_shot", parts, ShotRow, self.rows, facts, self.notes)
 
 
 def evaluate_shots(

@@ -6,14 +6,15 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from blemish.evaluation.folder import write_json
 from blemish.evaluation.literature import best_comparisons
 from blemish.evaluation.result import MEAN, METRICS, MORE_TITLES, TITLES, Comparison, Evaluation
 from blemish.files import write_atomically
+from blemish.types import PathLike
 
 AUPRO_200 = "Published AUPRO is an approximation in 200 steps; to compare it, compute ours in the same way (aupro 200)."
 PAIRED = "Both methods of a line are resampled together: the interval is that of the difference."
@@ -33,6 +34,47 @@ def write(result: Evaluation, folder: Path) -> None:
     write_atomically(folder / "results.csv", lambda stream: stream.write(text.getvalue().encode()))
     write_json(folder / "results.json", result.to_dict())
     write_atomically(folder / "results.md", lambda stream: stream.write(to_markdown(result).encode()))
+
+
+class _ProtocolRow(Protocol):
+    """A row of a protocol: `ShotRow` or `BatchRow`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def write_protocol(
+    folder: PathLike,
+    name: str,
+    parts: Sequence[str],
+    row_type: type[_ProtocolRow],
+    rows: Sequence[_ProtocolRow],
+    facts: Mapping[str, Any],
+    notes: Sequence[str],
+) -> None:
+    """Write a protocol's rows as CSV, with facts and notes as JSON, and its parts and notes as Markdown.
+
+    Args:
+        folder: Folder of the three files.
+        name: Their name without suffix.
+        parts: Headings, sentences and tables in Markdown.
+        row_type: Dataclass of the rows, whose fields are the columns.
+        rows: The rows; there may be none.
+        facts: What the numbers depend on.
+        notes: What was left out, and why.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    text, records = io.StringIO(), [row.to_dict() for row in rows]
+    writer = csv.DictWriter(text, list(row_type.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    write_atomically(Path(folder) / f"{name}.csv", lambda stream: stream.write(text.getvalue().encode()))
+    write_json(Path(folder) / f"{name}.json", {"facts": dict(facts), "rows": records, "notes": list(notes)})
+    page = "\n\n".join([*parts, *(f"- {note}" for note in notes)])
+    write_atomically(Path(folder) / f"{name}.md", lambda stream: stream.write(page.encode() + b"\n"))
 
 
 def to_markdown(result: Evaluation) -> str:
