@@ -10,9 +10,9 @@ import hashlib
 import itertools
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +25,11 @@ from blemish.tiling import Tiling, batched, cut
 from blemish.types import ImageSource, ValueRange
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from blemish.engine import TorchEngine
+
+T = TypeVar("T")
 
 References: TypeAlias = str | os.PathLike[str] | Sequence[ImageSource]
 """Pictures as `read_image` takes them, at least one; or one path: a file, a folder or a pattern."""
@@ -63,8 +67,7 @@ def build_memory_bank(
         ImageError: A reference cannot be read.
     """
     require_reference_method(engine.method.info)
-    if isinstance(references, (str, os.PathLike)):
-        references = list(find_images([references]))
+    references = list_references(references)
     if len(references) == 0:
         raise UsageError("there are no reference pictures: give at least one, or None to score without")
     reader = _Reader(engine, references, max_pixels, value_range, tiling)
@@ -112,6 +115,24 @@ def sample_memory_bank(
     return replace(bank, references=len(reader.digests), fingerprint=reader.fingerprint)
 
 
+def list_references(references: References) -> list[ImageSource]:
+    """Return the pictures, those of a folder or a pattern one by one. Raises UsageError for a path that is missing."""
+    if isinstance(references, (str, os.PathLike)):
+        return list(find_images([references]))
+    return list(references)
+
+
+def alike_batches(items: Iterable[T], pixels_of: Callable[[T], Tensor]) -> Iterator[list[T]]:
+    """Yield batches of items in order; a batch ends where the shape of the pixels changes."""
+    for _, alike in itertools.groupby(items, key=lambda item: pixels_of(item).shape):
+        yield from batched(alike, BATCH)
+
+
+def hash_pixels(digest: hashlib._Hash, image: Image.Image) -> None:
+    """Add an image to a fingerprint. It is that of the pixels: a copy of the file under another name has the same."""
+    digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
+
+
 class _Reader:
     """Reads, prepares and fingerprints references."""
 
@@ -132,9 +153,7 @@ class _Reader:
 
     def batches(self) -> Iterator[Tensor]:
         """Yield prepared pixels (B, 3, H, W), in order; a batch ends where the shape changes."""
-        for _, alike in itertools.groupby(self._prepared(), key=lambda pixels: pixels.shape):
-            for batch in batched(alike, BATCH):
-                yield torch.cat(batch)
+        return (torch.cat(batch) for batch in alike_batches(self._prepared(), lambda pixels: pixels))
 
     @property
     def fingerprint(self) -> str:
@@ -149,8 +168,7 @@ class _Reader:
                 tiles = cut(source, self._tiling, max_pixels=self._max_pixels, value_range=self._value_range)
                 for tile in tiles:
                     image = tile.image
-                    # Hash the pixels, not the file: a copy under another name is the same reference.
-                    digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
+                    hash_pixels(digest, image)
                     for copy in self._engine.reference_copies(image, number, len(self._references)):
                         yield self._engine.preprocess(copy)
             except ImageError as error:

@@ -38,14 +38,21 @@ from blemish.concurrency import prefetch
 from blemish.detection import Provenance, Timing
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError, suggest
-from blemish.few_shot import BATCH, References, require_reference_method
+from blemish.few_shot import (
+    BATCH,
+    References,
+    alike_batches,
+    hash_pixels,
+    list_references,
+    require_reference_method,
+)
 from blemish.files import absolute
-from blemish.image_io import MAX_PIXELS, find_images
+from blemish.image_io import MAX_PIXELS
 from blemish.limits import FitOptions, FittedLimits, Measured, require_enough
 from blemish.methods.base import MemoryBank, Prediction, ReferenceMethod
 from blemish.profile import GoodPicture, Profile, rounded, to_device
 from blemish.roi import Roi, read_roi
-from blemish.tiling import TileMerger, batched, cut, resize
+from blemish.tiling import TileMerger, cut, resize
 from blemish.types import ImageSource, Tiling, ValueRange
 
 T = TypeVar("T")
@@ -103,7 +110,7 @@ def fit_profile(
     """
     require_reference_method(engine.method.info)
     fitter = _Fitter(engine, options, object_name, max_pixels, value_range, tiling)
-    return fitter.fit(_listed(good), on_progress)
+    return fitter.fit(list_references(good), on_progress)
 
 
 class _Fitter:
@@ -232,8 +239,7 @@ class _Fitter:
         size = (0, 0)
         try:
             for tile in cut(source, self.tiling, max_pixels=self.max_pixels, value_range=self.value_range):
-                # Hash the pixels, not the file: a copy under another name is the same picture.
-                digest.update(f"{tile.image.mode} {tile.image.size}\n".encode() + tile.image.tobytes())
+                hash_pixels(digest, tile.image)
                 indices.append(tile.index)
                 pixels.append(self.engine.preprocess(tile.image))
                 if as_reference:
@@ -276,14 +282,14 @@ class _Fitter:
     def encode(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> None:
         """Encode the tiles of pictures, in batches."""
         tiles = [(picture, pixels) for picture in pictures for pixels in picture.pixels]
-        for batch in _batches(tiles, lambda tile: tile[1]):
+        for batch in alike_batches(tiles, lambda tile: tile[1]):
             for (picture, _), features in zip(batch, _divided(encode(torch.cat([p for _, p in batch]))), strict=True):
                 picture.features.append(features)
 
     def build(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> MemoryBank:
         """Return the memory of pictures, rounded to what the file keeps."""
         copies = [pixels for picture in pictures for pixels in picture.copies]
-        batches = (torch.cat(batch) for batch in _batches(copies, lambda pixels: pixels))
+        batches = (torch.cat(batch) for batch in alike_batches(copies, lambda pixels: pixels))
         with torch.inference_mode():
             memory = self.method.build_memory_bank(batches, encode, num_images=sum(len(p.pixels) for p in pictures))
             memory = rounded(memory)
@@ -404,7 +410,7 @@ class _Fitter:
         """Score the pictures with defects."""
         if self.options.bad is None:
             return []
-        sources = _listed(self.options.bad)
+        sources = list_references(self.options.bad)
         results = []
         for picture in self.read(sources, _names(sources), as_references=False):
             self.encode([picture], self.engine_encode)
@@ -434,7 +440,7 @@ def add_pictures(
     options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
     fitter = _Fitter(engine, options, profile.object_name, max_pixels, profile.value_range, profile.tiling)
     known = {entry.fingerprint for entry in profile.good}
-    sources = _listed(more)
+    sources = list_references(more)
     pictures: list[_Picture] = []
     for picture in fitter.read(sources, _names(sources)):
         if picture.fingerprint not in known:
@@ -610,12 +616,6 @@ class _CachedEncoder:
         return _joined([self._known[key] for key in keys])
 
 
-def _batches(items: Sequence[T], pixels_of: Callable[[T], Tensor]) -> Iterator[list[T]]:
-    """Yield batches of items in order; a batch ends where the shape of the pixels changes."""
-    for _, alike in itertools.groupby(items, key=lambda item: pixels_of(item).shape):
-        yield from batched(alike, BATCH)
-
-
 def _counts(pictures: Sequence[_Picture], images: int) -> list[int]:
     """Return how many entries each picture has in a memory bank, whose images are those of the pictures in order."""
     tiles = sum(len(picture.pixels) for picture in pictures)
@@ -661,12 +661,6 @@ def _vector(picture: _Picture) -> npt.NDArray[np.float32]:
             rows.append(features.class_token[0].float())
     vector: npt.NDArray[np.float32] = torch.stack(rows).mean(0).cpu().numpy()
     return vector
-
-
-def _listed(pictures: References) -> list[ImageSource]:
-    if isinstance(pictures, (str, os.PathLike)):
-        return list(find_images([pictures]))
-    return list(pictures)
 
 
 def _names(sources: Sequence[ImageSource]) -> list[str]:
