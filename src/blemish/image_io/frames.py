@@ -56,7 +56,10 @@ class Every:
             return "those with motion"
         if self.seconds:
             return "one a second" if self.seconds == 1 else f"one in {self.seconds:g} s"
-        return "all" if self.nth == 1 else f"every {self.nth:,}th"
+        if self.nth == 1:
+            return "all"
+        end = "th" if self.nth % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(self.nth % 10, "th")
+        return f"every {self.nth:,}{end}"
 
     def take(self, file: str, times: Sequence[float]) -> list[int]:
         """Return the numbers, from 0, of the frames of a video that are taken."""
