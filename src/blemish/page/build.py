@@ -235,7 +235,7 @@ def _block(picture: PagePicture, value_range: ValueRange | None, max_pixels: int
 def _document(mode: Mode, title: str, config: Mapping[str, Any], entries: str) -> tuple[str, str]:
     """Return the page before and after the blocks of its pictures."""
     head = (
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(content_security_policy(mode))}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{content_security_policy(mode)}">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_asset('page.css')}</style>"
     )
     data = (

@@ -306,6 +306,7 @@ function watchDrops() {
     service.paused = false;
     service.planned = service.sent = 0;
     state.pictures = [];
+    state.isChosen = false;
     await cache.store.clear();
     refreshAll();
   });
