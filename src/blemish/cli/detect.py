@@ -392,6 +392,7 @@ class _Report:
             "same": "complete with the same settings: "
             + ("overwritten" if overwrite else "skipped (--overwrite repeats all)"),
             "other thresholds": "scored before: judged again by the thresholds of now, without the model",
+            "files to draw": "scored before without all the files requested now: drawn without the model",
             "other settings": "scored before with other settings: repeated, earlier results are replaced",
             "changed file": "changed since: repeated, earlier results are replaced",
             "missing files": "scored before without all the files requested now: repeated",

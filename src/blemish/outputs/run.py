@@ -43,7 +43,11 @@ from blemish.outputs.results import (
 from blemish.outputs.verdicts import Criteria, judge_line, verdict_settings
 from blemish.types import PathLike
 
-State: TypeAlias = Literal["new", "same", "other thresholds", "other settings", "changed file", "missing files"]
+State: TypeAlias = Literal[
+    "new", "same", "other thresholds", "files to draw", "other settings", "changed file", "missing files"
+]
+#: States that need no model.
+_JUDGED: tuple[State, ...] = ("other thresholds", "files to draw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +152,8 @@ class DetectRun:
         self.states.update(states.values())
         kept = {} if self.options.overwrite else states
         self._done = [path for path in paths if kept.get(path) == "same"]
-        self.to_judge = [path for path in paths if kept.get(path) == "other thresholds"]
-        self.todo = [path for path in paths if kept.get(path) not in ("same", "other thresholds")]
+        self.to_judge = [path for path in paths if kept.get(path) in _JUDGED]
+        self.todo = [path for path in paths if kept.get(path) not in ("same", *_JUDGED)]
 
     def __enter__(self) -> Self:
         return self
@@ -241,6 +245,8 @@ class DetectRun:
                 judged = judge_line(folder.path, line, criteria, self._files)
             except ImageError:
                 return lambda: self.todo.append(path)
+            if judged.undrawn is not None:
+                return lambda: self.todo.append(path)
             return lambda: keep(path, judged.line, judged.files)
 
         def keep(path: str, line: Line, files: Mapping[FileKind, Path]) -> None:
@@ -303,14 +309,18 @@ class DetectRun:
         if result is None:
             return "new"
         lacking = {kind for kind in self._files if not self._has(result, kind)}
+        settings = self._results_folder.settings_of(result)
+        holds = settings is not None and scoring_settings(settings) == self._scoring
+        # Raw maps are not made of the kept ones, which are rounded.
+        can_judge = holds and self._has(result, "map-png") and not lacking & {"map", "map-tiff"}
         if result.settings != self._fingerprint:
-            settings = self._results_folder.settings_of(result)
-            holds = settings is not None and scoring_settings(settings) == self._scoring
-            can_judge = holds and result.key == self._keys[path] and self._has(result, "map-png")
-            return "other thresholds" if can_judge and not lacking & {"map", "map-tiff"} else "other settings"
+            is_same_file = result.key == self._keys[path]
+            return "other thresholds" if can_judge and is_same_file else "other settings"
         if result.key != self._keys[path]:
             return "changed file"
-        return "missing files" if lacking else "same"
+        if not lacking:
+            return "same"
+        return "files to draw" if can_judge else "missing files"
 
     def _has(self, result: Result, kind: FileKind) -> bool:
         assert self.folder is not None
