@@ -1,0 +1,235 @@
+"""The service without HTTP: pictures are admitted, read, scored and answered, each step in its own threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+import blemish
+from blemish.concurrency import READER_THREADS, WRITER_THREADS
+from blemish.detection import Detection
+from blemish.errors import ImageError
+from blemish.image_io import LoadedImage, identify, quiet_pillow, read_image
+from blemish.serve import batching
+from blemish.serve.batching import Job, ModelThread
+from blemish.serve.bodies import Upload, Waiting
+from blemish.serve.errors import ServiceError
+from blemish.serve.metrics import Metrics
+from blemish.serve.options import ServeOptions
+from blemish.serve.profiles import Registry, Served
+
+T = TypeVar("T")
+
+log = logging.getLogger("blemish.serve")
+
+#: Pixels of all pictures that are decoded at the same time; a larger picture is decoded alone.
+_DECODED_PIXELS = 128_000_000
+#: Most seconds of advice to a client that is turned away.
+_MAX_RETRY = 30
+
+Build = Callable[[Upload, LoadedImage, Detection], T]
+"""Makes what is answered for a picture; runs in threads."""
+
+
+class Service:
+    """Scores pictures for many clients with one copy of the model.
+
+    Args:
+        registry: Profiles and methods in force.
+        options: Limits and addresses.
+
+    Attributes:
+        registry: As given.
+        options: As given.
+        metrics: What is counted.
+        waiting: Bytes of bodies in memory.
+        ready: Whether the model has run once.
+        closing: Whether the service is shutting down: what was accepted is finished, and nothing new is accepted.
+    """
+
+    def __init__(self, registry: Registry, options: ServeOptions | None = None) -> None:
+        self.registry, self.options = registry, options or ServeOptions()
+        self.metrics = Metrics()
+        self.waiting = Waiting(self.options.max_waiting_bytes)
+        self.ready = self.closing = False
+        self.model = ModelThread(
+            batch_size=self.options.batch_size, wait=self.options.batch_wait, on_batch=self._count_batch
+        )
+        self._readers = _pool("blemish-reader", READER_THREADS)
+        self._finishers = _pool("blemish-finisher", WRITER_THREADS)
+        self._clients: Counter[str] = Counter()
+        self._decoded = Budget(max(_DECODED_PIXELS, self.options.max_pixels))
+        self._seconds_per_picture = 0.1
+        self.metrics.queued.set_function(lambda: self.pictures)
+        self.metrics.body_bytes.set_function(lambda: self.waiting.bytes)
+
+    # life
+
+    async def start(self) -> None:
+        """Start the threads and run the model once, so that the first client does not wait for it."""
+        self.model.start()
+        image = LoadedImage(blemish.image_io.read_image(torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()).image)
+        for served in (*self.registry.profiles.values(), *self.registry.methods.values()):
+            job = await self.in_finisher(lambda served=served: batching.prepare(served.detector, image))
+            await asyncio.wrap_future(self.model.submit(job))
+        self.ready = True
+        log.info("The service is ready.")
+
+    async def close(self) -> None:
+        """Finish what was accepted and end the threads."""
+        self.closing = True
+        await asyncio.get_running_loop().run_in_executor(None, self.model.close)
+        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._finishers.shutdown(wait=True)
+        log.info("The service has ended.")
+
+    async def in_finisher(self, function: Callable[[], T]) -> T:
+        """Run a function in one of the threads that make answers."""
+        return await asyncio.get_running_loop().run_in_executor(self._finishers, function)
+
+    # admission
+
+    @property
+    def pictures(self) -> int:
+        """Number of pictures that are accepted and not answered yet."""
+        return self._clients.total()
+
+    def require_room(self, client: str, pictures: int = 1) -> None:
+        """Raise a ServiceError unless the service takes so many pictures now (429, 503)."""
+        if self.closing:
+            raise ServiceError(503, "The service is shutting down; try again in a moment.", "closing", retry_after=5)
+        if not self.ready:
+            raise ServiceError(503, "The model is still being loaded; try again.", "not_ready", retry_after=5)
+        retry = min(_MAX_RETRY, max(1, math.ceil(self.pictures * self._seconds_per_picture)))
+        if self.pictures + pictures > self.options.queue:
+            raise ServiceError(
+                429, f"{self.pictures} pictures are waiting already; try again in {retry} s.", retry_after=retry
+            )
+        own = self.options.client_queue
+        if own is not None and self._clients[client] + pictures > own:
+            raise ServiceError(
+                429,
+                f"{self._clients[client]} pictures of yours are waiting already; try again in {retry} s.",
+                "client_queue_full",
+                retry_after=retry,
+            )
+
+    @contextlib.contextmanager
+    def admitted(self, client: str, pictures: int) -> Iterator[None]:
+        """Hold places in the queue. Raises ServiceError as `require_room` does."""
+        self.require_room(client, pictures)
+        self._clients[client] += pictures
+        try:
+            yield
+        finally:
+            self._clients[client] -= pictures
+            if not self._clients[client]:
+                del self._clients[client]
+
+    # scoring
+
+    async def detect(
+        self, uploads: Sequence[Upload], served: Served, build: Build[T], object_name: str | None = None
+    ) -> list[T | ImageError]:
+        """Score pictures that were admitted; a picture that cannot be read gives its error.
+
+        Raises:
+            UsageError: The object name does not fit.
+        """
+        tasks = [asyncio.create_task(self._detect_one(upload, served, build, object_name)) for upload in uploads]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+
+    async def _detect_one(
+        self, upload: Upload, served: Served, build: Build[T], object_name: str | None
+    ) -> T | ImageError:
+        loop = asyncio.get_running_loop()
+        max_pixels = min(self.options.max_pixels, served.detector.max_pixels)
+        pixels = await loop.run_in_executor(self._readers, _count_pixels, upload.data, max_pixels)
+        async with self._decoded.hold(pixels):
+            self.model.expect(1)
+            try:
+                job = await loop.run_in_executor(
+                    self._readers, _read, served.detector, upload.data, max_pixels, object_name
+                )
+            except ImageError as error:
+                self.metrics.unreadable.inc()
+                return error
+            finally:
+                self.model.expect(-1)
+            scored = await asyncio.wrap_future(self.model.submit(job))
+
+            def finish() -> T:
+                loaded, detection = scored.finish()
+                self.metrics.pictures.labels(served.name, detection.verdict or "none").inc()
+                return build(upload, loaded, detection)
+
+            return await loop.run_in_executor(self._finishers, finish)
+
+    def _count_batch(self, pictures: int, seconds: float) -> None:
+        self.metrics.batches.observe(pictures)
+        self.metrics.model_seconds.inc(seconds)
+        self._seconds_per_picture += 0.1 * (seconds / pictures - self._seconds_per_picture)
+
+
+class Budget:
+    """An amount that tasks share, first come, first served; one that wants more than there is gets all of it."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used = most, 0
+        self._turn, self._freed = asyncio.Lock(), asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def hold(self, amount: int):  # type: ignore[no-untyped-def]
+        """Wait until the amount is free, and hold it."""
+        amount = min(amount, self._most)
+        async with self._turn:
+            while self._used + amount > self._most:
+                self._freed.clear()
+                await self._freed.wait()
+            self._used += amount
+        try:
+            yield
+        finally:
+            self._used -= amount
+            self._freed.set()
+
+
+def _read(detector: blemish.Detector, data: bytes, max_pixels: int, object_name: str | None) -> Job:
+    loaded = read_image(data, max_pixels=max_pixels, value_range=detector.value_range)
+    return batching.prepare(detector, loaded, object_name)
+
+
+def _count_pixels(data: bytes, max_pixels: int) -> int:
+    """Return the number of pixels of a picture from its header, at most `max_pixels`, which is that of an odd one."""
+    try:
+        with quiet_pillow():
+            width, height = identify(io.BytesIO(data), "the picture", None).size
+    except Exception:  # reading it says what is wrong
+        return max_pixels
+    return max(1, min(width * height, max_pixels))
+
+
+def _pool(name: str, threads: int) -> ThreadPoolExecutor:
+    """Return a pool whose threads compute with one PyTorch thread each, and leave the cores to the model."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.get_num_threads()
+    del threads
