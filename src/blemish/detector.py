@@ -22,6 +22,7 @@ from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.fitting import (
     add_pictures,
     add_tile,
+    enlarged_map,
     finished_map,
     fit_profile,
     made_with,
@@ -490,6 +491,7 @@ class ScoredImage:
         """Return the picture and its detection; once, in any thread."""
         detector, merger = self.detector, self.merger
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
+        model_map = None if limits.roi is not None else enlarged_map(merger, detector.engine)
         detection = Detection(
             score=merger.score,
             anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
@@ -506,6 +508,7 @@ class ScoredImage:
             review_threshold=limits.review_threshold,
             p_value=limits.p_value(merger.score),
             heatmap_range=limits.heatmap_range or detector.engine.display_range(detector.memory),
+            model_map=model_map,
         )
         return merger.image, detection
 

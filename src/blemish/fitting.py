@@ -600,6 +600,17 @@ def finished_map(
     return np.where(inside, values, np.float32(engine.map_range(memory)[0]))
 
 
+def enlarged_map(merger: TileMerger, engine: Engine) -> npt.NDArray[np.float32] | None:
+    """Return the model's map of a picture if the picture's own is nothing but its enlargement; before `finished_map`
+    takes it.
+    """
+    if isinstance(engine, TorchEngine) and engine.finishes_maps:
+        return None
+    values = merger.model_map
+    is_smaller = values is not None and values.shape[0] <= merger.size[1] and values.shape[1] <= merger.size[0]
+    return values.numpy() if values is not None and is_smaller else None
+
+
 class _CachedEncoder:
     """Runs the backbone on images that it has not encoded yet."""
 
