@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from blemish.serve.errors import ServiceError
+from blemish.serve.responses import error_response
 
 #: What answers without a key: the page has no data in it, and health is for whatever restarts the service.
 OPEN = frozenset({"/", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
@@ -22,7 +23,6 @@ class Guard:
         app: The application.
         api_key: The key, in `Authorization: Bearer KEY` or `X-API-Key: KEY`; None asks for none.
         origins: Origins that may call besides the service's own.
-        refuse: Answers a request that is refused.
     """
 
     def __init__(self, app: ASGIApp, *, api_key: str | None, origins: tuple[str, ...]) -> None:
@@ -31,7 +31,11 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self._check(scope["method"], scope["path"], Headers(scope=scope))
+            try:
+                self._check(scope["method"], scope["path"], Headers(scope=scope))
+            except ServiceError as error:
+                await error_response(error, scope["path"])(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -31,7 +33,8 @@ class Upload:
 
     name: str
     """What the client calls it."""
-    data: bytes
+    data: bytes | npt.NDArray[np.uint8]
+    """The file, or pixels (H, W[, 3])."""
     field: str = "files"
     """Field of the form that it was in."""
 

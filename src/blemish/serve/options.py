@@ -81,7 +81,9 @@ class ServeOptions:
         if self.webhook is not None:
             parts = urlsplit(self.webhook)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise UsageError(f"{self.webhook!r} is no address of a webhook; write it like https://line.example/hook")
+                raise UsageError(
+                    f"{self.webhook!r} is no address of a webhook; write it like https://line.example/hook"
+                )
         if self.watch is not None and self.results == self.watch:
             raise UsageError("the results of a watched folder need a folder of their own")
 

@@ -8,15 +8,19 @@ import io
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 
-import blemish
 from blemish.concurrency import READER_THREADS, WRITER_THREADS
 from blemish.detection import Detection
+from blemish.detector import Detector
 from blemish.errors import ImageError
 from blemish.image_io import LoadedImage, identify, quiet_pillow, read_image
 from blemish.serve import batching
@@ -26,6 +30,7 @@ from blemish.serve.errors import ServiceError
 from blemish.serve.metrics import Metrics
 from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry, Served
+from blemish.types import ImageSource
 
 T = TypeVar("T")
 
@@ -77,9 +82,9 @@ class Service:
     async def start(self) -> None:
         """Start the threads and run the model once, so that the first client does not wait for it."""
         self.model.start()
-        image = LoadedImage(blemish.image_io.read_image(torch.zeros(64, 64, 3, dtype=torch.uint8).numpy()).image)
+        grey = LoadedImage(Image.new("RGB", (64, 64), (128, 128, 128)))
         for served in (*self.registry.profiles.values(), *self.registry.methods.values()):
-            job = await self.in_finisher(lambda served=served: batching.prepare(served.detector, image))
+            job = await self.in_finisher(partial(batching.prepare, served.detector, grey))
             await asyncio.wrap_future(self.model.submit(job))
         self.ready = True
         log.info("The service is ready.")
@@ -103,12 +108,16 @@ class Service:
         """Number of pictures that are accepted and not answered yet."""
         return self._clients.total()
 
-    def require_room(self, client: str, pictures: int = 1) -> None:
-        """Raise a ServiceError unless the service takes so many pictures now (429, 503)."""
+    def require_ready(self) -> None:
+        """Raise a ServiceError unless the service takes pictures (503)."""
         if self.closing:
             raise ServiceError(503, "The service is shutting down; try again in a moment.", "closing", retry_after=5)
         if not self.ready:
             raise ServiceError(503, "The model is still being loaded; try again.", "not_ready", retry_after=5)
+
+    def require_room(self, client: str, pictures: int = 1) -> None:
+        """Raise a ServiceError unless the service takes so many pictures now (429, 503)."""
+        self.require_ready()
         retry = min(_MAX_RETRY, max(1, math.ceil(self.pictures * self._seconds_per_picture)))
         if self.pictures + pictures > self.options.queue:
             raise ServiceError(
@@ -165,12 +174,14 @@ class Service:
                 job = await loop.run_in_executor(
                     self._readers, _read, served.detector, upload.data, max_pixels, object_name
                 )
+                future = self.model.submit(job)
             except ImageError as error:
                 self.metrics.unreadable.inc()
                 return error
             finally:
                 self.model.expect(-1)
-            scored = await asyncio.wrap_future(self.model.submit(job))
+            scored = await asyncio.wrap_future(future)
+            del job, future
 
             def finish() -> T:
                 loaded, detection = scored.finish()
@@ -193,7 +204,7 @@ class Budget:
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def hold(self, amount: int):  # type: ignore[no-untyped-def]
+    async def hold(self, amount: int) -> AsyncIterator[None]:
         """Wait until the amount is free, and hold it."""
         amount = min(amount, self._most)
         async with self._turn:
@@ -208,13 +219,15 @@ class Budget:
             self._freed.set()
 
 
-def _read(detector: blemish.Detector, data: bytes, max_pixels: int, object_name: str | None) -> Job:
+def _read(detector: Detector, data: ImageSource, max_pixels: int, object_name: str | None) -> Job:
     loaded = read_image(data, max_pixels=max_pixels, value_range=detector.value_range)
     return batching.prepare(detector, loaded, object_name)
 
 
-def _count_pixels(data: bytes, max_pixels: int) -> int:
+def _count_pixels(data: bytes | npt.NDArray[np.uint8], max_pixels: int) -> int:
     """Return the number of pixels of a picture from its header, at most `max_pixels`, which is that of an odd one."""
+    if isinstance(data, np.ndarray):
+        return min(data.shape[0] * data.shape[1], max_pixels)
     try:
         with quiet_pillow():
             width, height = identify(io.BytesIO(data), "the picture", None).size
@@ -229,7 +242,5 @@ def _pool(name: str, threads: int) -> ThreadPoolExecutor:
 
 
 def _one_thread() -> None:
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.get_num_threads()
-    del threads
