@@ -52,7 +52,8 @@ EXPORT = (
 )
 SERVE = (
     "Answer over HTTP with one loaded model: a page in the browser, a REST API, a watched folder.\n\n"
-    "It needs the extra: pip install 'blemish[serve]'. Serve a profile and open http://127.0.0.1:8000/ in a browser:\n\n"
+    "It needs an extra: pip install 'blemish[serve]'. Serve a profile, and open http://127.0.0.1:8000/ in a browser:"
+    "\n\n"
     "    blemish serve --profile part.profile\n\n"
     "SIGTERM and Ctrl-C finish what was accepted."
 )

@@ -68,7 +68,7 @@ def serve(
 
     Args:
         profile: Profiles from `blemish fit`; each answers under the name of its file, and the first one by default.
-        threshold: Pictures with this score or a higher one are called anomalous by the methods; profiles have their own.
+        threshold: The methods call pictures with this score or a higher one anomalous; profiles have their own.
         mask_threshold: The same for pixels. [default: the picture threshold]
         method: Methods that score without a profile. [default: anomalyclip if there is no profile]
         backbone: Backbone of all of them. [default: that of the profiles, else the built-in one]
@@ -138,7 +138,7 @@ def serve(
     if watch is not None and not watch.is_dir():
         raise UsageError(f"--watch {watch} is no folder; make it first")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    from blemish.serve.server import bind, run
+    from blemish.serve.server import bind, make_server
 
     listener = bind(host, port)  # before the model is loaded, which takes a while
     settings: dict[str, Any] = {"device": device, "precision": precision, "max_pixels": max_pixels}
@@ -167,7 +167,8 @@ def serve(
     if options.api_key is None and host not in ("127.0.0.1", "::1", "localhost"):
         note("Everybody who reaches this address can use the service: give a key (--api-key-file).")
     names = [*registry.profiles, *registry.methods]
-    run(service, listener, lambda: note(f"blemish serves {', '.join(names)} at http://{shown}:{address[1]}/"))
+    server = make_server(service, lambda: note(f"blemish serves {', '.join(names)} at http://{shown}:{address[1]}/"))
+    server.run(sockets=[listener])
     return EXIT_OK
 
 

@@ -21,7 +21,7 @@ from blemish.detection import Detection
 from blemish.errors import BlemishError, ImageError
 from blemish.image_io import LoadedImage
 from blemish.methods import info, list_methods
-from blemish.serve import metrics, oip, profiles, responses
+from blemish.serve import metrics, oip, profiles, responses, review
 from blemish.serve.auth import Guard
 from blemish.serve.bodies import BodyLimits, Upload, read_pictures
 from blemish.serve.errors import ServiceError, from_blemish, sentence
@@ -122,6 +122,7 @@ def create_app(service: Service) -> FastAPI:
     _add_detect(app, service)
     _add_facts(app, service)
     _add_health(app, service)
+    review.add_routes(app, service)
     oip.add_routes(app, service)
     return app
 
@@ -277,6 +278,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     )
     async def all_metrics() -> Response:
         """Return the metrics in the text format of Prometheus."""
+        await service.in_finisher(service.drift_levels)
         return Response(service.metrics.text(), media_type=metrics.CONTENT_TYPE)
 
 

@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2: https://github.com/kserve/open-inference-protocol
 
 A model is a profile or a loaded method. It takes one input: `image`, either BYTES (encoded pictures, base64 in JSON) or
-UINT8 with the shape (H, W), (H, W, 3) or (N, H, W, 3). The outputs are score, label, p_value and, where it is asked for,
+UINT8 with the shape (H, W), (H, W, 3) or (N, H, W, 3). The outputs are score, label, p_value and, if it is asked for,
 anomaly_map.
 """
 

@@ -69,8 +69,7 @@ class ServeOptions:
             raise UsageError(f"batch_wait must be from 0 to 10 seconds, not {self.batch_wait}")
         if self.max_pictures > self.queue:
             raise UsageError(
-                f"max_pictures is {self.max_pictures}, and the queue takes only {self.queue}: a request has to fit into "
-                "the queue"
+                f"max_pictures is {self.max_pictures}, and the queue takes only {self.queue}: a request has to fit in"
             )
         if self.api_key is not None and (not self.api_key or not self.api_key.isascii() or " " in self.api_key):
             raise UsageError("the API key is a word of ASCII letters, digits and signs, and not empty")

@@ -141,7 +141,7 @@ def load_registry(
         profile = read_profile(path)
         detectors.append(with_profile(profile))
         served.append(Served(path.stem, detectors[-1], path, digest(path)))
-    by_method = []
+    by_method: list[Served] = []
     for name in dict.fromkeys(methods):
         info(name).require_references(False)
         own: dict[str, Any] = {} if backbone is None else {"backbone": backbone}

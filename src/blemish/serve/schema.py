@@ -144,6 +144,60 @@ class ModelAnswer(_Form):
     limits: dict[str, float | int | None]
 
 
+class ProfileState(_Form):
+    """A profile in short."""
+
+    threshold: float | None
+    review_threshold: float | None
+    good: int
+    known_defects: int
+    known_defects_caught: int
+
+
+class ReviewedPicture(_Form):
+    """A reviewed picture under the profile before and after."""
+
+    name: str
+    review: Literal["false_alarm", "missed", "confirmed_good", "confirmed_defect"]
+    score_before: float
+    verdict_before: str | None
+    score_after: float
+    verdict_after: str | None
+    score_without_itself: float | None = None
+
+
+class PreviewAnswer(BaseModel):
+    """What would change."""
+
+    token: str
+    expires_in: int
+    before: ProfileState
+    after: ProfileState
+    guarantee: dict[str, Any]
+    pictures: list[ReviewedPicture]
+    sentence: str
+
+
+class AcceptAnswer(BaseModel):
+    """The profile that is in force, and the name of the file that the former one is kept as."""
+
+    profile: ProfileForm
+    former: str
+    sentence: str
+
+
+class DriftAnswer(_Form):
+    """The last pictures beside the good ones of the profile."""
+
+    level: Literal["ok", "watch", "alarm", "unknown"]
+    sentence: str
+    pictures: int
+    scores: dict[str, Any]
+    features: dict[str, Any] | None
+    p_value: float | None
+    log_capital: float
+
+
 class Health(BaseModel):
     """The state of the service."""
 

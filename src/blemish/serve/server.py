@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,6 +70,9 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         signals = (signal.SIGINT, signal.SIGTERM)
         before = {each: signal.signal(each, self.handle_exit) for each in signals}
         try:
@@ -99,8 +103,13 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(service: Service, listener: socket.socket, on_ready: Callable[[], object] = lambda: None) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted."""
+def make_server(service: Service, on_ready: Callable[[], object] = lambda: None) -> Server:
+    """Return the server of a service; `server.run(sockets=[...])` serves until SIGTERM or SIGINT.
+
+    Args:
+        service: The service; it is started and closed with the server.
+        on_ready: Called once the server answers.
+    """
     options = service.options
     config = uvicorn.Config(
         create_app(service),
@@ -115,5 +124,4 @@ def run(service: Service, listener: socket.socket, on_ready: Callable[[], object
         limit_concurrency=MAX_CONNECTIONS,
         proxy_headers=False,
     )
-    server = Server(config, service, on_ready)
-    server.run(sockets=[listener])
+    return Server(config, service, on_ready)

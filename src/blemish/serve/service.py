@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +28,14 @@ from blemish.image_io import LoadedImage, identify, quiet_pillow, read_image
 from blemish.serve import batching
 from blemish.serve.batching import Job, ModelThread
 from blemish.serve.bodies import Upload, Waiting
+from blemish.serve.drift import Drift, seen
 from blemish.serve.errors import ServiceError
+from blemish.serve.feedback import Feedback
 from blemish.serve.metrics import Metrics
 from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry, Served
+from blemish.serve.watch import Watcher
+from blemish.serve.webhook import Webhook
 from blemish.types import ImageSource
 
 T = TypeVar("T")
@@ -38,6 +44,8 @@ log = logging.getLogger("blemish.serve")
 
 #: Pixels of all pictures that are decoded at the same time; a larger picture is decoded alone.
 _DECODED_PIXELS = 128_000_000
+#: Changes of profiles that run or wait.
+_MAX_BACKGROUND = 4
 #: Most seconds of advice to a client that is turned away.
 _MAX_RETRY = 30
 
@@ -74,6 +82,29 @@ class Service:
         self._clients: Counter[str] = Counter()
         self._decoded = Budget(max(_DECODED_PIXELS, self.options.max_pixels))
         self._seconds_per_picture = 0.1
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="blemish-feedback")
+        self._in_background = 0
+        self.feedback = Feedback(registry, self.options.max_pixels)
+        self._drifts = {
+            name: Drift(served.detector.profile)
+            for name, served in registry.profiles.items()
+            if served.detector.profile
+        }
+        self._webhook: Webhook | None = None
+        if self.options.webhook is not None:
+            self._webhook = Webhook(self.options.webhook, lambda outcome: self.metrics.webhook.labels(outcome).inc())
+        self._watcher: Watcher | None = None
+        if self.options.watch is not None and self.options.results is not None:
+            self._watcher = Watcher(
+                self.options.watch,
+                self.options.results,
+                lambda: self.registry.find(),
+                self.model,
+                self._take_line,
+                self._observe,
+                interval=self.options.watch_interval,
+                batch_size=self.options.batch_size,
+            )
         self.metrics.queued.set_function(lambda: self.pictures)
         self.metrics.body_bytes.set_function(lambda: self.waiting.bytes)
 
@@ -86,16 +117,40 @@ class Service:
         for served in (*self.registry.profiles.values(), *self.registry.methods.values()):
             job = await self.in_finisher(partial(batching.prepare, served.detector, grey))
             await asyncio.wrap_future(self.model.submit(job))
+        for part in (self._webhook, self._watcher):
+            if part is not None:
+                part.start()
         self.ready = True
         log.info("The service is ready.")
 
     async def close(self) -> None:
         """Finish what was accepted and end the threads."""
         self.closing = True
-        await asyncio.get_running_loop().run_in_executor(None, self.model.close)
-        self._readers.shutdown(wait=True, cancel_futures=True)
-        self._finishers.shutdown(wait=True)
+        await asyncio.to_thread(self._end)
         log.info("The service has ended.")
+
+    def _end(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+        self.model.close()
+        for pool in (self._readers, self._finishers, self._background):
+            pool.shutdown(wait=True, cancel_futures=pool is self._readers)
+        if self._webhook is not None:
+            self._webhook.close()
+
+    async def in_background(self, function: Callable[[], T]) -> T:
+        """Run a function that changes or tries a profile; one at a time, beside the model.
+
+        Raises:
+            ServiceError: Others wait already (429).
+        """
+        if self._in_background >= _MAX_BACKGROUND:
+            raise ServiceError(429, "Other changes of profiles are waiting already; try again.", retry_after=5)
+        self._in_background += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._background, function)
+        finally:
+            self._in_background -= 1
 
     async def in_finisher(self, function: Callable[[], T]) -> T:
         """Run a function in one of the threads that make answers."""
@@ -185,15 +240,56 @@ class Service:
 
             def finish() -> T:
                 loaded, detection = scored.finish()
-                self.metrics.pictures.labels(served.name, detection.verdict or "none").inc()
+                self._observe(served, detection, _hash(upload.data))
+                if self._webhook is not None:
+                    self._webhook.post(
+                        {"name": upload.name, "model": served.name, **detection.to_dict(), "error": None}
+                    )
                 return build(upload, loaded, detection)
 
             return await loop.run_in_executor(self._finishers, finish)
+
+    # what is kept of results
+
+    def drift(self, name: str) -> Drift:
+        """Return the drift of a profile in force."""
+        return self._drifts[name]
+
+    def forget_drift(self, name: str) -> None:
+        """Begin again with the good pictures of the profile that is in force now."""
+        profile = self.registry.profile(name).profile
+        assert profile is not None
+        self._drifts[name] = Drift(profile)
+
+    def _observe(self, served: Served, detection: Detection, content: bytes) -> None:
+        """Count a result; in any thread."""
+        self.metrics.pictures.labels(served.name, detection.verdict or "none").inc()
+        drift = self._drifts.get(served.name)
+        # A result of a profile that was replaced meanwhile says nothing about the new one.
+        if drift is not None and drift.profile is served.profile:
+            drift.add(seen(detection, served.detector.limits.roi), content)
+
+    def _take_line(self, line: Mapping[str, Any]) -> None:
+        """Take a result of the watched folder."""
+        failed = line["error"] is not None
+        self.metrics.watched.labels("unreadable" if failed else "scored").inc()
+        if self._webhook is not None:
+            self._webhook.post({"name": Path(line["path"]).name, **line})
+
+    def drift_levels(self) -> None:
+        """Write the level of each profile into the metrics."""
+        numbers = {"unknown": -1, "ok": 0, "watch": 1, "alarm": 2}
+        for name, drift in list(self._drifts.items()):
+            self.metrics.drift.labels(name).set(numbers[drift.level])
 
     def _count_batch(self, pictures: int, seconds: float) -> None:
         self.metrics.batches.observe(pictures)
         self.metrics.model_seconds.inc(seconds)
         self._seconds_per_picture += 0.1 * (seconds / pictures - self._seconds_per_picture)
+
+
+def _hash(data: bytes | npt.NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(data if isinstance(data, bytes) else data.tobytes(), digest_size=16).digest()
 
 
 class Budget:
@@ -233,7 +329,7 @@ def _count_pixels(data: bytes | npt.NDArray[np.uint8], max_pixels: int) -> int:
             width, height = identify(io.BytesIO(data), "the picture", None).size
     except Exception:  # reading it says what is wrong
         return max_pixels
-    return max(1, min(width * height, max_pixels))
+    return max(1, min(int(width) * int(height), max_pixels))
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
