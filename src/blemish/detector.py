@@ -20,12 +20,14 @@ from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.fitting import (
+    add_known_defects,
     add_pictures,
     add_tile,
     enlarged_map,
     finished_map,
     fit_profile,
     made_with,
+    remove_known_defects,
     remove_pictures,
 )
 from blemish.image_io import MAX_PIXELS, LoadedImage
@@ -275,19 +277,61 @@ class Detector:
             sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels, value_range=self.value_range)
         )
 
-    def with_more_good(self, good: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+    def with_more_good(
+        self, good: References, *, selected: bool = False, on_progress: Callable[[], object] = lambda: None
+    ) -> Detector:
         """Return a detector whose profile has more good pictures; those that it has are not needed.
 
         `blemish.fitting.add_pictures` says what is exact and what is not.
 
+        Args:
+            good: Good pictures.
+            selected: They were chosen because of their scores, such as false alarms: the promise does not count on
+                them, and holds.
+            on_progress: Called for each picture that was scored.
+
         Raises:
-            UsageError: The detector has no profile.
+            UsageError: The detector has no profile, or a picture is one of its known defects.
             ImageError: A picture cannot be read.
         """
         profile = add_pictures(
-            self.torch_engine, self._own_profile, good, max_pixels=self.max_pixels, on_progress=on_progress
+            self.torch_engine,
+            self._own_profile,
+            good,
+            selected=selected,
+            max_pixels=self.max_pixels,
+            on_progress=on_progress,
         )
         return self.with_profile(profile)
+
+    def with_known_defects(self, pictures: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+        """Return a detector whose profile keeps pictures with defects, and says how many of them it catches.
+
+        They change no threshold. They are scored again whenever the memory changes: see `Profile.known_defects`.
+
+        Args:
+            pictures: Pictures with defects.
+            on_progress: Called for each picture that was scored.
+
+        Raises:
+            UsageError: The detector has no profile, or a picture is one of its good ones.
+            ImageError: A picture cannot be read.
+        """
+        profile = add_known_defects(
+            self.torch_engine, self._own_profile, pictures, max_pixels=self.max_pixels, on_progress=on_progress
+        )
+        return self.with_profile(profile)
+
+    def without_known_defects(self, names: Sequence[str]) -> Detector:
+        """Return a detector whose profile lacks some of its known defects.
+
+        Args:
+            names: Files or fingerprints.
+
+        Raises:
+            UsageError: The detector has no profile, or there is no such picture.
+        """
+        return self.with_profile(remove_known_defects(self._own_profile, names))
 
     def without_good(self, names: Sequence[str]) -> Detector:
         """Return a detector whose profile lacks some of its good pictures.
