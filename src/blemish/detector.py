@@ -35,7 +35,7 @@ from blemish.limits import FitOptions, Rule
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
-from blemish.scoring import Failed, Scorer, Task
+from blemish.scoring import Failed, Prepared, Scored, Scorer, Task
 from blemish.tiling import TileMerger
 from blemish.types import (
     ImageSource,
@@ -443,21 +443,9 @@ class Detector:
         object_name: str | Iterable[str] | None = None,
     ) -> Generator[ScoredImage, None, None]:
         """Like `stream`, but leave the last step to the caller, who may run it in threads while the model goes on."""
-        if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
-            raise UsageError(
-                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
-                "leave it out, or make a profile for each product"
-            )
-        own = self.object_name if object_name is None else object_name
+        own = self._object_names(object_name)
         names = repeat(own) if isinstance(own, str) else own
-        scorer = Scorer(
-            {_METHOD: self.engine},
-            batch_size=batch_size,
-            max_pixels=self.max_pixels,
-            value_range=self.value_range,
-            tiling=self.tiling,
-            texts=self._texts,
-        )
+        scorer = self._scorer(batch_size)
         tasks = (
             Task(None, source, frozenset({_METHOD}), check_object_name(name))
             for source, name in zip(images, names, strict=not isinstance(own, str))
@@ -468,12 +456,62 @@ class Detector:
                     if on_error is None:
                         raise result.error
                     on_error(result.error.path, result.error)
-                    continue
-                merger = result.tile.merger
-                tile = result.tile.index, result.score, result.map, result.timing
-                add_tile(merger, *tile, self.engine, self.memory, self.limits.roi)
-                if merger.done:
-                    yield ScoredImage(self, merger)
+                elif (scored := self._merged(result)) is not None:
+                    yield scored
+
+    def prepare(self, image: ImageSource, *, object_name: str | None = None) -> list[Prepared[None]]:
+        """Read and preprocess one picture: the first half of `score`, for a caller with a queue of its own.
+
+        Returns:
+            The picture, or its tiles, for `score_prepared`.
+
+        Raises:
+            ImageError: The picture cannot be read.
+            UsageError: The object name is empty, or not that of the profile.
+        """
+        name = check_object_name(self._object_names(object_name))
+        prepared: list[Prepared[None]] = []
+        for each in self._scorer(1).prepare(Task(None, image, frozenset({_METHOD}), name)):
+            if isinstance(each, Failed):
+                raise each.error
+            prepared.append(each)
+        return prepared
+
+    def score_prepared(self, batch: Sequence[Prepared[None]]) -> list[ScoredImage]:
+        """Run what `prepare` returned through the model, all of it together: the second half of `score`.
+
+        Returns:
+            The pictures whose last tile was in the batch, in order.
+        """
+        scorer = self._scorer(max(1, len(batch)))
+        results = [self._merged(result) for result in scorer.score(batch, {_METHOD: self.memory})]
+        return [result for result in results if result is not None]
+
+    def _object_names(self, object_name: Any) -> Any:
+        """Return the object name of pictures for which this one was given; None takes the detector's own."""
+        if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
+            raise UsageError(
+                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
+                "leave it out, or make a profile for each product"
+            )
+        return self.object_name if object_name is None else object_name
+
+    def _scorer(self, batch_size: int) -> Scorer:
+        return Scorer(
+            {_METHOD: self.engine},
+            batch_size=batch_size,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
+            tiling=self.tiling,
+            texts=self._texts,
+        )
+
+    def _merged(self, result: Scored[None]) -> ScoredImage | None:
+        """Add the result of a tile; return the picture if that was the last one."""
+        merger = result.tile.merger
+        tile = result.tile.index, result.score, result.map, result.timing
+        add_tile(merger, *tile, self.engine, self.memory, self.limits.roi)
+        return ScoredImage(self, merger) if merger.done else None
 
 
 @dataclass(frozen=True)
