@@ -58,6 +58,13 @@ EXPORT = (
     "The file takes pictures and gives scores and maps, without PyTorch. It is compared with PyTorch before it is "
     "written to its place. `blemish detect --model FILE` runs it."
 )
+SERVE = (
+    "Answer over HTTP with one loaded model: a page in the browser, a REST API, a watched folder.\n\n"
+    "It needs an extra: pip install 'blemish[serve]'. Serve a profile, and open http://127.0.0.1:8000/ in a browser:"
+    "\n\n"
+    "    blemish serve --profile part.profile\n\n"
+    "SIGTERM and Ctrl-C finish what was accepted."
+)
 WEIGHTS = {
     "list": "List the published weights.",
     "pull": "Download published weights and check them.",
@@ -103,6 +110,7 @@ def _datasets(*, json: bool = False) -> int:
 
 
 app.command("blemish.cli.evaluate:evaluate", name="evaluate", sort_key=6, help=EVALUATE)
+app.command("blemish.cli.serve:serve", name="serve", sort_key=12, help=SERVE)
 app.command("blemish.cli.submit:submit", name="submit", sort_key=11, help=SUBMIT)
 app.command("blemish.cli.train:train", name="train", sort_key=8, help=TRAIN)
 app.command("blemish.cli.export:export", name="export", sort_key=10, help=EXPORT)

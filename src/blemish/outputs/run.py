@@ -265,6 +265,13 @@ class DetectRun:
         if self.folder is not None:
             self._results_folder.write_tables(self.options.tables, regions="regions" in self.options.kinds)
 
+    @property
+    def finished(self) -> list[FileKey]:
+        """The files that the folder has results of, as they were when they were scored."""
+        if self.folder is None:
+            return []
+        return [result.key for result in self._journal.values.values() if result.key is not None]
+
     def line(self, path: PathLike) -> Line:
         """Return the full JSON-able line of a result in the folder."""
         return self._results_folder.journal.line(absolute(path))
