@@ -121,8 +121,8 @@ def csv_text(lines: Iterable[Row], dates: Mapping[str, str] | None = None) -> It
     head: list[object] = list(CSV_COLUMNS)
     for cells in itertools.chain([head], (_csv_cells(line, dates) for line in lines)):
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        yield text.getvalue()
+        csv.writer(text).writerow(cells)  # its own line ends, so that a carriage return in a name is quoted
+        yield text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _csv_cells(line: Row, dates: Mapping[str, str] | None) -> list[object]:
