@@ -61,8 +61,8 @@ def test_csv_is_for_people(tmp_path):
     first, second, third = read_csv(path)
     assert path.read_bytes().startswith(b"\xef\xbb\xbfname,score,verdict,p_value,regions,overlay,")
     assert (first["name"], first["overlay"]) == ("sub/ü.png", "overlay/sub/ü.png.png")
-    assert (first["score"], first["verdict"], first["p_value"]) == ("0.3333", "pass", "0.0123")
-    assert (first["regions"], first["threshold"], first["seconds"]) == ("1", "0.5000", "1.000")
+    assert (first["score"], first["verdict"], first["p_value"]) == ("0.333333", "pass", "0.0123")
+    assert (first["regions"], first["threshold"], first["seconds"]) == ("1", "0.500000", "1.000")
     assert first["notes"] == "turned by EXIF; first of 2 frames"
     assert (first["run"], first["date"], first["path"]) == ("r1", "today", "in/ü.png")
     assert (second["verdict"], second["regions"], second["method"]) == ("", "", "")
