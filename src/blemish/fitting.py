@@ -638,13 +638,13 @@ def other_images(entries: Sequence[GoodPicture], entry: GoodPicture) -> list[int
 
 
 def _find(entries: Sequence[Named], name: str, what: str) -> Named:
-    found = find_named(entries, name)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matching = find_named(entries, name)
+    if len(matching) == 1:
+        return matching[0]
+    if not matching:
         hint = suggest(Path(name).name, [Path(entry.name).name for entry in entries])
         raise UsageError(f"the profile has no {what} {name}{hint}; `blemish info` lists them")
-    raise UsageError(f"{name} can be {len(found)} pictures of the profile; give its path or its fingerprint")
+    raise UsageError(f"{name} can be {len(matching)} pictures of the profile; give its path or its fingerprint")
 
 
 def _updated(fitter: _Fitter, profile: Profile, memory: MemoryBank, entries: list[GoodPicture]) -> Profile:
