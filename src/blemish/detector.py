@@ -23,6 +23,7 @@ from blemish.fitting import (
     add_known_defects,
     add_pictures,
     add_tile,
+    enlarged_map,
     finished_map,
     fit_profile,
     made_with,
@@ -34,7 +35,7 @@ from blemish.limits import FitOptions, Rule
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
-from blemish.scoring import Failed, Scorer, Task
+from blemish.scoring import Failed, Prepared, Scored, Scorer, Task
 from blemish.tiling import TileMerger
 from blemish.types import (
     ImageSource,
@@ -442,21 +443,9 @@ class Detector:
         object_name: str | Iterable[str] | None = None,
     ) -> Generator[ScoredImage, None, None]:
         """Like `stream`, but leave the last step to the caller, who may run it in threads while the model goes on."""
-        if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
-            raise UsageError(
-                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
-                "leave it out, or make a profile for each product"
-            )
-        own = self.object_name if object_name is None else object_name
+        own = self._object_names(object_name)
         names = repeat(own) if isinstance(own, str) else own
-        scorer = Scorer(
-            {_METHOD: self.engine},
-            batch_size=batch_size,
-            max_pixels=self.max_pixels,
-            value_range=self.value_range,
-            tiling=self.tiling,
-            texts=self._texts,
-        )
+        scorer = self._scorer(batch_size)
         tasks = (
             Task(None, source, frozenset({_METHOD}), check_object_name(name))
             for source, name in zip(images, names, strict=not isinstance(own, str))
@@ -467,12 +456,62 @@ class Detector:
                     if on_error is None:
                         raise result.error
                     on_error(result.error.path, result.error)
-                    continue
-                merger = result.tile.merger
-                tile = result.tile.index, result.score, result.map, result.timing
-                add_tile(merger, *tile, self.engine, self.memory, self.limits.roi)
-                if merger.done:
-                    yield ScoredImage(self, merger)
+                elif (scored := self._merged(result)) is not None:
+                    yield scored
+
+    def prepare(self, image: ImageSource, *, object_name: str | None = None) -> list[Prepared[None]]:
+        """Read and preprocess one picture: the first half of `score`, for a caller with a queue of its own.
+
+        Returns:
+            The picture, or its tiles, for `score_prepared`.
+
+        Raises:
+            ImageError: The picture cannot be read.
+            UsageError: The object name is empty, or not that of the profile.
+        """
+        name = check_object_name(self._object_names(object_name))
+        prepared: list[Prepared[None]] = []
+        for each in self._scorer(1).prepare(Task(None, image, frozenset({_METHOD}), name)):
+            if isinstance(each, Failed):
+                raise each.error
+            prepared.append(each)
+        return prepared
+
+    def score_prepared(self, batch: Sequence[Prepared[None]]) -> list[ScoredImage]:
+        """Run what `prepare` returned through the model, all of it together: the second half of `score`.
+
+        Returns:
+            The pictures whose last tile was in the batch, in order.
+        """
+        scorer = self._scorer(max(1, len(batch)))
+        results = [self._merged(result) for result in scorer.score(batch, {_METHOD: self.memory})]
+        return [result for result in results if result is not None]
+
+    def _object_names(self, object_name: Any) -> Any:
+        """Return the object name of pictures for which this one was given; None takes the detector's own."""
+        if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
+            raise UsageError(
+                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
+                "leave it out, or make a profile for each product"
+            )
+        return self.object_name if object_name is None else object_name
+
+    def _scorer(self, batch_size: int) -> Scorer:
+        return Scorer(
+            {_METHOD: self.engine},
+            batch_size=batch_size,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
+            tiling=self.tiling,
+            texts=self._texts,
+        )
+
+    def _merged(self, result: Scored[None]) -> ScoredImage | None:
+        """Add the result of a tile; return the picture if that was the last one."""
+        merger = result.tile.merger
+        tile = result.tile.index, result.score, result.map, result.timing
+        add_tile(merger, *tile, self.engine, self.memory, self.limits.roi)
+        return ScoredImage(self, merger) if merger.done else None
 
 
 @dataclass(frozen=True)
@@ -496,6 +535,7 @@ class ScoredImage:
         """Return the picture and its detection; once, in any thread."""
         detector, merger = self.detector, self.merger
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
+        model_map = None if limits.roi is not None else enlarged_map(merger, detector.engine)
         detection = Detection(
             score=merger.score,
             anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
@@ -512,6 +552,7 @@ class ScoredImage:
             review_threshold=limits.review_threshold,
             p_value=limits.p_value(merger.score),
             heatmap_range=limits.heatmap_range or detector.engine.display_range(detector.memory),
+            model_map=model_map,
         )
         return merger.image, detection
 
