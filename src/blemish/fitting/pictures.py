@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from blemish import calibration as conformal
-from blemish.clip import ImageFeatures
+from blemish.clip import ImageFeatures, Request, Tap
 from blemish.detection import Timing
 from blemish.engine import TorchEngine
 from blemish.errors import ImageError
@@ -33,6 +33,7 @@ from blemish.few_shot import (
 from blemish.image_io import MAX_PIXELS
 from blemish.limits import Measured
 from blemish.methods.base import MemoryBank, Prediction, ReferenceMethod
+from blemish.methods.ops import normalise
 from blemish.profile import GoodPicture, KnownDefect, Profile, rounded
 from blemish.roi import Roi, RoiSource, read_roi
 from blemish.scoring import add_tile, finished_map
@@ -55,18 +56,14 @@ class EncodedPicture:
     """(row, column) of each tile."""
     features: list[ImageFeatures]
     """Features of each tile."""
+    whole_tap: Tap
+    """Tap whose class token stands for the whole picture."""
 
     @property
     def vector(self) -> npt.NDArray[np.float32]:
-        """One vector of the whole picture: the mean over its patches, or else its class token."""
-        rows = []
-        for features in self.features:
-            if features.taps:
-                tap = max(features.taps)
-                rows.append(torch.nn.functional.normalize(features.taps[tap][0, 1:].float(), dim=-1).mean(0))
-            elif features.class_token is not None:
-                rows.append(features.class_token[0].float())
-        vector: npt.NDArray[np.float32] = torch.stack(rows).mean(0).cpu().numpy()
+        """One vector of the whole picture (D,): its class token at `whole_tap`, the mean of its tiles."""
+        tokens = [features.taps[self.whole_tap][0, 0].float() for features in self.features]
+        vector: npt.NDArray[np.float32] = normalise(torch.stack(tokens)).mean(0).cpu().numpy()
         return vector
 
     def entry(self, result: Measured | None, images: int) -> GoodPicture:
@@ -165,7 +162,9 @@ class PictureScorer:
             for (number, _), each in zip(batch, _divided(encode(torch.cat([p for _, p in batch]))), strict=True):
                 features[number].append(each)
         return [
-            EncodedPicture(picture.name, picture.fingerprint, picture.size, picture.indices, own)
+            EncodedPicture(
+                picture.name, picture.fingerprint, picture.size, picture.indices, own, whole_tap(self.method)
+            )
             for picture, own in zip(pictures, features, strict=True)
         ]
 
@@ -212,7 +211,7 @@ class PictureScorer:
         return pictures, with_references(memory, [picture.fingerprint for picture in pictures])
 
     def _encode(self, pixels: Tensor) -> ImageFeatures:
-        return self.engine.encode(pixels, self.method.memory_request)
+        return self.engine.encode(pixels, _request(self.method))
 
     # scoring
 
@@ -325,12 +324,22 @@ def image_counts(pictures: Sequence[EncodedPicture], images: int) -> list[int]:
     return [len(picture.indices) * images // tiles for picture in pictures]
 
 
+def whole_tap(method: ReferenceMethod) -> Tap:
+    """Return the tap whose class token stands for a whole picture: seven eighths of the way up."""
+    return Tap(max(1, round(7 / 8 * method.backbone.layers)))
+
+
+def _request(method: ReferenceMethod) -> Request:
+    """Return what the method needs of good pictures, and what whole pictures are compared by."""
+    return method.memory_request | Request(frozenset({whole_tap(method)}), class_token=False)
+
+
 class _CachedEncoder:
     """Runs the backbone on images that it has not encoded yet: a picture and its copy in the memory are often one."""
 
     def __init__(self, engine: TorchEngine) -> None:
         assert isinstance(engine.method, ReferenceMethod)
-        self._engine, self._request = engine, engine.method.memory_request
+        self._engine, self._request = engine, _request(engine.method)
         self._known: dict[bytes, ImageFeatures] = {}
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
