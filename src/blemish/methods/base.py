@@ -365,9 +365,9 @@ class TextFeatureCache:
         self._entries: dict[Hashable, Tensor] = {}
         self._lock = threading.Lock()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TextFeatureCache:
-        """Return an empty cache: a lock cannot be copied, and entries are made again when they are needed."""
-        return TextFeatureCache(self.max_entries)
+    def __reduce__(self) -> tuple[type[TextFeatureCache], tuple[int]]:
+        """Copy and pickle as an empty cache: a lock can be neither, and entries are made again when they are needed."""
+        return TextFeatureCache, (self.max_entries,)
 
     def get(self, method: Method, object_name: str) -> Tensor:
         """Return the text features of one object name: (2, E), without gradient."""
