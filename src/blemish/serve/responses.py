@@ -115,11 +115,11 @@ def model(served: Served) -> dict[str, Any]:
     """Return what answered: name and provenance, JSON-able."""
     detector = served.detector
     return {
+        **detector.provenance.to_dict(),
         "name": served.name,
         "profile": None if served.profile is None else served.name,
         "object_name": detector.object_name,
         "threshold": detector.threshold,
-        **detector.provenance.to_dict(),
     }
 
 
