@@ -202,7 +202,7 @@ class Detection:
 
     @property
     def label(self) -> int | None:
-        """1 = anomalous (score >= threshold), 0 = normal; None without a threshold."""
+        """1 = rejected (score >= threshold), 0 = not; None without a threshold."""
         return None if self.threshold is None else int(self.score >= self.threshold)
 
     @property
@@ -301,6 +301,7 @@ class Detection:
             "threshold": self.threshold,
             "review_threshold": self.review_threshold,
             "mask_threshold": self.mask_threshold,
+            "min_area": self.min_area,
             "map_range": [float(end) for end in self.map_range],
             "heatmap_range": [float(end) for end in self.scale],
             "map_step": self.map_step,
@@ -395,9 +396,8 @@ class Detection:
         """Verdict, score and p-value in one line; None without a threshold."""
         if self.threshold is None:
             return None
-        word = self.verdict if self.p_value is not None else ("normal", "anomalous")[self.label or 0]
         odd = "" if self.p_value is None else f", p {self.p_value:.2g}"
-        return f"{word}: score {self.score:.3f}, threshold {self.threshold:.3f}{odd}"
+        return f"{self.verdict}: score {self.score:.3f}, threshold {self.threshold:.3f}{odd}"
 
     def save(
         self,

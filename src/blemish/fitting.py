@@ -54,7 +54,7 @@ from blemish.limits import FitOptions, FittedLimits, Measured, require_enough
 from blemish.methods.base import MemoryBank, Prediction, ReferenceMethod
 from blemish.profile import GoodPicture, KnownDefect, Named, Profile, find_named, rounded, to_device
 from blemish.roi import Roi, read_roi
-from blemish.tiling import TileMerger, cut, resize
+from blemish.tiling import TileMerger, cut
 from blemish.types import ImageSource, Tiling, ValueRange
 
 T = TypeVar("T")
@@ -704,7 +704,7 @@ def add_tile(
         (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
         inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
         score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory) if inside.any() else 0.0
-    if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
+    if not merger.is_whole and engine.finishes_maps:
         tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
     merger.add(index, score, tile_map, timing)
 
@@ -715,9 +715,7 @@ def finished_map(
     """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest
     value.
     """
-    values: npt.NDArray[np.float32] = merger.take_map(
-        engine.finish_map if isinstance(engine, TorchEngine) else resize
-    ).numpy()
+    values: npt.NDArray[np.float32] = merger.take_map(engine.finish_map).numpy()
     if roi is None:
         return values
     inside = roi.resized(values.shape[1], values.shape[0])

@@ -489,7 +489,7 @@ def _memory_parts(memory: MemoryBank, *, half: bool = True) -> tuple[dict[str, T
                 tensors[f"{entry.name}/{_key_text(key)}"] = rows
         else:
             facts[entry.name] = value
-    return ({name: _halved(values) for name, values in tensors.items()} if half else tensors), facts
+    return ({name: halved(values) for name, values in tensors.items()} if half else tensors), facts
 
 
 def _memory(method: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MemoryBank:
@@ -515,7 +515,7 @@ def _rebuild(cls: type[MemoryBank], tensors: Mapping[str, Tensor], facts: Mappin
     return cls(**values)
 
 
-def _halved(values: Tensor) -> Tensor:
+def halved(values: Tensor) -> Tensor:
     """Return values in half precision if that loses nothing."""
     if values.dtype != torch.float32:
         return values

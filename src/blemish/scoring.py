@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from blemish.clip import Computation, ImageBackbone, Request, resolve_position
-from blemish.concurrency import READER_THREADS, prefetch
+from blemish.concurrency import READER_THREADS, check_not_forked, prefetch
 from blemish.detection import Timing
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError
@@ -221,6 +221,7 @@ class Scorer:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        check_not_forked()
         self.passes = plan(engines)
         self.clock = Clock()
         self._engines = dict(engines)

@@ -19,6 +19,14 @@ DETECT = (
     "Without a threshold or a profile pictures are only ranked. With --out a run can be stopped at any time, and the "
     "same command continues: it skips what is complete and repeats what changed or was done with other settings."
 )
+JUDGE = (
+    "Give verdicts again, without the model.\n\n"
+    "`blemish detect --out` keeps scores and maps, so another threshold takes about a second for 1,000 pictures:\n\n"
+    "    blemish detect photos/ --out results/\n\n"
+    "    blemish judge results/ --threshold 60%\n\n"
+    "Labels, masks, regions and tables are made again. Overlays that show a verdict are drawn again, too, which takes "
+    "longer, since the pictures are read."
+)
 FIT = (
     "Make a profile of the good pictures of one product: memory, thresholds with a promise, scale of heatmaps.\n\n"
     "20 good pictures are of use, 100 promise 1 % false alarms. The promise holds for pictures of the same product, "
@@ -73,6 +81,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # a command first reports what is finished
 )
 app.command("blemish.cli.detect:detect", name="detect", sort_key=1, help=DETECT)
+app.command("blemish.cli.judge:judge", name="judge", sort_key=1, help=JUDGE)
 app.command("blemish.cli.fit:fit", name="fit", sort_key=2, help=FIT)
 app.command("blemish.cli.methods:methods", name="methods", sort_key=4, help="List the methods.")
 app.command(
