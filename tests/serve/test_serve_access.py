@@ -6,13 +6,13 @@ import base64
 
 import numpy as np
 import pytest
+from service_helpers import files, png, serving
 from starlette.testclient import TestClient
 
 from blemish.errors import UsageError
 from blemish.serve.auth import OPEN
 from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry
-from service_helpers import files, png, serving
 
 
 def test_the_key(registry: Registry) -> None:
@@ -54,6 +54,13 @@ def test_pages_of_other_origins(registry: Registry) -> None:
         )
         preflight["Origin"] = "https://evil.example"
         assert "Access-Control-Allow-Origin" not in client.options("/v1/detect", headers=preflight).headers
+
+
+def test_the_page(client: TestClient) -> None:
+    answer = client.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert '"mode": "service"' in answer.text or '"mode":"service"' in answer.text
 
 
 def test_facts(client: TestClient, registry: Registry) -> None:

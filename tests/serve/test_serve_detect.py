@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from service_helpers import eventually, files, png, serving, slow
 from starlette.testclient import TestClient
 
 from blemish.detector import Detector
 from blemish.maps import decode_map
 from blemish.serve.profiles import Registry
-from service_helpers import eventually, files, png, serving, slow
 from helpers import decode_mask, save_picture
 
 SIZES = [(40, 30), (64, 48), (31, 57)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from service_helpers import files, serving
 from starlette.testclient import TestClient
 
 from blemish.detector import Detector
@@ -13,7 +14,6 @@ from blemish.profile import Profile, read_profile
 from blemish.serve.drift import FEWEST, WINDOW, Drift, Seen, seen
 from blemish.serve.profiles import Registry
 from helpers import save_picture
-from service_helpers import files, serving
 
 
 @pytest.fixture(scope="module")

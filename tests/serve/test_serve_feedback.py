@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from service_helpers import files, png, serving
 from starlette.testclient import TestClient
 
 from blemish.profile import read_profile
 from blemish.serve import feedback
 from blemish.serve.profiles import load_registry
-from service_helpers import files, png, serving
 
 Form = list[tuple[str, tuple[str, bytes, str]]]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from service_helpers import eventually, files, png, serving
 
 from blemish.errors import OutputError
 from blemish.serve.profiles import Registry, Served
 from blemish.serve.webhook import Webhook
 from helpers import save_picture
-from service_helpers import eventually, files, png, serving
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

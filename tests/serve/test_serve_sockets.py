@@ -16,13 +16,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from service_helpers import eventually, files, listening, png, slow
 
 from blemish.errors import OutputError
 from blemish.serve import server
 from blemish.serve.profiles import Registry
 from blemish.serve.server import bind
 from blemish.serve.service import Service
-from service_helpers import eventually, files, listening, png, slow
 
 HEAD = b"POST /v1/detect?method=clip HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
@@ -121,11 +121,12 @@ def test_pictures_of_a_client_that_went_away_are_not_scored(registry: Registry) 
         go_on.set()
         assert httpx.post(url, files=files(9), timeout=20).status_code == 200
         # One batch warmed the model up and one was with it already; the four other pictures were left out.
-        assert "blemish_batch_pictures_count 3.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        eventually(lambda: "blemish_batch_pictures_count 3.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+        assert "blemish_batch_pictures_sum 3.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 def test_an_address_in_use(running: tuple[Service, int]) -> None:
-    with pytest.raises(OutputError, match="cannot listen on 127.0.0.1 port"):
+    with pytest.raises(OutputError, match=r"cannot listen on 127\.0\.0\.1 port"):
         bind("127.0.0.1", running[1])
     with pytest.raises(OutputError, match="cannot listen"):
         bind("no such host", 0)

@@ -270,7 +270,7 @@ class DetectRun:
         """The files that the folder has results of, as they were when they were scored."""
         if self.folder is None:
             return []
-        return [result.key for result in self._journal.values.values() if result.key is not None]
+        return [result.key for result in self._results_folder.journal.values.values() if result.key is not None]
 
     def line(self, path: PathLike) -> Line:
         """Return the full JSON-able line of a result in the folder."""
