@@ -84,6 +84,7 @@ class Scan:
         run: Identifies this run in the rows.
         finished: What each finished part of the shard says about itself, by its number.
         todo: Parts of the shard that are still to be scored.
+        scored: Number of pictures that this run took up.
 
     Raises:
         UsageError: A source does not exist, something cannot be loaded, or the folder holds another scan.
@@ -105,6 +106,7 @@ class Scan:
         self.detectors = Detectors(detectors or DetectorOptions())
         self.run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
         self.finished: dict[int, PartFacts] = {}
+        self.scored = 0
         self._open = ExitStack()
         self._start = time.perf_counter()
         try:
@@ -161,7 +163,7 @@ class Scan:
         for number in self.todo.copy():
             start = time.perf_counter()
             rows = self.work.score(self.plan.items(number), self.detectors, on_progress=on_progress)
-            self.take(self.work.write(number, rows, time.perf_counter() - start))
+            self.take(self.work.write(number, rows, time.perf_counter() - start), len(rows))
             on_part(self.finished[number])
 
     def retry_failed(
@@ -179,12 +181,21 @@ class Scan:
             repeated = self.work.score(items, self.detectors, on_progress=on_progress)
             rows |= {row["item"]: row for row in repeated}
             seconds = self.finished[number].seconds + time.perf_counter() - start
-            self.take(self.work.write(number, list(rows.values()), seconds))
+            self.take(self.work.write(number, list(rows.values()), seconds), len(repeated))
             on_part(self.finished[number])
 
-    def take(self, facts: PartFacts) -> None:
-        """Record a part that was written. Raises OutputError."""
+    def take(self, facts: PartFacts, scored: int) -> None:
+        """Record a part that was written.
+
+        Args:
+            facts: What it says about itself.
+            scored: Number of its pictures that this run took up.
+
+        Raises:
+            OutputError: The journal cannot be written.
+        """
         self.folder.record(facts)
+        self.scored += scored
         self.finished[facts.part] = facts
         if facts.part in self.todo:
             self.todo.remove(facts.part)
@@ -205,7 +216,7 @@ class Scan:
 
     def summary(self) -> dict[str, Any]:
         """Return counts of the shard and of this run as JSON-able values."""
-        mine = [facts for facts in self.finished.values() if facts.run == self.run]
+        mine = sum(facts.run == self.run for facts in self.finished.values())
         seconds = time.perf_counter() - self._start
         return {
             "folder": str(self.folder.path),
@@ -214,7 +225,7 @@ class Scan:
             "parts": len(self.finished) + len(self.todo),
             "parts_finished": len(self.finished),
             **_totals(list(self.finished.values())),
-            "this_run": {**_totals(mine), "parts": len(mine), "seconds": round(seconds, 3)},
+            "this_run": {"pictures": self.scored, "parts": mine, "seconds": round(seconds, 3)},
         }
 
     def _check_kinds(self) -> None:
