@@ -15,7 +15,7 @@ from blemish.detector import ScoredImage
 from blemish.errors import ImageError
 from blemish.scan.detectors import Detectors
 from blemish.scan.items import Item
-from blemish.scan.rows import Row, copied_row, failed_row, scored_row
+from blemish.scan.rows import Row, Run, copied_row, failed_row, scored_row
 from blemish.scan.sources import Fetched, read_items
 from blemish.types import ImageSource
 
@@ -38,7 +38,7 @@ def score_part(
     detectors: Detectors,
     options: PartOptions,
     folder: Path,
-    run: str,
+    run: Run,
     *,
     fetched: Iterable[Fetched] | None = None,
     on_progress: Callable[[], object] = lambda: None,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from blemish.errors import OutputError
 from blemish.outputs.tables import COLUMNS, table_row, write_parquet
@@ -25,29 +25,35 @@ SCAN_COLUMNS: dict[str, type] = {
     "sha256": str,
     "bytes": int,
     "same_as": str,
-    "profile": str,
-    "mask_threshold": float,
     "region_list": str,
     "files": str,
     "provenance": str,
-    "run": str,
 }
 """Columns of a part with their types: those of `results.parquet`, and
 
 - `item`: number of the picture within the scan, from 0;
 - `sha256`, `bytes`: hash and size of its content;
 - `same_as`: path of an identical picture of the part that was scored in its place;
-- `profile`: name of its profile;
 - `region_list`: its regions as JSON, as in `results.jsonl`;
 - `files`: its files below the folder of the scan by kind, as JSON;
-- `provenance`: where the score comes from, as JSON;
-- `run`: the run that wrote the row.
+- `provenance`: where the score comes from, as JSON.
+
+`profile` is the name that the source gives, or else the profile's file; `run` and `date` are those of the run that
+wrote the row.
 """
 
-VARYING = ("seconds", "run")
+VARYING = ("seconds", "run", "date")
 """Columns that differ between two runs of one scan. All others are equal, in a killed and an unbroken run."""
 
 _KEY = "blemish-part"
+
+
+class Run(NamedTuple):
+    """A run, as its rows name it."""
+
+    id: str
+    date: str
+    """When it began, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / "parts" / f"part-{number:06d}.parquet"
 
 
-def scored_row(fetched: Fetched, line: Mapping[str, Any], files: Mapping[str, str], run: str) -> Row:
+def scored_row(fetched: Fetched, line: Mapping[str, Any], files: Mapping[str, str], run: Run) -> Row:
     """Return the row of a picture that was scored.
 
     Args:
@@ -96,19 +102,18 @@ def scored_row(fetched: Fetched, line: Mapping[str, Any], files: Mapping[str, st
         **table_row({**line, "error": None}),
         **_content(fetched, run),
         "path": item.path,
-        "mask_threshold": line["mask_threshold"],
         "region_list": json.dumps(line["regions"]),
         "files": json.dumps(files) if files else None,
         "provenance": json.dumps(line["provenance"], sort_keys=True),
     }
 
 
-def failed_row(fetched: Fetched, error: str, run: str) -> Row:
+def failed_row(fetched: Fetched, error: str, run: Run) -> Row:
     """Return the row of a picture that cannot be read or scored."""
     return {**dict.fromkeys(SCAN_COLUMNS), **_content(fetched, run), "path": fetched.item.path, "error": error}
 
 
-def copied_row(fetched: Fetched, original: Row, run: str) -> Row:
+def copied_row(fetched: Fetched, original: Row, run: Run) -> Row:
     """Return the row of a picture whose content is that of another one, which was scored."""
     error = original["error"]
     if error is not None:
@@ -117,15 +122,16 @@ def copied_row(fetched: Fetched, original: Row, run: str) -> Row:
     return {**original, **_content(fetched, run), **same}
 
 
-def _content(fetched: Fetched, run: str) -> Row:
+def _content(fetched: Fetched, run: Run) -> Row:
     item = fetched.item
     return {
         "item": item.number,
         "sha256": fetched.sha256,
         "bytes": fetched.size,
         "same_as": None,
-        "profile": item.profile,
-        "run": run,
+        **({} if item.profile is None else {"profile": item.profile}),
+        "run": run.id,
+        "date": run.date,
     }
 
 

@@ -7,22 +7,21 @@ scan.summary()
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from blemish.errors import UsageError
+from blemish.outputs.results import now, run_id
 from blemish.scan.detectors import DetectorOptions, Detectors
 from blemish.scan.folder import ScanFolder, Shard
 from blemish.scan.items import Item
 from blemish.scan.parts import PartOptions, score_part
 from blemish.scan.plan import PlanOptions, has_changed
-from blemish.scan.rows import PartFacts, Row, failed_items, make_facts, read_rows, write_part
+from blemish.scan.rows import PartFacts, Row, Run, failed_items, make_facts, read_rows, write_part
 from blemish.scan.sources import Fetched
 from blemish.types import PathLike
 
@@ -45,7 +44,7 @@ class Work:
     options: PartOptions
     plan: str
     settings: str
-    run: str
+    run: Run
 
     def score(
         self,
@@ -62,7 +61,7 @@ class Work:
 
     def write(self, number: int, rows: list[Row], seconds: float) -> PartFacts:
         """Write a part and return what it says about itself. Raises OutputError."""
-        facts = make_facts(number, rows, plan=self.plan, settings=self.settings, seconds=seconds, run=self.run)
+        facts = make_facts(number, rows, plan=self.plan, settings=self.settings, seconds=seconds, run=self.run.id)
         write_part(Path(self.folder), rows, facts)
         return facts
 
@@ -104,7 +103,8 @@ class Scan:
     ) -> None:
         self.sources, self.options, self.shard = sources, options or PartOptions(), shard or Shard()
         self.detectors = Detectors(detectors or DetectorOptions())
-        self.run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        date = now()
+        self.run = Run(run_id(date), date)
         self.finished: dict[int, PartFacts] = {}
         self.scored = 0
         self._open = ExitStack()
@@ -216,11 +216,11 @@ class Scan:
 
     def summary(self) -> dict[str, Any]:
         """Return counts of the shard and of this run as JSON-able values."""
-        mine = sum(facts.run == self.run for facts in self.finished.values())
+        mine = sum(facts.run == self.run.id for facts in self.finished.values())
         seconds = time.perf_counter() - self._start
         return {
             "folder": str(self.folder.path),
-            "run": self.run,
+            "run": self.run.id,
             "shard": str(self.shard),
             "parts": len(self.finished) + len(self.todo),
             "parts_finished": len(self.finished),
