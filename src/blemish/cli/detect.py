@@ -31,6 +31,7 @@ from blemish.cli.console import (
     progress,
     waiting,
 )
+from blemish.cli.loading_options import BACKBONE, METHOD, OBJECT, load_settings
 from blemish.cli.ranking import counted, note_failures, print_csv, ranking, verdicts
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
 REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
 FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
-METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
 #: The note on a bit depth that was found by the values.
 _DEPTH = re.compile(r" read as (\d+) bits,")
@@ -127,51 +127,30 @@ def detect(
         json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
             first one says what was not read, under "skipped".
     """
-    from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
-
     formats, changes = _formats(format, out, json), config_changes(config)
-    if batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
-    if overlap is not None and tile is None:
-        raise UsageError("--overlap is the overlap of tiles: give --tile PIXELS, too")
-    check_threshold("--threshold", threshold)
-    check_threshold("--mask-threshold", mask_threshold)
-    if not object_name.strip():
-        raise UsageError('--object is empty; give what the pictures show, such as "metal nut"')
+    settings = load_settings(
+        method=method,
+        backbone=backbone,
+        weights=weights,
+        config=config,
+        object_name=object_name,
+        reference=reference,
+        profile=profile is not None,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        max_pixels=max_pixels,
+        value_range=value_range,
+        tile=tile,
+        overlap=overlap,
+        model=model,
+        backend=backend,
+    )
 
     from blemish.methods import info
 
-    if model is None and backend not in (None, "torch"):
-        raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
-    if model is not None:
-        refuse_fixed(
-            {
-                "--method": method != METHOD,
-                "--backbone": backbone != BACKBONE,
-                "--weights": weights is not None,
-                "--config": config is not None,
-                "--object": object_name != OBJECT,
-                "--reference": bool(reference),
-                "--backend torch": backend == "torch",
-            }
-        )
-    if profile is not None:
-        refuse_fixed(
-            {
-                "--method": method != METHOD,
-                "--config": config is not None,
-                "--object": object_name != OBJECT,
-                "--reference": bool(reference),
-                "--tile": tile is not None,
-                "--value-range": value_range is not None,
-                "--model": model is not None,
-                "--backend": backend is not None,
-            },
-            "the profile",
-            "fit",
-        )
     transductive = model is None and profile is None and info(method).transductive
     if transductive and tile is not None and not reference:
         raise UsageError(
@@ -182,22 +161,9 @@ def detect(
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
-    from blemish.image_io import MAX_PIXELS, Every, find_images
+    from blemish.image_io import Every, find_images
 
     frames = None if every is None else Every.parse("--every", every)
-    overlap = DEFAULT_OVERLAP if overlap is None else overlap
-    if tile is not None:
-        Tiling(tile, overlap)  # reports errors before anything is loaded
-    settings: dict[str, Any] = {
-        "threshold": threshold,
-        "mask_threshold": mask_threshold,
-        "device": device,
-        "precision": precision,
-        "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
-        "value_range": value_range,
-        "tile": tile,
-        "overlap": overlap,
-    }
     detector = None
     if model is not None:
         from blemish.exporting import load_exported
@@ -507,13 +473,6 @@ def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
             f"{count(len(both), 'picture')} of these made the profile: a picture that is compared with itself seems "
             "flawless."
         )
-
-
-def refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
-    """Raise a UsageError for an option that is given, but fixed in a file."""
-    for option, given in options.items():
-        if given:
-            raise UsageError(f"{option} is fixed in {file}: leave it out, or {verb} again with it")
 
 
 def _kinds(save: str | None, out: Path | None, limited: bool) -> list[str]:

@@ -101,6 +101,11 @@ def check_kinds(kinds: Iterable[str], tables: Iterable[str]) -> None:
                 raise UsageError(f"cannot write {value!r}{suggest(value, known)}; choose from {', '.join(known)}")
 
 
+def run_id(date: str) -> str:
+    """Return a new id for a run that begins at a date: readable, sorted by time, and its own even within a second."""
+    return f"{date[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(2)}"
+
+
 class ResultsFolder:
     """A folder of results that one process at a time writes to. Use it as a context manager.
 
@@ -144,7 +149,7 @@ class ResultsFolder:
             facts: JSON-able; at least "settings", all that its results depend on.
         """
         date = now()
-        run = f"{date[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(2)}"
+        run = run_id(date)
         self.runs.append({"run": run, "date": date, **facts})
         return run
 

@@ -164,8 +164,16 @@ def _cell(value: object) -> object:
     return f"'{value}" if is_text and str(value).startswith(_FORMULA) else value
 
 
-def write_parquet(path: Path, rows: Iterable[Row]) -> None:
+def write_parquet(
+    path: Path, rows: Iterable[Row], columns: Mapping[str, type] = COLUMNS, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write rows as Parquet, one row group at a time.
+
+    Args:
+        path: The file.
+        rows: A value for each column.
+        columns: Type of each column: str, float or int.
+        metadata: Texts that the file carries about itself.
 
     Raises:
         OutputError: The file cannot be written.
@@ -177,13 +185,13 @@ def write_parquet(path: Path, rows: Iterable[Row]) -> None:
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow; run: pip install 'blemish[parquet]'.") from error
     types = {str: arrow.string(), float: arrow.float64(), int: arrow.int64()}
-    schema = arrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()], metadata=metadata)
     remaining = iter(rows)
 
     def fill(stream: IO[bytes]) -> None:
         with parquet.ParquetWriter(stream, schema) as file:
             while group := list(itertools.islice(remaining, _GROUP)):
-                texts = [{name: _utf8(row[name]) for name in COLUMNS} for row in group]
+                texts = [{name: _utf8(row[name]) for name in columns} for row in group]
                 file.write_table(arrow.Table.from_pylist(texts, schema=schema))
 
     write_atomically(path, fill)
