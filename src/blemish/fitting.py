@@ -15,6 +15,7 @@ anything is scored with it.
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import math
 import os
@@ -28,6 +29,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
+from scipy import stats
 from torch import Tensor
 
 import blemish
@@ -46,13 +49,12 @@ from blemish.few_shot import (
     list_references,
     require_reference_method,
 )
-from blemish.files import absolute
 from blemish.image_io import MAX_PIXELS
 from blemish.limits import FitOptions, FittedLimits, Measured, require_enough
 from blemish.methods.base import MemoryBank, Prediction, ReferenceMethod
-from blemish.profile import GoodPicture, Profile, rounded, to_device
+from blemish.profile import GoodPicture, KnownDefect, Named, Profile, find_named, rounded, to_device
 from blemish.roi import Roi, read_roi
-from blemish.tiling import TileMerger, cut, resize
+from blemish.tiling import TileMerger, cut
 from blemish.types import ImageSource, Tiling, ValueRange
 
 T = TypeVar("T")
@@ -61,6 +63,8 @@ T = TypeVar("T")
 MAX_LEAVE_ONE_OUT = 100
 #: References of a split; more make every later score slower.
 MAX_SPLIT_REFERENCES = 50
+#: How many of the added pictures reach the threshold by chance, as a quantile.
+_BY_CHANCE = 0.99
 #: Values of each map that the scale and the rules of others look at.
 _SAMPLED_VALUES = 100_000
 
@@ -325,6 +329,32 @@ class _Fitter:
         on_cpu = [Prediction(each.score.float().cpu(), each.map.float().cpu()) for each in predictions]
         return self.result(entry.name, entry.size, zip(indices, on_cpu, strict=True), memory)
 
+    def known_defect(self, picture: _Picture) -> KnownDefect:
+        """Return a picture as a profile keeps it, without a score."""
+        tiles = tuple(_to_png(self.engine.backbone.levels(pixels)[0]) for pixels in picture.pixels)
+        return KnownDefect(picture.name, picture.fingerprint, math.nan, picture.size, tiles)
+
+    def scored_defect(self, defect: KnownDefect, memory: MemoryBank) -> KnownDefect:
+        """Return a known defect with the score that it has with a memory."""
+        merger = TileMerger(defect.size, self.tiling)
+        indices = [(row, column) for row in range(len(merger.down.spans)) for column in range(len(merger.across.spans))]
+        pixels = [self.engine.backbone.normalise([_from_png(png)]) for png in defect.tiles]
+        picture = _Picture(defect.name, defect.fingerprint, defect.size, indices, pixels, [])
+        self.encode([picture], self.engine_encode)
+        return replace(defect, score=self.score(picture, memory).score)
+
+    def note_selection(self, added: Sequence[GoodPicture], profile: Profile) -> None:
+        """Say so if more of the added pictures reach the threshold of before than chance explains."""
+        threshold, promise = profile.limits.threshold, profile.false_alarms
+        if threshold is None or promise is None:
+            return
+        above = sum(entry.score is not None and entry.score >= threshold for entry in added)
+        if above > stats.binom.ppf(_BY_CHANCE, len(added), promise):
+            self.notes.append(
+                f"{above} of the {len(added)} pictures that were added reach the former threshold. If they were chosen "
+                "because of that, the promise must not count on them: add them to the former profile as rejected ones."
+            )
+
     def rescored(self, entries: Sequence[GoodPicture], memory: MemoryBank) -> list[GoodPicture]:
         """Return the pictures of a memory with the scores that they have in it, each with the others as references."""
         rescored, start = [], 0
@@ -332,7 +362,7 @@ class _Fitter:
             numbers = range(start, start + entry.images)
             with torch.inference_mode():
                 own = memory.select(numbers)
-                others = memory.select([number for number in range(memory.images) if number not in numbers])
+                others = memory.select(other_images(entries, entry))
             result = self.score_kept(entry, own, others)
             numbers_of = {"score": result.score, "level": result.level, "peak": result.peak, "usual": result.usual}
             rescored.append(replace(entry, **numbers_of))  # type: ignore[arg-type]
@@ -423,6 +453,7 @@ def add_pictures(
     profile: Profile,
     more: References,
     *,
+    selected: bool = False,
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[], object] = lambda: None,
 ) -> Profile:
@@ -433,16 +464,36 @@ def add_pictures(
     other methods they keep their scores. More references can only lower these, so the promise holds, and the threshold
     is at most a little too high; a fit with all pictures gives the exact one.
 
+    Pictures that were chosen because of their scores, such as false alarms, are not exchangeable with new ones, and
+    the promise must not count on them. Without a split they become references and change no threshold: no picture of
+    the calibration is compared with them, so its score is at least what it would be, while more references can only
+    lower the score of a new good picture. So the promise holds, whatever was chosen. In a split they may raise the
+    threshold and never lower it (`Calibration.contaminated`).
+
+    Args:
+        engine: The engine of the profile's method.
+        profile: The profile.
+        more: Good pictures.
+        selected: They were chosen because of their scores.
+        max_pixels: As in `blemish.load`.
+        on_progress: Called for each picture that was scored.
+
     Raises:
-        UsageError: The rule of the profile needs all pictures.
+        UsageError: The rule of the profile needs all pictures, or a picture is a known defect of the profile.
         ImageError: A picture cannot be read.
     """
-    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
+    options = _former_options(profile)
     fitter = _Fitter(engine, options, profile.object_name, max_pixels, profile.value_range, profile.tiling)
     known = {entry.fingerprint for entry in profile.good}
+    defects = {defect.fingerprint for defect in profile.known_defects}
     sources = list_references(more)
     pictures: list[_Picture] = []
     for picture in fitter.read(sources, _names(sources)):
+        if picture.fingerprint in defects:
+            raise UsageError(
+                f"{picture.name} is a known defect of the profile, so it cannot be a good picture, too: take it out of "
+                "the known defects first"
+            )
         if picture.fingerprint not in known:
             known.add(picture.fingerprint)
             pictures.append(picture)
@@ -451,27 +502,34 @@ def add_pictures(
     fitter.encode(pictures, encode)
     memory = to_device(profile.memory, engine.device)
     split = profile.limits.scheme == "split"
-    entries = list(profile.good)
     if pictures and not split:
         memory = type(memory).concat([memory, to_device(fitter.build(pictures, encode), engine.device)])
-    start = profile.memory.images
-    counts = [0] * len(pictures) if split else _counts(pictures, memory.images - start)
-    for picture, count in zip(pictures, counts, strict=True):
+    counts = [0] * len(pictures) if split else _counts(pictures, memory.images - profile.memory.images)
+    added = [
+        replace(fitter.entry(picture, None, count), selected=selected)
+        for picture, count in zip(pictures, counts, strict=True)
+    ]
+    entries = [*profile.good, *added]
+    for number, (picture, entry) in enumerate(zip(pictures, added, strict=True), len(profile.good)):
         part = memory
         if not split:
             with torch.inference_mode():
-                part = memory.select([n for n in range(memory.images) if not start <= n < start + count])
-            start += count
-        entries.append(fitter.entry(picture, fitter.score(picture, part), count))
+                part = memory.select(other_images(entries, entry))
+        entries[number] = replace(
+            fitter.entry(picture, fitter.score(picture, part), entry.images), selected=entry.selected
+        )
         on_progress()
-    if pictures and not split and fitter.method.scores_entries:
+    fitter.note_selection([entry for entry in entries[len(profile.good) :] if not selected], profile)
+    if not pictures or split or selected:
+        pass
+    elif fitter.method.scores_entries:
         entries[: len(profile.good)] = fitter.rescored(entries, memory)[: len(profile.good)]
-    elif pictures and not split:
+    else:
         fitter.notes.append(
             f"The {len(profile.good)} pictures of before keep their scores, so the threshold may be a little too "
             "high; a fit with all pictures gives the exact one."
         )
-    return _updated(profile, options, memory, entries, fitter.notes)
+    return _updated(fitter, profile, memory, entries)
 
 
 def remove_pictures(engine: TorchEngine, profile: Profile, names: Sequence[str]) -> Profile:
@@ -490,59 +548,125 @@ def remove_pictures(engine: TorchEngine, profile: Profile, names: Sequence[str])
     Raises:
         UsageError: There is no such picture, or it is a reference that cannot be taken out.
     """
-    options = FitOptions(**{**profile.options, "roi": profile.limits.roi})
+    options = _former_options(profile)
     fitter = _Fitter(engine, options, profile.object_name, MAX_PIXELS, profile.value_range, profile.tiling)
-    gone = [_find(profile, name) for name in names]
+    gone = [_find(profile.good, name, "good picture") for name in names]
     can_rescore = fitter.method.scores_entries and profile.limits.scheme == "leave-one-out"
-    if references := [entry.name for entry in gone if entry.images and not can_rescore]:
+    # No picture that calibrates is compared with a selected one.
+    needed = [entry.name for entry in gone if entry.images and not entry.selected]
+    if (references := needed) and not can_rescore:
         raise UsageError(
             f"{', '.join(references)} {'is a reference' if len(references) == 1 else 'are references'} of this "
             "profile, and without it the scores of all others change: fit again without it"
         )
     left = {entry.fingerprint for entry in gone}
     entries, memory = [entry for entry in profile.good if entry.fingerprint not in left], profile.memory
-    if can_rescore and len(entries) >= 2:
+    if any(entry.images for entry in gone) and len(entries) >= 2:
         kept = list(
             itertools.chain.from_iterable([entry.fingerprint not in left] * entry.images for entry in profile.good)
         )
         memory = to_device(memory, engine.device).select([number for number, keep in enumerate(kept) if keep])
-        entries = fitter.rescored(entries, memory)
-    return _updated(profile, options, memory, entries, [])
+        entries = fitter.rescored(entries, memory) if needed else entries
+    return _updated(fitter, profile, memory, entries)
 
 
-def _find(profile: Profile, name: str) -> GoodPicture:
-    matching = [
-        entry
-        for entry in profile.good
-        if name in (entry.name, entry.fingerprint, Path(entry.name).name) or absolute(name) == absolute(entry.name)
-    ]
-    if len(matching) == 1:
-        return matching[0]
-    if not matching:
-        hint = suggest(name, [entry.name for entry in profile.good])
-        raise UsageError(f"the profile has no good picture {name}{hint}; `blemish info` lists them")
-    raise UsageError(f"{name} can be {len(matching)} pictures of the profile; give its path or its fingerprint")
-
-
-def _updated(
-    profile: Profile, options: FitOptions, memory: MemoryBank, entries: list[GoodPicture], notes: Sequence[str]
+def add_known_defects(
+    engine: TorchEngine,
+    profile: Profile,
+    pictures: References,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: Callable[[], object] = lambda: None,
 ) -> Profile:
-    calibrating = [number for number, entry in enumerate(entries) if entry.score is not None]
+    """Return a profile that knows more pictures with defects, which it should catch. They change no threshold.
+
+    The profile keeps each as the model sees it: resized, without loss, some hundred kilobytes. So it can be scored
+    again with every method whenever the memory changes.
+
+    Raises:
+        UsageError: A picture is one of the good ones.
+        ImageError: A picture cannot be read.
+    """
+    fitter = _defect_fitter(engine, profile, max_pixels)
+    good = {entry.fingerprint for entry in profile.good}
+    sources = list_references(pictures)
+    defects = {defect.fingerprint: defect for defect in profile.known_defects}
+    memory = to_device(profile.memory, engine.device)
+    for picture in fitter.read(sources, _names(sources), as_references=False):
+        if picture.fingerprint in good:
+            raise UsageError(
+                f"{picture.name} is one of the good pictures of the profile, so it cannot be a known defect, too: take "
+                "it out of the good ones first"
+            )
+        defects.setdefault(picture.fingerprint, fitter.scored_defect(fitter.known_defect(picture), memory))
+        on_progress()
+    return replace(profile, known_defects=tuple(defects.values()), created=_now(), version=blemish.__version__)
+
+
+def remove_known_defects(profile: Profile, names: Sequence[str]) -> Profile:
+    """Return a profile without some of its known defects.
+
+    Raises:
+        UsageError: There is no such picture.
+    """
+    gone = {_find(profile.known_defects, name, "known defect").fingerprint for name in names}
+    left = tuple(defect for defect in profile.known_defects if defect.fingerprint not in gone)
+    return replace(profile, known_defects=left, created=_now(), version=blemish.__version__)
+
+
+def _defect_fitter(engine: TorchEngine, profile: Profile, max_pixels: int = MAX_PIXELS) -> _Fitter:
+    options = FitOptions(min_area=profile.limits.min_area, roi=profile.limits.roi)
+    return _Fitter(engine, options, profile.object_name, max_pixels, profile.value_range, profile.tiling)
+
+
+def _former_options(profile: Profile) -> FitOptions:
+    return FitOptions(**{**profile.options, "roi": profile.limits.roi})
+
+
+def other_images(entries: Sequence[GoodPicture], entry: GoodPicture) -> list[int]:
+    """Return the numbers of the images in a memory that a picture of it is compared with.
+
+    These are the images of all other pictures; of one that calibrates, without those of pictures that were selected.
+    """
+    numbers: list[int] = []
+    start = 0
+    for other in entries:
+        if other is not entry and (entry.selected or not other.selected):
+            numbers += range(start, start + other.images)
+        start += other.images
+    return numbers
+
+
+def _find(entries: Sequence[Named], name: str, what: str) -> Named:
+    found = find_named(entries, name)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        hint = suggest(Path(name).name, [Path(entry.name).name for entry in entries])
+        raise UsageError(f"the profile has no {what} {name}{hint}; `blemish info` lists them")
+    raise UsageError(f"{name} can be {len(found)} pictures of the profile; give its path or its fingerprint")
+
+
+def _updated(fitter: _Fitter, profile: Profile, memory: MemoryBank, entries: list[GoodPicture]) -> Profile:
+    calibrating = [number for number, entry in enumerate(entries) if entry.calibrates]
     if len(calibrating) < 2:
         raise UsageError("fewer than 2 good pictures would be left, which promise nothing")
     odd = {calibrating[n] for n in conformal.suspicious([entries[n].score or 0.0 for n in calibrating])}
     entries = [replace(entry, suspicious=number in odd) for number, entry in enumerate(entries)]
     limits = profile.limits
-    fitted = FittedLimits(options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
+    fitted = FittedLimits(fitter.options, entries, limits.scheme, limits.removed, profile.map_range, limits.roi)
     references = [entry.fingerprint for entry in entries if entry.images]
+    on_device = to_device(memory, fitter.engine.device)
+    defects = tuple(fitter.scored_defect(defect, on_device) for defect in profile.known_defects)
     return replace(
         profile,
         memory=replace(memory, references=len(references), fingerprint=_fingerprint(references)),
         limits=fitted.limits,
         good=tuple(entries),
+        known_defects=defects,
         false_alarms=fitted.false_alarms,
         guarantee=fitted.guarantee,
-        notes=(*notes, *fitted.notes),
+        notes=(*fitter.notes, *fitted.notes),
         created=_now(),
         version=blemish.__version__,
         path=None,
@@ -580,7 +704,7 @@ def add_tile(
         (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
         inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
         score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory) if inside.any() else 0.0
-    if not merger.is_whole and isinstance(engine, TorchEngine) and engine.finishes_maps:
+    if not merger.is_whole and engine.finishes_maps:
         tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
     merger.add(index, score, tile_map, timing)
 
@@ -591,13 +715,22 @@ def finished_map(
     """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest
     value.
     """
-    values: npt.NDArray[np.float32] = merger.take_map(
-        engine.finish_map if isinstance(engine, TorchEngine) else resize
-    ).numpy()
+    values: npt.NDArray[np.float32] = merger.take_map(engine.finish_map).numpy()
     if roi is None:
         return values
     inside = roi.resized(values.shape[1], values.shape[0])
     return np.where(inside, values, np.float32(engine.map_range(memory)[0]))
+
+
+def enlarged_map(merger: TileMerger, engine: Engine) -> npt.NDArray[np.float32] | None:
+    """Return the model's map of a picture if the picture's own is nothing but its enlargement; before `finished_map`
+    takes it.
+    """
+    if isinstance(engine, TorchEngine) and engine.finishes_maps:
+        return None
+    values = merger.model_map
+    is_smaller = values is not None and values.shape[0] <= merger.size[1] and values.shape[1] <= merger.size[0]
+    return values.numpy() if values is not None and is_smaller else None
 
 
 class _CachedEncoder:
@@ -670,6 +803,20 @@ def _names(sources: Sequence[ImageSource]) -> list[str]:
         return getattr(source, "path", None) or f"picture {number}"
 
     return [name(number, source) for number, source in enumerate(sources, 1)]
+
+
+def _to_png(levels: npt.NDArray[np.uint8]) -> bytes:
+    """Return RGB levels (3, H, W) as a PNG, grey ones as grey."""
+    is_grey = (levels == levels[0]).all()
+    stream = io.BytesIO()
+    Image.fromarray(levels[0] if is_grey else levels.transpose(1, 2, 0)).save(stream, "png")
+    return stream.getvalue()
+
+
+def _from_png(data: bytes) -> npt.NDArray[np.uint8]:
+    """Return what `_to_png` took."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        return np.array(image.convert("RGB")).transpose(2, 0, 1)
 
 
 def _fingerprint(digests: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ lies outside can still reach the inside as light does, since patches attend to e
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -57,6 +58,11 @@ class Roi:
     def share(self) -> float:
         """Share of the picture that is inside, in (0, 1]."""
         return float(self.inside.mean())
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of it, 16 hex digits."""
+        return hashlib.sha256(self.to_png()).hexdigest()[:16]
 
     def resized(self, width: int, height: int) -> npt.NDArray[np.bool_]:
         """Return it for a picture of this size: bool (height, width)."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from blemish.clip import Computation, ImageBackbone, Request, resolve_position
-from blemish.concurrency import READER_THREADS, prefetch
+from blemish.concurrency import READER_THREADS, check_not_forked, prefetch
 from blemish.detection import Timing
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError
@@ -182,7 +182,7 @@ def effective(computation: Computation, backbone: ImageBackbone) -> Computation:
 
 
 @dataclass(frozen=True)
-class _Prepared(Generic[T]):
+class Prepared(Generic[T]):
     """An image, or a tile of one, that is ready for the model."""
 
     task: Task[T]
@@ -221,6 +221,7 @@ class Scorer:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        check_not_forked()
         self.passes = plan(engines)
         self.clock = Clock()
         self._engines = dict(engines)
@@ -247,25 +248,25 @@ class Scorer:
             Exception: Whatever `tasks` raises, after the results of the tasks before.
         """
         memories = memories or {}
-        batch: list[_Prepared[T]] = []
+        batch: list[Prepared[T]] = []
         # Tiles are queued one at a time: all tiles of a large image would not fit into memory.
         threads = READER_THREADS if self._tiling is None else 1
-        with contextlib.closing(prefetch(tasks, self._prepare, self._batch_size, threads=threads)) as prepared:
+        with contextlib.closing(prefetch(tasks, self.prepare, self._batch_size, threads=threads)) as prepared:
             for item in prepared:
-                if isinstance(item, _Prepared):
+                if isinstance(item, Prepared):
                     batch.append(item)
                     if len(batch) < self._batch_size:
                         continue
-                yield from self._score(batch, memories)
+                yield from self.score(batch, memories)
                 batch = []
                 if isinstance(item, Failed):
                     yield item
                 elif isinstance(item, BaseException):
                     raise item
-        yield from self._score(batch, memories)
+        yield from self.score(batch, memories)
 
-    def _prepare(self, task: Task[T]) -> Generator[_Prepared[T] | Failed[T], None, None]:
-        """Read and preprocess one image, tile by tile."""
+    def prepare(self, task: Task[T]) -> Generator[Prepared[T] | Failed[T], None, None]:
+        """Read and preprocess one image, tile by tile; in any thread."""
         inputs = {self._inputs[name]: self._engines[name] for name in sorted(task.methods)}
         start = time.perf_counter()
         try:
@@ -273,12 +274,13 @@ class Scorer:
             for tile in tiles:
                 read = time.perf_counter()
                 pixels = {key: engine.preprocess(tile.image) for key, engine in inputs.items()}
-                yield _Prepared(task, tile, pixels, Timing(read - start, time.perf_counter() - read))
+                yield Prepared(task, tile, pixels, Timing(read - start, time.perf_counter() - read))
                 start = time.perf_counter()
         except ImageError as error:
             yield Failed(task.item, error)
 
-    def _score(self, batch: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]) -> Iterator[Scored[T]]:
+    def score(self, batch: Sequence[Prepared[T]], memories: Mapping[str, MemoryBank | None]) -> Iterator[Scored[T]]:
+        """Run a batch of prepared images, or tiles, through the model."""
         self.clock.reading += sum(prepared.timing.total for prepared in batch)
         self.clock.images += len(batch)
         for one_pass in self.passes:
@@ -288,7 +290,7 @@ class Scorer:
                 yield from self._run_pass(one_pass, rows, memories)
 
     def _run_pass(
-        self, one_pass: Pass, rows: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]
+        self, one_pass: Pass, rows: Sequence[Prepared[T]], memories: Mapping[str, MemoryBank | None]
     ) -> Iterator[Scored[T]]:
         """Run the backbone over a batch, and then each method that scores one of its images.
 
@@ -296,7 +298,7 @@ class Scorer:
         """
         names = [name for name in one_pass.methods if any(name in row.task.methods for row in rows)]
         own = self._inputs[names[0]]
-        groups: dict[torch.Size, list[_Prepared[T]]] = {}
+        groups: dict[torch.Size, list[Prepared[T]]] = {}
         for row in rows:
             groups.setdefault(row.pixels[own].shape, []).append(row)
         if len(groups) == 1:
@@ -310,7 +312,7 @@ class Scorer:
         self,
         one_pass: Pass,
         names: Sequence[str],
-        rows: Sequence[_Prepared[T]],
+        rows: Sequence[Prepared[T]],
         memories: Mapping[str, MemoryBank | None],
     ) -> Iterator[Scored[T]]:
         """Run the backbone once over images of one shape, and then each method that scores one of them."""

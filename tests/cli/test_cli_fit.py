@@ -50,10 +50,9 @@ def test_detect_gives_verdicts(run, profile: Path, pictures: Path, tmp_path: Pat
     assert all(line["provenance"]["profile"] == "part.profile" for line in lines)
     words = ("detect", pictures, "--profile", profile, "--out", tmp_path / "out", "--save", "overlay,mask,regions")
     assert run(*words).code == 0
-    assert (tmp_path / "out" / "results.csv").read_text().startswith("path,score,label,threshold")
-    assert ",verdict,p_value,review_threshold" in (tmp_path / "out" / "results.csv").read_text()
+    assert (tmp_path / "out" / "results.csv").read_text("utf-8-sig").startswith("name,score,verdict,p_value,regions")
     assert "5 pictures complete with the same settings" in run(*words).err
-    assert "5 pictures scored before with other settings" in run(*words, "--threshold", "80%").err
+    assert "5 pictures scored before: judged again" in run(*words, "--threshold", "80%").err
 
 
 def test_info(run, profile: Path) -> None:
@@ -125,8 +124,8 @@ def test_a_region_of_interest_and_bad_pictures(fit, good: Path, pictures: Path, 
         (("GOOD", "--out", "x.profile", "--cost", "many"), "MISS:FALSE-ALARM"),
         (("GOOD", "--out", "x.profile", "--overlap", "0.1"), "give --tile PIXELS"),
         (("GOOD", "--out", "x.profile", "--roi", "none.png"), "there is no region of interest none.png"),
-        (("GOOD", "--add", "GOOD"), "--add and --remove change a profile"),
-        (("--profile", "x.profile"), "give --add PICTURES or --remove PICTURES"),
+        (("GOOD", "--add", "GOOD"), "--remove change a profile"),
+        (("--profile", "x.profile"), "give --add, --add-rejected, --remove or --known-defects"),
         (("GOOD", "--profile", "x.profile"), "give more pictures with --add"),
     ],
 )

@@ -46,10 +46,13 @@ def test_a_run_and_its_continuation(detector: blemish.Detector, paths: list[Path
     assert written == {
         ".lock",
         "results.jsonl",
+        "runs.jsonl",
         "results.csv",
         "regions.json",
         "overlay/0.png.png",
         "overlay/1.png.png",
+        "map/0.png.png",
+        "map/1.png.png",
     }
     assert len(json.loads((out / "regions.json").read_text())["images"]) == 2
 

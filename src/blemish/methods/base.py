@@ -230,6 +230,12 @@ class Method(nn.Module):
         return self
 
     @property
+    def map_smoothing(self) -> float | None:
+        """Standard deviation, in pixels of the picture, with which `finish_map` smooths a map that it has enlarged; None
+        if it only enlarges."""
+        return None
+
+    @property
     def reads_pictures(self) -> bool:
         """Whether `score` makes the sentences of each image and runs the text tower on them."""
         return False
@@ -308,21 +314,33 @@ class Method(nn.Module):
         return Prediction(text_score if self.config.image_score == "text" else (text_score + peak) / 2, maps)
 
     def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
-        """Return the image score of a region of interest: the highest value of the map inside, in [0, 1].
+        """Return the image score of a region of interest, in [0, 1].
+
+        Args:
+            maps: (B, H, W), as in a prediction.
+            inside: (H, W) bool.
+            map_range: The range of these maps.
+
+        Returns:
+            (B,) float32; 0 if nothing is inside.
+        """
+        values = maps.float()[:, inside]
+        return self.score_part(values, map_range) if values.shape[1] else values.new_zeros(len(values))
+
+    def score_part(self, values: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the image score of a part of the map: its highest value, in [0, 1].
 
         What describes the whole image, such as the class token, would count what lies outside and is left out.
 
         Args:
-            maps: (B, H, W), as in a prediction.
-            inside: (H, W) bool; something is inside.
+            values: (B, n) float32, the values of the maps inside the part; n is at least 1.
             map_range: The range of these maps.
 
         Returns:
             (B,) float32.
         """
         low, high = map_range
-        peak = maps.float().masked_fill(~inside, low).amax(dim=(1, 2))
-        return ((peak - low) / (high - low)).clamp(0, 1)
+        return ((values.amax(dim=1) - low) / (high - low)).clamp(0, 1)
 
 
 def class_token(features: ImageFeatures) -> Tensor:
@@ -347,9 +365,9 @@ class TextFeatureCache:
         self._entries: dict[Hashable, Tensor] = {}
         self._lock = threading.Lock()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TextFeatureCache:
-        """Return an empty cache: a lock cannot be copied, and entries are made again when they are needed."""
-        return TextFeatureCache(self.max_entries)
+    def __reduce__(self) -> tuple[type[TextFeatureCache], tuple[int]]:
+        """Copy and pickle as an empty cache: a lock can be neither, and entries are made again when they are needed."""
+        return TextFeatureCache, (self.max_entries,)
 
     def get(self, method: Method, object_name: str) -> Tensor:
         """Return the text features of one object name: (2, E), without gradient."""
@@ -419,6 +437,13 @@ class ReferenceMethod(Method):
     def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
+
+    def condensed(self, memory: MemoryBank, text: Tensor) -> MemoryBank:
+        """Return a memory bank with no more than `score` needs for one text (2, E), for a file that holds both.
+
+        Scores and maps stay the same. The bank may not fit for anything else.
+        """
+        return memory
 
     def require_memory(self, memory: MemoryBank | None) -> MemoryBank:
         """Return a memory bank that is needed. Raises UsageError if there is none."""

@@ -21,7 +21,7 @@ Without references the method is `clip`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -120,6 +120,12 @@ class Joint(Clip, FewShotMethod):
         windows = {PATCH: embeddings.flatten(0, 1).float(), WHOLE: self.image_embedding(features).float()}
         return MemoryBank(len(patches), taps, windows)
 
+    def condensed(self, memory: MemoryBank, text: Tensor) -> MemoryBank:
+        """Keep one embedding, that of which the words say most: no score reads another."""
+        embeddings = memory.windows[PATCH]
+        loudest = int(self.words(embeddings, text).argmax())
+        return replace(memory, windows={PATCH: embeddings[loudest : loudest + 1]})
+
     def patch_embeddings(self, features: ImageFeatures) -> Tensor:
         """Return what the words are compared with, the patches of the last of `layers`: (B, N, E), not normalised."""
         return self.backbone.project(features.taps[Tap(self.layers[-1])][:, 1:])
@@ -174,6 +180,6 @@ class Joint(Clip, FewShotMethod):
         side = self.config.size // self.backbone.patch
         return self.joined(self.patch_evidence(patches, own, text, memory), entry.windows[WHOLE], text, (side, side))
 
-    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+    def score_part(self, values: Tensor, map_range: tuple[float, float]) -> Tensor:
         """Return the mean of the largest `top` of a map's values inside; the words for the whole image are left out."""
-        return mean_of_largest(maps[:, inside], self.config.top)
+        return mean_of_largest(values, self.config.top)
