@@ -129,13 +129,22 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _add_page(app: FastAPI, service: Service) -> None:
-    limits = {name: getattr(service.options, name) for name in ("max_bytes", "max_pixels", "max_pictures")}
-    text = service_page({"title": "blemish", "version": blemish.__version__, "concurrency": 2, **limits})
-    policy = content_security_policy("service")
+    own = service.options
+    text = service_page(
+        {
+            "title": "blemish",
+            "version": blemish.__version__,
+            "max_bytes": own.max_bytes,
+            "max_pixels": own.max_pixels,
+            "concurrency": max(1, min(2, own.queue, own.client_queue or 2)),
+            "method": next(iter(service.registry.methods), None),
+        }
+    )
+    policy = f"{content_security_policy('service')}; frame-ancestors 'none'"
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(text, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
 
 def _add_detect(app: FastAPI, service: Service) -> None:
