@@ -28,6 +28,8 @@ from blemish.page import MAP_SIDE, PagePicture, write_page
 
 IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = (640, 480)
+#: The documentation takes no larger pictures.
+MAX_BYTES = 195_000
 GOOD, NEW, DEFECTIVE = 40, 24, 9
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 
@@ -36,10 +38,10 @@ def draw_plate(seed: int, defect: str | None = None) -> Image.Image:
     """Return a brushed plate with four holes and a groove, each a little different; perhaps with a defect."""
     rng = np.random.default_rng(seed)
     width, height = SIZE
-    brushed = rng.normal(0, 1, (height, 1)).repeat(width, 1) * 5 + rng.normal(0, 3.5, (height, width))
+    brushed = rng.normal(0, 1, (height, 1)).repeat(width, 1) * 5 + rng.normal(0, 1.5, (height, width))
     light = np.linspace(-14, 14, width)[None, :] + rng.normal(0, 4)
     pixels = np.stack([brushed + light + base for base in (152, 158, 163)], axis=-1)
-    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.7))
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.2))
     draw = ImageDraw.Draw(image)
     dx, dy = rng.integers(-4, 5, 2)
     holes = [(x + dx, y + dy) for x in (90, 550) for y in (80, 400)]
@@ -89,12 +91,16 @@ def open_page(browser: Browser, url: str, width: int, height: int, scheme: str =
 
 
 def save(page: Page, name: str) -> None:
-    """Write a screenshot, with so few colours that it stays small."""
+    """Write a screenshot; with fewer shades where it would be too large for the documentation."""
     time.sleep(0.5)
     path = IMAGES / name
     page.screenshot(path=path)
-    with Image.open(path) as image:
-        image.convert("RGB").quantize(224, dither=Image.Dither.NONE).save(path, optimize=True)
+    for step in (1, 2, 4, 8):
+        with Image.open(path) as image:
+            rough = image.convert("RGB").point(lambda value, step=step: min(round(value / step) * step, 255))
+        rough.save(path, optimize=True)
+        if path.stat().st_size < MAX_BYTES:
+            break
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -121,13 +127,14 @@ def main() -> None:
     if executable is None:
         raise SystemExit("there is no Chromium; install one or set CHROMIUM to its path")
     with tempfile.TemporaryDirectory() as text, sync_playwright() as playwright:
-        folder = Path(text)
+        os.chdir(text)  # so that the page shows short paths
+        folder = Path()
         good, new = draw_all(folder)
         fitted = blemish.load("joint", object_name="plate").fit([str(path) for path in good]).profile
         assert fitted is not None
         profile = fitted.save(folder / "plate.profile")
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        page = open_page(browser, report(folder, profile, new).as_uri(), 1280, 800)
+        page = open_page(browser, report(folder, profile, new).absolute().as_uri(), 1280, 800)
         wait(page, "window.blemish.view.map !== null")
         for key in "rr":
             page.keyboard.press(key)
@@ -148,7 +155,7 @@ def main() -> None:
                 except OSError:
                     time.sleep(0.2)
             page = open_page(browser, url, 1280, 800, "dark")
-            page.set_input_files("#folder", str(folder / "line 2"))
+            page.set_input_files("#folder", str(Path("line 2").absolute()))
             wait(page, f"window.blemish.state.pictures.filter((p) => p.stage === 'done').length === {NEW}")
             wait(page, "window.blemish.view.map !== null")
             page.keyboard.press("r")
@@ -156,7 +163,7 @@ def main() -> None:
             wait(page, "window.blemish.view.map !== null")
             save(page, "page-service.png")
             phone = open_page(browser, url, 360, 740)
-            phone.set_input_files("#files", [str(path) for path in new[:6]])
+            phone.set_input_files("#files", [str(path.absolute()) for path in new[:6]])
             wait(phone, "window.blemish.state.pictures.filter((p) => p.stage === 'done').length === 6")
             wait(phone, "window.blemish.view.map !== null")
             phone.evaluate("document.getElementById('viewer').scrollIntoView()")
