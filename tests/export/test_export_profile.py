@@ -52,7 +52,9 @@ def agree(detector: Detector, file: Path, pictures: list[LoadedImage]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "roi"), [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)], ids=["winclip", "joint", "anomalydino"]
+    ("name", "roi"),
+    [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)],
+    ids=["winclip", "joint", "anomalydino"],
 )
 def test_verdicts_are_those_of_the_detector(
     name: str,

@@ -40,7 +40,21 @@ from blemish.profile import read_profile
 #: A mask and a picture of the fuzzed data sets have this size.
 SIZE = (12, 10)
 MAX_PIXELS = 1_000_000
-SUFFIXES = (".png", ".tif", ".jpg", ".bmp", ".gif", ".webp", ".ppm", ".jp2", ".avif", ".heic", ".dcm", ".nii", ".nii.gz")
+SUFFIXES = (
+    ".png",
+    ".tif",
+    ".jpg",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".jp2",
+    ".avif",
+    ".heic",
+    ".dcm",
+    ".nii",
+    ".nii.gz",
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,15 @@ def pictures(data: bytes) -> None:
 def picture_seeds() -> list[bytes]:
     rng = np.random.default_rng(0)
     colour = Image.fromarray(rng.integers(0, 256, (*SIZE[::-1], 3)).astype(np.uint8))
-    formats = {".png": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP", ".ppm": "PPM"}
+    formats = {
+        ".png": "PNG",
+        ".tif": "TIFF",
+        ".jpg": "JPEG",
+        ".bmp": "BMP",
+        ".gif": "GIF",
+        ".webp": "WEBP",
+        ".ppm": "PPM",
+    }
     formats |= {".jp2": "JPEG2000", ".avif": "AVIF"}
     seeds = [_numbered(suffix, _encoded(colour, kind)) for suffix, kind in formats.items()]
     deep = rng.integers(0, 65536, SIZE[::-1]).astype(np.uint16)
@@ -283,7 +305,14 @@ def _default_config(name: str) -> Any:
 
 def weight_seeds() -> list[bytes]:
     tensors = {"visual.a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}
-    metadata = {"format": "blemish", "method": "clip", "config": "{}", "backbone": "builtin", "trained_on": "", "source": ""}
+    metadata = {
+        "format": "blemish",
+        "method": "clip",
+        "config": "{}",
+        "backbone": "builtin",
+        "trained_on": "",
+        "source": "",
+    }
     blemish_file = checkpoints.to_bytes(tensors, {**metadata, "backbone_fingerprint": "0"})
     april = {"state_dict": {"trainable_linearlayer": tensors}}
     contents = [tensors, {"model": tensors}, {"prompt_learner": {"ctx_pos": torch.ones(1, 1, 2, 4)}}, april]
@@ -327,7 +356,9 @@ def map_seeds() -> list[bytes]:
     seeds = []
     for size in (None, "24 20"):
         stream = io.BytesIO()
-        text = {"blemish:low": "0.0", "blemish:high": "1.0", "blemish:step": "1"} | ({"blemish:size": size} if size else {})
+        text = {"blemish:low": "0.0", "blemish:high": "1.0", "blemish:step": "1"} | (
+            {"blemish:size": size} if size else {}
+        )
         save_deep_png(np.arange(120, dtype=np.uint16).reshape(10, 12), stream, text)
         seeds.append(stream.getvalue())
     return seeds

@@ -153,7 +153,9 @@ def _of_profile(path: Path, good: list[Path], out: Path, options: dict[str, Any]
         note(one_line(sentence))
     known, found = ({entry.fingerprint for entry in one.good} for one in (profile, again))
     if known != found:
-        note(f"These are not the pictures of {path}: {len(found - known)} are new and {len(known - found)} are missing.")
+        note(
+            f"These are not the pictures of {path}: {len(found - known)} are new and {len(known - found)} are missing."
+        )
     note(
         f"{path} was made in {profile.precision} and is fitted again in float32, from {count(len(again.good), 'picture')}: "
         f"the file rejects from a score of {_number(again.limits.threshold)}, where {path} rejects from "
