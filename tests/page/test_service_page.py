@@ -38,7 +38,7 @@ def send(page: Page, files: list[Path], done: int | None = None) -> None:
 
 def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: list[Path]) -> None:
     open_service(page, service)
-    assert page.inner_text("#promise").startswith("At most 5 % of good pictures are rejected.")
+    assert page.inner_text("#promise") == "Rejected from score 0.5000. At most 5 % of good pictures are rejected."
     assert page.locator("#profile option").all_inner_texts() == ["nut (metal nut)"]
     assert page.inner_text("#counts") == "No pictures yet."
     send(page, parts)
