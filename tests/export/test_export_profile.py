@@ -51,9 +51,7 @@ def agree(detector: Detector, file: Path, pictures: list[LoadedImage]) -> None:
         assert (other.anomaly_map.max() > low) == (own.anomaly_map.max() > low)
 
 
-@pytest.mark.parametrize(
-    ("name", "roi"), [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)], ids=["winclip", "joint", "anomalydino"]
-)
+@pytest.mark.parametrize(("name", "roi"), [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)])
 def test_verdicts_are_those_of_the_detector(
     name: str,
     roi: str | None,
@@ -115,7 +113,7 @@ def test_tiles_are_those_of_the_profile(
     assert (file.header.tile, file.header.overlap) == (40, 0.5)
     agree(detector, file.path, [LoadedImage(pictures[1].image.resize((90, 70)))])
     assert export.load_exported(file.path).provenance.tile == 40
-    with pytest.raises(UsageError, match="tile and value_range cannot be set for .*promise of its profile"):
+    with pytest.raises(UsageError, match=r"tile and value_range cannot be set for .*promise of its profile"):
         export.load_exported(file.path, tile=64, value_range=(0, 9))
 
 
