@@ -117,7 +117,7 @@ def test_tiles_are_those_of_the_profile(
     assert (file.header.tile, file.header.overlap) == (40, 0.5)
     agree(detector, file.path, [LoadedImage(pictures[1].image.resize((90, 70)))])
     assert export.load_exported(file.path).provenance.tile == 40
-    with pytest.raises(UsageError, match="tile and value_range cannot be set for .*promise of its profile"):
+    with pytest.raises(UsageError, match=r"tile and value_range cannot be set for .*promise of its profile"):
         export.load_exported(file.path, tile=64, value_range=(0, 9))
 
 
