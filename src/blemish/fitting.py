@@ -29,11 +29,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import blemish
 from blemish import calibration as conformal
 from blemish.calibration import Scheme
-from blemish.clip import ImageFeatures
+from blemish.clip import ImageFeatures, Request, Tap
 from blemish.concurrency import prefetch
 from blemish.detection import Provenance, Timing
 from blemish.engine import Engine, TorchEngine
@@ -177,7 +178,7 @@ class _Fitter:
         encode = _CachedEncoder(self.engine)
         self.encode(references, encode)
         memory = self.build(references, encode)
-        vectors = [_vector(picture) for picture in references]
+        vectors = [self.vector(picture) for picture in references]
         known = {picture.fingerprint for picture in references}
         entries = [self.entry(picture, None, len(picture.copies)) for picture in references]
         del encode, references
@@ -191,7 +192,7 @@ class _Fitter:
                 continue
             known.add(picture.fingerprint)
             self.encode([picture], self.engine_encode)
-            vectors.append(_vector(picture))
+            vectors.append(self.vector(picture))
             results.append(self.score(picture, memory))
             entries.append(self.entry(picture, results[-1], 0))
         self.note_copies(copies)
@@ -277,7 +278,7 @@ class _Fitter:
         self.notes.append(_removed_note([picture.name for picture in removed]))
 
     def engine_encode(self, pixels: Tensor) -> ImageFeatures:
-        return self.engine.encode(pixels, self.method.memory_request)
+        return self.engine.encode(pixels, _request(self.method))
 
     def encode(self, pictures: Sequence[_Picture], encode: Callable[[Tensor], ImageFeatures]) -> None:
         """Encode the tiles of pictures, in batches."""
@@ -366,8 +367,15 @@ class _Fitter:
         numbers = (result.score, result.level, result.peak, result.usual)
         return GoodPicture(picture.name, picture.fingerprint, images, *numbers, picture.size, odd)
 
+    def vector(self, picture: _Picture) -> npt.NDArray[np.float32]:
+        """Return one vector of a whole picture (D,): its class token at `whole_tap`, the mean of its tiles."""
+        tap = whole_tap(self.method)
+        rows = [functional.normalize(features.taps[tap][0, 0].float(), dim=0) for features in picture.features]
+        vector: npt.NDArray[np.float32] = torch.stack(rows).mean(0).cpu().numpy()
+        return vector
+
     def warn_of_groups(self, pictures: Sequence[_Picture]) -> None:
-        self.warn_of_groups_of([_vector(picture) for picture in pictures])
+        self.warn_of_groups_of([self.vector(picture) for picture in pictures])
 
     def warn_of_groups_of(self, vectors: Sequence[npt.NDArray[np.float32]]) -> None:
         groups = conformal.two_groups(np.stack(vectors))
@@ -600,12 +608,25 @@ def finished_map(
     return np.where(inside, values, np.float32(engine.map_range(memory)[0]))
 
 
+def whole_tap(method: ReferenceMethod) -> Tap:
+    """Return the tap whose class token stands for a whole picture: seven eighths of the way up.
+
+    `benchmarks/two_groups.py` compares it with other layers.
+    """
+    return Tap(max(1, round(7 / 8 * method.backbone.layers)))
+
+
+def _request(method: ReferenceMethod) -> Request:
+    """Return what the method needs of good pictures, and what the whole picture is compared by."""
+    return method.memory_request | Request(frozenset({whole_tap(method)}), class_token=False)
+
+
 class _CachedEncoder:
     """Runs the backbone on images that it has not encoded yet."""
 
     def __init__(self, engine: TorchEngine) -> None:
         assert isinstance(engine.method, ReferenceMethod)
-        self._engine, self._request = engine, engine.method.memory_request
+        self._engine, self._request = engine, _request(engine.method)
         self._known: dict[bytes, ImageFeatures] = {}
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
@@ -648,19 +669,6 @@ def _joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
         class_token=torch.cat(tokens) if tokens else None,
         windows={side: torch.cat([part.windows[side] for part in parts]) for side in first.windows},
     )
-
-
-def _vector(picture: _Picture) -> npt.NDArray[np.float32]:
-    """Return one vector of a whole picture: the mean over its patches, or else its class token."""
-    rows = []
-    for features in picture.features:
-        if features.taps:
-            tap = max(features.taps)
-            rows.append(torch.nn.functional.normalize(features.taps[tap][0, 1:].float(), dim=-1).mean(0))
-        elif features.class_token is not None:
-            rows.append(features.class_token[0].float())
-    vector: npt.NDArray[np.float32] = torch.stack(rows).mean(0).cpu().numpy()
-    return vector
 
 
 def _names(sources: Sequence[ImageSource]) -> list[str]:
