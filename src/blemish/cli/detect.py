@@ -78,6 +78,7 @@ def detect(
     model: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
     backend: Annotated[Literal["torch", "onnx", "openvino"] | None, Parameter(group=METHOD_OPTIONS)] = None,
     overwrite: Annotated[bool, Parameter(group=RESULTS)] = False,
+    report: Annotated[bool, Parameter(negative="", group=RESULTS)] = False,
     json: Annotated[bool, Parameter(group=RESULTS)] = False,
 ) -> int:
     """Score pictures, rank them, and draw where they are anomalous.
@@ -122,6 +123,7 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
+        report: Write report.html, one page without network to look at the results, move the threshold and review them.
         json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
             first one says what was not read, under "skipped".
     """
@@ -175,6 +177,8 @@ def detect(
         read = read_profile(profile)
     limited = read is not None or threshold is not None or mask_threshold is not None
     kinds = _kinds(save, out, limited)
+    if report and out is None:
+        raise UsageError("--report needs a folder to write to: give --out DIR")
     if maps and out is not None and "map-png" not in kinds:
         kinds.append("map-png")
     for name in () if limited else REGION_FORMATS:
@@ -232,12 +236,13 @@ def detect(
         batch_size=batch_size,
         root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
+        page=report,
         times=sources.times,
     )
     start = time.perf_counter()
     with DetectRun(detector, pictures, out, options) as run:
-        report = _Report(run, formats, json, sources)
-        return report.answer(pages, frames, start) if stream else report.execute(len(pictures), start)
+        told = _Report(run, formats, json, sources)
+        return told.answer(pages, frames, start) if stream else told.execute(len(pictures), start)
 
 
 def _streams_json(formats: Sequence[str], out: Path | None, json: bool) -> bool:
@@ -311,6 +316,7 @@ class _Report:
             run.write_tables()
             raise KeyboardInterrupt(self._state(None, "interrupted")) from None
         run.write_tables()
+        run.write_page()
         self._note_others()
         self._print_summary(time.perf_counter() - start)
         return EXIT_FAILED if failed else EXIT_OK

@@ -46,16 +46,16 @@ COLUMNS: dict[str, type] = {
 
 CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
     "name": lambda row: row["name"],
-    "score": lambda row: _number(row["score"], ".4f"),
+    "score": lambda row: _number(row["score"], ".6f"),
     "verdict": lambda row: row["verdict"],
     "p_value": lambda row: _number(row["p_value"], ".3g"),
     "regions": lambda row: row["regions"],
     "overlay": lambda row: row["overlay"],
     "error": lambda row: row["error"],
     "notes": lambda row: row["notes"],
-    "threshold": lambda row: _number(row["threshold"], ".4f"),
-    "review_threshold": lambda row: _number(row["review_threshold"], ".4f"),
-    "mask_threshold": lambda row: _number(row["mask_threshold"], ".4f"),
+    "threshold": lambda row: _number(row["threshold"], ".6f"),
+    "review_threshold": lambda row: _number(row["review_threshold"], ".6f"),
+    "mask_threshold": lambda row: _number(row["mask_threshold"], ".6f"),
     "peak": lambda row: _number(row["peak"], ".4f"),
     "width": lambda row: row["width"],
     "height": lambda row: row["height"],
@@ -121,8 +121,8 @@ def csv_text(lines: Iterable[Row], dates: Mapping[str, str] | None = None) -> It
     head: list[object] = list(CSV_COLUMNS)
     for cells in itertools.chain([head], (_csv_cells(line, dates) for line in lines)):
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        yield text.getvalue()
+        csv.writer(text).writerow(cells)  # its own line ends, so that a carriage return in a name is quoted
+        yield text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _csv_cells(line: Row, dates: Mapping[str, str] | None) -> list[object]:

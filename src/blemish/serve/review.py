@@ -54,7 +54,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
         responses={
             200: {"model": AcceptAnswer, "description": "The profile is written and in force."},
-            **errors(401, 403, 404, 409, 429, 503),
+            **errors(401, 403, 404, 409, 422, 429, 503),
         },
     )
     async def accept(name: str, token: str) -> Response:
@@ -75,7 +75,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
         responses={
             200: {"model": DriftAnswer, "description": "The last pictures beside the good ones."},
-            **errors(401, 404),
+            **errors(401, 404, 422),
         },
     )
     async def drift(name: str) -> Response:
