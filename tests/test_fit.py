@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import blemish
-from blemish import calibration, fitting
+from blemish import calibration
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector
 from blemish.errors import ImageError, ProfileError, UsageError
@@ -179,7 +179,7 @@ def test_a_suspicious_picture_is_named_and_can_be_left_out(
 
 
 def test_many_pictures_are_split(zero_shot: Detector, good: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MAX_LEAVE_ONE_OUT", 5)
+    monkeypatch.setattr("blemish.fitting.schemes.MAX_LEAVE_ONE_OUT", 5)
     fitted = zero_shot.fit(good)
     profile = profile_of(fitted)
     assert profile.limits.scheme == "split"

@@ -102,14 +102,19 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def try_lock(file: IO[str]) -> bool:
-    """Lock an open file and return whether that worked; the lock ends with the process."""
+def try_lock(file: IO[str], *, shared: bool = False) -> bool:
+    """Lock an open file and return whether that worked; the lock ends with the process.
+
+    Args:
+        file: The file.
+        shared: Lock it together with others that do the same, in place of alone.
+    """
     try:
         import fcntl
     except ImportError:  # Windows has no advisory lock
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

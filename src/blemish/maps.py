@@ -103,7 +103,8 @@ def decode_map(data: bytes) -> DecodedMap:
         ImageError: The file is no such map, is cut short or damaged.
     """
     grey, low, high, step, size = _read(data)
-    values = (low + grey.astype(np.float64) * ((high - low) / _WHITE)).astype(np.float32)
+    table = (low + np.arange(_WHITE + 1) * ((high - low) / _WHITE)).astype(np.float32)
+    values = table[grey]
     return DecodedMap(values if size is None else enlarge(values, size), low, high, step)
 
 

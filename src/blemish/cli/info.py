@@ -128,7 +128,7 @@ def _exported(path: Path) -> dict[str, Any]:
     from blemish.exporting import load_exported
 
     detector = load_exported(path)
-    provenance = detector.provenance
+    provenance, limits = detector.provenance, detector.limits
     return {
         "kind": "exported detector",
         "path": str(path),
@@ -145,6 +145,11 @@ def _exported(path: Path) -> dict[str, Any]:
         "map_range": list(detector.engine.map_range()),
         "threshold": detector.threshold,
         "mask_threshold": detector.mask_threshold,
+        "review_threshold": limits.review_threshold,
+        "calibration_pictures": len(limits.scores),
+        "promise": limits.promise,
+        "region_of_interest": None if limits.roi is None else limits.roi.share,
+        "tile": provenance.tile,
     }
 
 

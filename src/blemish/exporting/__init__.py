@@ -80,7 +80,9 @@ def export(
     writer, engine = choose(path, backend, write=True), detector.engine
     writer.require_to_write(int8=len(calibrate) > 0)
     if not isinstance(engine, TorchEngine) or str(engine.device) != "cpu" or engine.provenance.precision != "float32":
-        raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
+        how = 'blemish.load(..., device="cpu", precision="float32")'
+        remedy = f"load it so: {how}" if detector.profile is None else f"fit it again so: {how}.fit(good)"
+        raise UsageError(f"a detector is exported from PyTorch on the CPU in float32: {remedy}")
     method, geometry = engine.method, engine.method.computation.geometry
     if geometry not in RESIZINGS:
         raise UsageError(
@@ -182,8 +184,8 @@ def load_exported(
     given = {"tile": tile is not None, "value_range": value_range is not None}
     if header.limits is not None and (names := [name for name, is_given in given.items() if is_given]):
         raise UsageError(
-            f"{' and '.join(names)} cannot be set for {path}, which was exported with a profile and keeps its promise "
-            "for the same pictures only; leave out or export again"
+            f"{' and '.join(names)} cannot be set for {path}, since the promise of its profile holds for what it was fitted "
+            "with; leave out, or fit and export again"
         )
     tile, overlap = (header.tile, header.overlap) if tile is None else (tile, overlap)
     tiling = None if tile is None else Tiling(tile, DEFAULT_OVERLAP if overlap is None else overlap)

@@ -100,7 +100,10 @@ function promiseText(profile) {
   if (!profile) return "Without a profile, scores only rank pictures: they promise nothing.";
   const promise = profile.guarantee?.sentence ?? profile.promise ?? "This profile promises nothing.";
   const limit = typeof profile.threshold === "number" ? ` Rejected from score ${number(profile.threshold)}.` : "";
-  return `${/[.!?]$/.test(promise) ? promise : `${promise}.`}${limit}`;
+  const known = profile.known_defects ?? [];
+  const caught = known.filter((defect) => defect.score >= profile.threshold).length;
+  const defects = known.length ? ` It catches ${caught} of ${count(known.length, "known defect")}.` : "";
+  return `${/[.!?]$/.test(promise) ? promise : `${promise}.`}${limit}${defects}`;
 }
 
 const nameAsSent = (file) => file.webkitRelativePath || file.pathBelow || file.name;
@@ -306,6 +309,7 @@ function watchDrops() {
     service.paused = false;
     service.planned = service.sent = 0;
     state.pictures = [];
+    state.isChosen = false;
     await cache.store.clear();
     refreshAll();
   });

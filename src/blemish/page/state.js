@@ -13,6 +13,7 @@ const state = {
   verdict: "",
   reviewed: "",
   current: null, // id of the picture that is shown
+  isChosen: false, // whether a person chose it; until then it is the worst one
   shown: [], // pictures in the list, worst first
 };
 

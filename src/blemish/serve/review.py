@@ -16,9 +16,7 @@ from blemish.serve.service import Service
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
-    "content": {
-        "multipart/form-data": {"schema": {"type": "object", "properties": dict.fromkeys(FIELDS, _FILES)}}
-    },
+    "content": {"multipart/form-data": {"schema": {"type": "object", "properties": dict.fromkeys(FIELDS, _FILES)}}},
 }
 
 
@@ -56,7 +54,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
         responses={
             200: {"model": AcceptAnswer, "description": "The profile is written and in force."},
-            **errors(401, 403, 404, 409, 429, 503),
+            **errors(401, 403, 404, 409, 422, 429, 503),
         },
     )
     async def accept(name: str, token: str) -> Response:
@@ -77,7 +75,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
         responses={
             200: {"model": DriftAnswer, "description": "The last pictures beside the good ones."},
-            **errors(401, 404),
+            **errors(401, 404, 422),
         },
     )
     async def drift(name: str) -> Response:
