@@ -1,6 +1,6 @@
 """What is fuzzed: readers of foreign bytes, each with seeds that it reads.
 
-A target takes bytes. A `BlemishError` (the service: a `ServiceError`) is a correct answer; any other exception is a bug.
+A target takes bytes. A `BlemishError` (of the service a `ServiceError`) is a right answer, any other exception a bug.
 The same targets serve the fuzzer (`fuzz.py`) and the replay of the corpus in the tests.
 """
 
@@ -187,6 +187,19 @@ def with_checksums(data: bytes) -> bytes:
         fixed[end : end + 4] = zlib.crc32(fixed[at + 4 : end]).to_bytes(4, "big")
         at = end + 4
     return bytes(fixed)
+
+
+def with_length(data: bytes) -> bytes:
+    """Write the length of a safetensors header again, wherever its JSON ends now."""
+    start = data.find(b"{", 0, 10)
+    if start < 8:
+        return data
+    text = data[start:].decode("latin-1")
+    try:
+        end = json.JSONDecoder(strict=False).raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return data
+    return data[: start - 8] + end.to_bytes(8, "little") + data[start:]
 
 
 # masks and annotations
@@ -423,8 +436,8 @@ TARGETS = {
     "pictures": Target(pictures, picture_seeds, repair=with_checksums),
     "masks": Target(masks, mask_seeds, repair=with_checksums),
     "lists": Target(lists, list_seeds),
-    "weights": Target(weights, weight_seeds),
-    "profiles": Target(profiles, profile_seeds),
+    "weights": Target(weights, weight_seeds, repair=with_length),
+    "profiles": Target(profiles, profile_seeds, repair=with_length),
     "maps": Target(maps, map_seeds, repair=with_checksums),
     "requests": Target(requests, request_seeds, _service_errors()),
 }
