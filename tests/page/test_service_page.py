@@ -180,8 +180,11 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     text = page.inner_text("#feedback-body")
     assert "1 false alarms, which join the good pictures" in text
     assert "1 missed, which are kept as known defects" in text
+    assert page.is_visible("#feedback-whole"), "every picture has a verdict"
+    page.check("#feedback-batch")
     page.click("#feedback-ask")
     page.wait_for_selector("#feedback-accept:not([hidden])")
+    assert service.requests[-1][1].endswith("/feedback?whole_batch=true")
     fields = sorted(service.forms[-1])
     assert fields == [
         ("confirmed_defect", "part_4.png"),
