@@ -68,7 +68,7 @@ def test_shell_lines_parse(block: Block) -> None:
                 pass
             case ["/opt/blemish/bin/pip", "install", "--no-index", *_]:
                 pass
-            case [".ci/run" | ".venv-test/bin/pre-commit" | "ls", *_]:
+            case [".ci/run" | ".venv-test/bin/pre-commit" | "ls" | "curl", *_]:
                 pass
             case _:
                 pytest.fail(f"what is {shlex.join(words)}?")
