@@ -1,4 +1,7 @@
-"""Threads around the model: prefetching before it, background writing after it, and a map over CPU cores within it."""
+"""Threads around the model: prefetching before it, background writing after it, and a map over CPU cores within it.
+
+Threads do not survive a fork: `check_not_forked` says so before a model hangs.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
+
+from blemish.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +38,30 @@ _Results: TypeAlias = "list[T | BaseException]"
 
 Commit: TypeAlias = Callable[[], object]
 """The last step of a background task; commits run one at a time and in submission order."""
+
+
+#: The process in which PyTorch computed first.
+_first_process: int | None = None
+
+
+def check_not_forked() -> None:
+    """Note that PyTorch computes in this process. Call it before a model does.
+
+    PyTorch's threads do not survive a fork, and a forked process waits for them for ever. With one thread it has none.
+
+    Raises:
+        UsageError: A model was loaded, then the process forked, and this is the new process.
+    """
+    global _first_process
+    import torch
+
+    if _first_process is None:
+        _first_process = os.getpid()
+    if _first_process != os.getpid() and torch.get_num_threads() > 1:
+        raise UsageError(
+            "this process was forked from one that had loaded a model, and PyTorch would hang in it: load models only "
+            "after the fork, start processes with multiprocessing's 'spawn', or call torch.set_num_threads(1) here"
+        )
 
 
 def prefetch(

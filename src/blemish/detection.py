@@ -22,6 +22,7 @@ from blemish.calibration import Verdict, verdict
 from blemish.errors import OutputError, UsageError, suggest
 from blemish.files import output_name, safe_name, write_atomically
 from blemish.image_io import read_image
+from blemish.maps import encode_map
 from blemish.regions import Region, encode_mask, fill_polygon, find_regions
 from blemish.types import ImageSource, PathLike, check_threshold
 
@@ -136,6 +137,9 @@ class Detection:
         p_value: Share of good pictures that look at least as odd as this one, in (0, 1]; None without a profile.
         heatmap_range: (low, high), the scale that maps are drawn on; None = `map_range`. With a profile, what good
             pictures reach is below its low end, and the threshold of pixels is its middle.
+        model_map: float32 (rows, columns), the map as the model gave it, of which `anomaly_map` is nothing but the
+            bilinear enlargement; None where there is more to it (tiles, a region of interest, ...). Files of maps are
+            small with it.
 
     Raises:
         UsageError: A value is out of range, or the shapes do not agree.
@@ -156,6 +160,7 @@ class Detection:
     review_threshold: float | None = None
     p_value: float | None = None
     heatmap_range: tuple[float, float] | None = None
+    model_map: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         values = self.anomaly_map
@@ -197,7 +202,7 @@ class Detection:
 
     @property
     def label(self) -> int | None:
-        """1 = anomalous (score >= threshold), 0 = normal; None without a threshold."""
+        """1 = rejected (score >= threshold), 0 = not; None without a threshold."""
         return None if self.threshold is None else int(self.score >= self.threshold)
 
     @property
@@ -296,6 +301,7 @@ class Detection:
             "threshold": self.threshold,
             "review_threshold": self.review_threshold,
             "mask_threshold": self.mask_threshold,
+            "min_area": self.min_area,
             "map_range": [float(end) for end in self.map_range],
             "heatmap_range": [float(end) for end in self.scale],
             "map_step": self.map_step,
@@ -390,9 +396,8 @@ class Detection:
         """Verdict, score and p-value in one line; None without a threshold."""
         if self.threshold is None:
             return None
-        word = self.verdict if self.p_value is not None else ("normal", "anomalous")[self.label or 0]
         odd = "" if self.p_value is None else f", p {self.p_value:.2g}"
-        return f"{word}: score {self.score:.3f}, threshold {self.threshold:.3f}{odd}"
+        return f"{self.verdict}: score {self.score:.3f}, threshold {self.threshold:.3f}{odd}"
 
     def save(
         self,
@@ -410,7 +415,7 @@ class Detection:
             folder/heatmap/<name>.png    the anomaly map in colours, RGB
             folder/mask/<name>.png       0 normal, 255 anomalous, L; only with a threshold
             folder/map/<name>.npy        raw float32 (H, W)
-            folder/map/<name>.png        `map_range` as 16-bit grey, 0..65535; values beyond it are cut ("map-png")
+            folder/map/<name>.png        values as 16-bit grey, which `blemish.maps.decode_map` reads ("map-png")
             folder/map/<name>.tiff       raw float32 as TIFF ("map-tiff")
 
         Args:
@@ -460,11 +465,9 @@ class Detection:
             written["map"] = path_of("map", "npy")
             write_atomically(written["map"], lambda file: np.save(file, self.anomaly_map, allow_pickle=False))
         if "map-png" in kinds:
-            low, high = self.map_range
-            share = np.clip((self.anomaly_map.astype(np.float64) - low) / (high - low), 0, 1)
-            deep = Image.fromarray(np.rint(share * 65535).astype(np.uint16))
+            png = encode_map(self, small=True)
             written["map-png"] = path_of("map", "png")
-            write_atomically(written["map-png"], lambda file: deep.save(file, "PNG"))
+            write_atomically(written["map-png"], lambda file: file.write(png))
         if "map-tiff" in kinds:
             values = Image.fromarray(self.anomaly_map)
             written["map-tiff"] = path_of("map", "tiff")

@@ -20,11 +20,11 @@ from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.fitting import (
+    add_known_defects,
     add_pictures,
-    add_tile,
-    finished_map,
     fit_profile,
     made_with,
+    remove_known_defects,
     remove_pictures,
 )
 from blemish.image_io import MAX_PIXELS, LoadedImage
@@ -32,7 +32,7 @@ from blemish.limits import FitOptions, Rule
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
-from blemish.scoring import Failed, Scorer, Task
+from blemish.scoring import Failed, Prepared, Scored, Scorer, Task, add_tile, enlarged_map, finished_map
 from blemish.tiling import TileMerger
 from blemish.types import (
     ImageSource,
@@ -274,19 +274,61 @@ class Detector:
             sample_memory_bank(self.torch_engine, images, max_pixels=self.max_pixels, value_range=self.value_range)
         )
 
-    def with_more_good(self, good: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+    def with_more_good(
+        self, good: References, *, selected: bool = False, on_progress: Callable[[], object] = lambda: None
+    ) -> Detector:
         """Return a detector whose profile has more good pictures; those that it has are not needed.
 
         `blemish.fitting.add_pictures` says what is exact and what is not.
 
+        Args:
+            good: Good pictures.
+            selected: They were chosen because of their scores, such as false alarms: the promise does not count on
+                them, and holds.
+            on_progress: Called for each picture that was scored.
+
         Raises:
-            UsageError: The detector has no profile.
+            UsageError: The detector has no profile, or a picture is one of its known defects.
             ImageError: A picture cannot be read.
         """
         profile = add_pictures(
-            self.torch_engine, self._own_profile, good, max_pixels=self.max_pixels, on_progress=on_progress
+            self.torch_engine,
+            self._own_profile,
+            good,
+            selected=selected,
+            max_pixels=self.max_pixels,
+            on_progress=on_progress,
         )
         return self.with_profile(profile)
+
+    def with_known_defects(self, pictures: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+        """Return a detector whose profile keeps pictures with defects, and says how many of them it catches.
+
+        They change no threshold. They are scored again whenever the memory changes: see `Profile.known_defects`.
+
+        Args:
+            pictures: Pictures with defects.
+            on_progress: Called for each picture that was scored.
+
+        Raises:
+            UsageError: The detector has no profile, or a picture is one of its good ones.
+            ImageError: A picture cannot be read.
+        """
+        profile = add_known_defects(
+            self.torch_engine, self._own_profile, pictures, max_pixels=self.max_pixels, on_progress=on_progress
+        )
+        return self.with_profile(profile)
+
+    def without_known_defects(self, names: Sequence[str]) -> Detector:
+        """Return a detector whose profile lacks some of its known defects.
+
+        Args:
+            names: Files or fingerprints.
+
+        Raises:
+            UsageError: The detector has no profile, or there is no such picture.
+        """
+        return self.with_profile(remove_known_defects(self._own_profile, names))
 
     def without_good(self, names: Sequence[str]) -> Detector:
         """Return a detector whose profile lacks some of its good pictures.
@@ -398,21 +440,9 @@ class Detector:
         object_name: str | Iterable[str] | None = None,
     ) -> Generator[ScoredImage, None, None]:
         """Like `stream`, but leave the last step to the caller, who may run it in threads while the model goes on."""
-        if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
-            raise UsageError(
-                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
-                "leave it out, or make a profile for each product"
-            )
-        own = self.object_name if object_name is None else object_name
+        own = self._object_names(object_name)
         names = repeat(own) if isinstance(own, str) else own
-        scorer = Scorer(
-            {_METHOD: self.engine},
-            batch_size=batch_size,
-            max_pixels=self.max_pixels,
-            value_range=self.value_range,
-            tiling=self.tiling,
-            texts=self._texts,
-        )
+        scorer = self._scorer(batch_size)
         tasks = (
             Task(None, source, frozenset({_METHOD}), check_object_name(name))
             for source, name in zip(images, names, strict=not isinstance(own, str))
@@ -423,12 +453,62 @@ class Detector:
                     if on_error is None:
                         raise result.error
                     on_error(result.error.path, result.error)
-                    continue
-                merger = result.tile.merger
-                tile = result.tile.index, result.score, result.map, result.timing
-                add_tile(merger, *tile, self.engine, self.memory, self.limits.roi)
-                if merger.done:
-                    yield ScoredImage(self, merger)
+                elif (scored := self._merged(result)) is not None:
+                    yield scored
+
+    def prepare(self, image: ImageSource, *, object_name: str | None = None) -> list[Prepared[None]]:
+        """Read and preprocess one picture: the first half of `score`, for a caller with a queue of its own.
+
+        Returns:
+            The picture, or its tiles, for `score_prepared`.
+
+        Raises:
+            ImageError: The picture cannot be read.
+            UsageError: The object name is empty, or not that of the profile.
+        """
+        name = check_object_name(self._object_names(object_name))
+        prepared: list[Prepared[None]] = []
+        for each in self._scorer(1).prepare(Task(None, image, frozenset({_METHOD}), name)):
+            if isinstance(each, Failed):
+                raise each.error
+            prepared.append(each)
+        return prepared
+
+    def score_prepared(self, batch: Sequence[Prepared[None]]) -> list[ScoredImage]:
+        """Run what `prepare` returned through the model, all of it together: the second half of `score`.
+
+        Returns:
+            The pictures whose last tile was in the batch, in order.
+        """
+        scorer = self._scorer(max(1, len(batch)))
+        results = [self._merged(result) for result in scorer.score(batch, {_METHOD: self.memory})]
+        return [result for result in results if result is not None]
+
+    def _object_names(self, object_name: Any) -> Any:
+        """Return the object name of pictures for which this one was given; None takes the detector's own."""
+        if self.profile is not None and self.engine.needs_object and object_name not in (None, self.object_name):
+            raise UsageError(
+                f"the profile was made for {self.object_name!r}, and its promise holds for no other object name: "
+                "leave it out, or make a profile for each product"
+            )
+        return self.object_name if object_name is None else object_name
+
+    def _scorer(self, batch_size: int) -> Scorer:
+        return Scorer(
+            {_METHOD: self.engine},
+            batch_size=batch_size,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
+            tiling=self.tiling,
+            texts=self._texts,
+        )
+
+    def _merged(self, result: Scored[None]) -> ScoredImage | None:
+        """Add the result of a tile; return the picture if that was the last one."""
+        merger = result.tile.merger
+        tile = result.tile.index, result.score, result.map, result.timing
+        add_tile(merger, *tile, self.engine, self.memory, self.limits.roi)
+        return ScoredImage(self, merger) if merger.done else None
 
 
 @dataclass(frozen=True)
@@ -452,6 +532,7 @@ class ScoredImage:
         """Return the picture and its detection; once, in any thread."""
         detector, merger = self.detector, self.merger
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
+        model_map = None if limits.roi is not None else enlarged_map(merger, detector.engine)
         detection = Detection(
             score=merger.score,
             anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
@@ -468,6 +549,7 @@ class ScoredImage:
             review_threshold=limits.review_threshold,
             p_value=limits.p_value(merger.score),
             heatmap_range=limits.heatmap_range or detector.engine.display_range(detector.memory),
+            model_map=model_map,
         )
         return merger.image, detection
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TypeAlias
 
 import numpy as np
@@ -255,11 +255,34 @@ def save_png(image: Image.Image, stream: IO[bytes]) -> None:
     level. Flat areas and masks stay small, because their differences are runs of zeros.
     """
     pixels = np.asarray(image)
-    height, width = pixels.shape[:2]
-    rows = pixels.reshape(height, -1)
-    step = rows.shape[1] // width
+    rows = pixels.reshape(pixels.shape[0], -1)
+    _write_png(stream, rows, rows.shape[1] // pixels.shape[1], 8, _PNG_COLOURS[image.mode], {})
+
+
+def save_deep_png(grey: npt.NDArray[np.uint16], stream: IO[bytes], text: Mapping[str, str]) -> None:
+    """Write uint16 (H, W) as 16-bit grey PNG in the same way, with Latin-1 text entries."""
+    rows = np.ascontiguousarray(grey, dtype=">u2").view(np.uint8).reshape(grey.shape[0], -1)
+    _write_png(stream, rows, 2, 16, _PNG_COLOURS["L"], text)
+
+
+def _write_png(
+    stream: IO[bytes], rows: npt.NDArray[np.uint8], step: int, depth: int, colour: int, text: Mapping[str, str]
+) -> None:
+    """Write rows of bytes as PNG.
+
+    Args:
+        stream: Binary file.
+        rows: uint8 (H, W * step).
+        step: Bytes of a pixel.
+        depth: Bits of a sample.
+        colour: PNG's number of the mode.
+        text: Text entries.
+    """
+    height, width = rows.shape[0], rows.shape[1] // step
     stream.write(b"\x89PNG\r\n\x1a\n")
-    _write_chunk(stream, b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOURS[image.mode], 0, 0, 0))
+    _write_chunk(stream, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    for name, words in text.items():
+        _write_chunk(stream, b"tEXt", f"{name}\0{words}".encode("latin-1"))
     packer = isal_zlib.compressobj(1)
     block = max(1, _PNG_BLOCK // rows.shape[1])
     for top in range(0, height, block):

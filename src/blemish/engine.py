@@ -65,6 +65,13 @@ class Engine(Protocol):
             memory: The memory bank that the map was made with.
         """
 
+    def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
+        """Bring the map of one picture (H, W) to its size: see `blemish.methods.Method.finish_map`."""
+
+    @property
+    def finishes_maps(self) -> bool:
+        """Whether `finish_map` does more than resize, so that the maps of tiles have to go through it, too."""
+
     @property
     def needs_object(self) -> bool:
         """Whether the object name makes a difference."""

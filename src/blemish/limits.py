@@ -121,15 +121,19 @@ class FittedLimits:
         sampled: npt.NDArray[np.float32] | None = None,
         bad: Sequence[Measured] = (),
     ) -> None:
-        good = [entry for entry in entries if entry.score is not None]
+        good = [entry for entry in entries if entry.calibrates]
+        selected = sum(entry.selected for entry in good)
         self.notes: list[str] = []
         self.guarantee: dict[str, Any] = {}
         self.false_alarms: float | None = None
         scores, levels = (
             np.asarray([getattr(entry, name) for entry in good], np.float32) for name in ("score", "level")
         )
-        pictures, pixels = (Calibration(values, scheme, removed=removed) for values in (scores, levels))
-        share = self._share(options, len(good))
+        # A picture that was chosen by its score may score anything, like a bad one: the promise counts the others only.
+        pictures, pixels = (
+            Calibration(values, scheme, contaminated=selected, removed=removed) for values in (scores, levels)
+        )
+        share = self._share(options, pictures)
         others = {
             "mean + 3 std": conformal.mean_plus_std(scores),
             "percentile x factor": conformal.percentile_times(scores),
@@ -140,7 +144,7 @@ class FittedLimits:
             self.false_alarms, limit = share, pictures.threshold(share)
             if options.review is not None:
                 review = conformal.two_thresholds(pictures, options.review, share)[0].value
-            threshold, promise = limit.value, limit.guarantee.sentence()
+            threshold, promise = limit.value, limit.guarantee.sentence() + selected_sentence(entries)
             self.guarantee = {**limit.guarantee.to_dict(), "review": options.review}
         elif options.rule in LABELLED_RULES:
             labelled = _labelled(options, scores, [result.score for result in bad])
@@ -176,21 +180,22 @@ class FittedLimits:
             heatmap_range=heatmap_range(pixel, good, map_range),
             scores=tuple(scores.tolist()),
             scheme=scheme,
+            contaminated=selected,
             removed=removed,
             promise=promise,
             roi=roi,
         )
 
-    def _share(self, options: FitOptions, pictures: int) -> float:
+    def _share(self, options: FitOptions, calibration: Calibration) -> float:
         """Return the false-alarm rate to promise: that of the options, or else what so many pictures can promise.
 
         Raises:
             UsageError: So many pictures cannot promise what the options ask for.
         """
         if options.false_alarms is not None:
-            conformal.quantile_rank(pictures, options.false_alarms)
+            conformal.quantile_rank(len(calibration), options.false_alarms, contaminated=calibration.contaminated)
             return options.false_alarms
-        smallest = conformal.smallest_promise(pictures)
+        smallest, pictures = calibration.smallest_promise, len(calibration) - calibration.contaminated
         if smallest <= DEFAULT_FALSE_ALARMS:
             return DEFAULT_FALSE_ALARMS
         if options.rule == "conformal":
@@ -199,6 +204,20 @@ class FittedLimits:
                 f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
             )
         return smallest
+
+
+def selected_sentence(entries: Sequence[GoodPicture]) -> str:
+    """Return what the promise does with pictures that were added because of their scores; empty without any."""
+    selected = [entry for entry in entries if entry.selected]
+    if not selected:
+        return ""
+    if len(selected) == 1:
+        first, they_are, them = "1 good picture was added because of its score", "it is a reference", "it"
+    else:
+        first = f"{len(selected)} good pictures were added because of their scores"
+        they_are, them = "they are references", "them"
+    role = f"{they_are}, and " if selected[0].images else ""
+    return f" {first}: {role}the promise does not count on {them}."
 
 
 def _labelled(options: FitOptions, good: npt.ArrayLike, bad: npt.ArrayLike) -> conformal.LabelledThreshold:

@@ -6,9 +6,9 @@ is a
 value: a detector is made with it, and nothing changes it afterwards.
 
 The file is a safetensors file. Its header has the entries `format` ("blemish-profile"), `version` and `profile` (JSON);
-its tensors are those of the memory bank, and the region of interest as a PNG. Nothing in it is executed. The memory is
-stored in half precision where that loses nothing: it was rounded before the scores of the good pictures were computed,
-so the file gives the very scores that the thresholds were made for.
+its tensors are those of the memory bank, and PNGs of the region of interest and of the known defects as the model sees
+them. Nothing in it is executed. The memory is stored in half precision where that loses nothing: it was rounded before
+the scores of the good pictures were computed, so the file gives the very scores that the thresholds were made for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from torch import Tensor
 from blemish.calibration import Calibration, Scheme
 from blemish.clip import Tap
 from blemish.errors import ProfileError, UsageError
-from blemish.files import write_atomically
+from blemish.files import absolute, parse_json, write_atomically
 from blemish.methods import load_class
 from blemish.methods.base import MemoryBank, ReferenceMethod
 from blemish.methods.checkpoints import to_bytes
@@ -40,10 +40,12 @@ from blemish.roi import Roi
 from blemish.types import PathLike, Tiling, ValueRange, check_threshold
 
 SUFFIX = ".profile"
-FORMAT, VERSION = "blemish-profile", 1
+FORMAT = "blemish-profile"
+#: The format of a profile with known defects; one without is of format 1, which older versions read.
+VERSION = 2
 #: Safetensors allows no longer header.
 _MAX_HEADER_BYTES = 100_000_000
-_ROI = "roi"
+_ROI, _DEFECTS = "roi", "known_defects/"
 #: What has to be equal before a profile is used, with the remedy if it is not.
 _SAME = {
     "method": ("the method", "load that method"),
@@ -69,6 +71,7 @@ class GoodPicture:
         usual: The median of that map.
         size: (width, height) in pixels.
         suspicious: Whether it looks unlike the other good pictures.
+        selected: Whether it was added because of its score, such as a false alarm; the promise does not count on it.
     """
 
     name: str
@@ -80,6 +83,43 @@ class GoodPicture:
     usual: float | None = None
     size: tuple[int, int] = (0, 0)
     suspicious: bool = False
+    selected: bool = False
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether thresholds depend on its score. A selected one that is a reference only makes other scores lower."""
+        return self.score is not None and not (self.selected and self.images > 0)
+
+
+@dataclass(frozen=True)
+class KnownDefect:
+    """A picture with a defect that a profile should catch, kept as the model sees it, so that it can be scored again.
+
+    Attributes:
+        name: Its file as it was given, or "picture 3".
+        fingerprint: Hash of its pixels, 16 hex digits, as of a `GoodPicture`.
+        score: Image score with the profile's memory.
+        size: (width, height) in pixels.
+        tiles: The resized picture, or each of its tiles, as a PNG.
+    """
+
+    name: str
+    fingerprint: str
+    score: float
+    size: tuple[int, int]
+    tiles: tuple[bytes, ...] = field(repr=False, compare=False)
+
+
+Named = TypeVar("Named", GoodPicture, KnownDefect)
+
+
+def find_named(entries: Sequence[Named], name: str) -> list[Named]:
+    """Return the pictures that a person can mean by a path, the name of a file, or a fingerprint."""
+    return [
+        entry
+        for entry in entries
+        if name in (entry.name, entry.fingerprint, Path(entry.name).name) or absolute(name) == absolute(entry.name)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,6 +203,7 @@ class Profile:
         memory: Memory bank of the good pictures.
         limits: Thresholds with their promise, scale of heatmaps, region of interest.
         good: The good pictures.
+        known_defects: Pictures with defects that it should catch; they change no threshold.
         method: Name of the method.
         config: Settings of the method, JSON-able.
         object_name: What the pictures show.
@@ -198,6 +239,7 @@ class Profile:
     precision: str
     preprocessing: Mapping[str, Any]
     map_range: tuple[float, float]
+    known_defects: tuple[KnownDefect, ...] = ()
     tiling: Tiling | None = None
     value_range: ValueRange | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -221,6 +263,21 @@ class Profile:
         """The good pictures that look unlike the others, the oddest first."""
         odd = [picture for picture in self.good if picture.suspicious]
         return tuple(sorted(odd, key=lambda picture: -(picture.score or 0.0)))
+
+    def missed_defects(self, threshold: float | None = None) -> tuple[KnownDefect, ...]:
+        """Return the known defects below a threshold, the lowest score first.
+
+        Args:
+            threshold: Threshold of pictures; None = the profile's.
+
+        Raises:
+            UsageError: There is no threshold.
+        """
+        threshold = self.limits.threshold if threshold is None else threshold
+        if threshold is None:
+            raise UsageError("the profile has no threshold that a known defect could miss; give one")
+        missed = [defect for defect in self.known_defects if defect.score < threshold]
+        return tuple(sorted(missed, key=lambda defect: defect.score))
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise a ProfileError unless a detector has what the profile was made with.
@@ -249,7 +306,7 @@ class Profile:
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the memory as JSON-able values, for a person to read."""
-        scores = [picture.score for picture in self.good if picture.score is not None]
+        scores = [picture.score for picture in self.good if picture.score is not None and picture.calibrates]
         return {
             **self._header(),
             "fingerprint": self.fingerprint,
@@ -280,19 +337,26 @@ class Profile:
         path = path if path.suffix else path.with_suffix(SUFFIX)
         tensors, facts = _memory_parts(self.memory)
         if self.limits.roi is not None:
-            tensors[_ROI] = torch.frombuffer(bytearray(self.limits.roi.to_png()), dtype=torch.uint8)
+            tensors[_ROI] = _as_tensor(self.limits.roi.to_png())
+        for number, defect in enumerate(self.known_defects):
+            tensors |= {f"{_DEFECTS}{number}/{tile}": _as_tensor(png) for tile, png in enumerate(defect.tiles)}
         header = {**self._header(), "memory": facts}
-        metadata = {"format": FORMAT, "version": str(VERSION), "profile": json.dumps(header, sort_keys=True)}
+        version = VERSION if self.known_defects else 1
+        metadata = {"format": FORMAT, "version": str(version), "profile": json.dumps(header, sort_keys=True)}
         data = to_bytes(tensors, metadata)
         write_atomically(path, lambda stream: stream.write(data))
         return path
 
     def _header(self) -> dict[str, Any]:
-        skipped = ("memory", "limits", "good", "tiling", "path")
+        skipped = ("memory", "limits", "good", "known_defects", "tiling", "path")
         return {
             **{f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in skipped},
             "limits": self.limits.to_dict(),
             "good": [dataclasses.asdict(picture) for picture in self.good],
+            "known_defects": [
+                {name: value for name, value in dataclasses.asdict(defect).items() if name != "tiles"}
+                for defect in self.known_defects
+            ],
             "tile": None if self.tiling is None else self.tiling.side,
             "overlap": None if self.tiling is None else self.tiling.overlap,
             "roi_source": None if self.limits.roi is None else self.limits.roi.source,
@@ -319,11 +383,14 @@ def read_profile(path: PathLike) -> Profile:
         png = tensors.pop(_ROI, None)
         roi = None if png is None else Roi.from_png(png.numpy().tobytes(), header["roi_source"] or "mask")
         tile, overlap = header.pop("tile"), header.pop("overlap")
+        defects = header.pop("known_defects", [])
+        pngs = {name: tensors.pop(name).numpy().tobytes() for name in sorted(tensors) if name.startswith(_DEFECTS)}
         values = {
             **_known(Profile, header),
             "memory": _memory(header["method"], header["memory"], tensors),
             "limits": Limits.from_dict(header["limits"], roi),
             "good": tuple(_good_picture(picture) for picture in header["good"]),
+            "known_defects": tuple(_known_defect(values, pngs, number) for number, values in enumerate(defects)),
             "map_range": tuple(header["map_range"]),
             "notes": tuple(header["notes"]),
             "value_range": None if header.get("value_range") is None else tuple(header["value_range"]),
@@ -341,6 +408,16 @@ def _good_picture(values: Mapping[str, Any]) -> GoodPicture:
     return GoodPicture(**{**_known(GoodPicture, values), "size": tuple(values.get("size", (0, 0)))})
 
 
+def _known_defect(values: Mapping[str, Any], pngs: Mapping[str, bytes], number: int) -> KnownDefect:
+    own = f"{_DEFECTS}{number}/"
+    tiles = tuple(pngs[f"{own}{tile}"] for tile in range(sum(name.startswith(own) for name in pngs)))
+    return KnownDefect(**{**_known(KnownDefect, values), "size": tuple(values["size"]), "tiles": tiles})
+
+
+def _as_tensor(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
 def is_profile(path: PathLike) -> bool:
     """Return whether a file is named like a profile."""
     return Path(path).suffix.lower() == SUFFIX
@@ -356,13 +433,13 @@ def _checked_header(data: bytes, path: Path) -> dict[str, Any]:
     if len(data) < 8 + length:
         raise cut_short if FORMAT.encode() in data else no_profile
     try:
-        entries = json.loads(data[8 : 8 + length])
+        entries = parse_json(data[8 : 8 + length])
         metadata = entries.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
         if metadata.get("format") != FORMAT:
             raise no_profile
         version = int(metadata["version"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise no_profile from error
     if version > VERSION:
         raise ProfileError(
@@ -371,8 +448,8 @@ def _checked_header(data: bytes, path: Path) -> dict[str, Any]:
     if len(data) < 8 + length + end:
         raise cut_short
     try:
-        header: dict[str, Any] = json.loads(metadata["profile"])
-    except (ValueError, KeyError) as error:
+        header: dict[str, Any] = parse_json(metadata["profile"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ProfileError(f"{path} has a damaged header ({error}); fit again", path) from error
     return header
 
@@ -412,7 +489,7 @@ def _memory_parts(memory: MemoryBank, *, half: bool = True) -> tuple[dict[str, T
                 tensors[f"{entry.name}/{_key_text(key)}"] = rows
         else:
             facts[entry.name] = value
-    return ({name: _halved(values) for name, values in tensors.items()} if half else tensors), facts
+    return ({name: halved(values) for name, values in tensors.items()} if half else tensors), facts
 
 
 def _memory(method: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MemoryBank:
@@ -438,7 +515,7 @@ def _rebuild(cls: type[MemoryBank], tensors: Mapping[str, Tensor], facts: Mappin
     return cls(**values)
 
 
-def _halved(values: Tensor) -> Tensor:
+def halved(values: Tensor) -> Tensor:
     """Return values in half precision if that loses nothing."""
     if values.dtype != torch.float32:
         return values

@@ -19,17 +19,20 @@ from functools import reduce
 from operator import or_
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from blemish.clip import Computation, ImageBackbone, Request, resolve_position
-from blemish.concurrency import READER_THREADS, prefetch
+from blemish.concurrency import READER_THREADS, check_not_forked, prefetch
 from blemish.detection import Timing
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.methods.base import MemoryBank, Prediction, TextFeatureCache
-from blemish.tiling import Tile, Tiling, cut
+from blemish.roi import Roi
+from blemish.tiling import Tile, TileMerger, Tiling, cut
 from blemish.types import ImageSource, ValueRange
 
 T = TypeVar("T")
@@ -182,7 +185,7 @@ def effective(computation: Computation, backbone: ImageBackbone) -> Computation:
 
 
 @dataclass(frozen=True)
-class _Prepared(Generic[T]):
+class Prepared(Generic[T]):
     """An image, or a tile of one, that is ready for the model."""
 
     task: Task[T]
@@ -221,6 +224,7 @@ class Scorer:
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+        check_not_forked()
         self.passes = plan(engines)
         self.clock = Clock()
         self._engines = dict(engines)
@@ -247,25 +251,25 @@ class Scorer:
             Exception: Whatever `tasks` raises, after the results of the tasks before.
         """
         memories = memories or {}
-        batch: list[_Prepared[T]] = []
+        batch: list[Prepared[T]] = []
         # Tiles are queued one at a time: all tiles of a large image would not fit into memory.
         threads = READER_THREADS if self._tiling is None else 1
-        with contextlib.closing(prefetch(tasks, self._prepare, self._batch_size, threads=threads)) as prepared:
+        with contextlib.closing(prefetch(tasks, self.prepare, self._batch_size, threads=threads)) as prepared:
             for item in prepared:
-                if isinstance(item, _Prepared):
+                if isinstance(item, Prepared):
                     batch.append(item)
                     if len(batch) < self._batch_size:
                         continue
-                yield from self._score(batch, memories)
+                yield from self.score(batch, memories)
                 batch = []
                 if isinstance(item, Failed):
                     yield item
                 elif isinstance(item, BaseException):
                     raise item
-        yield from self._score(batch, memories)
+        yield from self.score(batch, memories)
 
-    def _prepare(self, task: Task[T]) -> Generator[_Prepared[T] | Failed[T], None, None]:
-        """Read and preprocess one image, tile by tile."""
+    def prepare(self, task: Task[T]) -> Generator[Prepared[T] | Failed[T], None, None]:
+        """Read and preprocess one image, tile by tile; in any thread."""
         inputs = {self._inputs[name]: self._engines[name] for name in sorted(task.methods)}
         start = time.perf_counter()
         try:
@@ -273,12 +277,13 @@ class Scorer:
             for tile in tiles:
                 read = time.perf_counter()
                 pixels = {key: engine.preprocess(tile.image) for key, engine in inputs.items()}
-                yield _Prepared(task, tile, pixels, Timing(read - start, time.perf_counter() - read))
+                yield Prepared(task, tile, pixels, Timing(read - start, time.perf_counter() - read))
                 start = time.perf_counter()
         except ImageError as error:
             yield Failed(task.item, error)
 
-    def _score(self, batch: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]) -> Iterator[Scored[T]]:
+    def score(self, batch: Sequence[Prepared[T]], memories: Mapping[str, MemoryBank | None]) -> Iterator[Scored[T]]:
+        """Run a batch of prepared images, or tiles, through the model."""
         self.clock.reading += sum(prepared.timing.total for prepared in batch)
         self.clock.images += len(batch)
         for one_pass in self.passes:
@@ -288,7 +293,7 @@ class Scorer:
                 yield from self._run_pass(one_pass, rows, memories)
 
     def _run_pass(
-        self, one_pass: Pass, rows: Sequence[_Prepared[T]], memories: Mapping[str, MemoryBank | None]
+        self, one_pass: Pass, rows: Sequence[Prepared[T]], memories: Mapping[str, MemoryBank | None]
     ) -> Iterator[Scored[T]]:
         """Run the backbone over a batch, and then each method that scores one of its images.
 
@@ -296,7 +301,7 @@ class Scorer:
         """
         names = [name for name in one_pass.methods if any(name in row.task.methods for row in rows)]
         own = self._inputs[names[0]]
-        groups: dict[torch.Size, list[_Prepared[T]]] = {}
+        groups: dict[torch.Size, list[Prepared[T]]] = {}
         for row in rows:
             groups.setdefault(row.pixels[own].shape, []).append(row)
         if len(groups) == 1:
@@ -310,7 +315,7 @@ class Scorer:
         self,
         one_pass: Pass,
         names: Sequence[str],
-        rows: Sequence[_Prepared[T]],
+        rows: Sequence[Prepared[T]],
         memories: Mapping[str, MemoryBank | None],
     ) -> Iterator[Scored[T]]:
         """Run the backbone once over images of one shape, and then each method that scores one of them."""
@@ -373,6 +378,50 @@ class Scorer:
 
     def _add_pass(self, one_pass: Pass, seconds: float) -> None:
         self.clock.passes[one_pass.number] = self.clock.passes.get(one_pass.number, 0.0) + seconds
+
+
+def add_tile(
+    merger: TileMerger,
+    index: tuple[int, int],
+    score: float,
+    tile_map: Tensor,
+    timing: Timing,
+    engine: Engine,
+    memory: MemoryBank | None,
+    roi: Roi | None,
+) -> None:
+    """Add the result of one tile; with a region of interest the score is that of the inside."""
+    if roi is not None:
+        (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
+        inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
+        score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory) if inside.any() else 0.0
+    if not merger.is_whole and engine.finishes_maps:
+        tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
+    merger.add(index, score, tile_map, timing)
+
+
+def finished_map(
+    merger: TileMerger, engine: Engine, memory: MemoryBank | None, roi: Roi | None
+) -> npt.NDArray[np.float32]:
+    """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest
+    value.
+    """
+    values: npt.NDArray[np.float32] = merger.take_map(engine.finish_map).numpy()
+    if roi is None:
+        return values
+    inside = roi.resized(values.shape[1], values.shape[0])
+    return np.where(inside, values, np.float32(engine.map_range(memory)[0]))
+
+
+def enlarged_map(merger: TileMerger, engine: Engine) -> npt.NDArray[np.float32] | None:
+    """Return the model's map of a picture if the picture's own is nothing but its enlargement; before `finished_map`
+    takes it.
+    """
+    if isinstance(engine, TorchEngine) and engine.finishes_maps:
+        return None
+    values = merger.model_map
+    is_smaller = values is not None and values.shape[0] <= merger.size[1] and values.shape[1] <= merger.size[0]
+    return values.numpy() if values is not None and is_smaller else None
 
 
 def _input(engine: Engine) -> Hashable:

@@ -168,6 +168,11 @@ class TileMerger:
         """The anomaly map so far, (ceil(height / step), ceil(width / step)) float32."""
         return self._finished(resize)
 
+    @property
+    def model_map(self) -> Tensor | None:
+        """The map of an image that was scored in one piece, at the model's size; None for tiles."""
+        return self._map if self._whole else None
+
     def take_map(self, finish: FinishMap = resize) -> Tensor:
         """Return the map and forget it, since the large maps of a whole batch would fill the memory.
 

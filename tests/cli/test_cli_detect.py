@@ -38,8 +38,8 @@ def test_searches_subfolders_on_request(detect, pictures: Path) -> None:
 
 
 def test_gives_verdicts_with_a_threshold(detect, pictures: Path) -> None:
-    assert detect(pictures, "--threshold", 0).out.count("anomalous") == 5 + 1
-    assert detect(pictures, "--threshold", 1).out.count("normal") == 5
+    assert detect(pictures, "--threshold", 0).out.count("reject") == 5 + 1
+    assert detect(pictures, "--threshold", 1).out.count("pass") == 5 + 1
 
 
 @pytest.mark.parametrize(("given", "value"), [("80%", 0.8), ("12.5 %", 0.125), ("0%", 0.0), ("0.8", 0.8)])
@@ -70,7 +70,7 @@ def test_json_is_all_that_is_on_standard_output(detect, pictures: Path, tmp_path
     assert found[0]["provenance"]["method"] == "clip"
     assert found[0]["regions"]
     kept = lines(detect(pictures, "--json", "--out", tmp_path / "out").out)
-    assert kept[0]["files"] == {"overlay": "overlay/a.png.png"}
+    assert kept[0]["files"] == {"overlay": "overlay/a.png.png", "map-png": "map/a.png.png"}
 
 
 def test_csv_on_standard_output(detect, pictures: Path) -> None:
@@ -118,7 +118,7 @@ def test_results_inside_the_folder_of_pictures_are_no_pictures(detect, pictures:
     out = pictures / "out"
     detect(pictures, "--out", out, "--recursive")
     again = detect(pictures, "--out", out, "--recursive")
-    assert "6 pictures in" in again.err
+    assert "12 pictures in" in again.err
     assert "skipped: they are results" in again.err
     assert len(list((out / "overlay").rglob("*.png"))) == 6
 

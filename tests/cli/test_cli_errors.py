@@ -214,7 +214,7 @@ def test_full_disk(detect, pictures: Path, tmp_path: Path, monkeypatch: pytest.M
 
     def fill_up(path: Path, fill) -> None:
         calls.append(path)
-        if len(calls) >= 4:
+        if len(calls) >= 7:
             raise files.output_error(path, OSError(errno.ENOSPC, "No space left on device"))
         write(path, fill)
 

@@ -50,10 +50,9 @@ def test_detect_gives_verdicts(run, profile: Path, pictures: Path, tmp_path: Pat
     assert all(line["provenance"]["profile"] == "part.profile" for line in lines)
     words = ("detect", pictures, "--profile", profile, "--out", tmp_path / "out", "--save", "overlay,mask,regions")
     assert run(*words).code == 0
-    assert (tmp_path / "out" / "results.csv").read_text().startswith("path,score,label,threshold")
-    assert ",verdict,p_value,review_threshold" in (tmp_path / "out" / "results.csv").read_text()
+    assert (tmp_path / "out" / "results.csv").read_text("utf-8-sig").startswith("name,score,verdict,p_value,regions")
     assert "5 pictures complete with the same settings" in run(*words).err
-    assert "5 pictures scored before with other settings" in run(*words, "--threshold", "80%").err
+    assert "5 pictures scored before: judged again" in run(*words, "--threshold", "80%").err
 
 
 def test_info(run, profile: Path) -> None:
@@ -84,15 +83,34 @@ def test_json(fit, good: Path, tmp_path: Path) -> None:
     assert facts["false_alarms"] == 0.2
 
 
-def test_add(run, profile: Path, pictures: Path) -> None:
-    outcome = run("fit", "--profile", profile, "--add", pictures, "--device", "cpu")
+def test_changes(run, profile: Path, pictures: Path, tmp_path: Path) -> None:
+    rejected = save_picture(tmp_path / "rejected.png", 31)
+    defect = save_picture(tmp_path / "defect.jpg", 32)
+    words = ("--add", pictures, "--add-rejected", rejected, "--known-defects", defect)
+    outcome = run("fit", "--profile", profile, *words, "--device", "cpu")
     assert outcome.code == 0, outcome.err
-    assert "from 9 good pictures" in outcome.out
-    assert "keep their scores" in outcome.err
-    assert len(json.loads(run("info", profile, "--json").out)["good"]) == 9
-    outcome = run("fit", "--profile", profile, "--remove", "0.png", "--device", "cpu")
-    assert outcome.code == 2
-    assert "0.png is a reference of this profile" in outcome.err
+    assert "from 10 good pictures" in outcome.out
+    assert "1 good picture was added because of its score" in outcome.out
+    assert "of 1 known defect is caught" in outcome.out
+    facts = json.loads(run("info", profile, "--json").out)
+    assert len(facts["good"]) == 10
+    assert [(known["name"], sorted(known)) for known in facts["known_defects"]] == [
+        (str(defect), ["fingerprint", "name", "score", "size"])
+    ]
+    lines = run("info", profile).out
+    assert "reference, added because of its score" in lines
+    assert "KNOWN DEFECT" in lines
+    outcome = run("fit", "--profile", profile, "--remove", "0.png", "defect.jpg", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    facts = json.loads(run("info", profile, "--json").out)
+    assert (len(facts["good"]), facts["known_defects"]) == (9, [])
+
+
+def test_known_defects_of_a_new_profile(fit, good: Path, tmp_path: Path) -> None:
+    defect = save_picture(tmp_path / "defect.jpg", 32)
+    outcome = fit(good, "--out", tmp_path / "part.profile", "--known-defects", defect)
+    assert outcome.code == 0, outcome.err
+    assert "known defect is caught" in outcome.out
 
 
 def test_a_picture_of_the_profile_is_noted(run, profile: Path, good: Path) -> None:
@@ -125,8 +143,8 @@ def test_a_region_of_interest_and_bad_pictures(fit, good: Path, pictures: Path, 
         (("GOOD", "--out", "x.profile", "--cost", "many"), "MISS:FALSE-ALARM"),
         (("GOOD", "--out", "x.profile", "--overlap", "0.1"), "give --tile PIXELS"),
         (("GOOD", "--out", "x.profile", "--roi", "none.png"), "there is no region of interest none.png"),
-        (("GOOD", "--add", "GOOD"), "--add and --remove change a profile"),
-        (("--profile", "x.profile"), "give --add PICTURES or --remove PICTURES"),
+        (("GOOD", "--add", "GOOD"), "--remove change a profile"),
+        (("--profile", "x.profile"), "give --add, --add-rejected, --remove or --known-defects"),
         (("GOOD", "--profile", "x.profile"), "give more pictures with --add"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -184,9 +185,8 @@ def test_frames_of_a_video_have_times(detect, tmp_path: Path) -> None:
         ("clip.mp4#17", 1.6),
     ]
     assert "clip.mp4: 3 of 20 frames, every 8th." in outcome.err
-    table = (tmp_path / "out" / "results.csv").read_text().splitlines()
-    assert table[0].split(",")[-1] == "time"
-    assert sorted(line.rpartition(",")[2] for line in table[1:]) == ["0.0", "0.8", "1.6"]
+    with (tmp_path / "out" / "results.csv").open(encoding="utf-8-sig", newline="") as table:
+        assert sorted(row["time"] for row in csv.DictReader(table)) == ["0.000", "0.800", "1.600"]
     # In a folder, videos are read where frames are asked for.
     outcome = detect(tmp_path / "set", "--json")
     assert list(scores(outcome)) == ["a.png"]

@@ -79,7 +79,7 @@ def test_results_of_lines_are_kept(detect, pictures: Path, tmp_path: Path, monke
         assert len(outcome.out.splitlines()) == len(piece)
     assert len((out / "results.csv").read_text().splitlines()) == 3
     assert {path.name for path in (out / "overlay").iterdir()} == {"a.png.png", "b.jpg.png"}
-    assert "3 pictures, 3 anomalous" in outcome.err
+    assert "3 pictures, 3 rejected" in outcome.err
 
 
 def test_an_empty_list(detect, monkeypatch: pytest.MonkeyPatch) -> None:

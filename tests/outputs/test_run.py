@@ -46,6 +46,7 @@ def test_a_run_and_its_continuation(detector: blemish.Detector, paths: list[Path
     assert written == {
         ".lock",
         "results.jsonl",
+        "runs.jsonl",
         "results.csv",
         "regions.json",
         "overlay/0.png.png",

@@ -1,7 +1,8 @@
 """The command line: `main` parses, runs, and turns every failure into one sentence and an exit code.
 
 Exit codes: 0 success; 1 something failed (each failure is named); 2 wrong usage; 130 interrupted from the keyboard;
-141 the reader of standard output went away. `BLEMISH_DEBUG=1` shows the traceback of an error.
+141 the reader of standard output went away; 143 ended by SIGTERM, which works like Ctrl-C. `BLEMISH_DEBUG=1` shows the
+traceback of an error.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 STDIN = "\0stdin"  # replaces a lone "-", which cyclopts would take for an option; no file can have this name
 EXIT_OK = 0
@@ -18,6 +22,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports for any tool before `| head`
+EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,16 +41,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a file name that is not valid text must not stop the run
     if os.environ.get("BLEMISH_DEBUG"):
         return _run(words)
+    with _termination() as terminated:
+        try:
+            return _run(words)
+        except KeyboardInterrupt as stop:
+            code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+            return _fail(str(stop) or "interrupted", code, prefix="")
+        except SystemExit as stop:
+            if not isinstance(stop.__context__, BrokenPipeError):
+                raise
+            return EXIT_BROKEN_PIPE  # help is printed by rich, which makes this of a reader that went away
+        except BrokenPipeError:
+            # What is still buffered must not fail again when the interpreter shuts down.
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            return EXIT_BROKEN_PIPE
+        except Exception as error:
+            return _failure(error)
+
+
+@contextmanager
+def _termination() -> Iterator[list[int]]:
+    """Let SIGTERM end the block like Ctrl-C; yield a list that then has an entry."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        return _run(words)
-    except KeyboardInterrupt as stop:
-        return _fail(str(stop) or "interrupted", EXIT_INTERRUPTED, prefix="")
-    except BrokenPipeError:
-        # What is still buffered must not fail again when the interpreter shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except Exception as error:
-        return _failure(error)
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _open_missing_streams() -> None:

@@ -19,6 +19,21 @@ DETECT = (
     "Without a threshold or a profile pictures are only ranked. With --out a run can be stopped at any time, and the "
     "same command continues: it skips what is complete and repeats what changed or was done with other settings."
 )
+SCAN = (
+    "Score a large collection: folders, lists, Parquet files, tar shards, object stores.\n\n"
+    "    blemish scan photos/ 's3://bucket/shard-{000..127}.tar' --out scan/\n\n"
+    "The pictures are split into parts, and the rows of each part appear in scan/parts/ as one Parquet file. A scan "
+    "can be stopped at any time, and the same command continues with the next part: each picture has one row at "
+    "the end. --shard 3/8 does the third eighth of it, beside seven other processes on one folder."
+)
+JUDGE = (
+    "Give verdicts again, without the model.\n\n"
+    "`blemish detect --out` keeps scores and maps, so another threshold takes about a second for 1,000 pictures:\n\n"
+    "    blemish detect photos/ --out results/\n\n"
+    "    blemish judge results/ --threshold 60%\n\n"
+    "Labels, masks, regions and tables are made again. Overlays that show a verdict are drawn again, too, which takes "
+    "longer, since the pictures are read."
+)
 FIT = (
     "Make a profile of the good pictures of one product: memory, thresholds with a promise, scale of heatmaps.\n\n"
     "20 good pictures are of use, 100 promise 1 % false alarms. The promise holds for pictures of the same product, "
@@ -50,6 +65,13 @@ EXPORT = (
     "The file takes pictures and gives scores and maps, without PyTorch. It is compared with PyTorch before it is "
     "written to its place. `blemish detect --model FILE` runs it."
 )
+SERVE = (
+    "Answer over HTTP with one loaded model: a page in the browser, a REST API, a watched folder.\n\n"
+    "It needs an extra: pip install 'blemish[serve]'. Serve a profile, and open http://127.0.0.1:8000/ in a browser:"
+    "\n\n"
+    "    blemish serve --profile part.profile\n\n"
+    "SIGTERM and Ctrl-C finish what was accepted."
+)
 WEIGHTS = {
     "list": "List the published weights.",
     "pull": "Download published weights and check them.",
@@ -66,6 +88,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # a command first reports what is finished
 )
 app.command("blemish.cli.detect:detect", name="detect", sort_key=1, help=DETECT)
+app.command("blemish.cli.scan:scan", name="scan", sort_key=1, help=SCAN)
+app.command("blemish.cli.judge:judge", name="judge", sort_key=1, help=JUDGE)
 app.command("blemish.cli.fit:fit", name="fit", sort_key=2, help=FIT)
 app.command("blemish.cli.methods:methods", name="methods", sort_key=4, help="List the methods.")
 app.command(
@@ -94,6 +118,7 @@ def _datasets(*, json: bool = False) -> int:
 
 
 app.command("blemish.cli.evaluate:evaluate", name="evaluate", sort_key=6, help=EVALUATE)
+app.command("blemish.cli.serve:serve", name="serve", sort_key=12, help=SERVE)
 app.command("blemish.cli.submit:submit", name="submit", sort_key=11, help=SUBMIT)
 app.command("blemish.cli.train:train", name="train", sort_key=8, help=TRAIN)
 app.command("blemish.cli.export:export", name="export", sort_key=10, help=EXPORT)

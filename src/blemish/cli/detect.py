@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +23,6 @@ from blemish.cli.console import (
     Range,
     Threshold,
     choices,
-    columns,
     config_changes,
     count,
     note,
@@ -34,6 +31,8 @@ from blemish.cli.console import (
     progress,
     waiting,
 )
+from blemish.cli.loading_options import BACKBONE, METHOD, OBJECT, load_settings
+from blemish.cli.ranking import counted, note_failures, print_csv, ranking, verdicts
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
 
@@ -46,12 +45,9 @@ if TYPE_CHECKING:
 KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
 REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
 FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
-METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
 #: The note on a bit depth that was found by the values.
 _DEPTH = re.compile(r" read as (\d+) bits,")
-#: Rows of the ranking on a terminal; a pipe gets all.
-MAX_ROWS = 25
 
 
 def detect(
@@ -67,6 +63,7 @@ def detect(
     out: Annotated[Path | None, Parameter(group=RESULTS)] = None,
     save: Annotated[str | None, Parameter(group=RESULTS)] = None,
     format: Annotated[str | None, Parameter(group=RESULTS)] = None,
+    maps: Annotated[bool, Parameter(negative="--no-maps", group=RESULTS)] = True,
     batch_size: Annotated[int, Parameter(group=COMPUTING)] = 8,
     device: Annotated[str, Parameter(group=COMPUTING)] = "auto",
     precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Parameter(group=COMPUTING)] = "auto",
@@ -81,6 +78,7 @@ def detect(
     model: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
     backend: Annotated[Literal["torch", "onnx", "openvino"] | None, Parameter(group=METHOD_OPTIONS)] = None,
     overwrite: Annotated[bool, Parameter(group=RESULTS)] = False,
+    report: Annotated[bool, Parameter(negative="", group=RESULTS)] = False,
     json: Annotated[bool, Parameter(group=RESULTS)] = False,
 ) -> int:
     """Score pictures, rank them, and draw where they are anomalous.
@@ -96,13 +94,15 @@ def detect(
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
         profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless
             others are given, which promise nothing.
-        threshold: Pictures with this score or a higher one are called anomalous; from 0 to 1, or in percent (80%).
+        threshold: Pictures with this score or a higher one are rejected; from 0 to 1, or in percent (80%).
         mask_threshold: Threshold for pixels, as a fraction of the method's scale. [default: the picture threshold]
         out: Folder for results.
         save: Comma list of map, map-png, map-tiff, heatmap, overlay, mask, regions: files to write for each picture.
             [default: overlay]
         format: Comma list of table, jsonl, csv, parquet, and of coco, yolo, labelme, cvat, label-studio for regions.
             [default: table,jsonl,csv with --out, else table]
+        maps: Keep the map of each picture with --out, 16-bit PNG of about 0.1 MB: `blemish judge` gives other verdicts
+            with them. Maps of pictures in tiles take 1 MB per megapixel.
         batch_size: Pictures, or tiles, that go through the model together.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower; auto is float32, or bfloat16 where the hardware computes it faster.
@@ -123,54 +123,34 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
+        report: Write report.html, one page without network to look at the results, move the threshold and review them.
         json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
             first one says what was not read, under "skipped".
     """
-    from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
-
     formats, changes = _formats(format, out, json), config_changes(config)
-    if batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
-    if overlap is not None and tile is None:
-        raise UsageError("--overlap is the overlap of tiles: give --tile PIXELS, too")
-    check_threshold("--threshold", threshold)
-    check_threshold("--mask-threshold", mask_threshold)
-    if not object_name.strip():
-        raise UsageError('--object is empty; give what the pictures show, such as "metal nut"')
+    settings = load_settings(
+        method=method,
+        backbone=backbone,
+        weights=weights,
+        config=config,
+        object_name=object_name,
+        reference=reference,
+        profile=profile is not None,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        max_pixels=max_pixels,
+        value_range=value_range,
+        tile=tile,
+        overlap=overlap,
+        model=model,
+        backend=backend,
+    )
 
     from blemish.methods import info
 
-    if model is None and backend not in (None, "torch"):
-        raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
-    if model is not None:
-        refuse_fixed(
-            {
-                "--method": method != METHOD,
-                "--backbone": backbone != BACKBONE,
-                "--weights": weights is not None,
-                "--config": config is not None,
-                "--object": object_name != OBJECT,
-                "--reference": bool(reference),
-                "--backend torch": backend == "torch",
-            }
-        )
-    if profile is not None:
-        refuse_fixed(
-            {
-                "--method": method != METHOD,
-                "--config": config is not None,
-                "--object": object_name != OBJECT,
-                "--reference": bool(reference),
-                "--tile": tile is not None,
-                "--value-range": value_range is not None,
-                "--model": model is not None,
-                "--backend": backend is not None,
-            },
-            "the profile",
-            "fit",
-        )
     transductive = model is None and profile is None and info(method).transductive
     if transductive and tile is not None and not reference:
         raise UsageError(
@@ -181,22 +161,9 @@ def detect(
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
-    from blemish.image_io import MAX_PIXELS, Every, find_images
+    from blemish.image_io import Every, find_images
 
     frames = None if every is None else Every.parse("--every", every)
-    overlap = DEFAULT_OVERLAP if overlap is None else overlap
-    if tile is not None:
-        Tiling(tile, overlap)  # reports errors before anything is loaded
-    settings: dict[str, Any] = {
-        "threshold": threshold,
-        "mask_threshold": mask_threshold,
-        "device": device,
-        "precision": precision,
-        "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
-        "value_range": value_range,
-        "tile": tile,
-        "overlap": overlap,
-    }
     detector = None
     if model is not None:
         from blemish.exporting import load_exported
@@ -210,6 +177,10 @@ def detect(
         read = read_profile(profile)
     limited = read is not None or threshold is not None or mask_threshold is not None
     kinds = _kinds(save, out, limited)
+    if report and out is None:
+        raise UsageError("--report needs a folder to write to: give --out DIR")
+    if maps and out is not None and "map-png" not in kinds:
+        kinds.append("map-png")
     for name in () if limited else REGION_FORMATS:
         if name in formats:
             raise UsageError(f"--format {name} needs a threshold for pixels: give --threshold NUMBER or --profile FILE")
@@ -265,12 +236,13 @@ def detect(
         batch_size=batch_size,
         root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
+        page=report,
         times=sources.times,
     )
     start = time.perf_counter()
     with DetectRun(detector, pictures, out, options) as run:
-        report = _Report(run, formats, json, sources)
-        return report.answer(pages, frames, start) if stream else report.execute(len(pictures), start)
+        output = _Report(run, formats, json, sources)
+        return output.answer(pages, frames, start) if stream else output.execute(len(pictures), start)
 
 
 def _streams_json(formats: Sequence[str], out: Path | None, json: bool) -> bool:
@@ -284,8 +256,9 @@ class _Report:
     def __init__(self, run: DetectRun, formats: Sequence[str], json: bool, sources: Sources) -> None:
         self._run, self._formats, self._sources = run, formats, sources
         self._streams_json = _streams_json(formats, run.folder, json)
-        self._rows: list[Mapping[str, Any]] = []  # for CSV on standard output
-        self._scored = self._anomalous = 0  # of earlier lines of standard input
+        self._lines: list[Mapping[str, Any]] = []  # for CSV on standard output
+        self._scored = 0  # of earlier lines of standard input, as are these
+        self._verdicts: Counter[str | None] = Counter()
         self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
@@ -297,7 +270,7 @@ class _Report:
         if run.folder is not None:
             self._note_states()
         try:
-            with progress(len(run.todo), "scoring") as bar:
+            with progress(len(run.todo) + len(run.to_judge), "scoring") as bar:
                 self._bar = bar
                 run.execute(self._on_result(), bar)
         except KeyboardInterrupt:
@@ -326,19 +299,25 @@ class _Report:
         from blemish.image_io import expand
 
         run, failed = self._run, False
-        for paths in listed_on_stdin():
-            expanded = expand(paths, pages=pages, every=every)
-            for sentence in expanded.notes:
-                note(one_line(sentence))
-            run.extend(expanded.paths, expanded.times)
-            run.score(self._on_result())
-            self._scored += len(run.results)
-            self._anomalous += sum(result.label or 0 for result in run.results.values())
-            failed = failed or bool(run.failures)
-            self._note_failures()
-            run.results.clear()  # the list may be endless
-            run.failures.clear()
+        try:
+            for paths in listed_on_stdin():
+                expanded = expand(paths, pages=pages, every=every)
+                for sentence in expanded.notes:
+                    note(one_line(sentence))
+                run.extend(expanded.paths, expanded.times)
+                run.score(self._on_result())
+                self._scored += len(run.results)
+                self._verdicts += counted(run.results.values())
+                failed = failed or bool(run.failures)
+                note_failures(run.failures, len(run.results))
+                run.results.clear()  # the list may be endless
+                run.failures.clear()
+        except KeyboardInterrupt:
+            run.write_tables()
+            raise KeyboardInterrupt(self._state(None, "interrupted")) from None
         run.write_tables()
+        run.write_page()
+        self._note_others()
         self._print_summary(time.perf_counter() - start)
         return EXIT_FAILED if failed else EXIT_OK
 
@@ -347,9 +326,7 @@ class _Report:
         if self._streams_json:
             take = self._print_json
         elif self._run.folder is None and "csv" in self._formats:
-            from blemish.outputs.tables import table_row
-
-            take = lambda line: self._rows.append(table_row(line))  # noqa: E731
+            take = self._lines.append
         elif "table" in self._formats:
             take = self._show
 
@@ -386,6 +363,8 @@ class _Report:
         sentences: dict[State, str] = {
             "same": "complete with the same settings: "
             + ("overwritten" if overwrite else "skipped (--overwrite repeats all)"),
+            "other thresholds": "scored before: judged again by the thresholds of now, without the model",
+            "files to draw": "scored before without all the files requested now: drawn without the model",
             "other settings": "scored before with other settings: repeated, earlier results are replaced",
             "changed file": "changed since: repeated, earlier results are replaced",
             "missing files": "scored before without all the files requested now: repeated",
@@ -393,10 +372,19 @@ class _Report:
         for state, sentence in sentences.items():
             if self._run.states[state]:
                 note(f"{folder}: {count(self._run.states[state], 'picture')} {sentence}.")
+        self._note_others()
 
-    def _state(self, total: int, word: str) -> str:
+    def _note_others(self) -> None:
+        """Say which results of other pictures stay in the folder."""
+        run = self._run
+        for source, number in run.others().items():
+            note(f"{run.folder}: keeps {count(number, 'result')} of other pictures, from {run.describe(source)}.")
+
+    def _state(self, total: int | None, word: str) -> str:
         """Return one sentence for a run that ends early."""
-        done = f"{word}: {len(self._run.results)} of {count(total, 'picture')} finished"
+        finished = self._scored + len(self._run.results)
+        of = "" if total is None else f" of {total:,}"
+        done = f"{word}: {finished:,}{of} picture{'s' * ((total or finished) != 1)} finished"
         if self._run.folder is None:
             return f"{done}; nothing is written without --out."
         return f"{done} and written to {self._run.folder}; the same command continues from there."
@@ -405,9 +393,9 @@ class _Report:
         run = self._run
         if not self._streams_json:
             if "table" in self._formats:
-                print(self._table())
+                print(ranking(run.results.values(), p_values=bool(run.detector.limits.scores)))
             elif run.folder is None and "csv" in self._formats:
-                self._print_csv()
+                print_csv(self._lines)
         from blemish.cli.sources import not_read
 
         output = print if "table" in self._formats and not self._streams_json else note
@@ -426,38 +414,7 @@ class _Report:
             note(f"{NOTICE[0].upper()}{NOTICE[1:]}.")
         if run.folder is not None:
             output(f"Results are in {run.folder}: {', '.join(run.written)}.")
-        self._note_failures()
-
-    def _note_failures(self) -> None:
-        run = self._run
-        if run.failures:
-            scored = f"{len(run.results):,} of {len(run.results) + len(run.failures):,} scored"
-            note(f"{count(len(run.failures), 'picture')} failed, {scored}:")
-            for path, reason in run.failures.items():
-                note(f"  {one_line(path)}: {one_line(reason)}")
-
-    def _table(self) -> str:
-        ranking = sorted(self._run.results.values(), key=lambda result: (-result.score, result.path))
-        listed = ranking[:MAX_ROWS] if sys.stdout.isatty() else ranking
-        verdicts = {1: "anomalous", 0: "normal", None: "-"}
-        limits = self._run.detector.limits
-        rows = [("RANK", "SCORE", *["P-VALUE"] * bool(limits.scores), "VERDICT", "PICTURE")]
-        for rank, result in enumerate(listed, 1):
-            word = verdicts[result.label] if limits.review_threshold is None else str(result.verdict)
-            odd = [f"{result.p_value:.3f}" if result.p_value is not None else "-"] * bool(limits.scores)
-            rows.append((str(rank), f"{result.score:.4f}", *odd, word, one_line(result.path)))
-        rest = len(ranking) - len(listed)
-        right = (0, 1, 2) if limits.scores else (0, 1)
-        return columns(rows, right=right) + (f"\n... and {rest:,} more" if rest else "") + "\n"
-
-    def _print_csv(self) -> None:
-        from blemish.outputs.tables import COLUMNS
-
-        table = csv.DictWriter(sys.stdout, list(COLUMNS), lineterminator="\n")
-        table.writeheader()
-        scored = [row for row in self._rows if row["error"] is None]
-        failed = [row for row in self._rows if row["error"] is not None]
-        table.writerows([*sorted(scored, key=lambda row: -row["score"]), *failed])
+        note_failures(run.failures, len(run.results))
 
     def _scored_by(self, seconds: float) -> str:
         detector, results = self._run.detector, self._run.results
@@ -471,12 +428,10 @@ class _Report:
         exported = f" as {source.model} ({source.model_fingerprint}) by {source.backend}" if source.model else ""
         limits = detector.limits
         verdict = "ranked only, since no threshold was given"
-        if limits.review_threshold is not None:
-            counts = Counter(result.verdict for result in results.values())
-            verdict = f"{counts['reject']:,} rejected, {counts['review']:,} to review, {counts['pass']:,} passed"
-        elif detector.threshold is not None:
-            anomalous = self._anomalous + sum(result.label or 0 for result in results.values())
-            verdict = f"{anomalous:,} anomalous at threshold {detector.threshold:.6g}"
+        if detector.threshold is not None:
+            counts = self._verdicts + counted(results.values())
+            limit = "" if limits.promise is not None else f" at threshold {detector.threshold:.6g}"
+            verdict = f"{verdicts(counts, review=limits.review_threshold is not None)}{limit}"
         total = count(self._scored + len(results), "picture")
         return (
             f"{total}, {verdict}. Scored by {source.method}{weights}{references} "
@@ -518,13 +473,6 @@ def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
             f"{count(len(both), 'picture')} of these made the profile: a picture that is compared with itself seems "
             "flawless."
         )
-
-
-def refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
-    """Raise a UsageError for an option that is given, but fixed in a file."""
-    for option, given in options.items():
-        if given:
-            raise UsageError(f"{option} is fixed in {file}: leave it out, or {verb} again with it")
 
 
 def _kinds(save: str | None, out: Path | None, limited: bool) -> list[str]:

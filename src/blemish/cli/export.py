@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from blemish.cli.console import Threshold, count, note, print_json
-from blemish.cli.detect import METHOD, OBJECT, checked_weights, refuse_fixed
+from blemish.cli.console import Threshold, count, note, one_line, print_json, progress
+from blemish.cli.detect import checked_weights
+from blemish.cli.loading_options import METHOD, OBJECT, refuse_fixed
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
+    from blemish.detector import Detector
     from blemish.exporting import Exported
+    from blemish.profile import Profile
 
 #: With fewer calibration pictures a note is printed: the ranges of int8 then depend on chance.
 MIN_CALIBRATION = 32
-#: Methods of profiles whose steps no graph can express.
-NOT_EXPORTED = ("anomalydino", "joint")
 
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -33,6 +34,7 @@ def export(
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     reference: Words = None,
     profile: Path | None = None,
+    good: Words = None,
     threshold: Threshold = None,
     mask_threshold: Threshold = None,
     int8: Annotated[bool, Parameter(negative="")] = False,
@@ -52,8 +54,10 @@ def export(
         object_name: Name of the object, such as "metal nut"; it is constant in the file.
         reference: Reference pictures, normal ones for few-shot methods and unlabelled ones for methods that need a set:
             files, folders, patterns. Their memory bank goes into the file.
-        profile: A profile from `blemish fit --precision float32` in place of method, object and references. The file
-            gives labels and masks by its thresholds, and keeps to its region of interest.
+        profile: A profile from `blemish fit` in place of method, object and references. The file gives labels and masks
+            by its thresholds, and keeps to its region of interest. A profile in bfloat16 is fitted again in float32, in
+            which files compute, from its good pictures.
+        good: These good pictures: files, folders, patterns. [default: the files that the profile names]
         threshold: Score from which on a picture is anomalous; the file then gives labels and masks, too.
         mask_threshold: The same for pixels, as a fraction of the method's scale. [default: --threshold]
         int8: Compute the linear layers in 8-bit integers; needs --calibrate.
@@ -74,6 +78,8 @@ def export(
     if profile is not None:
         given = {"--method": method != METHOD, "--object": object_name != OBJECT, "--reference": bool(reference)}
         refuse_fixed(given, "the profile", "fit")
+    elif good:
+        raise UsageError("--good gives the good pictures of a profile: give --profile FILE, too, or --reference")
     elif info(method).transductive and not reference:
         raise UsageError(
             f"{method} compares pictures with each other: give --reference, unlabelled ones of the same thing"
@@ -109,8 +115,7 @@ def export(
         "precision": "float32",
     }
     if profile is not None:
-        _require_exportable(profile)
-        detector = load(profile=profile, **common)
+        detector = _of_profile(profile, images(good), out, common)
         if int8:
             note("int8 changes scores a little, so the promise of the profile holds only about.")
     else:
@@ -123,21 +128,91 @@ def export(
     return 0
 
 
-def _require_exportable(path: Path) -> None:
-    """Raise a UsageError for a profile of which no file can be made, before anything is loaded."""
+def _of_profile(path: Path, good: list[Path], out: Path, options: dict[str, Any]) -> Detector:
+    """Return the detector of a profile in float32; one in another precision is fitted again.
+
+    Args:
+        path: The profile.
+        good: Its good pictures; empty for the files that it names.
+        out: The file to write, for messages.
+        options: Of `blemish.load`.
+    """
+    from blemish.loading import load
     from blemish.profile import read_profile
 
     profile = read_profile(path)
-    if profile.method in NOT_EXPORTED:
+    if profile.precision == "float32":
+        if good:
+            raise UsageError(f"{path} is in float32 and needs no good pictures: leave out --good")
+        return load(profile=profile, **options)
+    pictures = good or _named_pictures(profile, path, out)
+    detector = _fitted_again(profile, pictures, options)
+    again = detector.profile
+    assert again is not None
+    for sentence in again.notes:
+        note(one_line(sentence))
+    known, found = ({entry.fingerprint for entry in one.good} for one in (profile, again))
+    if known != found:
+        strange, missing = len(found - known), len(known - found)
+        note(f"These are not the pictures of {path}: {strange} are new and {missing} are missing.")
+    old, new = (_number(one.limits.threshold) for one in (profile, again))
+    note(
+        f"{path} was made in {profile.precision} and is fitted again in float32, from "
+        f"{count(len(again.good), 'picture')}: the file rejects from a score of {new}, where {path} rejects "
+        f"from {old}."
+    )
+    return detector
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+def _named_pictures(profile: Profile, path: Path, out: Path) -> list[Path]:
+    """Return the files that a profile names as its good pictures. Raises UsageError if one is not there."""
+    files = [Path(entry.name) for entry in profile.good]
+    if gone := [file for file in files if not file.is_file()]:
         raise UsageError(
-            f"{path} is a profile of {profile.method}, which no file for ONNX Runtime or OpenVINO can express: fit "
-            "with --method winclip, april-gan or subspacead, and --precision float32"
+            f"{path} was made in {profile.precision}, files compute in float32, and of its good pictures {gone[0]} is "
+            f"not here to fit it again: run blemish export --profile {path} --good GOOD... --out {out}"
         )
-    if profile.precision != "float32":
+    return files
+
+
+def _fitted_again(profile: Profile, pictures: list[Path], options: dict[str, Any]) -> Detector:
+    """Return a detector that is fitted as a profile was, in float32."""
+    from blemish.fitting import made_with
+    from blemish.limits import LABELLED_RULES
+    from blemish.loading import DEFAULT_BACKBONE, load
+    from blemish.types import DEFAULT_OVERLAP
+
+    rule = profile.options.get("rule", "conformal")
+    if rule in LABELLED_RULES or profile.limits.removed:
+        reason = f"by the rule {rule}, from pictures with defects" if rule in LABELLED_RULES else "with --robust"
         raise UsageError(
-            f"{path} was made in {profile.precision}, and exported files compute in float32: fit again with "
-            "--precision float32"
+            f"{profile.path} was made in {profile.precision} {reason}, and files compute in float32: run the same "
+            "blemish fit again with --precision float32"
         )
+    thresholds = {name: options[name] for name in ("threshold", "mask_threshold")}
+    if options["backbone"] == DEFAULT_BACKBONE:
+        options = {**options, "backbone": profile.backbone}
+    tiling = profile.tiling
+    detector = load(
+        profile.method,
+        config=profile.config,
+        object_name=profile.object_name,
+        value_range=profile.value_range,
+        tile=None if tiling is None else tiling.side,
+        overlap=DEFAULT_OVERLAP if tiling is None else tiling.overlap,
+        **{name: value for name, value in options.items() if name not in thresholds},
+    )
+    engine = detector.torch_engine
+    facts = {**made_with(engine.provenance), "preprocessing": engine.preprocessing}
+    profile.check({**facts, "precision": profile.precision})
+    with progress(len(pictures), "fitting") as advance:
+        detector = detector.fit(pictures, **profile.options, roi=profile.limits.roi, on_progress=advance)
+    assert detector.profile is not None
+    return detector.with_profile(detector.profile, **thresholds)
 
 
 def _facts(exported: Exported) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,15 +26,13 @@ from blemish.cli.console import (
     print_json,
     progress,
 )
-from blemish.cli.detect import BACKBONE, OBJECT, checked_weights, refuse_fixed
+from blemish.cli.detect import checked_weights
+from blemish.cli.loading_options import BACKBONE, OBJECT, refuse_fixed
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:
     from blemish.detector import Detector
     from blemish.profile import Profile
-
-#: Suspicious pictures that are named.
-MAX_NAMES = 10
 
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")]
 
@@ -48,6 +47,7 @@ def fit(
     min_area: Annotated[int, Parameter(group=VERDICTS)] = 1,
     roi: Annotated[str | None, Parameter(group=VERDICTS)] = None,
     bad: Annotated[Words, Parameter(group=VERDICTS)] = None,
+    known_defects: Annotated[Words, Parameter(group=VERDICTS)] = None,
     rule: Annotated[
         Literal["conformal", "mean-std", "percentile", "f1", "recall", "cost"], Parameter(group=VERDICTS)
     ] = "conformal",
@@ -56,6 +56,7 @@ def fit(
     robust: Annotated[bool, Parameter(negative="", group=VERDICTS)] = False,
     profile: Annotated[Path | None, Parameter(group=CHANGES)] = None,
     add: Annotated[Words, Parameter(group=CHANGES)] = None,
+    add_rejected: Annotated[Words, Parameter(group=CHANGES)] = None,
     remove: Annotated[Words, Parameter(group=CHANGES)] = None,
     backbone: Annotated[str, Parameter(group=METHOD_OPTIONS)] = BACKBONE,
     weights: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
@@ -82,13 +83,18 @@ def fit(
         min_area: Smallest region in pixels.
         roi: What counts in a picture: a mask picture (white counts), a polygon "x,y x,y x,y", or a JSON file with one.
         bad: Pictures with defects: how many are caught is reported, and the rules f1, recall and cost need them.
+        known_defects: Pictures with defects that the profile keeps, resized for the model: after each change it says
+            how many of them are caught. With --profile they are added to it.
         rule: Rule of the thresholds; only conformal promises something.
         recall: Share of the bad pictures that the rule recall catches, at least. [default: 95%]
         cost: For the rule cost: cost of a missed defect and of a false alarm, such as 10:1. [default: 1:1]
         robust: Leave out good pictures that look unlike the others.
-        profile: A profile to change, for --add and --remove.
+        profile: A profile to change, for --add, --add-rejected, --remove and --known-defects.
         add: Good pictures that are added to --profile; those that it has are not needed.
-        remove: Pictures that are taken out of --profile: files or fingerprints, as `blemish info` lists them.
+        add_rejected: Good pictures that were rejected, or chosen by their scores in another way. The profile learns
+            from them, and its promise does not count on them.
+        remove: Pictures that are taken out of --profile, good ones or known defects: files or fingerprints, as
+            `blemish info` lists them.
         backbone: `builtin`, or any CLIP model: a hub id, a folder, a checkpoint file.
         weights: Weights of the method: a file, or a name from `blemish weights list`. [default: the shipped ones]
         tile: Cut larger pictures into tiles of this side in pixels, as in detect.
@@ -104,8 +110,10 @@ def fit(
     start = time.perf_counter()
     if profile is not None:
         _refuse(good, "--profile changes a profile: give more pictures with --add")
-        if not add and not remove:
-            raise UsageError("--profile changes a profile: give --add PICTURES or --remove PICTURES, too")
+        if not (add or add_rejected or remove or known_defects):
+            raise UsageError(
+                "--profile changes a profile: give --add, --add-rejected, --remove or --known-defects PICTURES, too"
+            )
         fixed = {
             "--method": method is not None,
             "--object": object_name != OBJECT,
@@ -124,10 +132,11 @@ def fit(
             "--config": config is not None,
         }
         refuse_fixed(fixed, "the profile", "fit")
-        detector = _changed(profile, add, remove, backbone, weights, recursive, max_pixels, device, precision)
+        changes = _Changes(add or (), add_rejected or (), remove or (), known_defects or ())
+        detector = _changed(profile, changes, backbone, weights, recursive, max_pixels, device, precision)
         return _finish(detector, out or profile, start, json)
-    if add or remove:
-        raise UsageError("--add and --remove change a profile: give --profile FILE, too")
+    if add or add_rejected or remove:
+        raise UsageError("--add, --add-rejected and --remove change a profile: give --profile FILE, too")
     if out is None:
         raise UsageError("the profile needs a name: give --out part.profile")
     if not good:
@@ -159,6 +168,7 @@ def fit(
         raise UsageError(f"{method} compares with no good pictures; the methods that do are {', '.join(names)}")
     pictures = list(find_images(good, recursive=recursive))
     defects = list(find_images(bad, recursive=recursive)) if bad else None
+    known = list(find_images(known_defects, recursive=recursive)) if known_defects else []
     weights = checked_weights(method, backbone, weights, object_name)
 
     from blemish.limits import FitOptions, require_enough
@@ -180,13 +190,24 @@ def fit(
     )
     with progress(len(pictures), "fitting") as advance:
         detector = detector.fit(pictures, bad=defects, on_progress=advance, **options)
+    if known:
+        detector = detector.with_known_defects(known)
     return _finish(detector, out, start, json)
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """The words of the options that change a profile."""
+
+    add: Sequence[str]
+    add_rejected: Sequence[str]
+    remove: Sequence[str]
+    known_defects: Sequence[str]
 
 
 def _changed(
     profile: Path,
-    add: Sequence[str] | None,
-    remove: Sequence[str] | None,
+    changes: _Changes,
     backbone: str,
     weights: Path | None,
     recursive: bool,
@@ -196,10 +217,13 @@ def _changed(
 ) -> Detector:
     from blemish.image_io import MAX_PIXELS, find_images
     from blemish.loading import load
-    from blemish.profile import read_profile
+    from blemish.profile import find_named, read_profile
 
     read = read_profile(profile)
-    more = list(find_images(add, recursive=recursive)) if add else []
+    more, rejected, defects = (
+        list(find_images(words, recursive=recursive)) if words else []
+        for words in (changes.add, changes.add_rejected, changes.known_defects)
+    )
     detector = load(
         profile=read,
         backbone=backbone,
@@ -208,11 +232,18 @@ def _changed(
         precision=precision,
         max_pixels=max_pixels or MAX_PIXELS,
     )
-    if remove:
-        detector = detector.without_good(remove)
-    if more:
-        with progress(len(more), "fitting") as advance:
+    known = [name for name in changes.remove if find_named(read.known_defects, name)]
+    if known:
+        detector = detector.without_known_defects(known)
+    if names := [name for name in changes.remove if name not in known]:
+        detector = detector.without_good(names)
+    with progress(len(more) + len(rejected) + len(defects), "fitting") as advance:
+        if more:
             detector = detector.with_more_good(more, on_progress=advance)
+        if rejected:
+            detector = detector.with_more_good(rejected, selected=True, on_progress=advance)
+        if defects:
+            detector = detector.with_known_defects(defects, on_progress=advance)
     return detector
 
 

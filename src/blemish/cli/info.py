@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _EXPORTED = (".onnx", ".xml")
 _PROFILE = ".profile"
+#: Missed defects that are named.
+MAX_NAMES = 10
 
 
 def info(path_or_id: str, *, revision: str | None = None, json: bool = False) -> int:
@@ -126,7 +128,7 @@ def _exported(path: Path) -> dict[str, Any]:
     from blemish.exporting import load_exported
 
     detector = load_exported(path)
-    provenance = detector.provenance
+    provenance, limits = detector.provenance, detector.limits
     return {
         "kind": "exported detector",
         "path": str(path),
@@ -143,6 +145,11 @@ def _exported(path: Path) -> dict[str, Any]:
         "map_range": list(detector.engine.map_range()),
         "threshold": detector.threshold,
         "mask_threshold": detector.mask_threshold,
+        "review_threshold": limits.review_threshold,
+        "calibration_pictures": len(limits.scores),
+        "promise": limits.promise,
+        "region_of_interest": None if limits.roi is None else limits.roi.share,
+        "tile": provenance.tile,
     }
 
 
@@ -159,7 +166,7 @@ def limits_sentences(profile: Profile) -> list[str]:
     from blemish.calibration import percent
 
     limits, guarantee = profile.limits, profile.guarantee
-    calibrating = sum(entry.score is not None for entry in profile.good)
+    calibrating = sum(entry.calibrates for entry in profile.good)
     references = sum(entry.images > 0 for entry in profile.good)
     schemes = {
         "leave-one-out": f"each of the {calibrating} pictures is scored with all others as references",
@@ -201,7 +208,21 @@ def limits_sentences(profile: Profile) -> list[str]:
         sentences.append(f"Pixels are anomalous from a map value of {value:.4f}{region}.")
     if limits.roi is not None:
         sentences.append(f"Region of interest: {percent(limits.roi.share)} of the picture ({limits.roi.source}).")
-    return sentences
+    return sentences + defect_sentences(profile)
+
+
+def defect_sentences(profile: Profile) -> list[str]:
+    """Return how many of the known defects a profile catches, and which it misses; nothing without any."""
+    known = len(profile.known_defects)
+    if not known:
+        return []
+    missed = profile.missed_defects()
+    sentence = f"{known - len(missed)} of {count(known, 'known defect')} {'is' if known == 1 else 'are'} caught"
+    if not missed:
+        return [f"{sentence}."]
+    names = [f"{one_line(defect.name)} ({defect.score:.4f})" for defect in missed[:MAX_NAMES]]
+    more = f" and {len(missed) - MAX_NAMES} more" if len(missed) > MAX_NAMES else ""
+    return [f"{sentence}; missed: {', '.join(names)}{more}."]
 
 
 def _print_profile(facts: Mapping[str, Any]) -> None:
@@ -229,10 +250,17 @@ def _print_profile(facts: Mapping[str, Any]) -> None:
     rows = [("SCORE", "FINGERPRINT", "USE", "GOOD PICTURE")]
     for entry in sorted(good, key=lambda entry: -(entry["score"] or 0)):
         use = "reference" if entry["images"] else "calibration"
+        use += ", added because of its score" if entry["selected"] else ""
         use += ", unlike the others" if entry["suspicious"] else ""
         score = "-" if entry["score"] is None else f"{entry['score']:.4f}"
         rows.append((score, entry["fingerprint"], use, one_line(entry["name"])))
     print(f"\n{columns(rows, right=(0,))}")
+    if defects := facts["known_defects"]:
+        rows = [("SCORE", "FINGERPRINT", "CAUGHT", "KNOWN DEFECT")]
+        for defect in sorted(defects, key=lambda defect: -defect["score"]):
+            caught = "yes" if defect["score"] >= facts["limits"]["threshold"] else "no"
+            rows.append((f"{defect['score']:.4f}", defect["fingerprint"], caught, one_line(defect["name"])))
+        print(f"\n{columns(rows, right=(0,))}")
 
 
 def _backbone(name: str, revision: str | None) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -109,16 +111,31 @@ class ImageBackbone(nn.Module):
             UsageError: The geometry is unknown, or the results differ in shape and make no batch.
             ImageError: An image is too long and narrow to keep its aspect ratio.
         """
-        mean, std = torch.tensor(self.mean).view(3, 1), torch.tensor(self.std).view(3, 1)
-        table = (torch.arange(256).div(255) - mean).div(std).numpy()  # (3, 256): the result for each level
         levels = [to_levels(image, size, geometry, self.patch) for image in images]
         shapes = {each.shape for each in levels} or {(3, size, size)}
         if len(shapes) > 1:
             raise UsageError(f"images of different aspect ratios make no batch: {sorted(shapes)}; prepare them apart")
-        out = np.empty((len(images), *shapes.pop()), np.float32)
+        return self.normalise(levels) if levels else torch.empty(0, *shapes.pop())
+
+    def normalise(self, levels: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return what `preprocess` returns, (B, 3, H, W), from the RGB levels of resized images, (3, H, W) each."""
+        out = np.empty((len(levels), *levels[0].shape), np.float32)
         for row, each in enumerate(levels):
-            normalise_levels(each, table, out[row])
+            normalise_levels(each, self._values, out[row])
         return torch.from_numpy(out)
+
+    def levels(self, pixels: Tensor) -> NDArray[np.uint8]:
+        """Return the RGB levels of prepared pixels, (B, 3, H, W) to (B, 3, H, W): undo `normalise`, exactly."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        levels: NDArray[np.uint8] = (pixels * std + mean).mul(255).round().clamp(0, 255).byte().numpy()
+        return levels
+
+    @cached_property
+    def _values(self) -> NDArray[np.float32]:
+        """The value of each level, (3, 256)."""
+        mean, std = torch.tensor(self.mean).view(3, 1), torch.tensor(self.std).view(3, 1)
+        values: NDArray[np.float32] = (torch.arange(256).div(255) - mean).div(std).numpy()
+        return values
 
     def encode_image(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,9 @@ from blemish.clip.model import ClipConfig, Towers
 from blemish.clip.openai import from_openai_state_dict, is_openai
 from blemish.clip.state_dict import is_torchscript, read_state_dict
 from blemish.clip.tokenizer import CLIP_VOCABULARY, TextTokenizer, clip_tokenizer, read_tokenizer
+from blemish.concurrency import check_not_forked
 from blemish.errors import UsageError, WeightsError
+from blemish.files import parse_json
 
 #: Folder of the built-in backbone.
 BUILTIN = Path(__file__).resolve().parent.parent / "weights" / "builtin"
@@ -78,8 +79,9 @@ def load_backbone(
     Raises:
         WeightsError: There is no such checkpoint or it cannot be used. Nothing in a file is ever executed.
         UsageError: The name is empty, an activation is given for a checkpoint that states its own, or a revision is
-            given for something that is not on the hub.
+            given for something that is not on the hub, or the process was forked from one that had loaded a model.
     """
+    check_not_forked()
     if not name_or_path:
         raise UsageError("a backbone needs a name: builtin, a folder, a file, or a model on the hub (owner/model)")
     name_or_path = _ALIASES.get(name_or_path, name_or_path)
@@ -267,7 +269,7 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: The file cannot be read or holds no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error}", path) from error
     if not isinstance(content, dict):

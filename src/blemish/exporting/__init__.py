@@ -25,7 +25,8 @@ from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError
 from blemish.exporting.backends import BACKENDS, choose
 from blemish.exporting.engine import ExportedEngine, as_input
-from blemish.exporting.header import Header
+from blemish.exporting.graph import RESIZINGS
+from blemish.exporting.header import MAP, RAW, Header
 from blemish.exporting.parity import TOLERANCE, Parity, compare
 from blemish.image_io import MAX_PIXELS, read_image
 from blemish.profile import Limits, roi_from_text, roi_text
@@ -79,18 +80,22 @@ def export(
     writer, engine = choose(path, backend, write=True), detector.engine
     writer.require_to_write(int8=len(calibrate) > 0)
     if not isinstance(engine, TorchEngine) or str(engine.device) != "cpu" or engine.provenance.precision != "float32":
-        raise UsageError('a detector is exported from PyTorch on the CPU: load it with device="cpu", "float32"')
-    geometry = engine.method.computation.geometry
-    if geometry != "squash" or engine.finishes_maps:
-        step = f"resizes pictures ({geometry})" if geometry != "squash" else "finishes maps"
+        how = 'blemish.load(..., device="cpu", precision="float32")'
+        remedy = f"load it so: {how}" if detector.profile is None else f"fit it again so: {how}.fit(good)"
+        raise UsageError(f"a detector is exported from PyTorch on the CPU in float32: {remedy}")
+    method, geometry = engine.method, engine.method.computation.geometry
+    if geometry not in RESIZINGS:
         raise UsageError(
-            f"{engine.method.info.name} cannot be exported as it is configured: it {step} in a way that no graph can"
+            f"{method.info.name} cannot be exported as it is configured: a graph cannot resize pictures by "
+            f'{geometry}; load it, or fit, with the config {{"geometry": "squash"}}'
         )
-    limits, roi = detector.limits, detector.limits.roi
-    if limits.scores and detector.tiling is not None:
+    if engine.finishes_maps and method.map_smoothing is None:
+        raise UsageError(f"{method.info.name} cannot be exported: it finishes maps in a way that no graph can")
+    limits, roi, tiling = detector.limits, detector.limits.roi, detector.tiling
+    if roi is not None and tiling is not None:
         raise UsageError(
-            "the profile was made with tiles, and a graph scores whole pictures: fit again without tiles, or export a "
-            "detector without the profile"
+            "the profile has a region of interest and tiles, and a graph sees one tile without knowing where it lies: "
+            "fit again without one of the two"
         )
     header = Header(
         provenance=replace(detector.provenance, tile=None, overlap=None),
@@ -103,6 +108,11 @@ def export(
         display_range=engine.display_range(detector.memory),
         limits=limits.to_dict() if limits.scores else None,
         roi=None if roi is None else roi_text(roi),
+        raw=MAP if method.map_smoothing is None and roi is None else RAW,
+        geometry=geometry,
+        smoothing=method.map_smoothing,
+        tile=None if tiling is None else tiling.side,
+        overlap=None if tiling is None else tiling.overlap,
     )
     options: dict[str, Any] = {"max_pixels": detector.max_pixels, "value_range": detector.value_range}
     for source in (*calibrate, *check):  # fail for a broken image before minutes of work, not after
@@ -143,7 +153,7 @@ def load_exported(
     max_pixels: int = MAX_PIXELS,
     value_range: ValueRange | None = None,
     tile: int | None = None,
-    overlap: float = DEFAULT_OVERLAP,
+    overlap: float | None = None,
 ) -> Detector:
     """Load an exported file as a detector; it gives the same detections as the exported detector.
 
@@ -156,8 +166,8 @@ def load_exported(
         precision: "auto" or "float32"; OpenVINO also "bfloat16".
         max_pixels: As in `blemish.load`.
         value_range: As in `blemish.load`; None for the file's own, if it has one.
-        tile: As in `blemish.load`.
-        overlap: As in `blemish.load`.
+        tile: As in `blemish.load`; None for the file's own, if it has one.
+        overlap: As in `blemish.load`; None for the file's own or the default.
 
     Raises:
         UsageError: There is no such file, backend, device or precision, or a package is missing.
@@ -165,13 +175,20 @@ def load_exported(
     """
     path = Path(path)
     reader = choose(path, backend, write=False)
-    tiling = None if tile is None else Tiling(tile, overlap)
     if missing := [file for file in reader.files(path) if not file.is_file()]:
         raise UsageError(f"there is no file {missing[0]}; check the path")
     engine = ExportedEngine(reader.load().read(path, device, precision), reader, path)
     header = engine.header
     if threshold is None and mask_threshold is None and header.limits is None:
         threshold, mask_threshold = header.threshold, header.mask_threshold
+    given = {"tile": tile is not None, "value_range": value_range is not None}
+    if header.limits is not None and (names := [name for name, is_given in given.items() if is_given]):
+        raise UsageError(
+            f"{' and '.join(names)} cannot be set for {path}, since the promise of its profile holds for what it was "
+            "fitted with; leave out, or fit and export again"
+        )
+    tile, overlap = (header.tile, header.overlap) if tile is None else (tile, overlap)
+    tiling = None if tile is None else Tiling(tile, DEFAULT_OVERLAP if overlap is None else overlap)
     roi = None if header.roi is None else roi_from_text(header.roi)
     return Detector(
         engine,
@@ -192,6 +209,7 @@ class _CalibrationImages:
         self, engine: TorchEngine, sources: Sequence[ImageSource], max_pixels: int, value_range: ValueRange | None
     ) -> None:
         self._size, self._sources = engine.size, sources
+        self._geometry = engine.method.computation.geometry
         self._max_pixels, self._value_range = max_pixels, value_range
 
     def __len__(self) -> int:
@@ -200,5 +218,5 @@ class _CalibrationImages:
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for source in self._sources:
             image = read_image(source, max_pixels=self._max_pixels, value_range=self._value_range).image
-            pixels: NDArray[np.float32] = as_input(image, self._size).numpy()
+            pixels: NDArray[np.float32] = as_input(image, self._size, self._geometry).numpy()
             yield pixels

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from blemish.exporting.header import Header
     from blemish.methods.base import MemoryBank
 
-Infer: TypeAlias = "Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]"
-"""Maps pixels (B, 3, S, S) float32 in [0, 1] to scores (B,) and maps (B, S, S) in [0, 1]."""
+Infer: TypeAlias = "Callable[[NDArray[np.float32], Sequence[str]], list[NDArray[np.float32]]]"
+"""Maps pixels (B, 3, S, S) float32 in [0, 1] to the outputs of these names."""
 
 
 class Calibration(Protocol):

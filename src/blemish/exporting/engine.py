@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from blemish.clip import resize_image
+from blemish.clip import Geometry, to_levels
 from blemish.engine import Run
 from blemish.errors import UsageError, WeightsError
 from blemish.exporting.backends import Backend, Opened
+from blemish.exporting.header import MAP, SCORE
 from blemish.methods.base import MemoryBank, Prediction
+from blemish.methods.ops import enlarge_smoothly, resize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +61,17 @@ class ExportedEngine:
         """Return the score as it is, since a region of interest is part of the file."""
         return score
 
+    def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
+        """Bring the map of one picture (H, W) to its size, as the method does."""
+        if self.header.smoothing is None:
+            return resize(anomaly_map, height, width)
+        return enlarge_smoothly(anomaly_map, height, width, self.header.smoothing)
+
+    @property
+    def finishes_maps(self) -> bool:
+        """Whether `finish_map` does more than resize."""
+        return self.header.smoothing is not None
+
     @property
     def needs_object(self) -> bool:
         """Whether the object's name changes the result."""
@@ -66,7 +79,7 @@ class ExportedEngine:
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return an image as graphs take it: see `as_input`."""
-        return as_input(image, self.size)
+        return as_input(image, self.size, self.header.geometry)
 
     def run(self, pixels: Tensor, object_name: str, memory: MemoryBank | None = None) -> Run:
         """Score a batch; see `Engine`."""
@@ -78,18 +91,23 @@ class ExportedEngine:
         if own is not None and object_name != own:
             raise UsageError(f"the file was exported for {own!r}, not for {object_name!r}: export one for that object")
         start = time.perf_counter()
-        score, maps = self._infer(pixels.numpy())
+        score, maps = self._infer(pixels.numpy(), (SCORE, self.header.raw))
         low, high = self.header.map_range
         raw = torch.from_numpy(maps) * (high - low) + low
         return Run(Prediction(torch.from_numpy(score), raw), time.perf_counter() - start, 0.0)
 
+    def final_maps(self, pixels: Tensor) -> Tensor:
+        """Return the maps that the file gives to others: smoothed, and with their lowest value outside the region of
+        interest, (B, S, S) in [0, 1]."""
+        return torch.from_numpy(self._infer(pixels.numpy(), (MAP,))[0])
 
-def as_input(image: Image.Image, size: int) -> Tensor:
+
+def as_input(image: Image.Image, size: int, geometry: Geometry) -> Tensor:
     """Return an image as graphs take it: (1, 3, size, size) float32 RGB in [0, 1].
 
-    Pillow resizes it, so that the graph's own resizing changes nothing.
+    It is resized here, so that the graph's own resizing changes nothing.
     """
-    return resize_image(image, size).unsqueeze(0).float().div_(255)
+    return torch.from_numpy(to_levels(image, size, geometry, 1)).unsqueeze(0).float().div_(255)
 
 
 def fingerprint(files: Iterable[Path]) -> str:

@@ -22,9 +22,15 @@ from torch.export import Dim, ExportedProgram
 from blemish.clip import Backbone, resize_positions, resolve_position
 from blemish.engine import TorchEngine
 from blemish.errors import UsageError
-from blemish.exporting.header import IMAGE, Header
+from blemish.exporting.header import IMAGE, MAP, Header
 from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
-from blemish.profile import roi_from_text
+from blemish.profile import halved, roi_from_text
+
+#: Geometries that a graph can resize to, and their interpolation: Pillow's, which differs from PyTorch's on 8 bits by a
+#: level at most.
+RESIZINGS: dict[str, str] = {"squash": "bicubic", "squash-torch": "bicubic", "squash-bilinear": "bilinear"}
+#: Fields of a memory bank whose values are rows.
+_ROWS = ("taps", "windows")
 
 
 class DetectorGraph(nn.Module):
@@ -40,7 +46,8 @@ class DetectorGraph(nn.Module):
     mean: Tensor
     std: Tensor
     text: Tensor
-    inside: Tensor | None
+    outside: Tensor | None
+    counted: Tensor | None
 
     def __init__(self, engine: TorchEngine, memory: MemoryBank | None, header: Header, *, resize: bool) -> None:
         super().__init__()
@@ -53,34 +60,73 @@ class DetectorGraph(nn.Module):
             self.projection = backbone.towers.visual_projection
             if self.method.reads_pictures:
                 self.sentences, self.text_projection = backbone.towers.text_model, backbone.towers.text_projection
-        self.memory = _without_inference_mode(memory)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(backbone.std).view(3, 1, 1))
-        roi = None if header.roi is None else roi_from_text(header.roi)
-        inside = None if roi is None else torch.from_numpy(roi.resized(header.size, header.size).copy())
-        self.register_buffer("inside", inside)
         with torch.no_grad():
             self.register_buffer("text", self.method.text_features([header.object_name or "object"])[0].clone())
+            self.memory = None if memory is None else self._keep(memory)
+        roi = None if header.roi is None else roi_from_text(header.roi)
+        outside = counted = None
+        if roi is not None:
+            outside = torch.from_numpy(~roi.resized(header.size, header.size))
+            side = self._raw_side()
+            counted = torch.from_numpy(roi.resized(side, side).copy()).flatten().nonzero()[:, 0]
+        self.register_buffer("outside", outside)
+        self.register_buffer("counted", counted)  # numbers of the values of a raw map that the score is of
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) float32 RGB in [0, 1] to the header's outputs."""
-        prediction = self._predict(self._pixels(image))
-        low, high = self.header.map_range
-        if self.inside is not None:
-            score = self.method.score_inside(prediction.map, self.inside, (low, high))
-            prediction = Prediction(score, prediction.map.masked_fill(~self.inside, low))
-        score, maps = prediction.score.clamp(0, 1), (prediction.map - low) / (high - low)
-        if self.header.threshold is None or self.header.pixel_threshold is None:
-            return score, maps
-        return score, score >= self.header.threshold, maps, maps >= self.header.pixel_threshold
+        header, prediction = self.header, self._predict(self._pixels(image))
+        low, high = header.map_range
+        score, maps = prediction.score, prediction.map
+        if header.smoothing is not None:
+            maps = self.method.finish_map(maps, header.size, header.size)
+        if self.outside is not None and self.counted is not None:
+            score = self._score_counted(prediction.map.float().flatten(1), self.counted)
+            maps = maps.masked_fill(self.outside, low)
+        score, maps, raw = score.clamp(0, 1), (maps - low) / (high - low), (prediction.map - low) / (high - low)
+        further = () if header.raw == MAP else (raw,)
+        if header.threshold is None or header.pixel_threshold is None:
+            return score, maps, *further
+        return score, score >= header.threshold, maps, maps >= header.pixel_threshold, *further
+
+    def _score_counted(self, values: Tensor, numbers: Tensor) -> Tensor:
+        """Return the scores of some values of raw maps (B, n), as `Method.score_inside` does."""
+        if len(numbers) == 0:
+            return torch.zeros_like(values[:, 0])
+        return self.method.score_part(values[:, numbers], self.header.map_range)
+
+    def _raw_side(self) -> int:
+        """Return the side of the method's own maps."""
+        size = self.header.size
+        return int(self._predict(torch.zeros(1, 3, size, size)).map.shape[-1])
+
+    def _keep(self, memory: MemoryBank) -> MemoryBank:
+        """Register what a score needs of a memory bank, in half precision where that loses nothing; return the bank."""
+        if isinstance(self.method, ReferenceMethod):
+            memory = self.method.condensed(memory, self.text)
+        # Tensors that were made in inference mode cannot be traced, so they are copied.
+        for kind in _ROWS:
+            for number, rows in enumerate(getattr(memory, kind).values()):
+                self.register_buffer(f"{kind}_{number}", halved(rows).clone())
+        return memory
+
+    def _bank(self, memory: MemoryBank) -> MemoryBank:
+        """Return a memory bank with the registered rows in float32."""
+        rows: dict[str, Any] = {
+            kind: {key: self.get_buffer(f"{kind}_{number}").float() for number, key in enumerate(getattr(memory, kind))}
+            for kind in _ROWS
+        }
+        # A bank without rows may have cached what it scores with, which a new one would not have.
+        return replace(memory, **rows) if any(rows.values()) else memory
 
     def _pixels(self, image: Tensor) -> Tensor:
         """Preprocess like `Backbone.preprocess`: Pillow filters rows first and rounds to 8 bits in between."""
         if self.resize:
-            size = self.header.size
+            size, mode = self.header.size, RESIZINGS[self.header.geometry]
             image = image * 255
             for sides in ((image.shape[-2], size), (size, size)):
-                image = F.interpolate(image, sides, mode="bicubic", align_corners=False, antialias=True)
+                image = F.interpolate(image, sides, mode=mode, align_corners=False, antialias=True)
                 image = image.round().clamp(0, 255)
             image = image / 255
         return (image - self.mean) / self.std
@@ -89,7 +135,7 @@ class DetectorGraph(nn.Module):
         method = self.method
         if self.memory is not None and isinstance(method, ReferenceMethod):
             features = method.backbone.encode_image(pixels, method.memory_request, method.computation)
-            return method.score(features, self.text, self.memory)
+            return method.score(features, self.text, self._bank(self.memory))
         return method.score(method.backbone.encode_image(pixels, method.request, method.computation), self.text)
 
 
@@ -157,11 +203,3 @@ def _with_fixed_positions(method: Method) -> Method:
     resized = resize_positions(embedding.weight.detach(), (side, side), position)
     embedding.weight = nn.Parameter(resized, requires_grad=False)
     return copied
-
-
-def _without_inference_mode(memory: MemoryBank | None) -> MemoryBank | None:
-    """Copy the tensors of a memory bank, since tensors made in inference mode cannot be traced."""
-    if memory is None:
-        return None
-    taps = {tap: rows.clone() for tap, rows in memory.taps.items()}
-    return replace(memory, taps=taps, windows={side: rows.clone() for side, rows in memory.windows.items()})

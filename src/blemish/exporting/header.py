@@ -11,10 +11,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from blemish.clip import Geometry
 from blemish.detection import Provenance
 from blemish.errors import WeightsError
+from blemish.files import parse_json
 
-FORMAT = 2
+FORMAT = 3
+#: Formats that can be read; 2 knows no tiles, no raw maps and no other geometry.
+READABLE = (2, 3)
 #: Key of the JSON in the file's metadata.
 KEY = "blemish"
 #: Input: (B, 3, H, W) float32 RGB in [0, 1], any height and width.
@@ -23,6 +27,9 @@ IMAGE = "image"
 SCORE, MAP = "pred_score", "anomaly_map"
 #: Further outputs of a file with a threshold: labels (B,) and masks (B, S, S), bool.
 LABEL, MASK = "pred_label", "pred_mask"
+#: Further output of a file that changes the method's map, by smoothing or a region of interest: the map before that,
+#: (B, h, w) float32 in [0, 1]. blemish makes the map of a picture from it, at the picture's own size.
+RAW = "raw_map"
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,17 @@ class Header:
     """Limits of the profile that the file was made with, as `Limits.to_dict` gives them; None without a profile."""
     roi: str | None = None
     """Region of interest of the profile as a PNG in base64; the graph's scores and maps keep to it."""
+    raw: str = MAP
+    """Name of the output with the method's map as it is."""
+    geometry: Geometry = "squash"
+    """How pictures are resized to S x S: see `blemish.clip.Geometry`."""
+    smoothing: float | None = None
+    """Standard deviation, in pixels of the map S x S, with which the graph smooths the raw map, and in pixels of the
+    picture, with which blemish does; None if maps are only enlarged."""
+    tile: int | None = None
+    """Side in pixels of the tiles that larger pictures are cut into; the graph takes one. None scores them whole."""
+    overlap: float | None = None
+    """Overlap of neighbouring tiles, as a fraction of their side."""
 
     @property
     def precision(self) -> str:
@@ -58,7 +76,8 @@ class Header:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs, in order."""
-        return (SCORE, MAP) if self.threshold is None else (SCORE, LABEL, MAP, MASK)
+        names = (SCORE, MAP) if self.threshold is None else (SCORE, LABEL, MAP, MASK)
+        return names if self.raw == MAP else (*names, self.raw)
 
     def to_json(self) -> str:
         """Return one line of JSON with sorted keys, so that equal headers give equal bytes."""
@@ -80,7 +99,7 @@ class Header:
             "scale_values": "255.0 255.0 255.0",
             "reverse_input_channels": "True",
             "resize_type": "standard",
-            "interpolation_mode": "CUBIC",
+            "interpolation_mode": "LINEAR" if self.geometry == "squash-bilinear" else "CUBIC",
             "pad_value": "0",
         }
         if self.threshold is not None:
@@ -98,9 +117,9 @@ def from_json(text: str | None, path: Path) -> Header:
     if text is None:
         raise WeightsError(f"{path} was not exported by blemish, or lost its metadata: export it again", path)
     try:
-        values: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = parse_json(text)
         version = values.pop("format")
-        if version == FORMAT:
+        if version in READABLE:
             provenance = _fields(Provenance, values["provenance"])
             if provenance.get("value_range") is not None:
                 provenance["value_range"] = tuple(map(float, provenance["value_range"]))
@@ -109,7 +128,7 @@ def from_json(text: str | None, path: Path) -> Header:
             if values.get("display_range") is not None:
                 values["display_range"] = tuple(map(float, values["display_range"]))
             return Header(**_fields(Header, values))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} has damaged metadata ({error}): export it again", path) from error
     raise WeightsError(f"{path} has format {version}, and this blemish reads {FORMAT}: export it again", path)
 

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
 from blemish.engine import Engine
+from blemish.exporting.engine import ExportedEngine
+from blemish.exporting.header import MAP
 from blemish.image_io import LoadedImage
 from blemish.methods.base import MemoryBank, Prediction
 from blemish.roi import Roi
@@ -69,26 +72,37 @@ def compare(
             engine.run(torch.cat([engine.preprocess(image.image) for image in batch]), object_name, bank).prediction
             for engine, bank in ((reference, memory), (exported, None))
         )
+        pairs = [(actual.map, expected.map)]
+        if isinstance(exported, ExportedEngine) and exported.header.raw != MAP:
+            pixels = torch.cat([exported.preprocess(image.image) for image in batch])
+            final = exported.final_maps(pixels) * (high - low) + low
+            pairs.append((final, _final_maps(reference, expected.map, exported.size, roi, low)))
         if roi is not None:
-            expected = prediction_inside(reference, expected, roi, memory)
+            expected = _scored_inside(reference, expected, roi, memory)
         count += len(batch)
-        if actual.map.shape != expected.map.shape:  # some runtimes return empty arrays instead of an error
+        if any(one.shape != other.shape for one, other in pairs):  # some runtimes return empty arrays, and no error
             return Parity(count, images is not None, math.inf, math.inf, math.inf)
-        difference = (actual.map - expected.map).abs() / (high - low)
         max_score = max(max_score, float((actual.score - expected.score.clamp(0, 1)).abs().max()))
-        max_map, sum_map = max(max_map, float(difference.max())), sum_map + float(difference.mean()) * len(batch)
+        differences = [(one - other).abs() / (high - low) for one, other in pairs]
+        max_map = max(max_map, *(float(each.max()) for each in differences))
+        sum_map += float(differences[0].mean()) * len(batch)
     return Parity(count, images is not None, max_score, max_map, sum_map / max(count, 1))
 
 
-def prediction_inside(engine: Engine, prediction: Prediction, roi: Roi, memory: MemoryBank | None) -> Prediction:
-    """Return what a file with a region of interest gives: scores of the inside, maps with their lowest value
-    outside.
-    """
+def _scored_inside(engine: Engine, prediction: Prediction, roi: Roi, memory: MemoryBank | None) -> Prediction:
+    """Return a prediction with the scores of the region of interest."""
     inside = torch.from_numpy(roi.resized(prediction.map.shape[-1], prediction.map.shape[-2]).copy())
     pairs = zip(prediction.score.tolist(), prediction.map, strict=True)
     scores = [engine.score_inside(score, one_map, inside, memory) for score, one_map in pairs]
-    maps = prediction.map.masked_fill(~inside, engine.map_range(memory)[0])
-    return Prediction(torch.tensor(scores), maps)
+    return Prediction(torch.tensor(scores), prediction.map)
+
+
+def _final_maps(engine: Engine, maps: Tensor, size: int, roi: Roi | None, low: float) -> Tensor:
+    """Return what a file gives to others for maps (B, h, w): finished at S x S, with the lowest value outside."""
+    finished = torch.stack([engine.finish_map(one_map, size, size) for one_map in maps])
+    if roi is None:
+        return finished
+    return finished.masked_fill(torch.from_numpy(~roi.resized(size, size)), low)
 
 
 def textures(count: int = TEXTURES, size: tuple[int, int] = (480, 360)) -> Iterator[LoadedImage]:

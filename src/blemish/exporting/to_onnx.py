@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.exporting.backends import Calibration, Opened
 from blemish.exporting.graph import DetectorGraph, digest, linear_weights, quiet, trace
-from blemish.exporting.header import IMAGE, KEY, MAP, SCORE, Header, from_json
+from blemish.exporting.header import IMAGE, KEY, Header, from_json
 from blemish.methods.base import MemoryBank
 
 #: Largest protobuf message, and so ONNX file in one piece, in bytes.
@@ -29,7 +29,7 @@ def write(
     import onnx
 
     graph = DetectorGraph(engine, memory, header, resize=True)
-    weights = sum(weight.numel() * weight.element_size() for weight in graph.parameters())
+    weights = sum(part.numel() * part.element_size() for part in (*graph.parameters(), *graph.buffers()))
     if weights >= MAX_BYTES:
         raise OutputError(f"the detector is too large for an ONNX file ({weights / 1e9:.1f} GB): use OpenVINO", path)
     program = trace(graph)
@@ -127,8 +127,7 @@ def read(path: Path, device: str, precision: str) -> Opened:
         raise WeightsError(f"{path} is damaged or no ONNX file: export it again", path) from error
     header = from_json(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
-    def infer(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        score, maps = session.run([SCORE, MAP], {IMAGE: pixels})
-        return score, maps
+    def infer(pixels: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        return list(session.run(list(outputs), {IMAGE: pixels}))
 
     return Opened(header, infer, header.precision, kind)

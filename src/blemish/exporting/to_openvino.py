@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from openvino.utils.decorators import custom_preprocess_function
 from blemish.engine import TorchEngine
 from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.exporting.backends import Calibration, Opened
-from blemish.exporting.graph import DetectorGraph, digest, linear_weights, quiet, trace
-from blemish.exporting.header import IMAGE, KEY, MAP, SCORE, Header, from_json
+from blemish.exporting.graph import RESIZINGS, DetectorGraph, digest, linear_weights, quiet, trace
+from blemish.exporting.header import IMAGE, KEY, Header, from_json
 from blemish.methods.base import MemoryBank
 
 #: Precisions and their names in OpenVINO.
@@ -50,7 +51,7 @@ def write(
         output.get_tensor().set_names({name})
     if calibration is not None:
         model = _quantised(model, graph, calibration)
-    model = _with_resizing(model, header.size)
+    model = _with_resizing(model, header.size, RESIZINGS[header.geometry])
     model.inputs[0].get_tensor().set_names({IMAGE})
     model.set_rt_info(header.to_json(), [KEY])
     for key, value in header.model_info().items():
@@ -61,7 +62,7 @@ def write(
         raise OutputError(f"{path} cannot be written: {error}", path) from error
 
 
-def _with_resizing(model: Any, size: int) -> Any:
+def _with_resizing(model: Any, size: int, mode: str) -> Any:
     """Put resizing to S x S before a model, like Pillow: rows first, rounded to 8 bits in between."""
 
     @custom_preprocess_function  # type: ignore[untyped-decorator]  # OpenVINO has no types
@@ -70,7 +71,7 @@ def _with_resizing(model: Any, size: int) -> Any:
         height = ops.gather(ops.shape_of(image), np.array([2]), np.array(0))
         image = ops.multiply(image, np.float32(255))
         for sides in (ops.concat([height, ops.constant(side)], 0), ops.constant(np.repeat(side, 2))):
-            image = ops.interpolate(image, sides, "bicubic_pillow", "sizes", axes=np.array([2, 3]))
+            image = ops.interpolate(image, sides, f"{mode}_pillow", "sizes", axes=np.array([2, 3]))
             image = ops.clamp(ops.round(image, "half_to_even"), 0.0, 255.0)
         image = ops.divide(image, np.float32(255))
         image.set_friendly_name(PREPARED)
@@ -132,15 +133,15 @@ def read(path: Path, device: str, precision: str) -> Opened:
         parallel = core.compile_model(model, target, {**options, "PERFORMANCE_HINT": "THROUGHPUT"})
     own = threading.local()  # each thread needs a request of its own
 
-    def infer(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def infer(pixels: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
             own.queue = None if parallel is None else openvino.AsyncInferQueue(parallel)
         batches = len(pixels) // SMALL_BATCH if parallel is not None and len(pixels) >= 2 * SMALL_BATCH else 0
-        results: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        results: dict[int, list[NDArray[np.float32]]] = {}
 
         def store(request: Any, number: int) -> None:
-            results[number] = request.get_tensor(SCORE).data.copy(), request.get_tensor(MAP).data.copy()
+            results[number] = [request.get_tensor(name).data.copy() for name in outputs]
 
         if batches:
             own.queue.set_callback(store)
@@ -149,9 +150,9 @@ def read(path: Path, device: str, precision: str) -> Opened:
             own.queue.wait_all()
         if len(rest := pixels[batches * SMALL_BATCH :]):
             last = own.request.infer({IMAGE: rest})
-            results[batches] = last[SCORE], last[MAP]
-        scores, maps = zip(*(results[number] for number in sorted(results)), strict=True)
-        return np.concatenate(scores), np.concatenate(maps)
+            results[batches] = [last[name] for name in outputs]
+        parts = [results[number] for number in sorted(results)]
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     really = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     kind = "bfloat16" if really == "bf16" else "float32"

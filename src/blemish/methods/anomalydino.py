@@ -42,14 +42,12 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn import functional
 
@@ -59,7 +57,7 @@ from blemish.methods import configs
 from blemish.methods.base import Encode, FewShotMethod, MemoryBank, Prediction, ReferenceMethod, TransductiveMethod
 from blemish.methods.configs import Config, ImageScore, require
 from blemish.methods.neighbours import coreset, nearest
-from blemish.methods.ops import as_grid, bilinear_matrix, mean_of_largest, normalise
+from blemish.methods.ops import as_grid, enlarge_smoothly, mean_of_largest, normalise
 from blemish.methods.registry import METHODS
 
 #: Degrees by which references are rotated, counterclockwise.
@@ -219,20 +217,19 @@ class PatchMethod(ReferenceMethod):
             return self.prediction(None, distances)
         return Prediction(mean_of_largest(distances.flatten(1), TOP), distances)
 
-    def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
+    def score_part(self, values: Tensor, map_range: tuple[float, float]) -> Tensor:
         """Return the image score of the patches inside a region of interest, by the rule of the config."""
-        patches = maps[:, inside]
-        if self.config.image_score == "map" or patches.shape[1] == 0:
-            return super().score_inside(maps, inside, map_range)
-        return mean_of_largest(patches, TOP)
+        if self.config.image_score == "map":
+            return super().score_part(values, map_range)
+        return mean_of_largest(values, TOP)
+
+    @property
+    def map_smoothing(self) -> float:
+        return float(self.config.sigma)
 
     def finish_map(self, anomaly_map: Tensor, height: int, width: int) -> Tensor:
         """Enlarge the distances on the grid to the picture, and smooth them there."""
-        rows, columns = (
-            enlarge_and_smooth(*sides, self.config.sigma)
-            for sides in zip(anomaly_map.shape, (height, width), strict=True)
-        )
-        return rows @ anomaly_map @ columns.T
+        return enlarge_smoothly(anomaly_map, height, width, self.config.sigma)
 
     def bank(self, memory: MemoryBank | None) -> PatchBank:
         """Return the memory bank. Raises UsageError if there is none, or if it is another method's."""
@@ -281,10 +278,23 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
         rows = bank.taps[self.tap]
         return replace(bank, taps={self.tap: rows[coreset(rows, self.config.coreset)]}, counts=())
 
+    def keeps_entries(self, memory: MemoryBank) -> bool:
+        """A bank keeps all patches, but not their lengths, which masks need, nor those that a coreset left out."""
+        return isinstance(memory, PatchBank) and bool(memory.counts) and not self.config.masking
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank, grid: tuple[int, int]) -> Prediction:
+        own = self.bank(entry).taps[self.tap].reshape(entry.images, grid[0] * grid[1], -1)
+        return self.bounded(as_grid(self.unmasked_distances(own, self.bank(memory)), grid))
+
     def distances(self, features: ImageFeatures, memory: PatchBank) -> Tensor:
         """Return d on the grid (B, rows, columns), 0 at masked patches."""
         patches = self.patches(features)
         own = normalise(patches) if self.config.metric == "cosine" else patches
+        distances = self.unmasked_distances(own, memory)
+        return as_grid(distances * self.foreground(patches, features.grid), features.grid)
+
+    def unmasked_distances(self, own: Tensor, memory: PatchBank) -> Tensor:
+        """Return d of patches as a memory bank keeps them: (B, N, D) to (B, N)."""
         rows, k = memory.taps[self.tap], self.config.neighbours
         if len(rows) < k:
             raise UsageError(
@@ -292,12 +302,14 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
                 "references, or leave their background in (mask_references)"
             )
         squared = nearest(own, rows, k).squared.mean(-1)
-        distances = squared / 2 if self.config.metric == "cosine" else squared.sqrt()
-        return as_grid(distances * self.foreground(patches, features.grid), features.grid)
+        return squared / 2 if self.config.metric == "cosine" else squared.sqrt()
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; the texts are not read. Raises UsageError without a memory bank."""
-        distances = self.distances(features, self.bank(memory))
+        return self.bounded(self.distances(features, self.bank(memory)))
+
+    def bounded(self, distances: Tensor) -> Prediction:
+        """Return the prediction of distances on the grid, which "L2" does not bound."""
         if self.config.metric == "L2":
             distances = distances / (distances + math.sqrt(self.backbone.width))
         return self.predict(distances.clamp(max=1))
@@ -398,16 +410,6 @@ def grow(mask: Tensor) -> Tensor:
 def shrink(mask: Tensor) -> Tensor:
     """Undo that: keep patches whose neighbours before and after are set; beyond the ends all are: (N,) bool."""
     return ~grow(~mask)
-
-
-# scores and maps
-
-
-@lru_cache(maxsize=32)
-def enlarge_and_smooth(length: int, size: int, sigma: float) -> Tensor:
-    """Return the matrix (size, length) that enlarges one side bilinearly and smooths it as SciPy's Gaussian filter."""
-    enlarged = bilinear_matrix(length, size, False, torch.device("cpu")).double().numpy()
-    return torch.from_numpy(gaussian_filter1d(enlarged, sigma, axis=0) if sigma else enlarged).float()
 
 
 # rotations

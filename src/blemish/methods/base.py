@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, visible_part
+from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, input_sides, visible_part
 from blemish.errors import UsageError
 from blemish.methods import builtin
 from blemish.methods.configs import Config, Training
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "WHOLE",
     "Encode",
     "FewShotMethod",
     "MemoryBank",
@@ -47,6 +48,10 @@ class Prediction:
     them to the size of their pictures."""
 
 
+#: Key of whole images among the windows of a memory bank.
+WHOLE = 0
+
+
 @dataclass(frozen=True)
 class MemoryBank:
     """Features of reference images: an immutable value that is passed to `score`.
@@ -59,7 +64,8 @@ class MemoryBank:
     taps: Mapping[Tap, Tensor] = field(default_factory=dict)
     """Patch tokens of each tap: (k * N, D), not normalised."""
     windows: Mapping[int, Tensor] = field(default_factory=dict)
-    """Window embeddings of each side length: (k * n_windows, E), not normalised."""
+    """Window embeddings of each side length: (k * n_windows, E), not normalised; under `WHOLE` what stands for whole
+    images: (k, E) or (k, D)."""
     references: int = 0
     """Number of reference pictures; 0 if unknown."""
     fingerprint: str = ""
@@ -230,6 +236,11 @@ class Method(nn.Module):
         return self
 
     @property
+    def map_smoothing(self) -> float | None:
+        """Standard deviation, in pixels of the picture, of the smoothing in `finish_map`; None if it only enlarges."""
+        return None
+
+    @property
     def reads_pictures(self) -> bool:
         """Whether `score` makes the sentences of each image and runs the text tower on them."""
         return False
@@ -270,6 +281,12 @@ class Method(nn.Module):
 
     # what every method has
 
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the patches of a picture with these sides in pixels."""
+        config: Config = self.config
+        across, down = input_sides((width, height), config.size, config.geometry, self.backbone.patch)
+        return down // self.backbone.patch, across // self.backbone.patch
+
     @property
     def device(self) -> torch.device:
         """The device of the backbone."""
@@ -308,21 +325,33 @@ class Method(nn.Module):
         return Prediction(text_score if self.config.image_score == "text" else (text_score + peak) / 2, maps)
 
     def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
-        """Return the image score of a region of interest: the highest value of the map inside, in [0, 1].
+        """Return the image score of a region of interest, in [0, 1].
+
+        Args:
+            maps: (B, H, W), as in a prediction.
+            inside: (H, W) bool.
+            map_range: The range of these maps.
+
+        Returns:
+            (B,) float32; 0 if nothing is inside.
+        """
+        values = maps.float()[:, inside]
+        return self.score_part(values, map_range) if values.shape[1] else values.new_zeros(len(values))
+
+    def score_part(self, values: Tensor, map_range: tuple[float, float]) -> Tensor:
+        """Return the image score of a part of the map: its highest value, in [0, 1].
 
         What describes the whole image, such as the class token, would count what lies outside and is left out.
 
         Args:
-            maps: (B, H, W), as in a prediction.
-            inside: (H, W) bool; something is inside.
+            values: (B, n) float32, the values of the maps inside the part; n is at least 1.
             map_range: The range of these maps.
 
         Returns:
             (B,) float32.
         """
         low, high = map_range
-        peak = maps.float().masked_fill(~inside, low).amax(dim=(1, 2))
-        return ((peak - low) / (high - low)).clamp(0, 1)
+        return ((values.amax(dim=1) - low) / (high - low)).clamp(0, 1)
 
 
 def class_token(features: ImageFeatures) -> Tensor:
@@ -330,6 +359,12 @@ def class_token(features: ImageFeatures) -> Tensor:
     if features.class_token is None:
         raise UsageError("the features lack the class token: encode the images with the method's own request")
     return features.class_token
+
+
+def with_class_token(rows: Tensor, images: int) -> Tensor:
+    """Return patches from a memory bank (k * N, D) as a tap (k, 1 + N, D), with 0 for the class tokens."""
+    patches = rows.reshape(images, -1, rows.shape[1])
+    return torch.cat([torch.zeros_like(patches[:, :1]), patches], dim=1)
 
 
 class TextFeatureCache:
@@ -347,9 +382,9 @@ class TextFeatureCache:
         self._entries: dict[Hashable, Tensor] = {}
         self._lock = threading.Lock()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TextFeatureCache:
-        """Return an empty cache: a lock cannot be copied, and entries are made again when they are needed."""
-        return TextFeatureCache(self.max_entries)
+    def __reduce__(self) -> tuple[type[TextFeatureCache], tuple[int]]:
+        """Copy and pickle as an empty cache: a lock can be neither, and entries are made again when they are needed."""
+        return TextFeatureCache, (self.max_entries,)
 
     def get(self, method: Method, object_name: str) -> Tensor:
         """Return the text features of one object name: (2, E), without gradient."""
@@ -420,6 +455,13 @@ class ReferenceMethod(Method):
         """Return the memory bank of one batch of reference images, encoded with `memory_request`."""
         raise NotImplementedError
 
+    def condensed(self, memory: MemoryBank, text: Tensor) -> MemoryBank:
+        """Return a memory bank with no more than `score` needs for one text (2, E), for a file that holds both.
+
+        Scores and maps stay the same. The bank may not fit for anything else.
+        """
+        return memory
+
     def require_memory(self, memory: MemoryBank | None) -> MemoryBank:
         """Return a memory bank that is needed. Raises UsageError if there is none."""
         if memory is None:
@@ -454,18 +496,18 @@ class ReferenceMethod(Method):
         parts = [self.extract_memory(encode(batch)) for batch in batches]
         return type(parts[0]).concat(parts)
 
-    @property
-    def scores_entries(self) -> bool:
+    def keeps_entries(self, memory: MemoryBank) -> bool:
         """Whether a memory bank keeps all that a score of its own images needs: see `score_entry`."""
         return False
 
-    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
-        """Score images from what a memory bank keeps of them; only if `scores_entries`.
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank, grid: tuple[int, int]) -> Prediction:
+        """Score images from what a memory bank keeps of them; only if `keeps_entries`.
 
         Args:
             entry: The bank of these images alone, from `MemoryBank.select`.
             text: (2, E).
             memory: What they are compared with.
+            grid: Rows and columns of their patches: see `Method.grid_of`.
         """
         raise NotImplementedError
 

@@ -20,6 +20,8 @@ from blemish.methods.ops import has_bfloat16_units
 _PRODUCTS, _PRODUCTS_ON_GPU = 1 << 21, 1 << 27
 #: Queries that are compared at once.
 _QUERIES = 1024
+#: Rows that a traced graph compares at once with all queries, whose number it does not know.
+_TRACED_ROWS = 4096
 #: The same in bfloat16: 2 MB, which the maxima are taken of at once.
 _SCREENED_PRODUCTS = 1 << 20
 #: From so many queries and rows, and up to so many neighbours, products in bfloat16 first are worth their while.
@@ -43,7 +45,8 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
     """Find the k rows with the smallest L2 distance to each query.
 
     The rows are found by |b|^2 / 2 - a . b; the distances of those found are then computed from the differences, so
-    that cancellation does not blur small ones: a query that is itself a row has the distance 0.
+    that cancellation does not blur small ones: a query that is itself a row has the distance 0. In a traced graph all
+    queries are compared with fixed blocks of rows in float32.
 
     Args:
         queries: (..., D).
@@ -58,6 +61,9 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
     shape = queries.shape[:-1]
     with torch.autocast(queries.device.type, enabled=False):
         own, rows = queries.reshape(-1, queries.shape[-1]).float(), rows.float()
+        if torch.compiler.is_compiling():
+            squared, index = _search(own, rows, _bias(rows), k, max(k, _TRACED_ROWS))
+            return Neighbours(squared.reshape(*shape, k), index.reshape(*shape, k))
         parts = torch.split(own, _QUERIES)
         if _screens(own, rows, k):
             length = torch.linalg.vector_norm(rows, dim=1)
@@ -65,7 +71,7 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
             results = [_screened_search(part, rows, coarse, longest, k) for part in parts]
         else:
             bias = _bias(rows)
-            results = [_search(part, rows, bias, k) for part in parts]
+            results = [_search(part, rows, bias, k, _block(part, k)) for part in parts]
         squared, index = (torch.cat(values) for values in zip(*results, strict=True))
     return Neighbours(squared.reshape(*shape, k), index.reshape(*shape, k))
 
@@ -75,10 +81,17 @@ def _bias(rows: Tensor) -> Tensor:
     return rows.square().sum(1).mul_(-0.5)
 
 
-def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return squared distances and numbers (Q, k) of the rows with the largest a . b - |b|^2 / 2."""
+def _block(queries: Tensor, k: int) -> int:
+    """Return how many rows are compared at once with so many queries, at least k."""
     products = _PRODUCTS if queries.device.type == "cpu" else _PRODUCTS_ON_GPU
-    block = max(k, products // max(len(queries), 1))
+    return max(k, products // max(len(queries), 1))
+
+
+def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int, block: int) -> tuple[Tensor, Tensor]:
+    """Return squared distances and numbers (Q, k) of the rows with the largest a . b - |b|^2 / 2.
+
+    `block` rows are compared at once.
+    """
     best = index = None
     for start in range(0, len(rows), block):
         likeness = functional.linear(queries, rows[start : start + block], bias[start : start + block])
@@ -93,7 +106,11 @@ def _search(queries: Tensor, rows: Tensor, bias: Tensor, k: int) -> tuple[Tensor
         best, index = nearby, numbers
     assert index is not None
     squared = torch.cat([(queries - rows[column]).square().sum(1, keepdim=True) for column in index.unbind(1)], dim=1)
-    squared, order = squared.sort(dim=1, stable=True)
+    if k == 1:
+        return squared, index
+    # ONNX has no stable sort.
+    is_traced = torch.compiler.is_compiling()
+    squared, order = squared.topk(k, largest=False) if is_traced else squared.sort(dim=1, stable=True)
     return squared, index.gather(1, order)
 
 
@@ -193,7 +210,8 @@ def _screened_search(queries: Tensor, rows: Tensor, coarse: Tensor, longest: Ten
     squared, order = squared.sort(dim=1, stable=True)
     squared, index = squared[:, :k], index.gather(1, order[:, :k])
     if crowded.any():
-        squared[crowded], index[crowded] = _search(queries[crowded], rows, _bias(rows), k)
+        left = queries[crowded]
+        squared[crowded], index[crowded] = _search(left, rows, _bias(rows), k, _block(left, k))
     return squared, index
 
 

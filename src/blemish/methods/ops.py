@@ -173,6 +173,25 @@ def upsample_smoothly(maps: Tensor, size: int, sigma: float) -> Tensor:
         return rows @ maps.float() @ columns.mT
 
 
+def enlarge_smoothly(maps: Tensor, height: int, width: int, sigma: float) -> Tensor:
+    """Enlarge maps (..., h, w) bilinearly to (..., height, width) and smooth them there as SciPy's Gaussian filter."""
+    rows, columns = (
+        _enlarge_and_smooth_matrix(length, size, sigma)
+        for length, size in zip(maps.shape[-2:], (height, width), strict=True)
+    )
+    enlarged: Tensor = rows @ maps @ columns.T
+    return enlarged
+
+
+@lru_cache(maxsize=32)
+def _enlarge_and_smooth_matrix(length: int, size: int, sigma: float) -> Tensor:
+    """Return the matrix (size, length) of one axis of `enlarge_smoothly`."""
+    from scipy.ndimage import gaussian_filter1d  # only here: SciPy takes a while to import
+
+    enlarged = bilinear_matrix(length, size, False, torch.device("cpu")).double().numpy()
+    return torch.from_numpy(gaussian_filter1d(enlarged, sigma, axis=0) if sigma else enlarged).float()
+
+
 @lru_cache(maxsize=32)
 def bilinear_matrix(length: int, size: int, align_corners: bool, device: torch.device) -> Tensor:
     """Return bilinear upsampling of one axis as a matrix U (size, length): `upsample` is U_rows g U_columns^T."""

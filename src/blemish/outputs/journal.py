@@ -15,14 +15,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from blemish.detection import Provenance
 from blemish.errors import OutputError
-from blemish.files import absolute, output_error, remove_parts, split_page, try_lock, write_atomically
+from blemish.files import absolute, output_error, parse_json, remove_parts, split_page, try_lock, write_atomically
 from blemish.types import PathLike
 
 K = TypeVar("K", bound=Hashable)
@@ -162,10 +162,10 @@ class Journal(Generic[K, V]):
         with self.path.open("rb") as file:
             return self._read_line(file, key)
 
-    def lines(self) -> Iterator[Line]:
-        """Yield the newest line of each key: those with a value in order, then the failures."""
+    def lines(self, keys: Iterable[K] | None = None) -> Iterator[Line]:
+        """Yield the newest line of each key: those with a value in order (or in that of `keys`), then the failures."""
         with self.path.open("rb") as file:
-            for key in self.values:
+            for key in self.values if keys is None else keys:
                 yield self._read_line(file, key)
         yield from self.failures.values()
 
@@ -208,7 +208,7 @@ class Journal(Generic[K, V]):
         self._file.seek(0)
         for raw in self._file:
             with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, AttributeError):
-                self._index(json.loads(raw), offset)
+                self._index(parse_json(raw), offset)
             offset += len(raw)
 
     def _index(self, line: Line, offset: int) -> None:

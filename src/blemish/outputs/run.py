@@ -4,50 +4,51 @@
         run.execute()
     run.results["photos/a.png"].score
 
-In the folder:
-
-    results.jsonl      one line for each picture, appended as soon as its files are written
-    results.csv        the same as a flat table; results.parquet where it is asked for
-    overlay/, ...      files of each picture: see `Detection.save`
-    regions.json       the regions of all pictures as COCO, where they are asked for
-    cvat.xml, ...      the regions in other tools' formats: see `blemish.outputs.region_files`
-
-A second run into the same folder skips what is complete, and repeats pictures that changed, that were done with other
-settings, or that lack a file.
+`blemish.outputs.results` describes the folder. A second run into it skips what is complete, judges again what has only
+other thresholds, and scores pictures that changed, that were done with other settings, or that lack a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, Self, TypeAlias
 
 from blemish.concurrency import BackgroundWriter, Commit
 from blemish.detection import FILE_KINDS, FileKind
 from blemish.detector import Detector, ScoredImage
-from blemish.errors import ImageError, UsageError, suggest
-from blemish.files import absolute, common_root, output_name
+from blemish.engine import TorchEngine
+from blemish.errors import ImageError, UsageError
+from blemish.files import absolute, common_root
 from blemish.image_io import in_order
-from blemish.outputs.journal import FileKey, Line, RunFolder, file_key, result_settings, settings_fingerprint
+from blemish.outputs.journal import FileKey, Line, file_key, result_settings, settings_fingerprint
+from blemish.outputs.pages import write_results_page
 from blemish.outputs.region_files import REGION_FORMATS
-from blemish.outputs.tables import table_row, write_coco, write_csv, write_parquet
+from blemish.outputs.results import (
+    Result,
+    ResultKind,
+    ResultsFolder,
+    TableFormat,
+    check_kinds,
+    result_of,
+    scoring_settings,
+    written_names,
+)
+from blemish.outputs.verdicts import Criteria, judge_line, verdict_settings
 from blemish.types import PathLike
 
-ResultKind: TypeAlias = Literal["map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions"]
-RESULT_KINDS: tuple[ResultKind, ...] = get_args(ResultKind)
-"""What a run writes besides tables."""
-
-TableFormat: TypeAlias = Literal["csv", "parquet", "coco", "yolo", "labelme", "cvat", "label-studio"]
-State: TypeAlias = Literal["new", "same", "other settings", "changed file", "missing files"]
-
-JOURNAL = "results.jsonl"
+State: TypeAlias = Literal[
+    "new", "same", "other thresholds", "files to draw", "other settings", "changed file", "missing files"
+]
+#: States that need no model.
+_JUDGED: tuple[State, ...] = ("other thresholds", "files to draw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,47 +61,23 @@ class DetectOptions:
         batch_size: Pictures, or tiles, that go through the model together.
         root: Folder that file names are relative to; None = the deepest that holds all pictures.
         overwrite: Repeat what is complete, too.
+        page: Write `report.html`, too.
         times: Seconds from the beginning of a video, by path; of pictures that are frames of one.
 
     Raises:
         UsageError: A kind or format is unknown.
     """
 
-    kinds: Sequence[ResultKind] = ("overlay",)
+    kinds: Sequence[ResultKind] = ("overlay", "map-png")
     tables: Sequence[TableFormat] = ("csv",)
     batch_size: int = 8
     root: Path | None = None
     overwrite: bool = False
+    page: bool = False
     times: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for values, known in ((self.kinds, RESULT_KINDS), (self.tables, get_args(TableFormat))):
-            for value in values:
-                if value not in known:
-                    raise UsageError(f"cannot write {value!r}{suggest(value, known)}; choose from {', '.join(known)}")
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of one picture in short; `DetectRun.line` returns all of it."""
-
-    path: str
-    """Path as it was given."""
-    score: float
-    label: int | None
-    """1 = anomalous, 0 = normal; None without a threshold."""
-    verdict: str | None = None
-    """"pass", "review" or "reject"; None without a threshold."""
-    p_value: float | None = None
-    """Share of good pictures that look at least as odd; None without a profile."""
-    name: str = ""
-    """Name of its files."""
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Path of each file below the run's folder, by kind."""
-    key: FileKey | None = None
-    """The file as it was when it was scored."""
-    settings: str = ""
-    """Fingerprint of the settings."""
+        check_kinds(self.kinds, self.tables)
 
 
 class DetectRun:
@@ -117,6 +94,7 @@ class DetectRun:
         failures: Reason by path as given, for each picture that cannot be read.
         states: How many pictures an earlier run left in which state.
         todo: Pictures that are still to be scored.
+        to_judge: Pictures that get other verdicts from their scores and maps.
 
     Raises:
         UsageError: Masks or regions are to be written without a threshold.
@@ -136,6 +114,7 @@ class DetectRun:
         self.failures: dict[str, str] = {}
         self.states: Counter[State] = Counter()
         self.todo: list[str] = []
+        self.to_judge: list[str] = []
         self._done: list[str] = []
         self._keys: dict[str, FileKey | None] = {}
         self._names: dict[str, str] = {}
@@ -149,13 +128,11 @@ class DetectRun:
             for kind in ("mask", "regions", *REGION_FORMATS):
                 if kind in (*self.options.kinds, *self.options.tables):
                     raise UsageError(f"{kind} needs a threshold: load the detector with threshold or mask_threshold")
-        self._settings = settings_fingerprint(self._result_settings())
-        self._run_folder = RunFolder(self.folder)
-        try:
-            self._journal = self._run_folder.journal(JOURNAL, lambda line: str(line["key"][0]), _result)
-        except BaseException:
-            self._run_folder.close()
-            raise
+        self._settings = self._result_settings()
+        self._fingerprint = settings_fingerprint(self._settings)
+        self._scoring = scoring_settings(self._settings)
+        self._run: str | None = None  # its id, from the first picture that is scored
+        self._results_folder = ResultsFolder(self.folder)
         self.extend(images)
 
     def extend(self, images: Iterable[PathLike], times: Mapping[str, float] | None = None) -> None:
@@ -171,11 +148,15 @@ class DetectRun:
             self.todo, self._done = paths, []
             return
         self._keys |= {path: file_key(path) for path in paths}
-        self._names |= self._name_all(paths)
+        # What comes later lies below the folder of what came first, or gets a hash.
+        self._root = self.options.root or self._root or common_root(paths)
+        self._names |= self._results_folder.names(paths, self._root)
         states = {path: self._state(path) for path in paths}
         self.states.update(states.values())
-        self.todo = [path for path in paths if self.options.overwrite or states[path] != "same"]
-        self._done = [path for path in paths if not self.options.overwrite and states[path] == "same"]
+        kept = {} if self.options.overwrite else states
+        self._done = [path for path in paths if kept.get(path) == "same"]
+        self.to_judge = [path for path in paths if kept.get(path) in _JUDGED]
+        self.todo = [path for path in paths if kept.get(path) not in ("same", *_JUDGED)]
 
     def __enter__(self) -> Self:
         return self
@@ -188,21 +169,21 @@ class DetectRun:
     def close(self) -> None:
         """Release the folder."""
         if self.folder is not None:
-            self._run_folder.close()
+            self._results_folder.close()
 
     def execute(
         self,
         on_result: Callable[[Line], object] = lambda line: None,
         on_progress: Callable[[], object] = lambda: None,
     ) -> dict[str, Result]:
-        """Score what is to be done, then write the tables.
+        """Score what is to be done, then write the tables, after Ctrl-C too.
 
         Files of a picture are written in threads while the model is busy with the next ones.
 
         Args:
             on_result: Called for each picture, in order, with its JSON-able line: `Detection.to_dict()` and "error",
                 which is a text for a picture that cannot be read. Results that are taken over come first.
-            on_progress: Called for each picture that was scored or cannot be read.
+            on_progress: Called for each picture that was scored, judged again or cannot be read.
 
         Returns:
             `results`.
@@ -210,8 +191,13 @@ class DetectRun:
         Raises:
             OutputError: A result cannot be written; what was finished before stays.
         """
-        self.score(on_result, on_progress)
+        try:
+            self.score(on_result, on_progress)
+        except KeyboardInterrupt:
+            self.write_tables()
+            raise
         self.write_tables()
+        self.write_page()
         return self.results
 
     def score(
@@ -221,14 +207,17 @@ class DetectRun:
     ) -> None:
         """Like `execute`, without the tables; for pictures that come one after another (`extend`)."""
         for path in self._done:
-            line = self._journal.line(absolute(path))
-            self.results[path] = _result(line)
+            line = self.line(path)
+            self.results[path] = result_of(line)
             on_result(line)
-        with BackgroundWriter() as writer:
 
-            def finish(line: Line) -> None:
-                on_result(line)
-                on_progress()
+        def finish(line: Line) -> None:
+            on_result(line)
+            on_progress()
+
+        if self.to_judge:
+            self._judge(finish)
+        with BackgroundWriter() as writer:
 
             def save(scored: ScoredImage) -> Commit:
                 image, detection = scored.finish()
@@ -247,124 +236,138 @@ class DetectRun:
                 for scored in scored_images:
                     writer.submit(partial(save, scored), scored.pixels)
 
+    def _judge(self, finish: Callable[[Line], object]) -> None:
+        """Give other verdicts to pictures whose scores hold; what has no readable map is scored instead."""
+        folder, detector = self._results_folder, self.detector
+        scale = detector.limits.heatmap_range or detector.engine.display_range(detector.memory)
+        criteria = Criteria.of_limits(detector.limits, scale)
+        profile = detector.provenance.profile
+
+        def judge(path: str) -> Commit:
+            line = folder.journal.line(absolute(path))
+            try:
+                judged = judge_line(folder.path, line, criteria, self._files)
+            except ImageError:
+                return lambda: self.todo.append(path)
+            if judged.undrawn is not None:
+                return lambda: self.todo.append(path)
+            return lambda: keep(path, judged.line, judged.files)
+
+        def keep(path: str, line: Line, files: Mapping[FileKind, Path]) -> None:
+            source = {**(line["provenance"] or {}), "profile": profile}
+            key = [*line["key"][:3], self._fingerprint]
+            line = folder.keep({**line, "path": path, "provenance": source, "key": key}, files)
+            self.results[path] = result_of(line)
+            finish(line)
+
+        with BackgroundWriter() as writer:
+            for path in self.to_judge:
+                writer.submit(partial(judge, path))
+
     def write_tables(self) -> None:
         """Write the tables of all results in the folder. Raises OutputError."""
         if self.folder is not None:
-            self._write_tables(self.folder)
+            self._results_folder.write_tables(self.options.tables, regions="regions" in self.options.kinds)
+
+    @property
+    def finished(self) -> list[FileKey]:
+        """The files that the folder has results of, as they were when they were scored."""
+        if self.folder is None:
+            return []
+        return [result.key for result in self._results_folder.journal.values.values() if result.key is not None]
+
+    def write_page(self) -> None:
+        """Write `report.html` if it is asked for. Raises OutputError."""
+        if self.folder is not None and self.options.page:
+            write_results_page(self._results_folder, self.detector.profile, max_pixels=self.detector.max_pixels)
 
     def line(self, path: PathLike) -> Line:
         """Return the full JSON-able line of a result in the folder."""
-        return self._journal.line(absolute(path))
+        return self._results_folder.journal.line(absolute(path))
+
+    def others(self) -> dict[str | None, int]:
+        """Return how many results of other pictures the folder holds, by the run that scored them."""
+        if self.folder is None:
+            return {}
+        mine = {absolute(path) for path in self._keys}
+        values = self._results_folder.journal.values
+        return dict(Counter(result.run for file, result in values.items() if file not in mine))
+
+    def describe(self, run: str | None) -> str:
+        """Return the date of a run in the folder and what scored it, as a few words."""
+        line = self._results_folder.runs.values.get(run or "")
+        if line is None:
+            return "an earlier version"
+        return f"run {run} of {line['date'][:10]}, {line['provenance']['profile'] or line['provenance']['method']}"
 
     @property
     def written(self) -> list[str]:
         """Names of the files and folders that the run writes, below its folder."""
-        tables = [
-            file
-            for table in self.options.tables
-            for file in (REGION_FORMATS[table][1] if table in REGION_FORMATS else (f"results.{table}",))
-        ]
-        kinds = ("regions.json" if kind == "regions" else f"{kind.partition('-')[0]}/" for kind in self.options.kinds)
-        return list(dict.fromkeys([JOURNAL, *tables, *kinds]))
+        return written_names(self.options.kinds, self.options.tables, page=self.options.page)
 
-    def _result_settings(self) -> dict[str, object]:
+    def _result_settings(self) -> dict[str, Any]:
         """Return everything that results depend on."""
         detector = self.detector
         settings = {
             **result_settings(detector.provenance),
             "object": detector.object_name if detector.engine.needs_object else None,
-            "threshold": detector.threshold,
-            "mask": detector.mask_threshold,
         }
-        return {**settings, "limits": detector.limits.fingerprint} if detector.limits.scores else settings
+        if detector.limits.roi is not None:
+            settings["roi"] = detector.limits.roi.fingerprint
+        # As JSON gives it back, since it is compared with what earlier runs wrote.
+        plain: dict[str, Any] = json.loads(json.dumps({**settings, **verdict_settings(detector.limits)}))
+        return plain
 
     def _state(self, path: str) -> State:
         """Return what an earlier run left of a picture."""
-        result = self._journal.values.get(absolute(path))
+        assert self.folder is not None
+        result = self._results_folder.journal.values.get(absolute(path))
         if result is None:
             return "new"
-        if result.settings != self._settings:
-            return "other settings"
+        lacking = {kind for kind in self._files if not self._has(result, kind)}
+        settings = self._results_folder.settings_of(result)
+        holds = settings is not None and scoring_settings(settings) == self._scoring
+        # Raw maps are not made of the kept ones, which are rounded.
+        can_judge = holds and self._has(result, "map-png") and not lacking & {"map", "map-tiff"}
+        if result.settings != self._fingerprint:
+            is_same_file = result.key == self._keys[path]
+            return "other thresholds" if can_judge and is_same_file else "other settings"
         if result.key != self._keys[path]:
             return "changed file"
+        if not lacking:
+            return "same"
+        return "files to draw" if can_judge else "missing files"
+
+    def _has(self, result: Result, kind: FileKind) -> bool:
         assert self.folder is not None
-        complete = all(kind in result.files and (self.folder / result.files[kind]).is_file() for kind in self._files)
-        return "same" if complete else "missing files"
+        return kind in result.files and (self.folder / result.files[kind]).is_file()
 
-    def _name_all(self, paths: Sequence[str]) -> dict[str, str]:
-        """Return a name for each picture's files; a name that another picture has already gets a short hash.
-
-        Names are compared without case, since some file systems ignore it.
-        """
-        owners = {result.name.casefold(): file for file, result in self._journal.values.items()}
-        # What comes later lies below the folder of what came first, or gets a hash.
-        self._root = root = self.options.root or self._root or common_root(paths)
-        names = {}
-        for path in paths:
-            file, name = absolute(path), output_name(path, root).as_posix()
-            if owners.setdefault(name.casefold(), file) != file:
-                name = f"{name}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
-            names[path] = name
-        return names
+    def _begin(self) -> str:
+        """Return the id of this run, which is noted in the folder once it has a result."""
+        if self._run is None:
+            engine = self.detector.engine
+            self._run = self._results_folder.begin(
+                {
+                    "settings": self._settings,
+                    "provenance": self.detector.provenance.to_dict(),
+                    "preprocessing": engine.preprocessing if isinstance(engine, TorchEngine) else None,
+                }
+            )
+        return self._run
 
     def _keep(self, path: str, line: Line, files: Mapping[FileKind, Path]) -> Line:
-        """Append a result to the journal, then remove the files of an earlier result that were not written again."""
-        if self.folder is not None:
-            relative = {kind: file.relative_to(self.folder).as_posix() for kind, file in files.items()}
-            # Without a key the file appeared after the run began; the next run repeats it.
-            key = self._keys[path] or FileKey(absolute(path), -1, -1)
-            line = {**line, "key": [*key, self._settings], "name": self._names[path], "files": relative}
-            before = self._journal.values.get(key.path)
-            self._journal.append(line)
-            self._remove(before, keep=set(relative.values()))
-            self.results[path] = _result(line)
-        else:
+        if self.folder is None:
             self.results[path] = Result(path, line["score"], line["label"], line["verdict"], line["p_value"])
+            return line
+        # Without a key the file appeared after the run began; the next run repeats it.
+        key = self._keys[path] or FileKey(absolute(path), -1, -1)
+        named = {"run": self._begin(), "key": [*key, self._fingerprint], "name": self._names[path]}
+        line = self._results_folder.keep({**line, **named}, files)
+        self.results[path] = result_of(line)
         return line
 
     def _keep_failure(self, path: str, reason: str) -> Line:
-        """Append a failure; an earlier result belonged to another content of the file."""
         self.failures[path] = reason
         if self.folder is not None:
-            file = absolute(path)
-            before = self._journal.values.get(file)
-            self._journal.append({"path": path, "error": reason, "key": [file, -1, -1, self._settings]})
-            self._remove(before, keep=set())
+            self._results_folder.keep_failure(path, reason, self._fingerprint, self._begin())
         return {"path": path, "error": reason}
-
-    def _remove(self, result: Result | None, keep: set[str]) -> None:
-        assert self.folder is not None
-        for file in () if result is None else result.files.values():
-            if file not in keep:
-                (self.folder / file).unlink(missing_ok=True)
-
-    def _write_tables(self, folder: Path) -> None:
-        """Compact the journal and write the tables from it: results of other pictures in the folder are included."""
-        self._journal.compact()
-
-        def rows() -> Iterator[Line]:
-            return map(table_row, self._journal.lines())
-
-        for table in self.options.tables:
-            if table in REGION_FORMATS:
-                REGION_FORMATS[table][0](folder, self._journal.lines)
-            else:
-                (write_csv if table == "csv" else write_parquet)(folder / f"results.{table}", rows())
-        regions = folder / "regions.json"
-        if "regions" in self.options.kinds or regions.exists():
-            write_coco(regions, self._journal.lines)
-
-
-def _result(line: Line) -> Result:
-    file, size, modified, settings = line["key"]
-    return Result(
-        path=line["path"],
-        score=float(line["score"]),
-        label=line["label"],
-        verdict=line.get("verdict"),
-        p_value=line.get("p_value"),
-        name=line["name"],
-        files=line["files"],
-        key=FileKey(file, size, modified),
-        settings=settings,
-    )

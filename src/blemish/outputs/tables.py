@@ -1,13 +1,14 @@
-"""Tables of results: CSV, Parquet and COCO, each made from journal lines (`Detection.to_dict()` with "error")."""
+"""Tables of results, made from journal lines (`Detection.to_dict()` with "error"): CSV for people, Parquet, COCO."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, TypeAlias
 
 from blemish.errors import UsageError
@@ -36,53 +37,143 @@ COLUMNS: dict[str, type] = {
     "p_value": float,
     "review_threshold": float,
     "time": float,
+    "mask_threshold": float,
+    "profile": str,
+    "run": str,
+    "date": str,
 }
-"""Columns of CSV and Parquet with their types; empty (null) where there is no value."""
+"""Columns of Parquet with their types; null where there is no value."""
 
+CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
+    "name": lambda row: row["name"],
+    "score": lambda row: _number(row["score"], ".6f"),
+    "verdict": lambda row: row["verdict"],
+    "p_value": lambda row: _number(row["p_value"], ".3g"),
+    "regions": lambda row: row["regions"],
+    "overlay": lambda row: row["overlay"],
+    "error": lambda row: row["error"],
+    "notes": lambda row: row["notes"],
+    "threshold": lambda row: _number(row["threshold"], ".6f"),
+    "review_threshold": lambda row: _number(row["review_threshold"], ".6f"),
+    "mask_threshold": lambda row: _number(row["mask_threshold"], ".6f"),
+    "peak": lambda row: _number(row["peak"], ".4f"),
+    "width": lambda row: row["width"],
+    "height": lambda row: row["height"],
+    "time": lambda row: _number(row["time"], ".3f"),
+    "method": lambda row: row["method"],
+    "profile": lambda row: row["profile"],
+    "backbone": lambda row: row["backbone"],
+    "weights": lambda row: row["weights"],
+    "run": lambda row: row["run"],
+    "date": lambda row: row["date"],
+    "seconds": lambda row: _number(row["seconds"], ".3f"),
+    "path": lambda row: row["path"],
+}
+"""Columns of CSV, what people look for first; numbers are rounded, and empty where there is none."""
+
+#: Columns that are fields of the provenance.
+_OF_PROVENANCE = ("method", "backbone", "backbone_fingerprint", "weights", "profile")
+#: With these a spreadsheet begins a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 #: Rows of a Parquet row group, which are in memory together.
 _GROUP = 1000
 
 
-def table_row(line: Row) -> dict[str, Any]:
-    """Return the values of `COLUMNS` for one picture; of a failure path and error only."""
-    if line.get("error") is not None:
-        return {**dict.fromkeys(COLUMNS), "path": line["path"], "error": line["error"]}
-    source = line["provenance"] or {}
-    width, height = line["size"]
-    values = {
-        **line,
-        "regions": None if line["mask_threshold"] is None else len(line["regions"]),
-        "width": width,
-        "height": height,
-        "seconds": round(line["timing"]["total"], 6),
-        **{name: source.get(name) for name in ("method", "backbone", "backbone_fingerprint", "weights")},
-        "notes": "; ".join(line["notes"]),
-        "error": None,
-        "time": line.get("time"),
+def table_row(line: Row, dates: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the values of `COLUMNS` for one picture, and "name" and "overlay"; of a failure few of them.
+
+    Args:
+        line: The journal line.
+        dates: Date of each run, by its id.
+    """
+    run = line.get("run")
+    path = line["path"]
+    values: dict[str, Any] = {
+        "path": path,
+        "name": line.get("name") or (None if path is None else PurePath(path).name),
+        "overlay": line.get("files", {}).get("overlay"),
+        "error": line.get("error"),
+        "run": run,
+        "date": (dates or {}).get(run or ""),
     }
-    return {name: values.get(name) for name in COLUMNS}  # lines of earlier versions lack some
+    if values["error"] is None:
+        source = line["provenance"] or {}
+        width, height = line["size"]
+        values = {
+            **line,
+            **values,
+            "regions": None if line["mask_threshold"] is None else len(line["regions"]),
+            "width": width,
+            "height": height,
+            "seconds": round(line["timing"]["total"], 6),
+            **{name: source.get(name) for name in _OF_PROVENANCE},
+            "notes": "; ".join(line["notes"]),
+        }
+    # Lines of earlier versions lack some.
+    return {name: values.get(name) for name in (*COLUMNS, "name", "overlay")}
 
 
-def csv_text(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield the lines of a CSV file with a header; text is quoted where necessary, missing values are empty."""
-    for values in itertools.chain([list(COLUMNS)], ([row[name] for name in COLUMNS] for row in rows)):
-        line = io.StringIO(newline="")
-        csv.writer(line, lineterminator="\n").writerow(values)
-        yield line.getvalue()
+def csv_text(lines: Iterable[Row], dates: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield the lines of a CSV file for people, with a header; text is quoted where necessary.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    head: list[object] = list(CSV_COLUMNS)
+    for cells in itertools.chain([head], (_csv_cells(line, dates) for line in lines)):
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow(cells)  # its own line ends, so that a carriage return in a name is quoted
+        yield text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as CSV in UTF-8. Raises OutputError."""
+def _csv_cells(line: Row, dates: Mapping[str, str] | None) -> list[object]:
+    row = table_row(line, dates)
+    return [_cell(of(row)) for of in CSV_COLUMNS.values()]
+
+
+def write_csv(path: Path, lines: Iterable[Row], dates: Mapping[str, str] | None = None) -> None:
+    """Write journal lines as CSV for people: UTF-8 with a byte order mark, which spreadsheets need to see that.
+
+    Args:
+        path: The file.
+        lines: Journal lines, in the order of the table.
+        dates: Date of each run, by its id.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
 
     def fill(stream: IO[bytes]) -> None:
-        for line in csv_text(rows):
-            stream.write(line.encode("utf-8", "surrogateescape"))  # names that are not UTF-8 keep their bytes
+        stream.write(codecs.BOM_UTF8)
+        for line in csv_text(lines, dates):
+            stream.write(line.encode("utf-8", "backslashreplace"))  # one odd name must not hide the others
 
     write_atomically(path, fill)
 
 
-def write_parquet(path: Path, rows: Iterable[Row]) -> None:
+def _number(value: float | None, form: str) -> _Number | None:
+    return None if value is None else _Number(format(value, form))
+
+
+class _Number(str):
+    """A number as text; it may begin with a minus."""
+
+
+def _cell(value: object) -> object:
+    """Return text so that no spreadsheet takes it for a formula."""
+    is_text = isinstance(value, str) and not isinstance(value, _Number)
+    return f"'{value}" if is_text and str(value).startswith(_FORMULA) else value
+
+
+def write_parquet(
+    path: Path, rows: Iterable[Row], columns: Mapping[str, type] = COLUMNS, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write rows as Parquet, one row group at a time.
+
+    Args:
+        path: The file.
+        rows: A value for each column.
+        columns: Type of each column: str, float or int.
+        metadata: Texts that the file carries about itself.
 
     Raises:
         OutputError: The file cannot be written.
@@ -94,13 +185,13 @@ def write_parquet(path: Path, rows: Iterable[Row]) -> None:
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow; run: pip install 'blemish[parquet]'.") from error
     types = {str: arrow.string(), float: arrow.float64(), int: arrow.int64()}
-    schema = arrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()], metadata=metadata)
     remaining = iter(rows)
 
     def fill(stream: IO[bytes]) -> None:
         with parquet.ParquetWriter(stream, schema) as file:
             while group := list(itertools.islice(remaining, _GROUP)):
-                texts = [{name: _utf8(value) for name, value in row.items()} for row in group]
+                texts = [{name: _utf8(row[name]) for name in columns} for row in group]
                 file.write_table(arrow.Table.from_pylist(texts, schema=schema))
 
     write_atomically(path, fill)

@@ -1,0 +1,208 @@
+"""Drift: do the pictures of the last while look like those that a profile was made of?
+
+Two numbers of each picture are compared with those of the good pictures in the profile:
+
+- the image score, which rises with defects, too;
+- the median of the anomaly map: how far an ordinary patch of the picture is from those of the good pictures. A defect
+  covers few patches and hardly changes it; another light, lens or product changes it.
+
+Each is compared as a whole with the good pictures (Kolmogorov-Smirnov over a window), and one after the other by
+`blemish.calibration.DriftTest`, whose alarm is false in at most 1 of 100 runs (about, since it has a window, too).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from blemish.calibration import Comparison, DriftTest, Scheme, compare
+from blemish.detection import Detection
+from blemish.profile import Profile
+from blemish.roi import Roi
+
+Level: TypeAlias = Literal["unknown", "ok", "watch", "alarm"]
+LEVELS: tuple[Level, ...] = ("unknown", "ok", "watch", "alarm")
+"""From the least to the most urgent."""
+
+#: Latest pictures that are compared.
+WINDOW = 200
+#: Fewest pictures, and fewest good ones, that say something.
+FEWEST = 20
+#: Chance of a distance like this at which a level begins. The window moves, so each is met by chance now and then.
+_WATCH, _ALARM = 1e-3, 1e-6
+#: Way of `Comparison.shift` from 0.5 that an alarm takes: 3 of 4 new values lie on one side of an old one.
+_FAR = 0.25
+#: Logarithm of the capital at which the running test gives an alarm that is false in 1 of 100 runs.
+_CAPITAL = 2.0
+#: Scores that the running test compares a new one with.
+_MEMORY = 1000
+_BINS = 20
+#: Values of a map that its median is taken of, as in a fit.
+_SAMPLED_VALUES = 100_000
+
+
+class _Statistic:
+    """One number of each picture, beside that of the good pictures."""
+
+    def __init__(self, good: Sequence[float], scheme: Scheme) -> None:
+        self.good, self.scheme = list(good), scheme
+        self.recent: deque[float] = deque(maxlen=WINDOW)
+        # Leave-one-out values are a little higher than those of new pictures: the test would find that.
+        self.test = DriftTest(self.good if scheme == "split" else (), window=_MEMORY)
+
+    def add(self, value: float) -> None:
+        self.recent.append(value)
+        self.test.update(value)
+
+    def compared(self) -> Comparison | None:
+        if len(self.recent) < FEWEST or len(self.good) < FEWEST:
+            return None
+        return compare(self.good, list(self.recent))
+
+    def level(self, comparison: Comparison | None) -> Level:
+        if comparison is None:
+            return "unknown"
+        far = abs(comparison.shift - 0.5) >= _FAR
+        if self.test.log_capital >= _CAPITAL or (comparison.p_value < _ALARM and far):
+            return "alarm"
+        # After leave-one-out, new values lie a little below the old ones even if nothing has changed.
+        lower = self.scheme == "leave-one-out" and comparison.shift < 0.5 and not far
+        return "watch" if comparison.p_value < _WATCH and not lower else "ok"
+
+    def histogram(self) -> dict[str, list[float]]:
+        values = [*self.good, *self.recent]
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        edges = np.linspace(low, high if high > low else low + 1e-6, _BINS + 1)
+        return {
+            "edges": edges.tolist(),
+            "calibration": np.histogram(self.good, edges)[0].tolist(),
+            "recent": np.histogram(list(self.recent), edges)[0].tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The numbers of one picture."""
+
+    score: float
+    usual: float
+    """Median of the anomaly map."""
+
+
+def seen(detection: Detection, roi: Roi | None) -> Seen:
+    """Return the numbers of a picture, as a fit computes them for the good ones."""
+    values = detection.anomaly_map
+    inside = values if roi is None else values[roi.resized(values.shape[1], values.shape[0])]
+    step = -(-inside.size // _SAMPLED_VALUES)
+    return Seen(float(detection.score), float(np.median(inside.ravel()[::step])))
+
+
+class Drift:
+    """The latest pictures of one profile. For several threads.
+
+    Args:
+        profile: The profile.
+
+    Attributes:
+        profile: As given.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        entries = [entry for entry in profile.good if entry.calibrates]
+        scheme = profile.limits.scheme
+        self._scores = _Statistic([entry.score for entry in entries if entry.score is not None], scheme)
+        self._usual = _Statistic([entry.usual for entry in entries if entry.usual is not None], scheme)
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pictures = 0
+
+    def add(self, numbers: Seen, content: bytes) -> None:
+        """Add a picture, unless it is one of the latest again.
+
+        Args:
+            numbers: Its numbers.
+            content: Hash of its file.
+        """
+        with self._lock:
+            if content in self._known:
+                return
+            self._known[content] = None
+            if len(self._known) > WINDOW:
+                self._known.popitem(last=False)
+            self._pictures += 1
+            self._scores.add(numbers.score)
+            self._usual.add(numbers.usual)
+
+    def report(self) -> dict[str, Any]:
+        """Return what `GET /v1/profiles/NAME/drift` answers."""
+        with self._lock:
+            scores, usual = self._scores.compared(), self._usual.compared()
+            levels = self._scores.level(scores), self._usual.level(usual)
+            level = max(levels, key=LEVELS.index)
+            return {
+                "level": level,
+                "sentence": self._sentence(level, levels, scores, usual),
+                "pictures": self._pictures,
+                "window": WINDOW,
+                "scores": {**self._scores.histogram(), **_numbers(scores), "level": levels[0]},
+                "features": {
+                    "name": "median of the anomaly map",
+                    "meaning": "How far an ordinary patch is from those of the good pictures; a defect hardly changes "
+                    "it, light, lens and product do.",
+                    **self._usual.histogram(),
+                    **_numbers(usual),
+                    "log_capital": self._usual.test.log_capital,
+                    "level": levels[1],
+                },
+                "p_value": None if scores is None else scores.p_value,
+                "log_capital": self._scores.test.log_capital,
+            }
+
+    @property
+    def level(self) -> Level:
+        """The level alone."""
+        with self._lock:
+            return max((each.level(each.compared()) for each in (self._scores, self._usual)), key=LEVELS.index)
+
+    def _sentence(
+        self, level: Level, levels: tuple[Level, Level], scores: Comparison | None, usual: Comparison | None
+    ) -> str:
+        count = len(self._scores.recent)
+        if scores is None or usual is None:
+            if len(self._scores.good) < FEWEST:
+                return (
+                    f"The profile has the scores of {len(self._scores.good)} good pictures; it takes {FEWEST} to "
+                    "notice drift."
+                )
+            return f"{count} pictures were scored; it takes {FEWEST} to say something about drift."
+        if level == "ok":
+            return f"The last {count} pictures look like the good pictures of the profile."
+        if LEVELS.index(levels[1]) >= LEVELS.index("watch"):
+            where = _where(usual.shift, self._usual.test.log_capital)
+            text = (
+                f"The last {count} pictures look unlike the good pictures as a whole ({where}): check light, lens, "
+                "position and product"
+            )
+        else:
+            where = _where(scores.shift, self._scores.test.log_capital)
+            text = f"The last {count} scores have moved ({where}): there are more defects, or the pictures have changed"
+        return f"{text}; the promise may not hold." if level == "alarm" else f"{text}."
+
+
+def _where(shift: float, log_capital: float) -> str:
+    if abs(shift - 0.5) < 0.1 and log_capital >= _CAPITAL:
+        return "they changed while the service ran"
+    word = "above" if shift >= 0.5 else "below"
+    return f"{100 * max(shift, 1 - shift):.0f} of 100 lie {word} a good one"
+
+
+def _numbers(comparison: Comparison | None) -> dict[str, float | None]:
+    if comparison is None:
+        return {"statistic": None, "p_value": None, "shift": None}
+    return {"statistic": comparison.statistic, "p_value": comparison.p_value, "shift": comparison.shift}

@@ -1,0 +1,127 @@
+"""uvicorn around the application: the socket, slow and silent connections, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from blemish.errors import OutputError
+from blemish.serve.app import create_app
+from blemish.serve.service import Service
+
+log = logging.getLogger("blemish.serve")
+
+#: Seconds in which the headers of a request have to be there, and that an idle connection is kept.
+HEADER_SECONDS = 15
+#: Connections at the same time; more are answered with 503.
+MAX_CONNECTIONS = 1000
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 that closes a connection whose headers do not come."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._silent = self.loop.call_later(HEADER_SECONDS, self._close_if_silent, 0)
+
+    def _close_if_silent(self, requests: int) -> None:
+        """Close the connection if no request is being answered, and none was since the last look."""
+        if self.transport.is_closing():
+            return
+        done = getattr(self, "_requests", 0)
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and done == requests:
+            self.transport.close()
+        else:
+            self._silent = self.loop.call_later(HEADER_SECONDS, self._close_if_silent, done)
+
+    def on_response_complete(self) -> None:
+        self._requests = getattr(self, "_requests", 0) + 1
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._silent.cancel()
+        super().connection_lost(exc)
+
+
+class Server(uvicorn.Server):
+    """A server that tells its service when it is to end, and then ends without a signal's traceback."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, on_ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._service, self._on_ready = service, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self._service.closing = True
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {each: signal.signal(each, self.handle_exit) for each in signals}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address.
+
+    Raises:
+        OutputError: The address is in use, not allowed, or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(
+            f"the service cannot listen on {host} port {port}: {reason}; choose another host or port"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def make_server(service: Service, on_ready: Callable[[], object] = lambda: None) -> Server:
+    """Return the server of a service; `server.run(sockets=[...])` serves until SIGTERM or SIGINT.
+
+    Args:
+        service: The service; it is started and closed with the server.
+        on_ready: Called once the server answers.
+    """
+    options = service.options
+    config = uvicorn.Config(
+        create_app(service),
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=HEADER_SECONDS,
+        timeout_graceful_shutdown=max(1, round(options.timeout)) + 5,
+        limit_concurrency=MAX_CONNECTIONS,
+        proxy_headers=False,
+    )
+    return Server(config, service, on_ready)
