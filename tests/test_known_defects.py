@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blemish import fitting
 from blemish.clip import Backbone, load_backbone
 from blemish.detector import Detector
 from blemish.errors import ProfileError, UsageError
@@ -157,7 +156,7 @@ def test_a_false_alarm_becomes_a_reference_and_moves_no_threshold(
 def test_in_a_split_a_false_alarm_can_only_raise_the_threshold(
     winclip: Detector, good: list[Path], defects: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "MAX_LEAVE_ONE_OUT", 5)
+    monkeypatch.setattr("blemish.fitting.schemes.MAX_LEAVE_ONE_OUT", 5)
     before = winclip.fit(good, false_alarms=0.5)
     after = before.with_more_good(defects, selected=True)
     entries = profile_of(after).good[7:]

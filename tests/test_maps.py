@@ -71,19 +71,19 @@ def test_a_reduced_map_keeps_every_peak() -> None:
 
 
 def test_a_small_file_is_enlarged_as_the_model_does(tiny_backbone, tmp_path) -> None:
-    path = save_picture(tmp_path / "a.png", size=(700, 500))
+    path = save_picture(tmp_path / "a.png", size=(700, 560))
     found = blemish.load("clip", backbone=tiny_backbone, device="cpu")(path)
     assert found.model_map is not None
     small, full = encode_map(found, small=True), encode_map(found)
     assert len(small) < len(full)
     decoded = decode_map(small)
-    assert decoded.values.shape == (500, 700)
+    assert decoded.values.shape == (560, 700)
     assert np.abs(decoded.values - found.anomaly_map).max() < 1.1 / 65535
 
 
 def test_maps_with_more_to_them_are_kept_whole(tiny_backbone, tmp_path) -> None:
     small = save_picture(tmp_path / "a.png", size=(60, 50))  # smaller than the model's map
-    large = save_picture(tmp_path / "b.png", size=(700, 500))
+    large = save_picture(tmp_path / "b.png", size=(700, 560))
     detector = blemish.load("clip", backbone=tiny_backbone, device="cpu", tile=400)
     for found in (detector(small), detector(large)):
         assert found.model_map is None

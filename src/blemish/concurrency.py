@@ -60,7 +60,7 @@ def check_not_forked() -> None:
     if _first_process != os.getpid() and torch.get_num_threads() > 1:
         raise UsageError(
             "this process was forked from one that had loaded a model, and PyTorch would hang in it: load models only "
-            'after the fork, start processes with multiprocessing\'s "spawn", or call torch.set_num_threads(1) here first'
+            "after the fork, start processes with multiprocessing's 'spawn', or call torch.set_num_threads(1) here"
         )
 
 

@@ -22,9 +22,6 @@ from blemish.few_shot import References, build_memory_bank, sample_memory_bank
 from blemish.fitting import (
     add_known_defects,
     add_pictures,
-    add_tile,
-    enlarged_map,
-    finished_map,
     fit_profile,
     made_with,
     remove_known_defects,
@@ -35,7 +32,7 @@ from blemish.limits import FitOptions, Rule
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
-from blemish.scoring import Failed, Prepared, Scored, Scorer, Task
+from blemish.scoring import Failed, Prepared, Scored, Scorer, Task, add_tile, enlarged_map, finished_map
 from blemish.tiling import TileMerger
 from blemish.types import (
     ImageSource,

@@ -1,22 +1,24 @@
 """Memory banks from pictures: normal references for few-shot methods, unlabelled ones for transductive methods.
 
-Files are read one at a time and encoded batch by batch; only the memory bank stays in memory. All named references have
-to be readable, since a missing one would change every score.
+Files are read a few at a time and encoded batch by batch; only the memory bank stays in memory. All named references
+have to be readable, since a missing one would change every score.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from blemish.concurrency import prefetch
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import MAX_PIXELS, find_images
 from blemish.methods import METHODS, MethodInfo, info
@@ -36,6 +38,26 @@ References: TypeAlias = str | os.PathLike[str] | Sequence[ImageSource]
 
 #: References that go through the backbone together.
 BATCH = 8
+#: References that are read ahead. Each may have dozens of copies, so they are few.
+_PREFETCHED = 2
+
+
+@dataclass(frozen=True)
+class ReadPicture:
+    """A picture that was read, cut and prepared: a reference, or one that is compared with references."""
+
+    name: str
+    """Its file, or "picture 3"."""
+    fingerprint: str
+    """Hash of its pixels, 16 hex digits: a copy of the file under another name has the same."""
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    indices: list[tuple[int, int]]
+    """(row, column) of each tile."""
+    pixels: list[Tensor]
+    """Prepared pixels of each tile, (1, 3, H, W)."""
+    copies: list[Tensor]
+    """Prepared pixels of what goes into a memory bank: each tile, or what the method makes of it."""
 
 
 def require_reference_method(method: MethodInfo) -> None:
@@ -70,9 +92,16 @@ def build_memory_bank(
     references = list_references(references)
     if len(references) == 0:
         raise UsageError("there are no reference pictures: give at least one, or None to score without")
-    reader = _Reader(engine, references, max_pixels, value_range, tiling)
-    bank = engine.build_memory_bank(reader.batches(), num_images=len(references))
-    return replace(bank, references=len(reader.digests), fingerprint=reader.fingerprint)
+
+    def fail(error: ImageError) -> None:
+        raise ImageError(f"a reference picture cannot be used: {error}", error.path) from error
+
+    pictures = read_pictures(
+        engine, references, max_pixels=max_pixels, value_range=value_range, tiling=tiling, on_error=fail
+    )
+    bank = _bank(engine, pictures, len(references))
+    assert bank is not None  # there is a reference, and an unreadable one has raised
+    return bank
 
 
 def sample_memory_bank(
@@ -106,13 +135,30 @@ def sample_memory_bank(
     sample = random.Random(0).sample(images, method.sample_size(len(images)))
     if len(sample) < 2:
         return None
-    reader = _Reader(engine, sample, max_pixels, value_range, None, skip_unreadable=True)
-    batches = reader.batches()
-    first = next(batches, None)
-    if first is None:
-        return None
-    bank = engine.build_memory_bank(itertools.chain([first], batches), num_images=len(sample), sampled=True)
-    return replace(bank, references=len(reader.digests), fingerprint=reader.fingerprint)
+    pictures = read_pictures(
+        engine, sample, max_pixels=max_pixels, value_range=value_range, on_error=lambda error: None
+    )
+    return _bank(engine, pictures, len(sample), sampled=True)
+
+
+def _bank(
+    engine: TorchEngine, pictures: Generator[ReadPicture, None, None], count: int, *, sampled: bool = False
+) -> MemoryBank | None:
+    """Return the memory bank of the pictures that the method asks for; None without any."""
+    fingerprints: list[str] = []
+
+    def copies() -> Iterator[Tensor]:
+        for picture in pictures:
+            fingerprints.append(picture.fingerprint)  # at once, since the method may stop after any picture
+            yield from picture.copies
+
+    with contextlib.closing(pictures):
+        batches = copy_batches(copies())
+        first = next(batches, None)
+        if first is None:
+            return None
+        bank = engine.build_memory_bank(itertools.chain([first], batches), num_images=count, sampled=sampled)
+    return replace(bank, references=len(fingerprints), fingerprint=set_fingerprint(fingerprints))
 
 
 def list_references(references: References) -> list[ImageSource]:
@@ -120,6 +166,73 @@ def list_references(references: References) -> list[ImageSource]:
     if isinstance(references, (str, os.PathLike)):
         return list(find_images([references]))
     return list(references)
+
+
+def read_pictures(
+    engine: TorchEngine,
+    sources: Sequence[ImageSource],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    tiling: Tiling | None = None,
+    names: Sequence[str] | None = None,
+    copies: bool = True,
+    on_error: Callable[[ImageError], object],
+) -> Generator[ReadPicture, None, None]:
+    """Yield pictures as they are read, in order, by threads that read ahead.
+
+    Args:
+        engine: Prepares them.
+        sources: The pictures.
+        max_pixels: As in `blemish.load`.
+        value_range: As in `blemish.load`.
+        tiling: How they are cut.
+        names: Their names; None for `picture_names`.
+        copies: Make what goes into a memory bank, too.
+        on_error: Called for a picture that cannot be read, which is left out unless it raises.
+    """
+
+    def prepare(item: tuple[int, tuple[ImageSource, str]]) -> Generator[ReadPicture, None, None]:
+        number, (source, name) = item
+        digest = hashlib.sha256()
+        indices: list[tuple[int, int]] = []
+        pixels: list[Tensor] = []
+        own: list[Tensor] = []
+        size = (0, 0)
+        for tile in cut(source, tiling, max_pixels=max_pixels, value_range=value_range):
+            image, size = tile.image, tile.merger.size
+            hash_pixels(digest, image)
+            indices.append(tile.index)
+            pixels.append(engine.preprocess(image))
+            for copy in engine.reference_copies(image, number, len(sources)) if copies else ():
+                own.append(pixels[-1] if copy is image else engine.preprocess(copy))
+        yield ReadPicture(name, digest.hexdigest()[:16], size, indices, pixels, own)
+
+    named = zip(sources, picture_names(sources) if names is None else names, strict=True)
+    with contextlib.closing(prefetch(enumerate(named), prepare, _PREFETCHED)) as pictures:
+        for picture in pictures:
+            if isinstance(picture, ImageError):
+                on_error(picture)
+            elif isinstance(picture, BaseException):
+                raise picture
+            else:
+                yield picture
+
+
+def picture_names(sources: Sequence[ImageSource]) -> list[str]:
+    """Return the file of each picture; "picture 3" for one from memory."""
+
+    def name(number: int, source: ImageSource) -> str:
+        if isinstance(source, (str, os.PathLike)):
+            return os.fsdecode(source)
+        return getattr(source, "path", None) or f"picture {number}"
+
+    return [name(number, source) for number, source in enumerate(sources, 1)]
+
+
+def copy_batches(copies: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield prepared pixels (B, 3, H, W) of images (1, 3, H, W), in order; a batch ends where the shape changes."""
+    return (torch.cat(batch) for batch in alike_batches(copies, lambda pixels: pixels))
 
 
 def alike_batches(items: Iterable[T], pixels_of: Callable[[T], Tensor]) -> Iterator[list[T]]:
@@ -133,46 +246,6 @@ def hash_pixels(digest: hashlib._Hash, image: Image.Image) -> None:
     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
 
 
-class _Reader:
-    """Reads, prepares and fingerprints references."""
-
-    def __init__(
-        self,
-        engine: TorchEngine,
-        references: Sequence[ImageSource],
-        max_pixels: int,
-        value_range: ValueRange | None,
-        tiling: Tiling | None,
-        *,
-        skip_unreadable: bool = False,
-    ) -> None:
-        self.digests: list[hashlib._Hash] = []
-        self._engine, self._references = engine, references
-        self._max_pixels, self._value_range, self._tiling = max_pixels, value_range, tiling
-        self._skip_unreadable = skip_unreadable
-
-    def batches(self) -> Iterator[Tensor]:
-        """Yield prepared pixels (B, 3, H, W), in order; a batch ends where the shape changes."""
-        return (torch.cat(batch) for batch in alike_batches(self._prepared(), lambda pixels: pixels))
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the pixels that were read, whatever their order and their files' names."""
-        return hashlib.sha256(b"".join(sorted(digest.digest() for digest in self.digests))).hexdigest()[:16]
-
-    def _prepared(self) -> Iterator[Tensor]:
-        for number, source in enumerate(self._references):
-            digest = hashlib.sha256()
-            self.digests.append(digest)  # at once, since the consumer may stop after any image
-            try:
-                tiles = cut(source, self._tiling, max_pixels=self._max_pixels, value_range=self._value_range)
-                for tile in tiles:
-                    image = tile.image
-                    hash_pixels(digest, image)
-                    for copy in self._engine.reference_copies(image, number, len(self._references)):
-                        yield self._engine.preprocess(copy)
-            except ImageError as error:
-                if self._skip_unreadable:
-                    self.digests.pop()
-                    continue
-                raise ImageError(f"a reference picture cannot be used: {error}", error.path) from error
+def set_fingerprint(fingerprints: Iterable[str]) -> str:
+    """Return 16 hex digits over the pictures of a set, whatever their order."""
+    return hashlib.sha256("".join(sorted(fingerprints)).encode()).hexdigest()[:16]

@@ -74,13 +74,18 @@ def find_regions(
     """
     if mask.shape != values.shape or mask.ndim != 2:
         raise UsageError(f"mask and values must have the same shape (H, W), not {mask.shape} and {values.shape}.")
-    labels, count = ndimage.label(mask, structure=_EIGHT)
-    if count == 0:
+    width, height = (mask.shape[1] * step, mask.shape[0] * step) if size is None else size
+    marked_rows, marked_columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if marked_rows.size == 0:
         return ()
+    # Only the part with regions is looked at: most maps have little above a threshold.
+    top, left = int(marked_rows[0]), int(marked_columns[0])
+    part = slice(top, marked_rows[-1] + 1), slice(left, marked_columns[-1] + 1)
+    labels, count = ndimage.label(mask[part], structure=_EIGHT)
     rows, columns = np.nonzero(labels)
     owner = labels[rows, columns]
-    inside = values[rows, columns]
-    width, height = (mask.shape[1] * step, mask.shape[0] * step) if size is None else size
+    inside = values[part][rows, columns]
+    rows, columns = rows + top, columns + left
     across, down = np.minimum(step, width - columns * step), np.minimum(step, height - rows * step)
     pixels = across * down
     area = np.rint(np.bincount(owner, weights=pixels, minlength=count + 1)).astype(np.int64)
@@ -96,7 +101,8 @@ def find_regions(
     if kept.any():
         for ring in trace(kept[labels]):
             # The pixel to the right of a ring's first edge is inside, whichever way that edge points.
-            rings.setdefault(int(labels[_inner_pixel(ring)]), []).append(ring)
+            moved = tuple((x + left, y + top) for x, y in ring)
+            rings.setdefault(int(labels[_inner_pixel(ring)]), []).append(moved)
     boxes = ndimage.find_objects(labels)
     regions = []
     for label in np.flatnonzero(kept).tolist():
@@ -106,10 +112,10 @@ def find_regions(
         regions.append(
             Region(
                 box=(
-                    column_range.start * step,
-                    row_range.start * step,
-                    min(column_range.stop * step, width),
-                    min(row_range.stop * step, height),
+                    (column_range.start + left) * step,
+                    (row_range.start + top) * step,
+                    min((column_range.stop + left) * step, width),
+                    min((row_range.stop + top) * step, height),
                 ),
                 polygon=tuple(
                     tuple((min(x * step, width), min(y * step, height)) for x, y in ring) for ring in outlines

@@ -19,6 +19,8 @@ from functools import reduce
 from operator import or_
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,7 +31,8 @@ from blemish.engine import Engine, TorchEngine
 from blemish.errors import ImageError, UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.methods.base import MemoryBank, Prediction, TextFeatureCache
-from blemish.tiling import Tile, Tiling, cut
+from blemish.roi import Roi
+from blemish.tiling import Tile, TileMerger, Tiling, cut
 from blemish.types import ImageSource, ValueRange
 
 T = TypeVar("T")
@@ -375,6 +378,50 @@ class Scorer:
 
     def _add_pass(self, one_pass: Pass, seconds: float) -> None:
         self.clock.passes[one_pass.number] = self.clock.passes.get(one_pass.number, 0.0) + seconds
+
+
+def add_tile(
+    merger: TileMerger,
+    index: tuple[int, int],
+    score: float,
+    tile_map: Tensor,
+    timing: Timing,
+    engine: Engine,
+    memory: MemoryBank | None,
+    roi: Roi | None,
+) -> None:
+    """Add the result of one tile; with a region of interest the score is that of the inside."""
+    if roi is not None:
+        (top, bottom), (left, right) = merger.down.spans[index[0]], merger.across.spans[index[1]]
+        inside = roi.part(merger.size, (left, top, right, bottom), (tile_map.shape[-2], tile_map.shape[-1]))
+        score = engine.score_inside(score, tile_map, torch.from_numpy(inside.copy()), memory) if inside.any() else 0.0
+    if not merger.is_whole and engine.finishes_maps:
+        tile_map = engine.finish_map(tile_map, *merger.tile_size(index))
+    merger.add(index, score, tile_map, timing)
+
+
+def finished_map(
+    merger: TileMerger, engine: Engine, memory: MemoryBank | None, roi: Roi | None
+) -> npt.NDArray[np.float32]:
+    """Return the map of a picture whose tiles were all added; outside the region of interest it has its lowest
+    value.
+    """
+    values: npt.NDArray[np.float32] = merger.take_map(engine.finish_map).numpy()
+    if roi is None:
+        return values
+    inside = roi.resized(values.shape[1], values.shape[0])
+    return np.where(inside, values, np.float32(engine.map_range(memory)[0]))
+
+
+def enlarged_map(merger: TileMerger, engine: Engine) -> npt.NDArray[np.float32] | None:
+    """Return the model's map of a picture if the picture's own is nothing but its enlargement; before `finished_map`
+    takes it.
+    """
+    if isinstance(engine, TorchEngine) and engine.finishes_maps:
+        return None
+    values = merger.model_map
+    is_smaller = values is not None and values.shape[0] <= merger.size[1] and values.shape[1] <= merger.size[0]
+    return values.numpy() if values is not None and is_smaller else None
 
 
 def _input(engine: Engine) -> Hashable:

@@ -148,6 +148,39 @@ def test_robust_option_with_nearest_neighbours(n: int, share: float) -> None:
         assert np.mean(hits) < 0.05
 
 
+@pytest.mark.parametrize("n", [10, 20])
+@pytest.mark.parametrize("chosen", ["all", "mildest"])
+def test_false_alarms_that_become_references(n: int, chosen: str) -> None:
+    """Good pictures that reach the threshold become references; threshold and calibration stay as they were."""
+    stream = 60
+
+    def alarm(points: Floats) -> Alarms:
+        table = pairwise(points)
+        threshold = conformal_threshold(table[:, :n, :n].min(axis=2), PROMISE[n])
+        scores = table[:, n:-1, :n].min(axis=2).astype(np.float32)
+        added = scores >= threshold[:, None]
+        if chosen == "mildest":
+            added &= scores == np.where(added, scores, np.inf).min(axis=1, keepdims=True)
+        nearest_added = np.where(added, table[:, -1, n:-1], np.inf).min(axis=1)
+        return np.minimum(table[:, -1, :n].min(axis=1), nearest_added).astype(np.float32) >= threshold
+
+    assert_within(draw(alarm, 3000, n + stream, None), quantile_rank(n, PROMISE[n]) / (n + 1))
+
+
+@pytest.mark.parametrize("chosen", ["all", "mildest"])
+def test_false_alarms_that_calibrate_in_a_split(chosen: str) -> None:
+    """Their scores may be anything, and they count like bad pictures among the calibrating ones."""
+    n, stream, promise = 20, 40, 0.1
+    rng = np.random.default_rng(n)
+    alarms = []
+    for scores in rng.gamma(3, size=(4000, n + stream + 1)):
+        high = scores[n:-1][scores[n:-1].astype(np.float32) >= conformal_threshold(scores[:n], promise)]
+        added = np.sort(high)[: 1 if chosen == "mildest" else None]
+        together = np.concatenate([scores[:n], added])
+        alarms.append(scores[-1].astype(np.float32) >= conformal_threshold(together, promise, contaminated=added.size))
+    assert_within(np.array(alarms), quantile_rank(n, promise) / (n + 1))
+
+
 def draw(alarm: Callable[[Floats], Alarms], draws: int, n: int, grid: float | None) -> Alarms:
     """Return the alarms of many draws of n calibration pictures and, last, one new good picture in six dimensions."""
     rng = np.random.default_rng(n)

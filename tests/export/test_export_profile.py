@@ -51,7 +51,11 @@ def agree(detector: Detector, file: Path, pictures: list[LoadedImage]) -> None:
         assert (other.anomaly_map.max() > low) == (own.anomaly_map.max() > low)
 
 
-@pytest.mark.parametrize(("name", "roi"), [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)])
+@pytest.mark.parametrize(
+    ("name", "roi"),
+    [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)],
+    ids=["winclip", "joint", "anomalydino"],
+)
 def test_verdicts_are_those_of_the_detector(
     name: str,
     roi: str | None,

@@ -47,34 +47,54 @@ def rows(*lines):
 
 
 def read_csv(path):
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
         return list(csv.DictReader(stream))
 
 
-def test_csv_quotes_what_it_must(tmp_path):
+def test_csv_is_for_people(tmp_path):
     path = tmp_path / "new" / "results.csv"
     bare = line(threshold=None, path=None, provenance=None, notes=())
-    write_csv(path, rows(line(ODD), bare, failed("\udcff.png")))
+    full = {**line("in/ü.png", p_value=0.01234, score=1 / 3), "name": "sub/ü.png", "run": "r1"}
+    write_csv(
+        path, [{**full, "files": {"overlay": "overlay/sub/ü.png.png"}}, bare, failed("\udcff.png")], {"r1": "today"}
+    )
     first, second, third = read_csv(path)
-    assert first["path"] == ODD
-    assert (first["score"], first["label"], first["regions"], first["seconds"]) == ("0.25", "0", "1", "1.0")
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfname,score,verdict,p_value,regions,overlay,")
+    assert (first["name"], first["overlay"]) == ("sub/ü.png", "overlay/sub/ü.png.png")
+    assert (first["score"], first["verdict"], first["p_value"]) == ("0.333333", "pass", "0.0123")
+    assert (first["regions"], first["threshold"], first["seconds"]) == ("1", "0.500000", "1.000")
     assert first["notes"] == "turned by EXIF; first of 2 frames"
-    assert list(first) == list(COLUMNS)
-    assert (second["label"], second["regions"], second["method"]) == ("", "", "")
-    assert (third["score"], third["error"]) == ("", "broken, alas.")
-    assert b"\xff.png" in path.read_bytes()
+    assert (first["run"], first["date"], first["path"]) == ("r1", "today", "in/ü.png")
+    assert (second["verdict"], second["regions"], second["method"]) == ("", "", "")
+    assert (third["name"], third["score"], third["error"]) == ("\\udcff.png", "", "broken, alas.")
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+a.png", "-a.png", "@sum.png", "\ta.png", "\ra.png"])
+def test_no_name_is_a_formula(tmp_path, name):
+    write_csv(tmp_path / "a.csv", [{**line(name), "name": name}, {**line(name), "error": "=cmd()"}])
+    first, second = read_csv(tmp_path / "a.csv")
+    assert first["name"] == first["path"] == f"'{name}"
+    assert second["error"] == "'=cmd()"
+    # A number is no text, whatever its sign.
+    low = line(anomaly_map=np.array([[-0.5, -0.25]], np.float32), threshold=None)
+    write_csv(tmp_path / "b.csv", [low, line(ODD)])
+    assert [row["peak"] for row in read_csv(tmp_path / "b.csv")] == ["-0.2500", "0.7500"]
+    assert read_csv(tmp_path / "b.csv")[1]["path"] == ODD
 
 
 def test_parquet_by_row_groups(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(tables, "_GROUP", 2)
     path = tmp_path / "results.parquet"
-    write_parquet(path, rows(*(line(f"{number}.png") for number in range(5)), failed("\udcff.png")))
+    lines = [{**line(f"{number}.png"), "run": "r1"} for number in range(5)]
+    write_parquet(path, rows(*lines, failed("\udcff.png")))
     assert parquet.ParquetFile(path).num_row_groups == 3
     table = parquet.read_table(path).to_pylist()
     assert [row["path"] for row in table] == ["0.png", "1.png", "2.png", "3.png", "4.png", "\\udcff.png"]
     assert (table[0]["score"], table[0]["label"], table[0]["regions"]) == (0.25, 0, 1)
     assert table[5]["score"] is None
+    assert list(table[0]) == list(COLUMNS)
+    assert {row["run"] for row in table} == {"r1", None}
     assert [item.name for item in tmp_path.iterdir()] == ["results.parquet"]
 
 

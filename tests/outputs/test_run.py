@@ -51,8 +51,6 @@ def test_a_run_and_its_continuation(detector: blemish.Detector, paths: list[Path
         "regions.json",
         "overlay/0.png.png",
         "overlay/1.png.png",
-        "map/0.png.png",
-        "map/1.png.png",
     }
     assert len(json.loads((out / "regions.json").read_text())["images"]) == 2
 

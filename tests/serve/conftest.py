@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from service_helpers import serving
 from starlette.testclient import TestClient
 
 from blemish.detector import Detector
 from blemish.loading import load
 from blemish.serve.profiles import Registry, load_registry
 from helpers import save_picture
-from service_helpers import serving
 
 #: Good pictures of the profile; drift takes 20.
 GOOD = 24

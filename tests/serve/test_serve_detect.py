@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from service_helpers import eventually, files, png, serving, slow
 from starlette.testclient import TestClient
 
 from blemish.detector import Detector
 from blemish.maps import decode_map
 from blemish.serve.profiles import Registry
-from service_helpers import eventually, files, png, serving, slow
 from helpers import decode_mask, save_picture
 
 SIZES = [(40, 30), (64, 48), (31, 57)]
@@ -33,8 +33,11 @@ def test_scores_are_those_of_the_library(client: TestClient, registry: Registry)
     assert answer["model"]["profile"] == "part"
     for number, (entry, data) in enumerate(zip(answer["results"], pictures, strict=True)):
         own = json.loads(json.dumps(detector(data).to_dict()))
-        for key in set(own) - {"timing"}:
-            assert entry[key] == pytest.approx(own[key], abs=1e-6) if key == "score" else entry[key] == own[key], key
+        for key in ("score", "peak", "p_value"):
+            assert entry[key] == pytest.approx(own[key], abs=1e-6), key
+        for key in set(own) - {"timing", "score", "peak", "p_value", "regions"}:
+            assert entry[key] == own[key], key
+        assert [region["box"] for region in entry["regions"]] == [region["box"] for region in own["regions"]]
         assert entry["name"] == f"{number}.png"
         assert entry["error"] is None
         assert entry["path"] is None
@@ -62,9 +65,9 @@ def test_names_are_only_labels(client: TestClient, tmp_path: Path) -> None:
 
 
 def test_parts(client: TestClient, registry: Registry) -> None:
-    detection = registry.profiles["part"].detector(png(5)).with_threshold(0.0, 0.3)
+    detection = registry.profiles["part"].detector(png(5)).with_threshold(0.0, 0.2)
     words = "regions,polygons,rle,map,map-tiff,overlay,preview"
-    (entry,) = client.post(f"/v1/detect?return={words}&threshold=0&mask_threshold=0.3", files=files(5)).json()[
+    (entry,) = client.post(f"/v1/detect?return={words}&threshold=0&mask_threshold=0.2", files=files(5)).json()[
         "results"
     ]
 
@@ -77,12 +80,12 @@ def test_parts(client: TestClient, registry: Registry) -> None:
     assert step == 1
     assert np.abs(values - detection.anomaly_map).max() <= (high - low) / 65535
     assert np.array_equal(np.asarray(image(entry["map_tiff"]["tiff"])), detection.anomaly_map)
-    assert image(entry["overlay"]["jpeg"]).size[0] == 40
+    assert image(entry["overlay"]["jpeg"]).height > 30  # the legend is below
     assert image(entry["preview"]["jpeg"]).size == (40, 30)
     assert np.array_equal(decode_mask(entry["mask"]), detection.mask)
     assert len(entry["regions"]) == len(detection.regions) > 0
     assert "polygon" in entry["regions"][0]
-    (plain,) = client.post("/v1/detect?return=regions&threshold=0&mask_threshold=0.3", files=files(5)).json()["results"]
+    (plain,) = client.post("/v1/detect?return=regions&threshold=0&mask_threshold=0.2", files=files(5)).json()["results"]
     assert len(plain["regions"]) == len(detection.regions)
     assert "polygon" not in plain["regions"][0]
     (small,) = client.post("/v1/detect?return=map&map_side=10", files=files(5)).json()["results"]
@@ -245,7 +248,7 @@ def test_requests_share_batches_and_keep_their_options(registry: Registry) -> No
         go_on.set()
         assert first.result().status_code == 200
         entries = [answer.result().json()["results"][0] for answer in answers]
-    assert sizes == [1, 6]
+    assert sizes[-2:] == [1, 6]  # the first is the one that warms the model up
     assert [entry["verdict"] for entry in entries] == ["reject", "pass"] * 3
     detector = registry.methods["clip"].detector
     for number, entry in enumerate(entries):

@@ -19,6 +19,13 @@ DETECT = (
     "Without a threshold or a profile pictures are only ranked. With --out a run can be stopped at any time, and the "
     "same command continues: it skips what is complete and repeats what changed or was done with other settings."
 )
+SCAN = (
+    "Score a large collection: folders, lists, Parquet files, tar shards, object stores.\n\n"
+    "    blemish scan photos/ 's3://bucket/shard-{000..127}.tar' --out scan/\n\n"
+    "The pictures are split into parts, and the rows of each part appear in scan/parts/ as one Parquet file. A scan "
+    "can be stopped at any time, and the same command continues with the next part: each picture has one row at "
+    "the end. --shard 3/8 does the third eighth of it, beside seven other processes on one folder."
+)
 JUDGE = (
     "Give verdicts again, without the model.\n\n"
     "`blemish detect --out` keeps scores and maps, so another threshold takes about a second for 1,000 pictures:\n\n"
@@ -81,6 +88,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # a command first reports what is finished
 )
 app.command("blemish.cli.detect:detect", name="detect", sort_key=1, help=DETECT)
+app.command("blemish.cli.scan:scan", name="scan", sort_key=1, help=SCAN)
 app.command("blemish.cli.judge:judge", name="judge", sort_key=1, help=JUDGE)
 app.command("blemish.cli.fit:fit", name="fit", sort_key=2, help=FIT)
 app.command("blemish.cli.methods:methods", name="methods", sort_key=4, help="List the methods.")

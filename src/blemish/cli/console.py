@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 from cyclopts import Group, Parameter, Token
 
 from blemish.errors import UsageError, suggest
+from blemish.files import parse_json
 from blemish.types import ValueRange, parse_threshold, parse_value_range
 
 
@@ -82,7 +83,7 @@ def choices(option: str, words: str, known: Sequence[str]) -> list[str]:
 def config_changes(text: str | None) -> dict[str, Any]:
     """Return the fields that --config changes. Raises UsageError unless it is a JSON object."""
     try:
-        changes = json.loads(text) if text else {}
+        changes = parse_json(text) if text else {}
     except ValueError as error:
         raise UsageError(f"--config is not JSON ({error}); write it like '{{\"size\": 336}}'") from error
     if not isinstance(changes, dict):

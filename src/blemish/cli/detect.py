@@ -31,6 +31,7 @@ from blemish.cli.console import (
     progress,
     waiting,
 )
+from blemish.cli.loading_options import BACKBONE, METHOD, OBJECT, load_settings
 from blemish.cli.ranking import counted, note_failures, print_csv, ranking, verdicts
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
 REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
 FORMATS = ("table", "jsonl", "csv", "parquet", *REGION_FORMATS)
-METHOD, BACKBONE, OBJECT = "anomalyclip", "builtin", "object"
 
 #: The note on a bit depth that was found by the values.
 _DEPTH = re.compile(r" read as (\d+) bits,")
@@ -78,6 +78,7 @@ def detect(
     model: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
     backend: Annotated[Literal["torch", "onnx", "openvino"] | None, Parameter(group=METHOD_OPTIONS)] = None,
     overwrite: Annotated[bool, Parameter(group=RESULTS)] = False,
+    report: Annotated[bool, Parameter(negative="", group=RESULTS)] = False,
     json: Annotated[bool, Parameter(group=RESULTS)] = False,
 ) -> int:
     """Score pictures, rank them, and draw where they are anomalous.
@@ -122,54 +123,34 @@ def detect(
             another is given.
         backend: Backend that runs the file. [default: onnx or openvino, by the file's name]
         overwrite: Repeat everything, including what is complete.
+        report: Write report.html, one page without network to look at the results, move the threshold and review them.
         json: Print one JSON object per picture on standard output, as soon as it is scored, and nothing else there. The
             first one says what was not read, under "skipped".
     """
-    from blemish.types import DEFAULT_OVERLAP, Tiling, check_threshold
-
     formats, changes = _formats(format, out, json), config_changes(config)
-    if batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, not {batch_size}")
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
-    if overlap is not None and tile is None:
-        raise UsageError("--overlap is the overlap of tiles: give --tile PIXELS, too")
-    check_threshold("--threshold", threshold)
-    check_threshold("--mask-threshold", mask_threshold)
-    if not object_name.strip():
-        raise UsageError('--object is empty; give what the pictures show, such as "metal nut"')
+    settings = load_settings(
+        method=method,
+        backbone=backbone,
+        weights=weights,
+        config=config,
+        object_name=object_name,
+        reference=reference,
+        profile=profile is not None,
+        threshold=threshold,
+        mask_threshold=mask_threshold,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        max_pixels=max_pixels,
+        value_range=value_range,
+        tile=tile,
+        overlap=overlap,
+        model=model,
+        backend=backend,
+    )
 
     from blemish.methods import info
 
-    if model is None and backend not in (None, "torch"):
-        raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
-    if model is not None:
-        refuse_fixed(
-            {
-                "--method": method != METHOD,
-                "--backbone": backbone != BACKBONE,
-                "--weights": weights is not None,
-                "--config": config is not None,
-                "--object": object_name != OBJECT,
-                "--reference": bool(reference),
-                "--backend torch": backend == "torch",
-            }
-        )
-    if profile is not None:
-        refuse_fixed(
-            {
-                "--method": method != METHOD,
-                "--config": config is not None,
-                "--object": object_name != OBJECT,
-                "--reference": bool(reference),
-                "--tile": tile is not None,
-                "--value-range": value_range is not None,
-                "--model": model is not None,
-                "--backend": backend is not None,
-            },
-            "the profile",
-            "fit",
-        )
     transductive = model is None and profile is None and info(method).transductive
     if transductive and tile is not None and not reference:
         raise UsageError(
@@ -180,22 +161,9 @@ def detect(
     if reference and not paths:
         raise UsageError("give the pictures to be scored before --reference: all words after it are references")
 
-    from blemish.image_io import MAX_PIXELS, Every, find_images
+    from blemish.image_io import Every, find_images
 
     frames = None if every is None else Every.parse("--every", every)
-    overlap = DEFAULT_OVERLAP if overlap is None else overlap
-    if tile is not None:
-        Tiling(tile, overlap)  # reports errors before anything is loaded
-    settings: dict[str, Any] = {
-        "threshold": threshold,
-        "mask_threshold": mask_threshold,
-        "device": device,
-        "precision": precision,
-        "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
-        "value_range": value_range,
-        "tile": tile,
-        "overlap": overlap,
-    }
     detector = None
     if model is not None:
         from blemish.exporting import load_exported
@@ -209,6 +177,8 @@ def detect(
         read = read_profile(profile)
     limited = read is not None or threshold is not None or mask_threshold is not None
     kinds = _kinds(save, out, limited)
+    if report and out is None:
+        raise UsageError("--report needs a folder to write to: give --out DIR")
     if maps and out is not None and "map-png" not in kinds:
         kinds.append("map-png")
     for name in () if limited else REGION_FORMATS:
@@ -266,12 +236,13 @@ def detect(
         batch_size=batch_size,
         root=None if stream else root_of(paths, pictures),
         overwrite=overwrite,
+        page=report,
         times=sources.times,
     )
     start = time.perf_counter()
     with DetectRun(detector, pictures, out, options) as run:
-        report = _Report(run, formats, json, sources)
-        return report.answer(pages, frames, start) if stream else report.execute(len(pictures), start)
+        output = _Report(run, formats, json, sources)
+        return output.answer(pages, frames, start) if stream else output.execute(len(pictures), start)
 
 
 def _streams_json(formats: Sequence[str], out: Path | None, json: bool) -> bool:
@@ -345,6 +316,7 @@ class _Report:
             run.write_tables()
             raise KeyboardInterrupt(self._state(None, "interrupted")) from None
         run.write_tables()
+        run.write_page()
         self._note_others()
         self._print_summary(time.perf_counter() - start)
         return EXIT_FAILED if failed else EXIT_OK
@@ -501,13 +473,6 @@ def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
             f"{count(len(both), 'picture')} of these made the profile: a picture that is compared with itself seems "
             "flawless."
         )
-
-
-def refuse_fixed(options: Mapping[str, bool], file: str = "the exported file", verb: str = "export") -> None:
-    """Raise a UsageError for an option that is given, but fixed in a file."""
-    for option, given in options.items():
-        if given:
-            raise UsageError(f"{option} is fixed in {file}: leave it out, or {verb} again with it")
 
 
 def _kinds(save: str | None, out: Path | None, limited: bool) -> list[str]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from blemish.cli.console import Threshold, count, note, one_line, print_json, progress
-from blemish.cli.detect import METHOD, OBJECT, checked_weights, refuse_fixed
+from blemish.cli.detect import checked_weights
+from blemish.cli.loading_options import METHOD, OBJECT, refuse_fixed
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from blemish.cli.console import (
     print_json,
     progress,
 )
-from blemish.cli.detect import BACKBONE, OBJECT, checked_weights, refuse_fixed
+from blemish.cli.detect import checked_weights
+from blemish.cli.loading_options import BACKBONE, OBJECT, refuse_fixed
 from blemish.errors import UsageError
 
 if TYPE_CHECKING:

@@ -33,6 +33,7 @@ def judge(
     out: Annotated[Path | None, Parameter(group=RESULTS)] = None,
     save: Annotated[str | None, Parameter(group=RESULTS)] = None,
     format: Annotated[str | None, Parameter(group=RESULTS)] = None,
+    report: Annotated[bool, Parameter(negative="", group=RESULTS)] = False,
     json: Annotated[bool, Parameter(group=RESULTS)] = False,
 ) -> int:
     """Give verdicts again, without the model.
@@ -51,6 +52,7 @@ def judge(
             verdict are written again in any case. Overlays need the pictures.
         format: Comma list of csv, parquet, and of coco, yolo, labelme, cvat, label-studio for regions. [default: csv
             and those that the folder has]
+        report: Write report.html, one page without network to look at the results, move the threshold and review them.
         json: Print one JSON object per picture on standard output, and nothing else there.
     """
     kinds: Any = [] if save is None else choices("--save", save, KINDS)
@@ -78,30 +80,33 @@ def judge(
             out=out,
             kinds=kinds,
             tables=tables,
+            page=report,
             on_result=print_json if json else lambda line: None,
             on_progress=bar,
         )
     _summarize(judged, time.perf_counter() - start, json)
-    return EXIT_FAILED if judged.failures or judged.undrawn else EXIT_OK
+    return EXIT_FAILED if judged.undrawn else EXIT_OK
 
 
 def _summarize(judged: Judged, seconds: float, json: bool) -> None:
-    found = list(judged.results.values())
+    scored = list(judged.results.values())
     if not json:
-        print(ranking(found, p_values=any(result.p_value is not None for result in found)))
+        print(ranking(scored, p_values=any(result.p_value is not None for result in scored)))
     output = note if json else print
-    now = counted(found)
+    now = counted(scored)
     review = bool(now["review"] or judged.before["review"])
-    words = "ranked only, since there is no threshold" if now[None] == len(found) else verdicts(now, review=review)
-    before = f" (before: {verdicts(judged.before, review=review)})" if judged.before[None] < len(found) else ""
-    output(f"{count(len(found), 'picture')}, {words}{before}. Judged without the model in {seconds:.1f} s.")
+    words = "ranked only, since there is no threshold" if now[None] == len(scored) else verdicts(now, review=review)
+    before = f" (before: {verdicts(judged.before, review=review)})" if judged.before[None] < len(scored) else ""
+    output(f"{count(len(scored), 'picture')}, {words}{before}. Judged without the model in {seconds:.1f} s.")
     if len(judged.models) > 1:
         output(f"The scores are of several models, whose thresholds differ: {', '.join(judged.models)}.")
     output(f"Results are in {judged.folder}: {', '.join(judged.written)}.")
+    if judged.has_old_page:
+        output(f"{judged.folder / 'report.html'} shows the verdicts of before: --report writes it again.")
     if judged.undrawn:
         note(f"{count(len(judged.undrawn), 'overlay')} could not be drawn, so an old one shows the verdict of before:")
         for path, reason in list(judged.undrawn.items())[:_NAMED]:
             note(f"  {one_line(path)}: {one_line(reason)}")
         if len(judged.undrawn) > _NAMED:
             note(f"  ... and {len(judged.undrawn) - _NAMED:,} more")
-    note_failures(judged.failures, len(found))
+    note_failures(judged.failures, len(scored))

@@ -21,7 +21,8 @@ from blemish.cli.console import (
     note,
     waiting,
 )
-from blemish.cli.detect import OBJECT, checked_weights
+from blemish.cli.detect import checked_weights
+from blemish.cli.loading_options import OBJECT
 from blemish.errors import UsageError
 
 SERVICE, LIMITS, LINES = (Group.create_ordered(name) for name in ("Service", "Limits", "Lines"))

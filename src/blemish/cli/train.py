@@ -1,10 +1,11 @@
-"""`blemish train`."""
+"""`blemish train`, also as `torchrun --nproc-per-node 2 -m blemish train`."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import signal
 import sys
 import threading
@@ -64,7 +65,7 @@ def train(
         config: Fields of the method's config to change, as JSON: '{"size": 336}'.
         epochs: Passes over the pictures. [default: the paper's; on the built-in backbone often fewer]
         steps: Optimizer steps in all, in place of epochs.
-        batch_size: Pictures per step. [default: the paper's]
+        batch_size: Pictures per step, of all processes together. [default: the paper's]
         lr: Learning rate. [default: the paper's; on the built-in backbone often another]
         seed: Seed of initial values, order and augmentation.
         mosaic: Probability that a mosaic of four pictures replaces a picture. [default: the paper's for this method and
@@ -75,7 +76,7 @@ def train(
         resume: Continue a stopped run from its last checkpoint.
         trained_on: Description of the data for the header of the weights. [default: its name and counts]
         tensorboard: Folder for TensorBoard; needs pip install 'blemish[tensorboard]'.
-        device: auto, cpu, cuda, cuda:1, ...
+        device: auto, cpu, cuda, cuda:1, ... Processes of torchrun get a GPU each.
     """
     changes = _check(config, epochs, steps, batch_size, lr, tensorboard)
 
@@ -86,45 +87,54 @@ def train(
         raise UsageError(f"{method} has nothing to train; these methods have: {trainable}")
 
     from blemish.datasets import read
-
-    read_set = read(dataset, data, categories=categories.split(",") if categories else None, split=split)
-    for remark in read_set.notes:
-        note(f"{data}: {remark}.")
-
-    from blemish.training import FileSamples, RunPaths
+    from blemish.training import FileSamples, RunPaths, joined
     from blemish.training import train as run_training
 
     paths = RunPaths.of(out)
-    if not resume:
-        try:
-            paths.require_new()
-        except OutputError as error:
-            raise UsageError(f"{error} (give --resume or another --out)") from error
-    schedule = load_class(method).TRAINING
-    samples = FileSamples(read_set, masks=schedule is None or schedule.masks)
-    augmented = _augment(samples, _augmentation(method, read_set.name, mosaic, augment), seed, cache)
-    learner = _create(method, backbone, changes, seed, device)
-    learner.check_objects(samples.object_names)
-    feature_cache = _cache(learner, samples, cache) if augmented is samples else False
+    with joined(device) as (processes, own_device), _silence_unless(processes.is_first):
+        read_set = read(dataset, data, categories=categories.split(",") if categories else None, split=split)
+        for remark in read_set.notes:
+            note(f"{data}: {remark}.")
+        if not resume:
+            try:
+                paths.require_new()
+            except OutputError as error:
+                raise UsageError(f"{error} (give --resume or another --out)") from error
+        schedule = load_class(method).TRAINING
+        samples = FileSamples(read_set, masks=schedule is None or schedule.masks)
+        augmented = _augment(samples, _augmentation(method, read_set.name, mosaic, augment), seed, cache)
+        learner = _create(method, backbone, changes, seed, own_device)
+        learner.check_objects(samples.object_names)
+        feature_cache = _cache(learner, samples, cache) if augmented is samples else False
 
-    watch = _Watch(paths)
-    with watch.watching(tensorboard):
-        history = run_training(
-            learner,
-            augmented,
-            epochs=epochs,
-            steps=steps,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            out=out,
-            resume=resume,
-            cache=feature_cache,
-            trained_on=trained_on or f"{data.resolve().name} ({dataset}, {split}): {_counts(samples)}",
-            on_progress=watch.on_progress,
-        )
-    _print_result(history, paths, samples, learner)
+        watch = _Watch(paths, ignores_interrupts=not processes.is_first)
+        with watch.watching(tensorboard if processes.is_first else None):
+            history = run_training(
+                learner,
+                augmented,
+                epochs=epochs,
+                steps=steps,
+                batch_size=batch_size,
+                lr=lr,
+                seed=seed,
+                out=out,
+                resume=resume,
+                cache=feature_cache,
+                trained_on=trained_on or f"{data.resolve().name} ({dataset}, {split}): {_counts(samples)}",
+                on_progress=watch.on_progress,
+            )
+        _print_result(history, paths, samples, learner)
     return 0
+
+
+@contextlib.contextmanager
+def _silence_unless(speaks: bool) -> Iterator[None]:
+    """Drop what is printed inside the block, unless this process speaks for all."""
+    if speaks:
+        yield
+        return
+    with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+        yield
 
 
 def _check(
@@ -210,8 +220,8 @@ def _counts(samples: FileSamples) -> str:
 class _Watch:
     """Shows the progress of a run and stops it on Ctrl-C."""
 
-    def __init__(self, paths: RunPaths) -> None:
-        self._paths = paths
+    def __init__(self, paths: RunPaths, *, ignores_interrupts: bool = False) -> None:
+        self._paths, self._ignores_interrupts = paths, ignores_interrupts
         self._done = self._total = 0
         self._stopped = False
         self._displays: list[Callable[[Progress], object]] = []
@@ -234,7 +244,8 @@ class _Watch:
             if tensorboard is not None:
                 self._displays.append(stack.enter_context(_tensorboard(tensorboard)))
             if threading.current_thread() is threading.main_thread():
-                before = signal.signal(signal.SIGINT, self._stop)
+                # Ctrl-C reaches all processes of a run; the first saves and leaves, which ends the others.
+                before = signal.signal(signal.SIGINT, signal.SIG_IGN if self._ignores_interrupts else self._stop)
                 stack.callback(signal.signal, signal.SIGINT, before)
             try:
                 yield

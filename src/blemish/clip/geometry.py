@@ -44,6 +44,21 @@ def visible_part(size: int, geometry: Geometry) -> tuple[int, int]:
     return side, (side - size) // 2
 
 
+def input_sides(image_size: tuple[int, int], size: int, geometry: Geometry, patch: int) -> tuple[int, int]:
+    """Return (width, height) of the input that `to_levels` makes of an image of this (width, height)."""
+    if geometry != "keep-aspect":
+        return size, size
+    width, height = _kept_sides(image_size, size)
+    return width // patch * patch, height // patch * patch
+
+
+def _kept_sides(image_size: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return (width, height) of an image whose aspect ratio is kept, before the crop."""
+    short, long = sorted(image_size)
+    width, height = (size if side == short else int(size * long / short) for side in image_size)
+    return width, height
+
+
 def _to_levels(image: Image.Image, sides: tuple[int, int], resampling: Image.Resampling) -> NDArray[np.uint8]:
     """Resize to (width, height) in the image's own mode, then convert to RGB: (3, height, width)."""
     return np.array(image.resize(sides, resampling).convert("RGB")).transpose(2, 0, 1)
@@ -79,10 +94,9 @@ def _keep_aspect(image: Image.Image, size: int, patch: int) -> NDArray[np.uint8]
             f"a picture of {image.width} x {image.height} pixels is too narrow to keep its aspect ratio, which may be "
             f"1 to {MAX_ASPECT} at most: cut it, score it in tiles, or choose another geometry"
         )
-    sides = (size if side == short else int(size * long / short) for side in image.size)
-    width, height = sides
-    levels = _to_levels(image, (width, height), Image.Resampling.BICUBIC)
-    return levels[:, : height // patch * patch, : width // patch * patch]
+    levels = _to_levels(image, _kept_sides(image.size, size), Image.Resampling.BICUBIC)
+    width, height = input_sides(image.size, size, "keep-aspect", patch)
+    return levels[:, :height, :width]
 
 
 _GEOMETRIES: dict[str, Callable[[Image.Image, int, int], NDArray[np.uint8]]] = {

@@ -32,11 +32,10 @@ from blemish.evaluation.measure import (
 from blemish.evaluation.options import MetricOptions
 from blemish.evaluation.result import Evaluation, Failure, FailureKind
 from blemish.evaluation.rows import make_rows, method_differences
-from blemish.fitting import add_tile, finished_map
 from blemish.methods.base import TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.journal import file_key, result_settings, settings_fingerprint
-from blemish.scoring import Failed, Scored, Scorer, Task
+from blemish.scoring import Failed, Scored, Scorer, Task, add_tile, finished_map
 from blemish.types import ValueRange
 
 

@@ -25,9 +25,11 @@ from blemish.detection import FileKind
 from blemish.errors import OutputError, ProfileError, UsageError
 from blemish.files import absolute, output_error
 from blemish.outputs.journal import Line, settings_fingerprint
+from blemish.outputs.pages import write_results_page
 from blemish.outputs.region_files import REGION_FORMATS
 from blemish.outputs.results import (
     JOURNAL,
+    PAGE,
     RUNS,
     Result,
     ResultKind,
@@ -57,6 +59,7 @@ class Judged:
         undrawn: Why an overlay shows what it showed before, by path.
         models: What scored: method and backbone, each once.
         written: Names of the files and folders that were written.
+        has_old_page: Whether there is a `report.html` of before.
     """
 
     folder: Path
@@ -66,6 +69,7 @@ class Judged:
     undrawn: dict[str, str] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    has_old_page: bool = False
 
 
 def judge(
@@ -79,6 +83,7 @@ def judge(
     out: PathLike | None = None,
     kinds: Iterable[ResultKind] = (),
     tables: Iterable[TableFormat] | None = None,
+    page: bool = False,
     on_result: Callable[[Line], object] = lambda line: None,
     on_progress: Callable[[], object] = lambda: None,
 ) -> Judged:
@@ -100,6 +105,7 @@ def judge(
         kinds: Files that each picture is to have, of heatmap, overlay, mask, regions. What there is and would look
             different is drawn again in any case.
         tables: Tables to write; None = CSV and those that there are.
+        page: Write `report.html`, too.
         on_result: Called for each picture, in order, with its journal line.
         on_progress: Called for each picture.
 
@@ -123,7 +129,7 @@ def judge(
     wish = _Wish(threshold, mask_threshold, review_threshold, min_area, profile)
     with ResultsFolder(folder) as results:
         chosen = _existing_tables(folder) if tables is None else list(tables)
-        judged = Judged(folder, written=written_names(kinds, chosen))
+        judged = Judged(folder, written=written_names(kinds, chosen, page=page))
         sources = [line["provenance"] for line in results.runs.values.values()]
         judged.models = list(dict.fromkeys(f"{source['method']} on {source['backbone']}" for source in sources))
         _check(results, wish, kinds, chosen)
@@ -131,6 +137,10 @@ def judge(
             _judge_all(results, wish, kinds, judged, on_result, on_progress)
         finally:  # what is judged is written, whatever ends the rest
             results.write_tables(chosen, regions="regions" in kinds)
+        if page:
+            write_results_page(results, profile)
+        elif wish.changes:
+            judged.has_old_page = (folder / PAGE).exists()
     return judged
 
 

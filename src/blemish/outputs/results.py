@@ -5,6 +5,7 @@ runs.jsonl         one line for each run that scored pictures: its date and sett
 results.csv        a table for people; results.parquet for programs, where it is asked for
 map/, overlay/ ... files of each picture: see `Detection.save`
 regions.json       the regions of all pictures as COCO, where they are asked for
+report.html        a page to look at them, where it is asked for
 cvat.xml, ...      the regions in other tools' formats: see `blemish.outputs.region_files`
 """
 
@@ -35,7 +36,7 @@ RESULT_KINDS: tuple[ResultKind, ...] = get_args(ResultKind)
 TableFormat: TypeAlias = Literal["csv", "parquet", "coco", "yolo", "labelme", "cvat", "label-studio"]
 TABLE_FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 
-JOURNAL, RUNS = "results.jsonl", "runs.jsonl"
+JOURNAL, RUNS, PAGE = "results.jsonl", "runs.jsonl", "report.html"
 #: Settings that a score does not depend on.
 _VERDICT_SETTINGS = ("threshold", "mask", "min_area", "limits")
 
@@ -100,6 +101,11 @@ def check_kinds(kinds: Iterable[str], tables: Iterable[str]) -> None:
                 raise UsageError(f"cannot write {value!r}{suggest(value, known)}; choose from {', '.join(known)}")
 
 
+def run_id(date: str) -> str:
+    """Return a new id for a run that begins at a date: readable, sorted by time, and its own even within a second."""
+    return f"{date[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(2)}"
+
+
 class ResultsFolder:
     """A folder of results that one process at a time writes to. Use it as a context manager.
 
@@ -143,7 +149,7 @@ class ResultsFolder:
             facts: JSON-able; at least "settings", all that its results depend on.
         """
         date = now()
-        run = f"{date[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(2)}"
+        run = run_id(date)
         self.runs.append({"run": run, "date": date, **facts})
         return run
 
@@ -224,7 +230,7 @@ class ResultsFolder:
             write_coco(self.path / "regions.json", self.journal.lines)
 
 
-def written_names(kinds: Iterable[ResultKind], tables: Iterable[TableFormat]) -> list[str]:
+def written_names(kinds: Iterable[ResultKind], tables: Iterable[TableFormat], *, page: bool) -> list[str]:
     """Return the names of the files and folders that results consist of, below their folder."""
     files = [
         file
@@ -232,4 +238,4 @@ def written_names(kinds: Iterable[ResultKind], tables: Iterable[TableFormat]) ->
         for file in (REGION_FORMATS[table][1] if table in REGION_FORMATS else (f"results.{table}",))
     ]
     folders = ("regions.json" if kind == "regions" else f"{kind.partition('-')[0]}/" for kind in kinds)
-    return list(dict.fromkeys([JOURNAL, *files, *folders]))
+    return list(dict.fromkeys([JOURNAL, *files, *folders, *[PAGE] * page]))

@@ -29,6 +29,7 @@ from blemish.errors import ImageError, UsageError
 from blemish.files import absolute, common_root
 from blemish.image_io import in_order
 from blemish.outputs.journal import FileKey, Line, file_key, result_settings, settings_fingerprint
+from blemish.outputs.pages import write_results_page
 from blemish.outputs.region_files import REGION_FORMATS
 from blemish.outputs.results import (
     Result,
@@ -60,6 +61,7 @@ class DetectOptions:
         batch_size: Pictures, or tiles, that go through the model together.
         root: Folder that file names are relative to; None = the deepest that holds all pictures.
         overwrite: Repeat what is complete, too.
+        page: Write `report.html`, too.
         times: Seconds from the beginning of a video, by path; of pictures that are frames of one.
 
     Raises:
@@ -71,6 +73,7 @@ class DetectOptions:
     batch_size: int = 8
     root: Path | None = None
     overwrite: bool = False
+    page: bool = False
     times: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -194,6 +197,7 @@ class DetectRun:
             self.write_tables()
             raise
         self.write_tables()
+        self.write_page()
         return self.results
 
     def score(
@@ -270,7 +274,12 @@ class DetectRun:
         """The files that the folder has results of, as they were when they were scored."""
         if self.folder is None:
             return []
-        return [result.key for result in self._journal.values.values() if result.key is not None]
+        return [result.key for result in self._results_folder.journal.values.values() if result.key is not None]
+
+    def write_page(self) -> None:
+        """Write `report.html` if it is asked for. Raises OutputError."""
+        if self.folder is not None and self.options.page:
+            write_results_page(self._results_folder, self.detector.profile, max_pixels=self.detector.max_pixels)
 
     def line(self, path: PathLike) -> Line:
         """Return the full JSON-able line of a result in the folder."""
@@ -294,7 +303,7 @@ class DetectRun:
     @property
     def written(self) -> list[str]:
         """Names of the files and folders that the run writes, below its folder."""
-        return written_names(self.options.kinds, self.options.tables)
+        return written_names(self.options.kinds, self.options.tables, page=self.options.page)
 
     def _result_settings(self) -> dict[str, Any]:
         """Return everything that results depend on."""

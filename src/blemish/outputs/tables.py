@@ -46,16 +46,16 @@ COLUMNS: dict[str, type] = {
 
 CSV_COLUMNS: dict[str, Callable[[Row], object]] = {
     "name": lambda row: row["name"],
-    "score": lambda row: _number(row["score"], ".4f"),
+    "score": lambda row: _number(row["score"], ".6f"),
     "verdict": lambda row: row["verdict"],
     "p_value": lambda row: _number(row["p_value"], ".3g"),
     "regions": lambda row: row["regions"],
     "overlay": lambda row: row["overlay"],
     "error": lambda row: row["error"],
     "notes": lambda row: row["notes"],
-    "threshold": lambda row: _number(row["threshold"], ".4f"),
-    "review_threshold": lambda row: _number(row["review_threshold"], ".4f"),
-    "mask_threshold": lambda row: _number(row["mask_threshold"], ".4f"),
+    "threshold": lambda row: _number(row["threshold"], ".6f"),
+    "review_threshold": lambda row: _number(row["review_threshold"], ".6f"),
+    "mask_threshold": lambda row: _number(row["mask_threshold"], ".6f"),
     "peak": lambda row: _number(row["peak"], ".4f"),
     "width": lambda row: row["width"],
     "height": lambda row: row["height"],
@@ -121,8 +121,8 @@ def csv_text(lines: Iterable[Row], dates: Mapping[str, str] | None = None) -> It
     head: list[object] = list(CSV_COLUMNS)
     for cells in itertools.chain([head], (_csv_cells(line, dates) for line in lines)):
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        yield text.getvalue()
+        csv.writer(text).writerow(cells)  # its own line ends, so that a carriage return in a name is quoted
+        yield text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _csv_cells(line: Row, dates: Mapping[str, str] | None) -> list[object]:
@@ -164,8 +164,16 @@ def _cell(value: object) -> object:
     return f"'{value}" if is_text and str(value).startswith(_FORMULA) else value
 
 
-def write_parquet(path: Path, rows: Iterable[Row]) -> None:
+def write_parquet(
+    path: Path, rows: Iterable[Row], columns: Mapping[str, type] = COLUMNS, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write rows as Parquet, one row group at a time.
+
+    Args:
+        path: The file.
+        rows: A value for each column.
+        columns: Type of each column: str, float or int.
+        metadata: Texts that the file carries about itself.
 
     Raises:
         OutputError: The file cannot be written.
@@ -177,13 +185,13 @@ def write_parquet(path: Path, rows: Iterable[Row]) -> None:
     except ImportError as error:
         raise UsageError("Parquet needs pyarrow; run: pip install 'blemish[parquet]'.") from error
     types = {str: arrow.string(), float: arrow.float64(), int: arrow.int64()}
-    schema = arrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()], metadata=metadata)
     remaining = iter(rows)
 
     def fill(stream: IO[bytes]) -> None:
         with parquet.ParquetWriter(stream, schema) as file:
             while group := list(itertools.islice(remaining, _GROUP)):
-                texts = [{name: _utf8(row[name]) for name in COLUMNS} for row in group]
+                texts = [{name: _utf8(row[name]) for name in columns} for row in group]
                 file.write_table(arrow.Table.from_pylist(texts, schema=schema))
 
     write_atomically(path, fill)

@@ -1,4 +1,4 @@
-"""The page to look at results with: one self-contained HTML file, or the face of the service; plain HTML, CSS and JS."""
+"""The page that shows results: a self-contained HTML file, or the face of the service; plain HTML, CSS and JS."""
 
 from blemish.page.build import (
     MAP_SIDE,

@@ -189,7 +189,7 @@ def service_page(config: Mapping[str, Any]) -> str:
     """Return the page of the service.
 
     Args:
-        config: "title", "version", "max_bytes" (of a picture), "concurrency" (requests at a time); all optional.
+        config: All optional: "title", "concurrency" (requests at a time), "max_bytes" and "max_pictures" (of a request).
     """
     title = str(config.get("title", "blemish"))
     head, tail = _document("service", title, {**config, "mode": "service", "title": title}, "[]")
@@ -235,7 +235,7 @@ def _block(picture: PagePicture, value_range: ValueRange | None, max_pixels: int
 def _document(mode: Mode, title: str, config: Mapping[str, Any], entries: str) -> tuple[str, str]:
     """Return the page before and after the blocks of its pictures."""
     head = (
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(content_security_policy(mode))}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{content_security_policy(mode)}">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_asset('page.css')}</style>"
     )
     data = (

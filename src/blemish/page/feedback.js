@@ -17,14 +17,25 @@ const KINDS = {
 
 const feedback = { token: null, preview: null };
 
+// Return the reviewed pictures that fit into one request (`ready`: what changes the profile comes first), those that
+// do not (`left`), and those whose files are not at hand any more (`gone`).
 function feedbackPictures() {
   const reviewed = inForce().filter((picture) => isScored(picture) && feedbackKind(picture));
-  return { ready: reviewed.filter((picture) => picture.file), gone: reviewed.filter((picture) => !picture.file) };
+  const order = Object.keys(KINDS);
+  const atHand = reviewed.filter((picture) => picture.file);
+  atHand.sort((a, b) => order.indexOf(feedbackKind(a)) - order.indexOf(feedbackKind(b)));
+  const { max_pictures: maxPictures = Infinity, max_bytes: maxBytes = Infinity } = state.config;
+  let bytes = 0;
+  const ready = atHand.filter((picture, index) => {
+    bytes += picture.file.size + 500; // and the head of its part of the form
+    return index < maxPictures && bytes < maxBytes;
+  });
+  return { ready, left: atHand.length - ready.length, gone: reviewed.filter((picture) => !picture.file) };
 }
 
 function openFeedback() {
   Object.assign(feedback, { token: null, preview: null });
-  const { ready, gone } = feedbackPictures();
+  const { ready, left, gone } = feedbackPictures();
   const lines = Object.entries(KINDS).map(([kind, words]) =>
     make("li", { text: `${ready.filter((picture) => feedbackKind(picture) === kind).length} ${words}` })
   );
@@ -32,17 +43,30 @@ function openFeedback() {
     make("p", { text: `Your verdicts on pictures of the profile ${state.profile}, compared with its own threshold:` }),
     make("ul", {}, ...lines),
   ];
+  if (left) {
+    parts.push(make("p", { text: `${count(left, "more reviewed picture")} do not fit into one request; false alarms and missed ones come first, and you can go on after accepting.` }));
+  }
   if (gone.length) {
     parts.push(make("p", { text: `${count(gone.length, "reviewed picture")} of an earlier visit: drop the files again to include them.` }));
   }
   parts.push(make("p", { class: "note", text: "The server first says what would change. Nothing changes before you accept." }));
   byId("feedback-body").replaceChildren(...parts);
-  const changes = ready.some((picture) => ["false_alarm", "missed"].includes(feedbackKind(picture)));
+  // A threshold may rest on a batch only as a whole: one picture without a verdict makes it a selection.
+  const whole = ready.length > 0 && ready.length === inForce().filter(isScored).length;
+  byId("feedback-whole").hidden = !whole;
+  byId("feedback-batch").checked = false;
   byId("feedback-ask").hidden = false;
-  byId("feedback-ask").disabled = !changes;
   byId("feedback-accept").hidden = byId("feedback-again").hidden = true;
-  byId("feedback-state").textContent = changes ? "" : "There is no false alarm and nothing missed among the reviewed pictures, so nothing would change.";
+  allowFeedback();
   byId("feedback").showModal();
+}
+
+// Enable the question if its answer could be a change.
+function allowFeedback() {
+  const kinds = ["false_alarm", "missed", ...(byId("feedback-batch").checked ? ["confirmed_good"] : [])];
+  const changes = feedbackPictures().ready.some((picture) => kinds.includes(feedbackKind(picture)));
+  byId("feedback-ask").disabled = !changes;
+  byId("feedback-state").textContent = changes ? "" : "There is no false alarm and nothing missed among the reviewed pictures, so nothing would change.";
 }
 
 const feedbackAddress = () => `v1/profiles/${encodeURIComponent(state.profile)}/feedback`;
@@ -54,7 +78,8 @@ async function askFeedback() {
   byId("feedback-ask").disabled = true;
   says.textContent = "The server compares; this takes as long as scoring the pictures.";
   try {
-    const preview = await askPatiently(feedbackAddress(), { method: "POST", body: form });
+    const query = byId("feedback-batch").checked ? "?whole_batch=true" : "";
+    const preview = await askPatiently(feedbackAddress() + query, { method: "POST", body: form });
     Object.assign(feedback, { token: preview.token, preview });
     showPreview(preview);
     says.textContent = "";
@@ -73,10 +98,22 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
   if (typeof (before.review_threshold ?? after.review_threshold) === "number") {
     limits.splice(1, 0, ["To review from score", number(before.review_threshold), number(after.review_threshold)]);
   }
+  if (typeof (after.known_defects ?? before.known_defects) === "number") {
+    const caught = (limits) => `${limits.known_defects_caught ?? "–"} of ${limits.known_defects}`;
+    limits.push(["Known defects caught", caught(before), caught(after)]);
+  }
   const head = (...names) => make("thead", {}, make("tr", {}, ...names.map((text) => make("th", { scope: "col", text }))));
   const row = ([first, ...rest]) => make("tr", {}, make("th", { scope: "row", text: first }), ...cells(rest));
   const changed = pictures.filter((picture) => picture.verdict_before !== picture.verdict_after).length;
   const told = (verdict, score) => `${verdict ?? "no verdict"}, ${number(score)}`;
+  // A picture that joins finds itself among the good ones then; what counts is its distance from the others.
+  const alone = (p) => (typeof p.score_without_itself === "number" ? ` (${number(p.score_without_itself)} without itself)` : "");
+  const cellsOf = (p) => [
+    p.name,
+    p.review.replace("_", " "),
+    told(p.verdict_before, p.score_before),
+    told(p.verdict_after, p.score_after) + alone(p),
+  ];
   byId("feedback-body").replaceChildren(
     make("p", { text: sentence ?? "" }),
     make("table", {}, head("", "now", "then"), make("tbody", {}, ...limits.map(row))),
@@ -89,11 +126,11 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
         "table",
         {},
         head("picture", "your verdict", "now", "then"),
-        make("tbody", {}, ...pictures.map((p) => row([p.name, p.review.replace("_", " "), told(p.verdict_before, p.score_before), told(p.verdict_after, p.score_after)])))
+        make("tbody", {}, ...pictures.map((p) => row(cellsOf(p))))
       )
     )
   );
-  byId("feedback-ask").hidden = true;
+  byId("feedback-ask").hidden = byId("feedback-whole").hidden = true;
   byId("feedback-accept").hidden = false;
   byId("feedback-accept").disabled = false;
 }
@@ -115,7 +152,7 @@ async function acceptFeedback() {
     const { entry } = picture;
     entry.threshold = profile.threshold;
     entry.review_threshold = profile.review_threshold ?? null;
-    entry.score = scores.get(entry.path) ?? entry.score;
+    if (scores.has(entry.path)) Object.assign(entry, { score: scores.get(entry.path), p_value: null });
     cache.store.saveReview(picture);
   }
   byId("feedback-accept").hidden = true;
@@ -145,12 +182,16 @@ async function openDrift() {
     byId("drift-level").textContent = drift.level;
     byId("drift-level").className = `level ${["ok", "watch", "alarm"].includes(drift.level) ? drift.level : "unknown"}`;
     sentence.textContent = drift.sentence;
-    const charts = [["Scores", drift.scores], ["Features", drift.features]].filter(([, part]) => part?.edges?.length > 1);
+    const features = drift.features?.name ?? "features";
+    const charts = [
+      ["Scores", drift.scores],
+      [features[0].toUpperCase() + features.slice(1), drift.features],
+    ].filter(([, part]) => part?.edges?.length > 1);
     byId("drift-chart").replaceChildren(...charts.flatMap(([title, part]) => chartOf(title, part)));
     const facts = [`${drift.pictures ?? 0} recent pictures`];
     if (typeof drift.p_value === "number") facts.push(`p ${drift.p_value.toPrecision(2)}`);
     if (typeof drift.log_capital === "number") facts.push(`capital 10^${drift.log_capital.toFixed(1)}, an alarm from 10^2`);
-    byId("drift-facts").textContent = `${facts.join(", ")}.`;
+    byId("drift-facts").textContent = `${facts.join(", ")}. ${drift.features?.meaning ?? ""}`;
   } catch (error) {
     sentence.textContent = error.message;
   }
@@ -195,6 +236,7 @@ function chartOf(title, { edges, calibration, recent }) {
 function watchFeedback() {
   byId("open-feedback").addEventListener("click", openFeedback);
   byId("feedback-ask").addEventListener("click", askFeedback);
+  byId("feedback-batch").addEventListener("change", allowFeedback);
   byId("feedback-accept").addEventListener("click", acceptFeedback);
   byId("feedback-again").addEventListener("click", scoreAgain);
   byId("feedback-close").addEventListener("click", () => byId("feedback").close());

@@ -46,7 +46,7 @@ function makeRow(picture) {
   const words = make("div", { class: "item-text" }, name, place, make("div", { class: "item-review" }));
   const element = make(
     "div",
-    { class: "item", role: "option", id: `item-${picture.id}`, click: () => choose(picture.id, true) },
+    { class: "item", role: "option", id: `item-${picture.id}`, click: () => choose(picture.id, true, true) },
     thumb,
     words,
     make("div", { class: "item-score" })
@@ -76,15 +76,18 @@ function redrawRow(id) {
   drawList();
 }
 
-// Choose a picture of the list and show it.
-function choose(id, isClick = false) {
+// Show a picture of the list; `byPerson` if a person chose it.
+function choose(id, isClick = false, byPerson = false) {
   state.current = id;
+  state.isChosen ||= byPerson;
   const index = state.shown.findIndex((picture) => picture.id === id);
   const list = byId("list");
   if (index >= 0 && !isClick) {
+    // The row is in view, and so is its neighbour.
+    const margin = list.clientHeight > 3 * ROW ? ROW : 0;
     const top = index * ROW;
-    if (top < list.scrollTop) list.scrollTop = top;
-    else if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
+    if (top - margin < list.scrollTop) list.scrollTop = top - margin;
+    else if (top + ROW + margin > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW + margin - list.clientHeight;
   }
   drawList();
   return showPicture(state.shown[index] ?? null);
@@ -97,7 +100,7 @@ function step(rowsDown) {
   const index = shown.findIndex((picture) => picture.id === state.current);
   const next = Math.min(Math.max((index < 0 && rowsDown > 0 ? -1 : index) + rowsDown, 0), shown.length - 1);
   if (next === index) announce(rowsDown > 0 ? "This is the last picture." : "This is the first picture.");
-  choose(shown[next].id);
+  choose(shown[next].id, false, true);
 }
 
 // Note what a person thinks of the picture, and go on to the next one.
@@ -105,6 +108,7 @@ function review(verdict, goOn) {
   const picture = view.picture;
   if (!picture || picture.stage !== "done") return;
   const index = state.shown.indexOf(picture);
+  state.isChosen = true;
   picture.review = picture.review === verdict && !goOn ? null : verdict;
   cache.store.saveReview(picture);
   announce(`${nameOf(picture).file}: ${picture.review ?? "verdict taken back"}.`);

@@ -26,7 +26,8 @@ const refreshAll = onceAFrame(() => {
   refreshShown();
   refreshCounts();
   setRanges();
-  if (!state.shown.some((picture) => picture.id === state.current)) {
+  const isShown = state.shown.some((picture) => picture.id === state.current);
+  if (!isShown || (!state.isChosen && state.shown[0].id !== state.current)) {
     choose(state.shown[0]?.id ?? null);
   } else if (view.picture?.id === state.current) {
     refreshRegions();
@@ -68,7 +69,7 @@ function setRanges() {
   const isMoved = state.threshold !== null || state.maskThreshold !== null || state.minArea !== null;
   byId("reset").disabled = !isMoved;
   byId("mask-note").textContent =
-    state.profile !== null && isMoved ? "These thresholds are yours for a try; the profile's promise holds at its own." : "Of pixels: a fraction of the method's scale.";
+    (state.profile !== null || state.config.profile) && isMoved ? "The profile's promise holds at its own thresholds, not at these." : "";
 }
 
 // Scores as bars above the slider; those at the threshold or above have the colour of rejection.
@@ -100,7 +101,11 @@ const drawHistogram = onceAFrame(() => {
 
 function resetThresholds() {
   Object.assign(state, { threshold: null, maskThreshold: null, minArea: null });
-  byId("promise").textContent = state.config.mode === "service" ? promiseText(state.profiles.get(state.profile)) : reportText();
+  // The numbers at once, what they rest on when it is asked for.
+  const text = state.config.mode === "service" ? promiseText(state.profiles.get(state.profile)) : reportText();
+  const [, first, rest] = text.match(/^(Rejected from score [\d.]+\. (?:It catches .*?\. )?.*?[.!?])(?: (.*))?$/s) ?? [text, text, ""];
+  byId("promise").textContent = first;
+  byId("promise-rest").textContent = rest ?? "";
   refreshAll();
 }
 
@@ -227,6 +232,8 @@ async function start() {
   state.config = JSON.parse(byId("blemish-config").textContent);
   byId("title").textContent = state.config.title;
   drawColours();
+  if (matchMedia("(max-width: 40rem)").matches) byId("layout").value = "heatmap"; // one pane fills a phone
+  setLayout(byId("layout").value);
   watchPanes();
   watchControls();
   watchKeys();

@@ -21,6 +21,7 @@ from blemish.detection import Detection
 from blemish.errors import BlemishError, ImageError
 from blemish.image_io import LoadedImage
 from blemish.methods import info, list_methods
+from blemish.page import content_security_policy, service_page
 from blemish.serve import metrics, oip, profiles, responses, review
 from blemish.serve.auth import Guard
 from blemish.serve.bodies import BodyLimits, Upload, read_pictures
@@ -128,9 +129,22 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _add_page(app: FastAPI, service: Service) -> None:
+    own = service.options
+    text = service_page(
+        {
+            "title": "blemish",
+            "version": blemish.__version__,
+            "max_bytes": own.max_bytes,
+            "max_pixels": own.max_pixels,
+            "concurrency": max(1, min(2, own.queue, own.client_queue or 2)),
+            "method": next(iter(service.registry.methods), None),
+        }
+    )
+    policy = f"{content_security_policy('service')}; frame-ancestors 'none'"
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse("<!doctype html><title>blemish</title><p>The page is not built yet.")
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
 
 def _add_detect(app: FastAPI, service: Service) -> None:

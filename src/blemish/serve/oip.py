@@ -101,7 +101,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         "/v2/models/{name}/ready",
         summary="Say whether a model answers",
         tags=tags,
-        responses=errors(401, 404, 503, form=OipError),
+        responses=errors(401, 404, 422, 503, form=OipError),
     )
     async def model_ready(name: str) -> dict[str, Any]:
         """Answer 200 while the model takes pictures."""
@@ -109,7 +109,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.require_ready()
         return {"name": name, "ready": True}
 
-    @app.get("/v2/models/{name}", summary="Describe a model", tags=tags, responses=errors(401, 404, form=OipError))
+    @app.get("/v2/models/{name}", summary="Describe a model", tags=tags, responses=errors(401, 404, 422, form=OipError))
     async def model(name: str) -> dict[str, Any]:
         """Describe the input and the outputs of a model."""
         served = find(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 from blemish.detector import Detector
 from blemish.errors import ProfileError, UsageError, suggest
-from blemish.loading import load
+from blemish.loading import DEFAULT_BACKBONE, load
 from blemish.methods import info, list_methods
 from blemish.profile import Profile, read_profile
 from blemish.serve.errors import ServiceError, sentence
@@ -144,12 +145,9 @@ def load_registry(
     by_method: list[Served] = []
     for name in dict.fromkeys(methods):
         info(name).require_references(False)
-        own: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
-        if detectors and backbone is None and detectors[0].provenance.backbone == "builtin":
-            own = {"backbone": detectors[0].torch_engine.backbone}
-        elif by_method:
-            own = {"backbone": by_method[0].detector.torch_engine.backbone}
-        detectors.append(load(name, **own, **settings))
+        wanted = os.fspath(DEFAULT_BACKBONE if backbone is None else backbone)
+        loaded = [each.torch_engine.backbone for each in detectors if each.provenance.backbone == wanted]
+        detectors.append(load(name, backbone=loaded[0] if loaded else wanted, **settings))
         by_method.append(Served(name, detectors[-1]))
     return Registry(served, by_method)
 

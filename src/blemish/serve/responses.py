@@ -17,6 +17,7 @@ from blemish.detector import with_thresholds
 from blemish.errors import suggest
 from blemish.image_io import LoadedImage
 from blemish.maps import encode_map
+from blemish.page import make_preview
 from blemish.profile import Limits
 from blemish.regions import encode_mask
 from blemish.serve.errors import ServiceError
@@ -27,8 +28,6 @@ PARTS: tuple[Part, ...] = get_args(Part)
 """What an entry can have besides its numbers."""
 DEFAULT_PARTS: tuple[Part, ...] = ("regions", "polygons")
 
-#: Longest side of a preview.
-_PREVIEW_SIDE = 640
 #: Longest side of a JPEG file.
 _MAX_JPEG_SIDE = 65500
 
@@ -100,9 +99,9 @@ def entry(name: str, loaded: LoadedImage, detection: Detection, wish: Wish) -> d
     if "map-tiff" in wish.parts:
         line["map_tiff"] = {"tiff": _base64(_tiff(detection))}
     if "overlay" in wish.parts:
-        line["overlay"] = {"jpeg": _base64(_jpeg(detection.overlay(loaded), _MAX_JPEG_SIDE))}
+        line["overlay"] = {"jpeg": _base64(_jpeg(detection.overlay(loaded)))}
     if "preview" in wish.parts:
-        line["preview"] = {"jpeg": _base64(_jpeg(loaded.image, _PREVIEW_SIDE))}
+        line["preview"] = {"jpeg": _base64(make_preview(loaded.image))}
     return line
 
 
@@ -115,11 +114,11 @@ def model(served: Served) -> dict[str, Any]:
     """Return what answered: name and provenance, JSON-able."""
     detector = served.detector
     return {
+        **detector.provenance.to_dict(),
         "name": served.name,
         "profile": None if served.profile is None else served.name,
         "object_name": detector.object_name,
         "threshold": detector.threshold,
-        **detector.provenance.to_dict(),
     }
 
 
@@ -153,10 +152,9 @@ def _tiff(detection: Detection) -> bytes:
     return stream.getvalue()
 
 
-def _jpeg(image: Image.Image, side: int) -> bytes:
-    if max(image.size) > side:
-        image = image.copy()
-        image.thumbnail((side, side))
+def _jpeg(image: Image.Image) -> bytes:
+    if max(image.size) > _MAX_JPEG_SIDE:
+        image.thumbnail((_MAX_JPEG_SIDE, _MAX_JPEG_SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=90)
     return stream.getvalue()

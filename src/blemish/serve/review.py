@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from blemish.serve.bodies import read_form
@@ -16,9 +17,7 @@ from blemish.serve.service import Service
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
-    "content": {
-        "multipart/form-data": {"schema": {"type": "object", "properties": dict.fromkeys(FIELDS, _FILES)}}
-    },
+    "content": {"multipart/form-data": {"schema": {"type": "object", "properties": dict.fromkeys(FIELDS, _FILES)}}},
 }
 
 
@@ -36,7 +35,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
         },
         openapi_extra={"requestBody": _BODY},
     )
-    async def preview(name: str, request: Request) -> Response:
+    async def preview(
+        name: str,
+        request: Request,
+        whole_batch: Annotated[
+            bool,
+            Query(
+                description="These are all pictures of a batch that was not selected by score. Its good ones then move "
+                "the threshold; otherwise they are only compared with."
+            ),
+        ] = False,
+    ) -> Response:
         """Say what would change if these pictures went back into the profile.
 
         `false_alarm`: good pictures that were rejected; they become good pictures of the profile. `missed`: defects
@@ -46,7 +55,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.require_room(client)
         uploads = await read_form(request, FIELDS, min(service.options.max_pictures, service.options.queue))
         with service.admitted(client, len(uploads)):
-            work = service.in_background(lambda: service.feedback.preview(served, uploads))
+            work = service.in_background(lambda: service.feedback.preview(served, uploads, whole_batch=whole_batch))
             return JSONResponse(await answered(request, work, service.options.timeout))
 
     @app.post(
@@ -56,7 +65,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
         responses={
             200: {"model": AcceptAnswer, "description": "The profile is written and in force."},
-            **errors(401, 403, 404, 409, 429, 503),
+            **errors(401, 403, 404, 409, 422, 429, 503),
         },
     )
     async def accept(name: str, token: str) -> Response:
@@ -77,7 +86,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         response_model=None,
         responses={
             200: {"model": DriftAnswer, "description": "The last pictures beside the good ones."},
-            **errors(401, 404),
+            **errors(401, 404, 422),
         },
     )
     async def drift(name: str) -> Response:

@@ -323,13 +323,13 @@ def _read(detector: Detector, data: ImageSource, max_pixels: int, object_name: s
 def _count_pixels(data: bytes | npt.NDArray[np.uint8], max_pixels: int) -> int:
     """Return the number of pixels of a picture from its header, at most `max_pixels`, which is that of an odd one."""
     if isinstance(data, np.ndarray):
-        return min(data.shape[0] * data.shape[1], max_pixels)
+        return min(int(data.shape[0] * data.shape[1]), max_pixels)
     try:
         with quiet_pillow():
-            width, height = identify(io.BytesIO(data), "the picture", None).size
+            size: tuple[int, int] = identify(io.BytesIO(data), "the picture", None).size
     except Exception:  # reading it says what is wrong
         return max_pixels
-    return max(1, min(int(width) * int(height), max_pixels))
+    return max(1, min(size[0] * size[1], max_pixels))
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:

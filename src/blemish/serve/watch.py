@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future
@@ -28,6 +29,8 @@ from blemish.types import ImageSource, OnError
 
 log = logging.getLogger("blemish.serve")
 
+#: Seconds between two versions of the tables, which hold all results; the journal is written at once.
+_TABLES_SECONDS = 60.0
 #: Seconds before the folder is looked at again after an error that concerns all of it.
 _PAUSE = 5.0
 
@@ -125,6 +128,7 @@ class Watcher:
         self._sizes: dict[str, FileKey] = {}
         self._done: dict[str, FileKey] = {}
         self._current: Served | None = None
+        self._unwritten, self._next_tables = False, 0.0
         self._stop = threading.Event()
         self._run = self._open()
         self._thread = threading.Thread(target=self._watch, name="blemish-watcher", daemon=True)
@@ -138,7 +142,13 @@ class Watcher:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._run.close()
+        try:
+            if self._unwritten:
+                self._write_tables()
+        except BlemishError as error:
+            log.error("The tables of the watched folder are not complete: %s", error)
+        finally:
+            self._run.close()
 
     def _open(self) -> DetectRun:
         """Open the results with the detector in force."""
@@ -166,19 +176,27 @@ class Watcher:
     def look(self) -> int:
         """Score the pictures that are complete and new; return how many were taken."""
         if self._served() is not self._current:
+            if self._unwritten:
+                self._write_tables()
             self._run.close()
             self._run = self._open()
         paths = self._complete()
+        if self._unwritten and time.monotonic() >= self._next_tables:
+            self._write_tables()
         if not paths or self._stop.is_set():
             return 0
         self._run.extend(paths)
         self._run.score(self._on_line)
-        self._run.write_tables()
+        self._unwritten = True
         self._run.results.clear()
         self._run.failures.clear()
         for path in paths:
             self._done[path] = self._sizes[path]
         return len(paths)
+
+    def _write_tables(self) -> None:
+        self._run.write_tables()
+        self._unwritten, self._next_tables = False, time.monotonic() + _TABLES_SECONDS
 
     def _complete(self) -> list[str]:
         """Return the pictures whose size and date have stayed the same since the last look, and that are not done."""

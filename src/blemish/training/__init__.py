@@ -5,7 +5,8 @@ from __future__ import annotations
 from blemish.methods.losses import dice, focal
 from blemish.training.features import Features
 from blemish.training.loop import Progress, train
+from blemish.training.processes import Processes, joined
 from blemish.training.run_files import RunPaths
 from blemish.training.samples import FileSamples, Sample
 
-__all__ = ["Features", "FileSamples", "Progress", "RunPaths", "Sample", "dice", "focal", "train"]
+__all__ = ["Features", "FileSamples", "Processes", "Progress", "RunPaths", "Sample", "dice", "focal", "joined", "train"]

@@ -1,4 +1,7 @@
-"""Features of training samples, computed once: the backbone is frozen, and nothing alters the pixels."""
+"""Features of training samples, computed once: the backbone is frozen, and nothing alters the pixels.
+
+Of several processes each computes and keeps the features of its own samples.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from blemish.datasets.masks import resize_mask
 from blemish.errors import OutputError, UsageError
 from blemish.methods.base import Method
 from blemish.scoring import effective
+from blemish.training.processes import current
 from blemish.training.samples import Sample
 
 Cache: TypeAlias = str | os.PathLike[str] | Literal[False] | None
@@ -49,10 +53,11 @@ class Features:
         cache: None keeps features in memory, a folder in files that a later run finds again, and False nowhere: every
             batch is then computed when it is drawn.
         batch_size: Images in one pass of the backbone.
-        on_progress: Called with (finished images, all images, bytes of all features), first before anything is stored.
+        on_progress: Called with (finished images, all images of this process, bytes of all features), first before
+            anything is stored.
 
     Raises:
-        UsageError: There are no samples.
+        UsageError: There are no samples, or fewer than processes.
         OutputError: The features do not fit on the disk.
     """
 
@@ -68,17 +73,29 @@ class Features:
     ) -> None:
         if len(samples) == 0:
             raise UsageError("there is nothing to train on: give at least one sample")
+        self._processes = current()
+        if len(samples) < self._processes.count:
+            raise UsageError(
+                f"there are {len(samples)} samples for {self._processes.count} processes: start at most one for each"
+            )
         self._method, self._samples = method, samples
         self.request = method.training_request if request is None else request
         self._taps = sorted(self.request.taps)
         self._arrays: Arrays = {}
-        self._labels: list[int] = []
-        self._object_names: list[str] = []
+        self._labels: dict[int, int] = {}
+        self._object_names: dict[int, str] = {}
         if cache is not False:
             self._compute(cache, batch_size, on_progress or (lambda done, total, size: None))
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def own(self, rows: Sequence[int]) -> list[int]:
+        """Return those rows of a batch that this process computes: the cached ones, else an equal part."""
+        mine = self._processes.part(len(self))
+        if self._arrays:
+            return [row for row in rows if row in mine]
+        return [rows[k] for k in self._processes.part(len(rows))]
 
     def size(self) -> int:
         """Return the bytes that the features of all samples take; this computes those of the first."""
@@ -129,24 +146,27 @@ class Features:
         self, cache: str | os.PathLike[str] | None, batch_size: int, on_progress: Callable[[int, int, int], object]
     ) -> None:
         """Fill the cache; a row is kept if it was computed from the same pixels and mask."""
-        first, count = self._first(), len(self)
+        first, count, mine = self._first(), len(self), self._processes.part(len(self))
         size = count * sum(values.nbytes for values in first.values())
-        on_progress(0, count, size)
+        on_progress(0, len(mine), size)
         folder = None if cache is None else self._folder(Path(cache), size)
         first["digest"] = np.zeros((1, 32), np.uint8)
-        for name, values in first.items():
-            self._arrays[name] = _allocate(folder, name, (count, *values.shape[1:]), values.dtype)
+        for _ in self._processes.in_turn():  # two at once would make the same files
+            for name, values in first.items():
+                self._arrays[name] = _allocate(folder, name, (count, *values.shape[1:]), values.dtype)
 
         def prepare(rows: range) -> Generator[_Batch, None, None]:
             yield self._prepare([self._samples[row] for row in rows], rows)
 
-        ranges = [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+        ranges = [
+            range(start, min(start + batch_size, mine.stop)) for start in range(mine.start, mine.stop, batch_size)
+        ]
         with contextlib.closing(prefetch(ranges, prepare, READER_THREADS)) as batches:
             for batch in batches:
                 if isinstance(batch, BaseException):
                     raise batch
                 self._store(batch)
-                on_progress(batch.rows.stop, count, size)
+                on_progress(batch.rows.stop - mine.start, len(mine), size)
 
     def _prepare(self, samples: Sequence[Sample], rows: range = range(0)) -> _Batch:
         size = self._method.computation.size
@@ -176,8 +196,8 @@ class Features:
         return {**{k: v.cpu().numpy() for k, v in tensors.items()}, "masks": masks.cpu().numpy().astype(np.uint8)}
 
     def _store(self, batch: _Batch) -> None:
-        self._labels += batch.labels
-        self._object_names += batch.object_names
+        self._labels.update(zip(batch.rows, batch.labels, strict=True))
+        self._object_names.update(zip(batch.rows, batch.object_names, strict=True))
         rows = slice(batch.rows.start, batch.rows.stop)
         digests = np.stack([_digest(p.numpy(), m.numpy()) for p, m in zip(batch.pixels, batch.masks, strict=True)])
         if np.array_equal(self._arrays["digest"][rows], digests):
@@ -227,7 +247,7 @@ def _digest(*arrays: NDArray[Any]) -> NDArray[np.uint8]:
 def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return an array in memory, or the one in the folder, which is made unless it has this shape and dtype."""
     if folder is None:
-        return np.zeros(shape, dtype)
+        return np.zeros(shape, dtype)  # takes memory only where it is written: the rows of this process
     path = folder / f"{name}.npy"
     try:
         if path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from blemish.methods import checkpoints, configs
 from blemish.methods.base import Method
 from blemish.training.augment import Augmented
 from blemish.training.features import Cache, Features
+from blemish.training.processes import current
 from blemish.training.run_files import Losses, RunPaths, load_checkpoint, loss_log, save_checkpoint
 from blemish.training.samples import Sample
 
@@ -57,12 +59,18 @@ def train(
     The same method, samples, settings and seed give the same bits on the same machine, also when a run is stopped and
     resumed: order and random numbers of a step follow from the seed and the step's number alone.
 
+    In a group of processes (`torch.distributed`) each calls this with the same arguments, computes its part of every
+    batch, and gets the same losses and weights. They are those of one process but for the rounding of sums, and but for
+    dropout, which draws other numbers. Process 0 alone writes files and calls `on_progress`. A run may be resumed by
+    another number of processes.
+
     Args:
         method: A trainable method.
         samples: The samples, or their features where several runs share them.
         epochs: Passes over the samples; None for the method's `schedule`, which is the paper's. Or give `steps`.
         steps: Optimizer steps in all.
-        batch_size: Samples per step; the last batch of an epoch may be smaller. None for the paper's.
+        batch_size: Samples per step, of all processes together; the last batch of an epoch may be smaller. None for
+            the paper's.
         lr: Learning rate; None for the paper's.
         betas: Betas of Adam; None for the paper's.
         seed: Seed of the order of the samples and of what a method draws (dropout).
@@ -82,7 +90,7 @@ def train(
         UsageError: The method has nothing to train, the settings contradict each other or those of the resumed run, or
             a cache is asked for augmented samples.
         OutputError: `out` holds another run or cannot be written.
-        BlemishError: The loss is not finite.
+        BlemishError: The loss is not finite, or another process ended or was started with other arguments.
     """
     schedule = method.schedule
     if schedule is None:
@@ -90,7 +98,9 @@ def train(
     if epochs is not None and steps is not None:
         raise UsageError("give epochs or steps, not both")
     batch_size = batch_size or schedule.batch_size
-    on_progress = on_progress or (lambda progress: None)
+    processes = current()
+    if on_progress is None or not processes.is_first:
+        on_progress = lambda progress: None  # noqa: E731
     augmented = samples if isinstance(samples, Augmented) else None
     if augmented is not None and cache is not False:
         raise UsageError("features of augmented images cannot be cached: train with cache=False")
@@ -123,6 +133,12 @@ def train(
     }
     paths = None if out is None else RunPaths.of(out)
     start = _start(paths, resume, method, optimizer, settings)
+    processes.require_equal(
+        json.dumps([settings, start, total, [p.double().sum().item() for p in method.parameters()]])
+    )
+    if not processes.is_first:
+        paths = None
+    spare = processes.part(len(features)).start  # what a process computes, with weight 0, if a batch has nothing for it
     history: list[Losses] = []
     was_training = method.training
     method.train()
@@ -135,11 +151,16 @@ def train(
                 order = np.random.default_rng([seed, epoch]).permutation(len(features))
                 for group, rate in zip(optimizer.param_groups, initial_rates, strict=True):
                     group["lr"] = method.learning_rate(rate, epoch, math.ceil(total / steps_per_epoch))
-                with _seeded(method, seed, step):
-                    rows = order[batch * batch_size : (batch + 1) * batch_size].tolist()
-                    losses = method.loss(*features.batch(rows, method.training_request))
+                rows = order[batch * batch_size : (batch + 1) * batch_size].tolist()
+                own = features.own(rows)
+                with _seeded(method, seed, step, processes.rank):
+                    drawn = own or [spare]
+                    if len(drawn) == 1 < len(rows):
+                        drawn = 2 * drawn  # some losses treat a batch of one image differently
+                    losses = method.loss(*features.batch(drawn, method.training_request))
                 optimizer.zero_grad()
                 losses["total"].backward()  # type: ignore[no-untyped-call]
+                losses = processes.average(losses, list(method.parameters()), len(own) / len(rows))
                 optimizer.step()
 
                 record: Losses = {"step": step + 1, "epoch": epoch + 1}
@@ -177,9 +198,10 @@ def _start(
 
 
 @contextlib.contextmanager
-def _seeded(method: Method, seed: int, step: int) -> Iterator[None]:
-    """Seed PyTorch's random numbers with seed and step inside the block, and restore their state afterwards."""
+def _seeded(method: Method, seed: int, step: int, rank: int) -> Iterator[None]:
+    """Seed PyTorch's random numbers by seed, step and process inside the block, and restore their state afterwards."""
+    numbers = [seed, step, rank] if rank else [seed, step]
     devices = [method.device] if method.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1)))
         yield

@@ -1,0 +1,266 @@
+"""The page as the face of the service, against a small server that answers as the service does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from page_helpers import HOSTILE, FakeService, draw, until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def open_service(page: Page, service: FakeService) -> None:
+    page.goto(service.url)
+    page.wait_for_selector("html[data-ready]")
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    """Six drawn pictures whose names have the seeds of their scores."""
+    files = [tmp_path / f"part_{seed}.png" for seed in (1, 3, 4, 5, 6, 8)]
+    for file in files:
+        draw(int(file.stem[-1]))[0].save(file)
+    return files
+
+
+def send(page: Page, files: list[Path], done: int | None = None) -> None:
+    page.set_input_files("#files", files)
+    finished = "window.blemish.state.pictures.filter((p) => ['done', 'failed'].includes(p.stage)).length"
+    until(page, f"{finished} >= {len(files) if done is None else done}")
+    until(page, "window.blemish.state.shown.length > 0")
+
+
+def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: list[Path]) -> None:
+    open_service(page, service)
+    assert page.inner_text("#promise") == "Rejected from score 0.5000. At most 5 % of good pictures are rejected."
+    assert page.locator("#profile option").all_inner_texts() == ["nut (metal nut)"]
+    assert page.inner_text("#counts") == "No pictures yet."
+    send(page, parts)
+    assert len(service.forms) == 6, "one request each"
+    assert all(len(form) == 1 and form[0][0] == "files" for form in service.forms)
+    asked = [path for method, path, _ in service.requests if method == "POST"]
+    assert set(asked) == {"/v1/detect?profile=nut&return=map,preview&map_side=512"}
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    assert page.evaluate("window.blemish.state.shown.map((p) => p.entry.path)") == [
+        f"part_{seed}.png" for seed in (8, 6, 5, 4, 3, 1)
+    ]
+    assert page.inner_text("#counts").startswith("4 rejected, 2 passed of 6 pictures.")
+    until(page, "window.blemish.view.map !== null && window.blemish.view.regions.length > 0")
+    assert page.evaluate("window.blemish.view.image !== null")
+    urls = {path.split("?")[0] for _, path, _ in service.requests}
+    assert urls <= {"/", "/v1/profiles", "/v1/detect", "/favicon.ico"}
+    # The session is kept in the browser: another visit shows it again, with maps.
+    page.keyboard.press("a")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    until(page, "window.blemish.state.shown.length === 6 && window.blemish.view.map !== null")
+    assert "1 reviewed: 1 false alarm" in page.inner_text("#counts")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#clear")
+    until(page, "window.blemish.state.shown.length === 0")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.inner_text("#counts") == "No pictures yet."
+
+
+def test_a_folder_can_be_dropped(page: Page, service: FakeService, parts: list[Path]) -> None:
+    open_service(page, service)
+    (parts[0].parent / "notes.txt").write_text("not a picture")
+    (parts[0].parent / "sub").mkdir()
+    draw(7)[0].save(parts[0].parent / "sub" / "part_7.png")
+    page.set_input_files("#folder", parts[0].parent)
+    until(page, "window.blemish.state.shown.filter((p) => p.stage === 'done').length === 7")
+    folder = parts[0].parent.name
+    assert f"{folder}/sub/part_7.png" in {form[0][1] for form in service.forms}
+    assert page.inner_text("#problem").startswith(f"1 file passed over, since it is no picture: {folder}/notes.txt")
+
+
+def test_a_drop_is_taken(page: Page, service: FakeService) -> None:
+    open_service(page, service)
+    page.evaluate(
+        """async () => {
+            const data = new DataTransfer();
+            const canvas = document.createElement("canvas");
+            const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
+            data.items.add(new File([blob], "part_5.png", { type: "image/png" }));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+        }"""
+    )
+    until(page, "window.blemish.state.shown.length === 1 && window.blemish.state.shown[0].stage === 'done'")
+
+
+def test_wrong_pictures_get_a_sentence_each(
+    page: Page, service: FakeService, parts: list[Path], tmp_path: Path
+) -> None:
+    service.config["max_bytes"] = 100_000
+    open_service(page, service)
+    bad, large = tmp_path / "bad.png", tmp_path / "large_9.png"
+    bad.write_bytes(b"no picture")
+    large.write_bytes(bytes(200_000))
+    send(page, [bad, large, parts[3]])
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    page.select_option("#filter-verdict", "error")
+    until(page, "window.blemish.state.shown.length === 2")
+    errors = page.evaluate("Object.fromEntries(window.blemish.state.shown.map((p) => [p.entry.path, p.entry.error]))")
+    assert "damaged or not supported" in errors["bad.png"]
+    assert errors["large_9.png"] == "The file has 0.2 MB; the service takes at most 0.1 MB."
+    assert len(service.forms) == 2, "what is too large is not sent"
+    assert "2 pictures not scored." in page.inner_text("#counts")
+    assert page.is_visible("#no-picture")
+    too_large = (413, {"error": {"code": "too_large", "message": "The picture has too many pixels."}}, {})
+    service.fail = lambda method, path, headers: too_large if method == "POST" else None
+    page.click("#retry")
+    until(page, "window.blemish.state.pictures.some((p) => p.entry.error === 'The picture has too many pixels.')")
+
+
+def test_a_busy_server_is_asked_again(page: Page, service: FakeService, parts: list[Path]) -> None:
+    open_service(page, service)
+    turned_away: list[str] = []
+
+    def busy(method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+        if method == "GET" or len(turned_away) >= 2:
+            return None
+        turned_away.append(path)
+        status = 429 if len(turned_away) == 1 else 503
+        return status, {"error": {"code": "busy", "message": "Try again later."}}, {"Retry-After": "1"}
+
+    service.fail = busy
+    send(page, parts[:2])
+    assert len(turned_away) == 2
+    assert page.evaluate("window.blemish.state.pictures.every((p) => p.stage === 'done')")
+
+
+def test_a_server_that_is_gone_loses_nothing(page: Page, service: FakeService, parts: list[Path]) -> None:
+    open_service(page, service)
+    send(page, parts[:2])
+    service.stop()
+    page.set_input_files("#files", parts[2:])
+    until(page, "!document.getElementById('problem').hidden")
+    assert page.inner_text("#problem").startswith("The server does not answer.")
+    assert page.is_visible("#retry")
+    counts = page.inner_text("#counts")
+    assert "passed of 6 pictures." in counts
+    assert "4 pictures on the way." in counts
+
+
+def test_a_key_is_asked_for_and_sent(page: Page, service: FakeService, parts: list[Path]) -> None:
+    def locked(method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+        if path == "/" or headers.get("authorization") == "Bearer secret":
+            return None
+        return 401, {"error": {"code": "unauthorized", "message": "The key is missing or wrong."}}, {}
+
+    service.fail = locked
+    page.goto(service.url)
+    page.wait_for_selector("#key[open]")
+    page.fill("#key-text", "wrong")
+    page.press("#key-text", "Enter")
+    page.wait_for_selector("#key-problem:not([hidden])")
+    assert page.inner_text("#key-problem") == "The key is missing or wrong."
+    page.fill("#key-text", "secret")
+    page.press("#key-text", "Enter")
+    page.wait_for_selector("html[data-ready]")
+    send(page, parts[:1])
+    assert service.requests[-1][2]["authorization"] == "Bearer secret"
+
+
+def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: list[Path]) -> None:
+    open_service(page, service)
+    send(page, parts)
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    for key in "rrarra":  # the third is a false alarm, the fifth was missed
+        page.keyboard.press(key)
+    page.click("#open-feedback")
+    text = page.inner_text("#feedback-body")
+    assert "1 false alarms, which join the good pictures" in text
+    assert "1 missed, which are kept as known defects" in text
+    assert page.is_visible("#feedback-whole"), "every picture has a verdict"
+    page.check("#feedback-batch")
+    page.click("#feedback-ask")
+    page.wait_for_selector("#feedback-accept:not([hidden])")
+    assert service.requests[-1][1].endswith("/feedback?whole_batch=true")
+    fields = sorted(service.forms[-1])
+    assert fields == [
+        ("confirmed_defect", "part_4.png"),
+        ("confirmed_defect", "part_6.png"),
+        ("confirmed_defect", "part_8.png"),
+        ("confirmed_good", "part_1.png"),
+        ("false_alarm", "part_5.png"),
+        ("missed", "part_3.png"),
+    ]
+    text = page.inner_text("#feedback-body")
+    assert "The threshold rises from 0.500 to 0.620." in text
+    assert "0.5000\t0.6200" in text
+    assert page.evaluate("window.blemish.state.profiles.get('nut').threshold") == 0.5, "nothing changes yet"
+    page.click("#feedback-accept")
+    page.wait_for_selector("#feedback-again:not([hidden])")
+    assert "rejects from score 0.6200 now" in page.inner_text("#feedback-state")
+    assert "Rejected from score 0.6200." in page.inner_text("#promise")
+    assert page.input_value("#threshold-number") == "0.62"
+    page.click("#feedback-again")
+    until(page, "window.blemish.state.pictures.every((p) => p.stage === 'done' && p.entry.threshold === 0.62)")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.inner_text("#counts").startswith("2 rejected, 4 passed of 6 pictures.")
+    assert "6 reviewed" in page.inner_text("#counts")
+
+
+def test_feedback_without_mistakes_says_so(page: Page, service: FakeService, parts: list[Path]) -> None:
+    open_service(page, service)
+    send(page, parts[:1])
+    page.keyboard.press("a")
+    page.click("#open-feedback")
+    assert page.is_disabled("#feedback-ask")
+    assert "nothing would change" in page.inner_text("#feedback-state")
+    page.click("#feedback-close")
+    failure = (422, {"error": {"code": "too_few", "message": "A good picture is needed."}}, {})
+    service.fail = lambda method, path, headers: failure if "feedback" in path else None
+    page.keyboard.press("p")
+    page.keyboard.press("r")
+    page.click("#open-feedback")
+    page.click("#feedback-ask")
+    until(page, "document.getElementById('feedback-state').textContent === 'A good picture is needed.'")
+    assert page.is_enabled("#feedback-ask")
+
+
+def test_the_drift_panel(page: Page, service: FakeService) -> None:
+    open_service(page, service)
+    page.click("#open-drift")
+    page.wait_for_selector("#drift-chart svg")
+    assert page.inner_text("#drift-level") == "watch"
+    assert page.inner_text("#drift-sentence") == "Recent scores are higher than those of the good pictures."
+    assert page.locator("#drift-chart rect").count() == 6
+
+
+def test_export_from_the_service(page: Page, service: FakeService, parts: list[Path]) -> None:
+    open_service(page, service)
+    send(page, parts)
+    page.keyboard.press("r")
+    page.click("#open-export")
+    with page.expect_download() as download:
+        page.click("[data-export=csv]")
+    text = Path(download.value.path()).read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
+    assert [row["picture"] for row in rows if row["review"] == "reject"] == ["part_8.png"]
+    with page.expect_download() as download:
+        page.click("[data-export=json]")
+    content = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert content["profile"] == "nut"
+    assert all(picture["regions"] for picture in content["pictures"] if picture["score"] > 0.4)
+
+
+def test_hostile_texts_of_the_server_are_texts(page: Page, service: FakeService, parts: list[Path]) -> None:
+    message = f"{HOSTILE} is wrong"
+    failure = (422, {"error": {"code": "bad", "message": message}}, {})
+    service.fail = lambda method, path, headers: failure if method == "POST" else None
+    service.config["title"] = HOSTILE
+    open_service(page, service)
+    send(page, parts[:1])
+    until(page, "!document.getElementById('no-picture').hidden")
+    assert page.locator("#no-picture").text_content() == message
+    assert page.locator("h1").text_content() == HOSTILE
+    assert page.locator("img:not(.thumb)").count() == 0
