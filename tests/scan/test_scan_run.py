@@ -12,7 +12,7 @@ from pyarrow import parquet
 import blemish
 from blemish.errors import OutputError, UsageError
 from blemish.scan import DetectorOptions, Shard
-from blemish.scan import run as run_module
+from blemish.scan import detectors as detectors_module
 from blemish.scan.detectors import profile_files
 from blemish.scan.items import Item
 from blemish.scan.plan import split
@@ -256,8 +256,8 @@ def test_each_folder_has_its_profile(
 ) -> None:
     save_picture(folder / "line2" / "x.png", 3)
     reads = []
-    original = run_module.Detectors._load
-    monkeypatch.setattr(run_module.Detectors, "_load", lambda self, name: reads.append(name) or original(self, name))
+    original = detectors_module.Detectors._load
+    monkeypatch.setattr(detectors_module.Detectors, "_load", lambda self, name: reads.append(name) or original(self, name))
     options = DetectorOptions({"backbone": str(tiny_backbone), "device": "cpu"}, profile_files([str(profiles)]))
     with begin(folder, profile_from="folder", detectors=options, part_size=3) as scan:
         scan.execute()
