@@ -3,7 +3,7 @@
     python benchmarks/scan_kill.py --pictures 20000 --kills 10 --tiny
 
 Small pictures are drawn, scanned once without a break, and once more into another folder by processes that are killed
-(SIGKILL) after a random time, until that many were killed; the last one may finish. The rows of both scans are then
+(SIGKILL) at random parts, anywhere within them, or while they start; the last process may finish. The rows of both scans are then
 compared, all columns but those that say when and how long. Exit code 1 if they differ.
 """
 
@@ -77,6 +77,30 @@ def unbroken_scan(photos: Path, out: Path, options: list[str]) -> tuple[int, flo
     return process.wait(), began, time.perf_counter() - start
 
 
+def kill(words: list[str], out: Path, point: int, rng: random.Random, began: float, pace: float) -> int:
+    """Kill a scan somewhere within the part after `point`, or while it starts if that is finished; return the parts.
+
+    Args:
+        words: The command.
+        out: Its folder.
+        point: Number of finished parts that are waited for.
+        rng: Draws the moment.
+        began: Seconds that a scan takes to start.
+        pace: Seconds that a part takes.
+    """
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    finished = len(list((out / "parts").glob("*.parquet")))
+    if finished >= point:
+        time.sleep(rng.uniform(0, began))
+    else:
+        while process.poll() is None and len(list((out / "parts").glob("*.parquet"))) < point:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, pace))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return len(list((out / "parts").glob("*.parquet")))
+
+
 def main() -> int:
     """Run the comparison and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,23 +120,15 @@ def main() -> int:
         if given.tiny:
             options += ["--backbone", str(save_tiny(work / "tiny"))]
         whole, began, seconds = unbroken_scan(photos, unbroken, options)
-        kills, runs, finished_at_kill = 0, 0, []
-        while True:
-            runs += 1
-            process = subprocess.Popen(
-                command(photos, killed, options), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-            # A share of what the unbroken scan took after its start-up, so that all kills fall into the scan.
-            patience = began + rng.uniform(-0.2, 1.8) * (seconds - began) / (given.kills + 1)
-            try:
-                process.wait(timeout=None if kills == given.kills else patience)
-                process.communicate()
-                break
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                kills += 1
-                finished_at_kill.append(len(list((killed / "parts").glob("*.parquet"))))
+        parts = len(list((unbroken / "parts").glob("*.parquet")))
+        pace = (seconds - began) / parts
+        finished_at_kill = [
+            kill(command(photos, killed, options), killed, point, rng, began, pace)
+            for point in sorted(rng.choices(range(parts - 1), k=given.kills))
+        ]
+        subprocess.run(
+            command(photos, killed, options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
         first, second = rows_of(unbroken), rows_of(killed)
         differing = sum(a != b for a, b in zip(first, second, strict=False)) + abs(len(first) - len(second))
         lost = set(range(given.pictures)) - {row["item"] for row in second}
@@ -121,8 +137,8 @@ def main() -> int:
                 {
                     "pictures": given.pictures,
                     "rows": len(second),
-                    "kills": kills,
-                    "runs": runs,
+                    "parts": parts,
+                    "kills": given.kills,
                     "parts_finished_at_each_kill": finished_at_kill,
                     "lost": len(lost),
                     "twice": len(second) - len({row["item"] for row in second}),

@@ -72,6 +72,8 @@ def test_an_array_of_processes(scan, pictures: Path, tmp_path: Path) -> None:
         (("{p}", "--shard", "one"), "--shard must be the number"),
         (("{p}", "--method", "musc"), "give --reference"),
         (("{p}", "--overlap", "0.5"), "give --tile"),
+        (("{p}", "--workers", "2"), "give --ray, too"),
+        (("{p}", "--ray", "auto", "--shard", "1/2"), "leave out --shard"),
         (("{p}/no",), "does not exist"),
         (("s9://bucket/a",), "knows no store s9://"),
     ],

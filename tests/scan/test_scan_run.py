@@ -257,7 +257,9 @@ def test_each_folder_has_its_profile(
     save_picture(folder / "line2" / "x.png", 3)
     reads = []
     original = detectors_module.Detectors._load
-    monkeypatch.setattr(detectors_module.Detectors, "_load", lambda self, name: reads.append(name) or original(self, name))
+    monkeypatch.setattr(
+        detectors_module.Detectors, "_load", lambda self, name: reads.append(name) or original(self, name)
+    )
     options = DetectorOptions({"backbone": str(tiny_backbone), "device": "cpu"}, profile_files([str(profiles)]))
     with begin(folder, profile_from="folder", detectors=options, part_size=3) as scan:
         scan.execute()
