@@ -3,8 +3,8 @@
     python benchmarks/scan_kill.py --pictures 20000 --kills 10 --tiny
 
 Small pictures are drawn, scanned once without a break, and once more into another folder by processes that are killed
-(SIGKILL) at random parts, anywhere within them, or while they start; the last process may finish. The rows of both scans are then
-compared, all columns but those that say when and how long. Exit code 1 if they differ.
+(SIGKILL) at random parts, anywhere within them, or while they start; the last process may finish. The rows of both
+scans are then compared, all columns but those that say when and how long. Exit code 1 if they differ.
 """
 
 from __future__ import annotations

@@ -154,6 +154,14 @@ def test_the_plan_stays_when_the_source_grows(begin, folder: Path, tmp_path: Pat
     assert len(rows_of(tmp_path / "out")) == 10
 
 
+def test_results_are_no_sources(begin, folder: Path, tmp_path: Path) -> None:
+    with begin(tmp_path, kinds=("overlay",)) as scan:
+        scan.execute()
+    assert list((tmp_path / "out" / "overlay").rglob("*.png"))
+    with begin(tmp_path, kinds=("overlay",)) as scan:
+        assert scan.change() is None
+
+
 def test_shards_share_a_folder(begin, folder: Path, tmp_path: Path) -> None:
     with begin(folder, out="unbroken", part_size=2) as scan:
         scan.execute()

@@ -101,7 +101,7 @@ class Scan:
 
         The processes of an array leave that to the first one.
         """
-        return None if self.new or self.shard.index > 1 else has_changed(self.plan.facts, self.sources)
+        return None if self.new or self.shard.index > 1 else has_changed(self.plan, self.sources)
 
     def execute(
         self,
