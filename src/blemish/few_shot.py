@@ -39,7 +39,7 @@ References: TypeAlias = str | os.PathLike[str] | Sequence[ImageSource]
 #: References that go through the backbone together.
 BATCH = 8
 #: References that are read ahead. Each may have dozens of copies, so they are few.
-_AHEAD = 2
+_PREFETCHED = 2
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def read_pictures(
         yield ReadPicture(name, digest.hexdigest()[:16], size, indices, pixels, own)
 
     named = zip(sources, picture_names(sources) if names is None else names, strict=True)
-    with contextlib.closing(prefetch(enumerate(named), prepare, _AHEAD)) as pictures:
+    with contextlib.closing(prefetch(enumerate(named), prepare, _PREFETCHED)) as pictures:
         for picture in pictures:
             if isinstance(picture, ImageError):
                 on_error(picture)

@@ -83,15 +83,34 @@ def test_json(fit, good: Path, tmp_path: Path) -> None:
     assert facts["false_alarms"] == 0.2
 
 
-def test_add(run, profile: Path, pictures: Path) -> None:
-    outcome = run("fit", "--profile", profile, "--add", pictures, "--device", "cpu")
+def test_changes(run, profile: Path, pictures: Path, tmp_path: Path) -> None:
+    rejected = save_picture(tmp_path / "rejected.png", 31)
+    defect = save_picture(tmp_path / "defect.jpg", 32)
+    words = ("--add", pictures, "--add-rejected", rejected, "--known-defects", defect)
+    outcome = run("fit", "--profile", profile, *words, "--device", "cpu")
     assert outcome.code == 0, outcome.err
-    assert "from 9 good pictures" in outcome.out
-    assert "keep their scores" in outcome.err
-    assert len(json.loads(run("info", profile, "--json").out)["good"]) == 9
-    outcome = run("fit", "--profile", profile, "--remove", "0.png", "--device", "cpu")
-    assert outcome.code == 2
-    assert "0.png is a reference of this profile" in outcome.err
+    assert "from 10 good pictures" in outcome.out
+    assert "1 good picture was added because of its score" in outcome.out
+    assert "of 1 known defect is caught" in outcome.out
+    facts = json.loads(run("info", profile, "--json").out)
+    assert len(facts["good"]) == 10
+    assert [(known["name"], sorted(known)) for known in facts["known_defects"]] == [
+        (str(defect), ["fingerprint", "name", "score", "size"])
+    ]
+    lines = run("info", profile).out
+    assert "reference, added because of its score" in lines
+    assert "KNOWN DEFECT" in lines
+    outcome = run("fit", "--profile", profile, "--remove", "0.png", "defect.jpg", "--device", "cpu")
+    assert outcome.code == 0, outcome.err
+    facts = json.loads(run("info", profile, "--json").out)
+    assert (len(facts["good"]), facts["known_defects"]) == (9, [])
+
+
+def test_known_defects_of_a_new_profile(fit, good: Path, tmp_path: Path) -> None:
+    defect = save_picture(tmp_path / "defect.jpg", 32)
+    outcome = fit(good, "--out", tmp_path / "part.profile", "--known-defects", defect)
+    assert outcome.code == 0, outcome.err
+    assert "known defect is caught" in outcome.out
 
 
 def test_a_picture_of_the_profile_is_noted(run, profile: Path, good: Path) -> None:

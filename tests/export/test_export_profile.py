@@ -52,7 +52,9 @@ def agree(detector: Detector, file: Path, pictures: list[LoadedImage]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "roi"), [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)], ids=["winclip", "joint", "anomalydino"]
+    ("name", "roi"),
+    [("winclip", LEFT), ("joint", None), ("anomalydino", LEFT)],
+    ids=["winclip", "joint", "anomalydino"],
 )
 def test_verdicts_are_those_of_the_detector(
     name: str,
@@ -115,7 +117,7 @@ def test_tiles_are_those_of_the_profile(
     assert (file.header.tile, file.header.overlap) == (40, 0.5)
     agree(detector, file.path, [LoadedImage(pictures[1].image.resize((90, 70)))])
     assert export.load_exported(file.path).provenance.tile == 40
-    with pytest.raises(UsageError, match="tile and value_range cannot be set for .*promise of its profile"):
+    with pytest.raises(UsageError, match=r"tile and value_range cannot be set for .*promise of its profile"):
         export.load_exported(file.path, tile=64, value_range=(0, 9))
 
 

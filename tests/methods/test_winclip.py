@@ -13,7 +13,7 @@ from PIL import Image
 from blemish.clip import Backbone, ImageFeatures, load_backbone
 from blemish.clip.forward import window_indices
 from blemish.errors import UsageError
-from blemish.methods.base import MemoryBank
+from blemish.methods.base import WHOLE, MemoryBank
 from blemish.methods.ops import nearest_distance
 from blemish.methods.winclip import WinCLIP, WinClipConfig, harmonic
 
@@ -66,7 +66,7 @@ def test_memory(method: WinCLIP, joined: str, high: float) -> None:
     plain, found = method.score(features, text), method.score(features, text, memory)
     assert memory.images == 2
     assert memory.taps[method.tap].shape == (2 * 16, method.backbone.width)
-    assert {side: len(rows) for side, rows in memory.windows.items()} == {2: 2 * 9, 3: 2 * 4}
+    assert {side: len(rows) for side, rows in memory.windows.items()} == {WHOLE: 2, 2: 2 * 9, 3: 2 * 4}
     assert method.memory_map_range == (0.0, high)
     assert 0 <= float(found.map.min()) <= float(found.map.max()) <= high
     assert not torch.allclose(found.map, plain.map)

@@ -38,7 +38,7 @@ def send(page: Page, files: list[Path], done: int | None = None) -> None:
 
 def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: list[Path]) -> None:
     open_service(page, service)
-    assert page.inner_text("#promise").startswith("At most 5 % of good pictures are rejected.")
+    assert page.inner_text("#promise") == "Rejected from score 0.5000. At most 5 % of good pictures are rejected."
     assert page.locator("#profile option").all_inner_texts() == ["nut (metal nut)"]
     assert page.inner_text("#counts") == "No pictures yet."
     send(page, parts)
@@ -179,8 +179,11 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     text = page.inner_text("#feedback-body")
     assert "1 false alarms, which join the good pictures" in text
     assert "1 missed, which are kept as known defects" in text
+    assert page.is_visible("#feedback-whole"), "every picture has a verdict"
+    page.check("#feedback-batch")
     page.click("#feedback-ask")
     page.wait_for_selector("#feedback-accept:not([hidden])")
+    assert service.requests[-1][1].endswith("/feedback?whole_batch=true")
     fields = sorted(service.forms[-1])
     assert fields == [
         ("confirmed_defect", "part_4.png"),

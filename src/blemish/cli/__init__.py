@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as stop:
             code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
             return _fail(str(stop) or "interrupted", code, prefix="")
+        except SystemExit as stop:
+            if not isinstance(stop.__context__, BrokenPipeError):
+                raise
+            return EXIT_BROKEN_PIPE  # help is printed by rich, which makes this of a reader that went away
         except BrokenPipeError:
             # What is still buffered must not fail again when the interpreter shuts down.
             for stream in (sys.stdout, sys.stderr):

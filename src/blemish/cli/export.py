@@ -153,11 +153,13 @@ def _of_profile(path: Path, good: list[Path], out: Path, options: dict[str, Any]
         note(one_line(sentence))
     known, found = ({entry.fingerprint for entry in one.good} for one in (profile, again))
     if known != found:
-        note(f"These are not the pictures of {path}: {len(found - known)} are new and {len(known - found)} are missing.")
+        strange, missing = len(found - known), len(known - found)
+        note(f"These are not the pictures of {path}: {strange} are new and {missing} are missing.")
+    old, new = (_number(one.limits.threshold) for one in (profile, again))
     note(
-        f"{path} was made in {profile.precision} and is fitted again in float32, from {count(len(again.good), 'picture')}: "
-        f"the file rejects from a score of {_number(again.limits.threshold)}, where {path} rejects from "
-        f"{_number(profile.limits.threshold)}."
+        f"{path} was made in {profile.precision} and is fitted again in float32, from "
+        f"{count(len(again.good), 'picture')}: the file rejects from a score of {new}, where {path} rejects "
+        f"from {old}."
     )
     return detector
 
@@ -171,8 +173,8 @@ def _named_pictures(profile: Profile, path: Path, out: Path) -> list[Path]:
     files = [Path(entry.name) for entry in profile.good]
     if gone := [file for file in files if not file.is_file()]:
         raise UsageError(
-            f"{path} was made in {profile.precision}, files compute in float32, and of its good pictures {gone[0]} is not "
-            f"here to fit it again: run blemish export --profile {path} --good GOOD... --out {out}"
+            f"{path} was made in {profile.precision}, files compute in float32, and of its good pictures {gone[0]} is "
+            f"not here to fit it again: run blemish export --profile {path} --good GOOD... --out {out}"
         )
     return files
 

@@ -89,15 +89,15 @@ def judge(
 
 
 def _summarize(judged: Judged, seconds: float, json: bool) -> None:
-    found = list(judged.results.values())
+    scored = list(judged.results.values())
     if not json:
-        print(ranking(found, p_values=any(result.p_value is not None for result in found)))
+        print(ranking(scored, p_values=any(result.p_value is not None for result in scored)))
     output = note if json else print
-    now = counted(found)
+    now = counted(scored)
     review = bool(now["review"] or judged.before["review"])
-    words = "ranked only, since there is no threshold" if now[None] == len(found) else verdicts(now, review=review)
-    before = f" (before: {verdicts(judged.before, review=review)})" if judged.before[None] < len(found) else ""
-    output(f"{count(len(found), 'picture')}, {words}{before}. Judged without the model in {seconds:.1f} s.")
+    words = "ranked only, since there is no threshold" if now[None] == len(scored) else verdicts(now, review=review)
+    before = f" (before: {verdicts(judged.before, review=review)})" if judged.before[None] < len(scored) else ""
+    output(f"{count(len(scored), 'picture')}, {words}{before}. Judged without the model in {seconds:.1f} s.")
     if len(judged.models) > 1:
         output(f"The scores are of several models, whose thresholds differ: {', '.join(judged.models)}.")
     output(f"Results are in {judged.folder}: {', '.join(judged.written)}.")
@@ -109,4 +109,4 @@ def _summarize(judged: Judged, seconds: float, json: bool) -> None:
             note(f"  {one_line(path)}: {one_line(reason)}")
         if len(judged.undrawn) > _NAMED:
             note(f"  ... and {len(judged.undrawn) - _NAMED:,} more")
-    note_failures(judged.failures, len(found))
+    note_failures(judged.failures, len(scored))

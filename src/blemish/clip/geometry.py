@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip.request import Geometry
@@ -19,15 +18,6 @@ CROP = 0.875
 #: Longest side of a picture by its shortest one, where the aspect ratio is kept: beyond it the grid gets so large that
 #: attention takes minutes.
 MAX_ASPECT = 10
-
-
-def resize_image(image: Image.Image, size: int) -> Tensor:
-    """Return the pixels that CLIP sees before they are normalised, (3, size, size) uint8.
-
-    Pillow's bicubic filter works in the image's own mode and does not keep the aspect ratio; then comes the conversion
-    to RGB.
-    """
-    return torch.from_numpy(_to_levels(image, (size, size), Image.Resampling.BICUBIC))
 
 
 def to_levels(image: Image.Image, size: int, geometry: Geometry, patch: int) -> NDArray[np.uint8]:
@@ -52,6 +42,21 @@ def visible_part(size: int, geometry: Geometry) -> tuple[int, int]:
     """Return the side of the resized square picture, and where the input of side `size` begins in it."""
     side = int(size / CROP) if geometry == "squash-torch-crop" else size
     return side, (side - size) // 2
+
+
+def input_sides(image_size: tuple[int, int], size: int, geometry: Geometry, patch: int) -> tuple[int, int]:
+    """Return (width, height) of the input that `to_levels` makes of an image of this (width, height)."""
+    if geometry != "keep-aspect":
+        return size, size
+    width, height = _kept_sides(image_size, size)
+    return width // patch * patch, height // patch * patch
+
+
+def _kept_sides(image_size: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return (width, height) of an image whose aspect ratio is kept, before the crop."""
+    short, long = sorted(image_size)
+    width, height = (size if side == short else int(size * long / short) for side in image_size)
+    return width, height
 
 
 def _to_levels(image: Image.Image, sides: tuple[int, int], resampling: Image.Resampling) -> NDArray[np.uint8]:
@@ -89,10 +94,9 @@ def _keep_aspect(image: Image.Image, size: int, patch: int) -> NDArray[np.uint8]
             f"a picture of {image.width} x {image.height} pixels is too narrow to keep its aspect ratio, which may be "
             f"1 to {MAX_ASPECT} at most: cut it, score it in tiles, or choose another geometry"
         )
-    sides = (size if side == short else int(size * long / short) for side in image.size)
-    width, height = sides
-    levels = _to_levels(image, (width, height), Image.Resampling.BICUBIC)
-    return levels[:, : height // patch * patch, : width // patch * patch]
+    levels = _to_levels(image, _kept_sides(image.size, size), Image.Resampling.BICUBIC)
+    width, height = input_sides(image.size, size, "keep-aspect", patch)
+    return levels[:, :height, :width]
 
 
 _GEOMETRIES: dict[str, Callable[[Image.Image, int, int], NDArray[np.uint8]]] = {

@@ -27,8 +27,8 @@ IMAGE = "image"
 SCORE, MAP = "pred_score", "anomaly_map"
 #: Further outputs of a file with a threshold: labels (B,) and masks (B, S, S), bool.
 LABEL, MASK = "pred_label", "pred_mask"
-#: Further output of a file that changes the method's map, by smoothing or a region of interest: the map before, (B, h, w)
-#: float32 in [0, 1]. blemish makes the map of a picture from it, at the picture's own size.
+#: Further output of a file that changes the method's map, by smoothing or a region of interest: the map before that,
+#: (B, h, w) float32 in [0, 1]. blemish makes the map of a picture from it, at the picture's own size.
 RAW = "raw_map"
 
 

@@ -37,8 +37,8 @@ def add_pictures(
     """Return a profile with more good pictures; those that it has are not needed.
 
     Of a split the new ones calibrate. Otherwise they are references, too: each is scored with all others as references.
-    So are the pictures of before if the memory keeps all that their scores need (`ReferenceMethod.scores_entries`). Of
-    other methods they keep their scores. More references can only lower these, so the promise holds, and the threshold
+    So are the pictures of before if the memory keeps all that their scores need (`ReferenceMethod.keeps_entries`). Of
+    others they keep their scores. More references can only lower these, so the promise holds, and the threshold
     is at most a little too high; a fit with all pictures gives the exact one.
 
     Pictures that were chosen because of their scores, such as false alarms, are not exchangeable with new ones, and
@@ -95,7 +95,7 @@ def add_pictures(
     entries = [*profile.good, *added]
     if pictures and not selected:
         notes += _selection_notes(added, profile)
-        if not split and scorer.method.scores_entries:
+        if not split and scorer.method.keeps_entries(memory):
             entries[: len(profile.good)] = scorer.score_again(entries, memory)[: len(profile.good)]
         elif not split:
             notes.append(
@@ -123,9 +123,9 @@ def remove_pictures(engine: TorchEngine, profile: Profile, names: Sequence[str])
     """Return a profile without some of its pictures, which are not needed.
 
     A picture that only calibrates (in a split) can be taken out. Without a reference the scores of all others change.
-    They are computed again if the memory keeps all that they need (`ReferenceMethod.scores_entries`: `joint`); for
-    other methods only a fit with the others gives them. In a split a reference cannot be taken out, since the pictures
-    that calibrate are not kept.
+    They are computed again if the memory keeps all that they need (`ReferenceMethod.keeps_entries`); else only a fit
+    with the others gives them. In a split a reference cannot be taken out, since the pictures that calibrate are not
+    kept.
 
     Args:
         engine: The engine of the profile's method.
@@ -139,11 +139,15 @@ def remove_pictures(engine: TorchEngine, profile: Profile, names: Sequence[str])
     gone = {_find(profile.good, name, "good picture") for name in names}
     # No picture that calibrates is compared with a selected one.
     needed = [entry.name for entry in profile.good if entry in gone and entry.images and not entry.selected]
-    if needed and not (scorer.method.scores_entries and profile.limits.scheme == "leave-one-out"):
-        raise UsageError(
-            f"{', '.join(needed)} {'is a reference' if len(needed) == 1 else 'are references'} of this "
-            "profile, and without it the scores of all others change: fit again without it"
+    split = profile.limits.scheme == "split"
+    if needed and (split or not scorer.method.keeps_entries(profile.memory)):
+        names_them = f"{', '.join(needed)} {'is a reference' if len(needed) == 1 else 'are references'} of this profile"
+        reason = (
+            "the pictures that calibrate, whose scores change without it, are not kept"
+            if split
+            else f"the memory of {scorer.method.info.name} lacks what the scores of the others, which change, need"
         )
+        raise UsageError(f"{names_them}, and {reason}: fit again with the others")
     entries = [entry for entry in profile.good if entry not in gone]
     memory = to_device(profile.memory, engine.device)
     if any(entry.images for entry in gone) and len(entries) >= 2:

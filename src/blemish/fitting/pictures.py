@@ -92,7 +92,7 @@ class PictureScorer:
         tiling: How pictures are cut.
 
     Attributes:
-        roi: What counts, once the first picture was read and has told its size.
+        roi: What counts, once the first picture was read, whose size it needs.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class PictureScorer:
             known: Fingerprints of pictures that are left out.
         """
         pictures: list[EncodedPicture] = []
-        seen = set(known)
+        fingerprints = set(known)
         encode = _CachedEncoder(self.engine)
 
         def batches() -> Iterator[Tensor]:
@@ -194,8 +194,8 @@ class PictureScorer:
                 new = []
                 for picture in part:
                     # A copy in the memory would make a score too low.
-                    if picture.fingerprint not in seen:
-                        seen.add(picture.fingerprint)
+                    if picture.fingerprint not in fingerprints:
+                        fingerprints.add(picture.fingerprint)
                         new.append(picture)
                 encode.forget()
                 pictures.extend(self.encode(new, encode))
@@ -238,7 +238,7 @@ class PictureScorer:
     def score_again(self, entries: Sequence[GoodPicture], memory: MemoryBank) -> list[GoodPicture]:
         """Return the pictures of a memory with the scores that they have in it, each with the others as references.
 
-        Only for a method with `ReferenceMethod.scores_entries`, since the pictures are not at hand.
+        Only for a memory with `ReferenceMethod.keeps_entries`, since the pictures are not at hand.
         """
         scored, start = [], 0
         for entry in entries:
@@ -255,8 +255,12 @@ class PictureScorer:
         indices = self._tile_indices(entry.size)
         step = own.images // len(indices)
         tiles = [own.select([number * step]) for number in range(len(indices))]
+        merger = TileMerger(entry.size, self.tiling)
+        grids = [self.method.grid_of(*merger.tile_size(index)) for index in indices]
         with torch.inference_mode():
-            predictions = [self.method.score_entry(tile, self.text, memory) for tile in tiles]
+            predictions = [
+                self.method.score_entry(tile, self.text, memory, grid) for tile, grid in zip(tiles, grids, strict=True)
+            ]
         on_cpu = [Prediction(each.score.float().cpu(), each.map.float().cpu()) for each in predictions]
         return self._result(entry.name, entry.size, zip(indices, on_cpu, strict=True), memory)
 

@@ -278,10 +278,23 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
         rows = bank.taps[self.tap]
         return replace(bank, taps={self.tap: rows[coreset(rows, self.config.coreset)]}, counts=())
 
+    def keeps_entries(self, memory: MemoryBank) -> bool:
+        """A bank keeps all patches, but not their lengths, which masks need, nor those that a coreset left out."""
+        return isinstance(memory, PatchBank) and bool(memory.counts) and not self.config.masking
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank, grid: tuple[int, int]) -> Prediction:
+        own = self.bank(entry).taps[self.tap].reshape(entry.images, grid[0] * grid[1], -1)
+        return self.bounded(as_grid(self.unmasked_distances(own, self.bank(memory)), grid))
+
     def distances(self, features: ImageFeatures, memory: PatchBank) -> Tensor:
         """Return d on the grid (B, rows, columns), 0 at masked patches."""
         patches = self.patches(features)
         own = normalise(patches) if self.config.metric == "cosine" else patches
+        distances = self.unmasked_distances(own, memory)
+        return as_grid(distances * self.foreground(patches, features.grid), features.grid)
+
+    def unmasked_distances(self, own: Tensor, memory: PatchBank) -> Tensor:
+        """Return d of patches as a memory bank keeps them: (B, N, D) to (B, N)."""
         rows, k = memory.taps[self.tap], self.config.neighbours
         if len(rows) < k:
             raise UsageError(
@@ -289,12 +302,14 @@ class AnomalyDINO(PatchMethod, FewShotMethod):
                 "references, or leave their background in (mask_references)"
             )
         squared = nearest(own, rows, k).squared.mean(-1)
-        distances = squared / 2 if self.config.metric == "cosine" else squared.sqrt()
-        return as_grid(distances * self.foreground(patches, features.grid), features.grid)
+        return squared / 2 if self.config.metric == "cosine" else squared.sqrt()
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; the texts are not read. Raises UsageError without a memory bank."""
-        distances = self.distances(features, self.bank(memory))
+        return self.bounded(self.distances(features, self.bank(memory)))
+
+    def bounded(self, distances: Tensor) -> Prediction:
+        """Return the prediction of distances on the grid, which "L2" does not bound."""
         if self.config.metric == "L2":
             distances = distances / (distances + math.sqrt(self.backbone.width))
         return self.predict(distances.clamp(max=1))

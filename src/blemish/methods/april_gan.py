@@ -29,7 +29,16 @@ from torch import Tensor
 from blemish.clip import Activation, Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods import configs
-from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, TextFeatureCache, Training, class_token
+from blemish.methods.base import (
+    WHOLE,
+    FewShotMethod,
+    MemoryBank,
+    Prediction,
+    TextFeatureCache,
+    Training,
+    class_token,
+    with_class_token,
+)
 from blemish.methods.configs import Config
 from blemish.methods.linear_adapters import LinearAdapters, Start
 from blemish.methods.losses import adapter_losses
@@ -150,7 +159,16 @@ class AprilGAN(FewShotMethod):
 
     def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         taps = {Tap(k): self.patches(features, k).flatten(0, 1).float() for k in self.few_shot_layers}
-        return MemoryBank(len(features.taps[Tap(self.few_shot_layers[0])]), taps)
+        token = class_token(features).float()
+        return MemoryBank(len(token), taps, {WHOLE: token})
+
+    def keeps_entries(self, memory: MemoryBank) -> bool:
+        """A bank keeps whole images, and all patches if the adapted layers are among the few-shot layers."""
+        return WHOLE in memory.windows and set(self.layers) <= set(self.few_shot_layers)
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank, grid: tuple[int, int]) -> Prediction:
+        taps = {tap: with_class_token(rows, entry.images) for tap, rows in entry.taps.items()}
+        return self.score(ImageFeatures(taps, entry.windows[WHOLE], {}, grid), text, memory)
 
     def distance_maps(self, features: ImageFeatures, memory: MemoryBank) -> list[Tensor]:
         """Return each few-shot layer's cosine distance to the nearest reference patch: (B, S, S) in [0, 2] each."""

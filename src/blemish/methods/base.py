@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, visible_part
+from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, input_sides, visible_part
 from blemish.errors import UsageError
 from blemish.methods import builtin
 from blemish.methods.configs import Config, Training
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "WHOLE",
     "Encode",
     "FewShotMethod",
     "MemoryBank",
@@ -47,6 +48,10 @@ class Prediction:
     them to the size of their pictures."""
 
 
+#: Key of whole images among the windows of a memory bank.
+WHOLE = 0
+
+
 @dataclass(frozen=True)
 class MemoryBank:
     """Features of reference images: an immutable value that is passed to `score`.
@@ -59,7 +64,8 @@ class MemoryBank:
     taps: Mapping[Tap, Tensor] = field(default_factory=dict)
     """Patch tokens of each tap: (k * N, D), not normalised."""
     windows: Mapping[int, Tensor] = field(default_factory=dict)
-    """Window embeddings of each side length: (k * n_windows, E), not normalised."""
+    """Window embeddings of each side length: (k * n_windows, E), not normalised; under `WHOLE` what stands for whole
+    images: (k, E) or (k, D)."""
     references: int = 0
     """Number of reference pictures; 0 if unknown."""
     fingerprint: str = ""
@@ -231,8 +237,7 @@ class Method(nn.Module):
 
     @property
     def map_smoothing(self) -> float | None:
-        """Standard deviation, in pixels of the picture, with which `finish_map` smooths a map that it has enlarged; None
-        if it only enlarges."""
+        """Standard deviation, in pixels of the picture, of the smoothing in `finish_map`; None if it only enlarges."""
         return None
 
     @property
@@ -275,6 +280,12 @@ class Method(nn.Module):
         return initial
 
     # what every method has
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the patches of a picture with these sides in pixels."""
+        config: Config = self.config
+        across, down = input_sides((width, height), config.size, config.geometry, self.backbone.patch)
+        return down // self.backbone.patch, across // self.backbone.patch
 
     @property
     def device(self) -> torch.device:
@@ -348,6 +359,12 @@ def class_token(features: ImageFeatures) -> Tensor:
     if features.class_token is None:
         raise UsageError("the features lack the class token: encode the images with the method's own request")
     return features.class_token
+
+
+def with_class_token(rows: Tensor, images: int) -> Tensor:
+    """Return patches from a memory bank (k * N, D) as a tap (k, 1 + N, D), with 0 for the class tokens."""
+    patches = rows.reshape(images, -1, rows.shape[1])
+    return torch.cat([torch.zeros_like(patches[:, :1]), patches], dim=1)
 
 
 class TextFeatureCache:
@@ -479,18 +496,18 @@ class ReferenceMethod(Method):
         parts = [self.extract_memory(encode(batch)) for batch in batches]
         return type(parts[0]).concat(parts)
 
-    @property
-    def scores_entries(self) -> bool:
+    def keeps_entries(self, memory: MemoryBank) -> bool:
         """Whether a memory bank keeps all that a score of its own images needs: see `score_entry`."""
         return False
 
-    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
-        """Score images from what a memory bank keeps of them; only if `scores_entries`.
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank, grid: tuple[int, int]) -> Prediction:
+        """Score images from what a memory bank keeps of them; only if `keeps_entries`.
 
         Args:
             entry: The bank of these images alone, from `MemoryBank.select`.
             text: (2, E).
             memory: What they are compared with.
+            grid: Rows and columns of their patches: see `Method.grid_of`.
         """
         raise NotImplementedError
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from blemish.clip import Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
 from blemish.methods import configs
-from blemish.methods.base import FewShotMethod, MemoryBank, Prediction
+from blemish.methods.base import WHOLE, FewShotMethod, MemoryBank, Prediction
 from blemish.methods.clip import Clip, ClipConfig
 from blemish.methods.configs import require
 from blemish.methods.neighbours import nearest
@@ -44,9 +44,8 @@ from blemish.methods.ops import (
 )
 from blemish.methods.registry import METHODS
 
-#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch, and those of
-#: whole images under 0.
-PATCH, WHOLE = 1, 0
+#: The embeddings that words are compared with stand in a memory bank as those of windows of one patch.
+PATCH = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,17 +167,15 @@ class Joint(Clip, FewShotMethod):
         maps = upsample_smoothly(as_grid(evidence / (evidence + c.half), grid), c.size, c.sigma)
         return Prediction(image / (image + c.half), maps)
 
-    @property
-    def scores_entries(self) -> bool:
+    def keeps_entries(self, memory: MemoryBank) -> bool:
         """A bank keeps patches and embeddings."""
         return True
 
-    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank) -> Prediction:
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank, grid: tuple[int, int]) -> Prediction:
         rows, embeddings = entry.taps[self.memory_tap], entry.windows[PATCH]
         patches = rows.reshape(entry.images, -1, rows.shape[1])
         own = embeddings.reshape(entry.images, -1, embeddings.shape[1])
-        side = self.config.size // self.backbone.patch
-        return self.joined(self.patch_evidence(patches, own, text, memory), entry.windows[WHOLE], text, (side, side))
+        return self.joined(self.patch_evidence(patches, own, text, memory), entry.windows[WHOLE], text, grid)
 
     def score_part(self, values: Tensor, map_range: tuple[float, float]) -> Tensor:
         """Return the mean of the largest `top` of a map's values inside; the words for the whole image are left out."""

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from blemish.clip import Backbone, ImageFeatures, Request, Tap
 from blemish.errors import UsageError
-from blemish.methods.base import FewShotMethod, MemoryBank, Prediction, class_token
+from blemish.methods.base import WHOLE, FewShotMethod, MemoryBank, Prediction, class_token, with_class_token
 from blemish.methods.configs import Config, require
 from blemish.methods.ops import (
     anomalous_probability,
@@ -134,13 +134,15 @@ class WinCLIP(FewShotMethod):
 
     def text_score(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """Compare the whole image with the texts: (B,) in (0, 1)."""
-        return self.probability(self.backbone.project(class_token(features)), text)
+        token = class_token(features)
+        return self.probability(token if isinstance(features, _KeptFeatures) else self.backbone.project(token), text)
 
     def window_features(self, features: ImageFeatures, side: int) -> Tensor:
         """Project the windows of one scale: (B, n_windows, E), not normalised."""
         if side not in features.windows:
             raise UsageError(f"the features lack the windows of {side} patches: encode with the method's own request")
-        return self.backbone.project(features.windows[side])
+        windows = features.windows[side]
+        return windows if isinstance(features, _KeptFeatures) else self.backbone.project(windows)
 
     def scale_map(self, features: ImageFeatures, text: Tensor, side: int) -> Tensor:
         """Return the anomalous probability of one scale on the grid of patches: (B, rows, columns)."""
@@ -159,12 +161,23 @@ class WinCLIP(FewShotMethod):
         if self.tap not in features.taps:
             raise UsageError("the features lack the patches to match: encode with the method's memory_request")
         patches = features.taps[self.tap][:, 1:]
-        return self.backbone.final_norm(patches) if self.config.patch_norm else patches
+        is_normed = not self.config.patch_norm or isinstance(features, _KeptFeatures)
+        return patches if is_normed else self.backbone.final_norm(patches)
 
     def extract_memory(self, features: ImageFeatures) -> MemoryBank:
         patches = self.patch_features(features)
         windows = {side: self.window_features(features, side).flatten(0, 1).float() for side in self.scales}
+        windows[WHOLE] = self.backbone.project(class_token(features)).float()
         return MemoryBank(len(patches), {self.tap: patches.flatten(0, 1).float()}, windows)
+
+    def keeps_entries(self, memory: MemoryBank) -> bool:
+        """A bank keeps patches, windows and, since profiles can lose pictures, whole images."""
+        return WHOLE in memory.windows
+
+    def score_entry(self, entry: MemoryBank, text: Tensor, memory: MemoryBank, grid: tuple[int, int]) -> Prediction:
+        taps = {self.tap: with_class_token(entry.taps[self.tap], entry.images)}
+        windows = {side: rows.reshape(entry.images, -1, rows.shape[1]) for side, rows in entry.windows.items()}
+        return self.score(_KeptFeatures(taps, windows[WHOLE][:, 0], windows, grid), text, memory)
 
     def window_distance(self, features: ImageFeatures, memory: MemoryBank, side: int) -> Tensor:
         """Return half the cosine distance of each window to the nearest reference window: (B, n_windows) in [0, 1]."""
@@ -189,6 +202,11 @@ class WinCLIP(FewShotMethod):
         image_score = (image_score + association.amax(dim=(1, 2))) / 2
         grid = grid + association if self.config.few_shot_map == "sum" else (grid + association) / 2
         return self.prediction(image_score, upsample(grid, self.config.size), self.memory_map_range)
+
+
+@dataclass(frozen=True)
+class _KeptFeatures(ImageFeatures):
+    """Features from a memory bank: class tokens and windows are projected, and patches are as they are matched."""
 
 
 def harmonic(scores: Tensor, grid: tuple[int, int], side: int) -> Tensor:

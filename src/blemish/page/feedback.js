@@ -51,12 +51,22 @@ function openFeedback() {
   }
   parts.push(make("p", { class: "note", text: "The server first says what would change. Nothing changes before you accept." }));
   byId("feedback-body").replaceChildren(...parts);
-  const changes = ready.some((picture) => ["false_alarm", "missed"].includes(feedbackKind(picture)));
+  // A threshold may rest on a batch only as a whole: one picture without a verdict makes it a selection.
+  const whole = ready.length > 0 && ready.length === inForce().filter(isScored).length;
+  byId("feedback-whole").hidden = !whole;
+  byId("feedback-batch").checked = false;
   byId("feedback-ask").hidden = false;
-  byId("feedback-ask").disabled = !changes;
   byId("feedback-accept").hidden = byId("feedback-again").hidden = true;
-  byId("feedback-state").textContent = changes ? "" : "There is no false alarm and nothing missed among the reviewed pictures, so nothing would change.";
+  allowFeedback();
   byId("feedback").showModal();
+}
+
+// Enable the question if its answer could be a change.
+function allowFeedback() {
+  const kinds = ["false_alarm", "missed", ...(byId("feedback-batch").checked ? ["confirmed_good"] : [])];
+  const changes = feedbackPictures().ready.some((picture) => kinds.includes(feedbackKind(picture)));
+  byId("feedback-ask").disabled = !changes;
+  byId("feedback-state").textContent = changes ? "" : "There is no false alarm and nothing missed among the reviewed pictures, so nothing would change.";
 }
 
 const feedbackAddress = () => `v1/profiles/${encodeURIComponent(state.profile)}/feedback`;
@@ -68,7 +78,8 @@ async function askFeedback() {
   byId("feedback-ask").disabled = true;
   says.textContent = "The server compares; this takes as long as scoring the pictures.";
   try {
-    const preview = await askPatiently(feedbackAddress(), { method: "POST", body: form });
+    const query = byId("feedback-batch").checked ? "?whole_batch=true" : "";
+    const preview = await askPatiently(feedbackAddress() + query, { method: "POST", body: form });
     Object.assign(feedback, { token: preview.token, preview });
     showPreview(preview);
     says.textContent = "";
@@ -95,7 +106,7 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
   const row = ([first, ...rest]) => make("tr", {}, make("th", { scope: "row", text: first }), ...cells(rest));
   const changed = pictures.filter((picture) => picture.verdict_before !== picture.verdict_after).length;
   const told = (verdict, score) => `${verdict ?? "no verdict"}, ${number(score)}`;
-  // A false alarm finds itself among the good pictures then; what counts is its distance from the others.
+  // A picture that joins finds itself among the good ones then; what counts is its distance from the others.
   const alone = (p) => (typeof p.score_without_itself === "number" ? ` (${number(p.score_without_itself)} without itself)` : "");
   const cellsOf = (p) => [
     p.name,
@@ -119,7 +130,7 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
       )
     )
   );
-  byId("feedback-ask").hidden = true;
+  byId("feedback-ask").hidden = byId("feedback-whole").hidden = true;
   byId("feedback-accept").hidden = false;
   byId("feedback-accept").disabled = false;
 }
@@ -225,6 +236,7 @@ function chartOf(title, { edges, calibration, recent }) {
 function watchFeedback() {
   byId("open-feedback").addEventListener("click", openFeedback);
   byId("feedback-ask").addEventListener("click", askFeedback);
+  byId("feedback-batch").addEventListener("change", allowFeedback);
   byId("feedback-accept").addEventListener("click", acceptFeedback);
   byId("feedback-again").addEventListener("click", scoreAgain);
   byId("feedback-close").addEventListener("click", () => byId("feedback").close());

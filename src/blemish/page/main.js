@@ -101,7 +101,11 @@ const drawHistogram = onceAFrame(() => {
 
 function resetThresholds() {
   Object.assign(state, { threshold: null, maskThreshold: null, minArea: null });
-  byId("promise").textContent = state.config.mode === "service" ? promiseText(state.profiles.get(state.profile)) : reportText();
+  // The numbers at once, what they rest on when it is asked for.
+  const text = state.config.mode === "service" ? promiseText(state.profiles.get(state.profile)) : reportText();
+  const [, first, rest] = text.match(/^(Rejected from score [\d.]+\. (?:It catches .*?\. )?.*?[.!?])(?: (.*))?$/s) ?? [text, text, ""];
+  byId("promise").textContent = first;
+  byId("promise-rest").textContent = rest ?? "";
   refreshAll();
 }
 

@@ -97,13 +97,13 @@ async function loadProfiles() {
 
 // What the profile promises, as a sentence.
 function promiseText(profile) {
-  if (!profile) return "Without a profile, scores only rank pictures: they promise nothing.";
+  if (!profile) return "Without a profile, scores only rank pictures. They promise nothing.";
   const promise = profile.guarantee?.sentence ?? profile.promise ?? "This profile promises nothing.";
   const limit = typeof profile.threshold === "number" ? ` Rejected from score ${number(profile.threshold)}.` : "";
   const known = profile.known_defects ?? [];
   const caught = known.filter((defect) => defect.score >= profile.threshold).length;
   const defects = known.length ? ` It catches ${caught} of ${count(known.length, "known defect")}.` : "";
-  return `${/[.!?]$/.test(promise) ? promise : `${promise}.`}${limit}${defects}`;
+  return `${limit}${defects} ${/[.!?]$/.test(promise) ? promise : `${promise}.`}`.trim();
 }
 
 const nameAsSent = (file) => file.webkitRelativePath || file.pathBelow || file.name;
@@ -323,7 +323,7 @@ async function startService() {
   }
   byId("drop").hidden = false;
   cache.store = await sessionStore();
-  byId("storage").textContent = `Results and your verdicts are kept in ${cache.store.where()}; pictures go to this server only.`;
+  byId("storage").textContent = `Kept in ${cache.store.where()}; sent to this server only.`;
   const kept = await cache.store.all();
   state.pictures = kept.map((record) => ({ ...record, stage: "done" }));
   watchDrops();

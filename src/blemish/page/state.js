@@ -114,10 +114,10 @@ function countText() {
   if (counts.failed) lines.push(`${count(counts.failed, "picture")} not scored.`);
   if (counts.reviewed) {
     const unsure = counts.unsure ? ` (${counts.unsure} unsure)` : "";
-    lines.push(
-      `${counts.reviewed} reviewed${unsure}: ${count(counts.falseAlarms, "false alarm")} of ` +
-        `${counts.reviewedRejects} rejected, ${counts.missed} missed of ${counts.reviewedOthers} others.`
-    );
+    const wrong = [];
+    if (counts.reviewedRejects) wrong.push(`${count(counts.falseAlarms, "false alarm")} of ${counts.reviewedRejects} rejected`);
+    if (counts.reviewedOthers) wrong.push(`${counts.missed} missed of ${counts.reviewedOthers} others`);
+    lines.push(`${counts.reviewed} reviewed${unsure}${wrong.length ? `: ${wrong.join(", ")}` : ""}.`);
   }
   return lines.join("\n");
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from blemish.serve.bodies import read_form
@@ -34,7 +35,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
         },
         openapi_extra={"requestBody": _BODY},
     )
-    async def preview(name: str, request: Request) -> Response:
+    async def preview(
+        name: str,
+        request: Request,
+        whole_batch: Annotated[
+            bool,
+            Query(
+                description="These are all pictures of a batch that was not selected by score. Its good ones then move "
+                "the threshold; otherwise they are only compared with."
+            ),
+        ] = False,
+    ) -> Response:
         """Say what would change if these pictures went back into the profile.
 
         `false_alarm`: good pictures that were rejected; they become good pictures of the profile. `missed`: defects
@@ -44,7 +55,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.require_room(client)
         uploads = await read_form(request, FIELDS, min(service.options.max_pictures, service.options.queue))
         with service.admitted(client, len(uploads)):
-            work = service.in_background(lambda: service.feedback.preview(served, uploads))
+            work = service.in_background(lambda: service.feedback.preview(served, uploads, whole_batch=whole_batch))
             return JSONResponse(await answered(request, work, service.options.timeout))
 
     @app.post(
