@@ -57,6 +57,7 @@ def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: l
     assert urls <= {"/", "/v1/profiles", "/v1/detect", "/favicon.ico"}
     # The session is kept in the browser: another visit shows it again, with maps.
     page.keyboard.press("a")
+    until(page, "window.blemish.cache.store.all().then((kept) => kept.some((picture) => picture.review === 'pass'))")
     page.reload()
     page.wait_for_selector("html[data-ready]")
     until(page, "window.blemish.state.shown.length === 6 && window.blemish.view.map !== null")

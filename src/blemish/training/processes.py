@@ -138,7 +138,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             device = f"cuda:{local_rank}"
         yield current(), device
     except BaseException as error:
-        if not _is_first_to_fail() and isinstance(error, Exception):
+        # An interrupt reaches all processes; what it left is for the first to say.
+        interrupted = not isinstance(error, Exception)
+        if (interrupted and not current().is_first) or not _is_first_to_fail():
             raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
         raise
     distributed.destroy_process_group()
