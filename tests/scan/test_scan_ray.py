@@ -107,9 +107,7 @@ def test_a_worker_and_then_a_node_die(begin, shards: str, cluster: Any, node: An
     log: list[str] = []
 
     def strike() -> None:
-        alive = actors()
-        victim = next(iter(alive))
-        os.kill(victim, signal.SIGKILL)
+        os.kill(scorer(), signal.SIGKILL)
         log.append("worker")
         time.sleep(1)
         cluster.remove_node(node, allow_graceful=False)
