@@ -54,11 +54,11 @@ def test_one_product_in_every_pose() -> None:
     """A product that is turned is a ring of pictures, which differ in other ways, too."""
     rng = np.random.default_rng(0)
     found = 0
-    for angles in rng.uniform(0, 2 * np.pi, (100, 20)):
+    for angles in rng.uniform(0, 2 * np.pi, (100, 24)):
         ring = 0.3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        others = 0.3 * rng.normal(size=(20, 62)) / np.sqrt(62)
-        found += two_groups(np.concatenate([ring, others, np.ones((20, 1))], axis=1)) is not None
-    assert found <= 5
+        others = 0.3 * rng.normal(size=(24, 62)) / np.sqrt(62)
+        found += two_groups(np.concatenate([ring, others, np.ones((24, 1))], axis=1)) is not None
+    assert found <= 8
 
 
 def test_similar_products_need_a_clear_gap() -> None:
@@ -75,8 +75,8 @@ def test_similar_products_need_a_clear_gap() -> None:
 def test_a_few_odd_pictures_are_no_group() -> None:
     rng = np.random.default_rng(0)
     first, second = products(16, 0.8, rng)
-    for odd in (1, 2):
-        features = np.concatenate([around(first, 20 - odd, 0.1, rng), around(second, odd, 0.1, rng)])
+    for count, odd in ((20, 1), (30, 2)):
+        features = np.concatenate([around(first, count - odd, 0.1, rng), around(second, odd, 0.1, rng)])
         assert two_groups(features) is None
     # Nor do they hide two groups.
     third = products(16, 0.5, rng)[1]

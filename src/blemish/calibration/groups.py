@@ -18,10 +18,10 @@ _MIN_PICTURES = 6
 #: Smallest share of the pictures that is a group.
 _MIN_SHARE = 0.1
 #: Up to so many pictures two are a group, of more it takes three: two odd pictures are no product.
-_FEW = 10
+_FEW = 20
 #: (gap, distance) that two groups have at least, by either rule: pictures of clearly different things, or of things
 #: that differ less but leave nothing in between. Chosen on the class token of the built-in tower's seventh block.
-_RULES = ((1.2, 0.28), (1.8, 0.1))
+_RULES = ((1.15, 0.28), (1.8, 0.15))
 #: Nine of ten pictures have a picture of their own group nearby, and the distance of the tenth is what counts as near.
 _NEARBY = 0.9
 
@@ -63,7 +63,7 @@ def two_groups(features: npt.ArrayLike) -> Grouping | None:
             their unit vectors, sqrt(2 - 2 cos).
 
     Returns:
-        The groups with the largest gap, or None; also None for fewer than 6 pictures. Of more than 10 pictures a group
+        The groups with the largest gap, or None; also None for fewer than 6 pictures. Of more than 20 pictures a group
         has at least 3, and at least a tenth of all.
 
     Raises:
