@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 
-from blemish.cli.terminal import Shown, shown
+from blemish.cli.terminal import EscapingStream, escape
 
 STDIN = "\0stdin"  # replaces a lone "-", which cyclopts would take for an option; no file can have this name
 EXIT_OK = 0
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get("BLEMISH_DEBUG"):
         return _run(words)
     # Not standard error: a progress bar moves by control characters; `_fail` and `note` escape what they print there.
-    with redirect_stdout(Shown(sys.stdout)), _termination() as terminated:
+    with redirect_stdout(EscapingStream(sys.stdout)), _termination() as terminated:
         try:
             return _run(words)
         except KeyboardInterrupt as stop:
@@ -133,5 +133,5 @@ def _failure(error: Exception) -> int:
 
 
 def _fail(sentence: str, code: int, prefix: str = "blemish: ") -> int:
-    print(f"{prefix}{shown(sentence)}", file=sys.stderr)
+    print(f"{prefix}{escape(sentence)}", file=sys.stderr)
     return code
