@@ -190,8 +190,13 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     open_service(page, service)
     send(page, parts)
     page.evaluate("() => new Promise(requestAnimationFrame)")
-    for key in "rrarra":  # the third is a false alarm, the fifth was missed
+    for key in "rrarr":  # the third is a false alarm, the fifth was missed
         page.keyboard.press(key)
+    page.click("#open-feedback")
+    assert "1 picture of the list cannot be counted yet" in page.inner_text("#feedback-body")
+    assert not page.is_visible("#feedback-whole")
+    page.click("#feedback-close")
+    page.keyboard.press("a")
     page.click("#open-feedback")
     text = page.inner_text("#feedback-body")
     assert "False alarms, which join the good pictures: 1" in text
