@@ -146,7 +146,7 @@ def write_page(
         yield entry, _json(block).encode("ascii"), "problem" in block
 
     entries: list[str] = []
-    places: list[tuple[float, int, int]] = []  # score, beginning and length of each block
+    parts: list[tuple[float, int, int]] = []  # score, beginning and length of each block
     unreadable = 0
     identity = hashlib.sha256()
     try:
@@ -160,7 +160,7 @@ def write_page(
                 raise item
             entry, block, failed = item
             block = b'<script type="application/json" id="picture-%d">' % len(entries) + block + b"</script>\n"
-            places.append((entry.get("score", -1.0), blocks.tell(), len(block)))
+            parts.append((entry.get("score", -1.0), blocks.tell(), len(block)))
             try:
                 blocks.write(block)
             except OSError as error:
@@ -174,7 +174,7 @@ def write_page(
 
         def fill(stream: IO[bytes]) -> None:
             stream.write(head.encode("utf-8", "replace"))
-            for _, start, length in sorted(places, key=lambda place: -place[0]):
+            for _, start, length in sorted(parts, key=lambda place: -place[0]):
                 blocks.seek(start)
                 stream.write(blocks.read(length))
             stream.write(tail.encode("utf-8"))
