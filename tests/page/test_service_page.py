@@ -34,6 +34,7 @@ def send(page: Page, files: list[Path], done: int | None = None) -> None:
     finished = "window.blemish.state.pictures.filter((p) => ['done', 'failed'].includes(p.stage)).length"
     until(page, f"{finished} >= {len(files) if done is None else done}")
     until(page, "window.blemish.state.shown.length > 0")
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: list[Path]) -> None:
@@ -90,6 +91,7 @@ def test_two_files_of_one_name_stay_two_pictures(
     draw(3, (50, 40))[0].save(other)
     open_service(page, service)
     send(page, [parts[-1]])
+    until(page, "window.blemish.view.map !== null")
     page.keyboard.press("r")
     send(page, [other], 2)
     send(page, [parts[-1]], 2)  # the same file again replaces its result and keeps its review

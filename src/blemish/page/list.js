@@ -105,7 +105,7 @@ function step(rowsDown) {
 
 // Note what a person thinks of the picture, and go on to the next one.
 function review(verdict, goOn) {
-  const picture = view.picture;
+  const picture = state.shown.find((picture) => picture.id === state.current);
   if (!picture || picture.stage !== "done") return;
   const index = state.shown.indexOf(picture);
   state.isChosen = true;
