@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blemish.cli.terminal import shown
+from blemish.cli.terminal import escape
 from helpers import save_picture
 
 #: Clears the screen, renames the window, turns the direction of writing, and begins a line of its own.
@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_shown() -> None:
-    assert shown("a\x1b[2J\tb\nä\u202e") == "a\\x1b[2J\tb\nä\\u202e"
+def test_escape() -> None:
+    assert escape("a\x1b[2J\tb\nä\u202e") == "a\\x1b[2J\tb\nä\\u202e"
 
 
 def test_detect(detect, run, folder: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_python_blocks_run_one_after_another(
 def test_shell_lines_parse(block: Block) -> None:
     for words in _commands(block.code):
         match words:
-            case ["blemish", *arguments]:
+            case ["blemish", *arguments] | ["torchrun", "--nproc-per-node", _, "-m", "blemish", *arguments]:
                 _parses(arguments)
             case ["make", target, *_]:
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)

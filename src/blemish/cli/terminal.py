@@ -9,19 +9,19 @@ from typing import IO, Any
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def shown(text: str) -> str:
+def escape(text: str) -> str:
     """Return a text with its control characters escaped: `\\x1b` for ESC. Line breaks and tabs stay."""
     return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-class Shown:
-    """A text stream that shows what is written by `print`, and is the stream itself in all else."""
+class EscapingStream:
+    """A text stream that escapes what `print` writes, and is the stream itself in all else."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._stream.write(shown(text))
+        return self._stream.write(escape(text))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

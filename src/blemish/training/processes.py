@@ -1,6 +1,6 @@
 """Training on several processes: each computes its part of a batch, and the gradients are summed.
 
-`torchrun` starts the processes and tells each its number in the environment. The learnt parts are few, so one sum over
+`torchrun` starts the processes and gives each its number in the environment. The learnt parts are few, so one sum over
 all gradients and losses after each step is all that is sent; there is no wrapper around the method.
 """
 
@@ -86,7 +86,7 @@ class Processes:
             values = values.cuda()  # NCCL sends nothing from the CPU
         try:
             distributed.all_reduce(values)
-        except RuntimeError as error:  # the backends have no other for a peer that is gone
+        except RuntimeError as error:  # the backends have no other for a process that is gone
             raise BlemishError(
                 "another process of the training ended; the same command with --resume continues from the last "
                 "checkpoint"
