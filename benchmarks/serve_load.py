@@ -168,8 +168,8 @@ def overload(words: Sequence[str], pictures: Sequence[bytes], seconds: float) ->
             f"Overload: {dict(sorted(statuses.items()))}; memory {before:.0f} MB before, "
             f"{resident(process):.0f} MB after."
         )
-        again, _ = load(port, pictures, 1, lambda number: number < 3)
-        print(f"Afterwards: {dict(again)}.")
+        afterwards, _ = load(port, pictures, 1, lambda number: number < 3)
+        print(f"Afterwards: {dict(afterwards)}.")
 
 
 def main() -> None:

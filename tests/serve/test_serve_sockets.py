@@ -24,7 +24,7 @@ from blemish.serve.profiles import Registry
 from blemish.serve.server import bind
 from blemish.serve.service import Service
 
-HEAD = b"POST /v1/detect?method=clip HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+HEAD = b"POST /v1/detect?method=clip HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
 
 
 @pytest.fixture(scope="module")
