@@ -134,16 +134,12 @@ class Detector:
 
     def with_memory(self, memory: MemoryBank | None) -> Detector:
         """Return a detector that compares with this memory bank; None scores zero-shot. It has no profile."""
-        return Detector(
-            self.engine,
-            memory=memory,
-            object_name=self.object_name,
-            threshold=self.threshold,
-            mask_threshold=self.mask_threshold,
-            max_pixels=self.max_pixels,
-            value_range=self.value_range,
-            tiling=self.tiling,
-        )
+        return self.replaced(memory=memory)
+
+    def replaced(self, **changes: Any) -> Detector:
+        """Return a detector with some arguments changed, on the same engine. It has no profile unless one is given."""
+        names = ("memory", "object_name", "threshold", "mask_threshold", "max_pixels", "value_range", "tiling")
+        return Detector(self.engine, **{name: getattr(self, name) for name in names} | changes)
 
     def with_profile(
         self, profile: Profile | PathLike, *, threshold: float | None = None, mask_threshold: float | None = None
@@ -164,13 +160,11 @@ class Detector:
             profile = read_profile(profile)
         engine = self.torch_engine
         profile.check({**made_with(engine.provenance), "preprocessing": engine.preprocessing})
-        return Detector(
-            engine,
+        return self.replaced(
             memory=to_device(profile.memory, engine.device),
             object_name=profile.object_name,
             threshold=threshold,
             mask_threshold=mask_threshold,
-            max_pixels=self.max_pixels,
             value_range=profile.value_range,
             tiling=profile.tiling,
             limits=profile.limits,

@@ -202,7 +202,7 @@ class FittedLimits:
             return DEFAULT_FALSE_ALARMS
         if options.rule == "conformal":
             self.notes.append(
-                f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
+                f"{pictures} calibration picture{'s' * (pictures != 1)} can promise {percent(smallest, up=True)} false alarms at best; "
                 f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
             )
         return smallest

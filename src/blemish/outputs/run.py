@@ -37,6 +37,7 @@ from blemish.outputs.results import (
     ResultsFolder,
     TableFormat,
     check_kinds,
+    now,
     result_of,
     scoring_settings,
     written_names,
@@ -245,7 +246,7 @@ class DetectRun:
         folder, detector = self._results_folder, self.detector
         scale = detector.limits.heatmap_range or detector.engine.display_range(detector.memory)
         criteria = Criteria.of_limits(detector.limits, scale)
-        profile = detector.provenance.profile
+        profile, date = detector.provenance.profile, now()
 
         def judge(path: str) -> Commit:
             line = folder.journal.line(absolute(path))
@@ -260,7 +261,7 @@ class DetectRun:
         def keep(path: str, line: Line, files: Mapping[FileKind, Path]) -> None:
             source = {**(line["provenance"] or {}), "profile": profile}
             key = [*line["key"][:3], self._fingerprint]
-            line = folder.keep({**line, "path": path, "provenance": source, "key": key}, files)
+            line = folder.keep({**line, "path": path, "provenance": source, "key": key, "judged": date}, files)
             self.results[path] = result_of(line)
             finish(line)
 
