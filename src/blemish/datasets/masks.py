@@ -72,7 +72,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return _upright_size(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         with contextlib.suppress(ImageError):  # formats that Pillow does not know, such as DICOM
             return read_image(path).size
         raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error

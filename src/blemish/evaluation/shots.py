@@ -279,11 +279,8 @@ class _Fitted:
     ) -> None:
         self.draw, self.shots, self.seed = draw, shots, seed
         paths = [sample.path for sample in draw.order[:shots]]
-        detector = Detector(
-            detector.engine,
-            object_name=samples[0].object_name,
-            max_pixels=detector.max_pixels,
-            value_range=detector.value_range,
+        detector = detector.replaced(
+            memory=None, object_name=samples[0].object_name, threshold=None, mask_threshold=None, tiling=None
         )
         self.promise = self.threshold = self.pixel = math.nan
         if shots > 1:

@@ -109,7 +109,9 @@ function review(verdict, goOn) {
   if (!picture || picture.stage !== "done") return;
   const index = state.shown.indexOf(picture);
   state.isChosen = true;
+  const before = picture.review;
   picture.review = picture.review === verdict && !goOn ? null : verdict;
+  if (picture.review !== before) picture.given = false;
   cache.store.saveReview(picture);
   announce(`${nameOf(picture).file}: ${picture.review ?? "verdict taken back"}.`);
   refreshShown();

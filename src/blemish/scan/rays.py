@@ -7,31 +7,18 @@ The folder of the scan has to be visible to every node.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from blemish.errors import BlemishError, UsageError
-from blemish.scan.detectors import Detectors
-from blemish.scan.items import Item
-from blemish.scan.plan import Plan
+from blemish.scan.ray_stages import PartScorer, read_part, write_rows
 from blemish.scan.rows import PartFacts
-from blemish.scan.run import Scan, Work
-from blemish.scan.sources import Fetched, NamedBytes, read_items
-from blemish.scan.stores import is_url
+from blemish.scan.run import Scan
 from blemish.types import resolve_device
-
-#: Most bytes of a part that travel from the node that reads to the node that scores; larger parts are read there.
-MAX_PAYLOAD = 256 * 2**20
-
-_Row = dict[str, Any]
 
 
 def execute(
@@ -65,15 +52,15 @@ def execute(
         parts = ray.data.from_items([{"part": n} for n in scan.todo], override_num_blocks=len(scan.todo))
         # Reading and writing wait for disks and networks; they leave the processors to the actors.
         results = (
-            parts.map(_read, fn_kwargs={"plan": plan}, num_cpus=0, concurrency=2 * count)
+            parts.map(read_part, fn_kwargs={"plan": plan}, num_cpus=0, concurrency=2 * count)
             .map(
-                _Scorer,
+                PartScorer,
                 fn_constructor_args=(scan.work, plan),
                 num_cpus=0 if gpu else 1,
                 num_gpus=1 if gpu else 0,
                 concurrency=(1, count),
             )
-            .map(_write, fn_kwargs={"work": scan.work}, num_cpus=0, concurrency=2 * count)
+            .map(write_rows, fn_kwargs={"work": scan.work}, num_cpus=0, concurrency=2 * count)
         )
         try:
             for row in results.iter_rows():
@@ -86,68 +73,6 @@ def execute(
             raise
         except Exception as error:
             raise _cause(error) from error
-
-
-def _read(row: _Row, *, plan: str) -> _Row:
-    """Read the pictures of a part, unless they are local files, which the actor opens itself."""
-    number = int(row["part"])
-    items = Plan(Path(plan)).items(number)
-    return {"part": number, "payload": _pack(items)}
-
-
-class _Scorer:
-    """An actor: loads the detectors once, and scores parts."""
-
-    def __init__(self, work: Work, plan: str) -> None:
-        self._work, self._plan, self._detectors = work, Plan(Path(plan)), Detectors(work.detectors)
-
-    def __call__(self, row: _Row) -> _Row:
-        start = time.perf_counter()
-        number = int(row["part"])
-        items = self._plan.items(number)
-        fetched = _unpack(items, row["payload"]) if row["payload"] else None
-        rows = self._work.score(items, self._detectors, fetched=fetched)
-        return {"part": number, "rows": json.dumps(rows).encode(), "seconds": time.perf_counter() - start}
-
-
-def _write(row: _Row, *, work: Work) -> _Row:
-    """Write the rows of a part."""
-    facts = work.write(int(row["part"]), json.loads(row["rows"]), float(row["seconds"]))
-    return {"facts": json.dumps(asdict(facts))}
-
-
-def _pack(items: Sequence[Item]) -> bytes:
-    """Return the bytes of all pictures as one Arrow stream; empty if the actor has to read them."""
-    import pyarrow
-
-    if all(item.kind == "file" and not is_url(item.file) for item in items):
-        return b""
-    columns: dict[str, list[Any]] = {name: [] for name in ("data", "sha256", "size", "error", "file")}
-    total = 0
-    for picture in read_items(items):
-        data = picture.source.getvalue() if isinstance(picture.source, NamedBytes) else None
-        total += len(data or b"")
-        if total > MAX_PAYLOAD:
-            return b""
-        local = picture.source if isinstance(picture.source, str) else None
-        for name, value in zip(columns, (data, picture.sha256, picture.size, picture.error, local), strict=True):
-            columns[name].append(value)
-    types = [pyarrow.large_binary(), pyarrow.string(), pyarrow.int64(), pyarrow.string(), pyarrow.string()]
-    table = pyarrow.table(columns, schema=pyarrow.schema(list(zip(columns, types, strict=True))))
-    sink = io.BytesIO()
-    with pyarrow.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue()
-
-
-def _unpack(items: Sequence[Item], payload: bytes) -> Iterator[Fetched]:
-    import pyarrow
-
-    with pyarrow.ipc.open_stream(payload) as stream:
-        rows = stream.read_all().to_pylist()
-    for item, row in zip(items, rows, strict=True):
-        source = row["file"] if row["data"] is None else NamedBytes(row["data"], item.path)
-        yield Fetched(item, source, row["sha256"], row["size"], row["error"])
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from blemish.serve.requests import answered, client_of
 from blemish.serve.schema import AcceptAnswer, DriftAnswer, PreviewAnswer, errors
 from blemish.serve.service import Service
 
+#: Most pictures of a review; their bytes and pixels are bounded, too.
+MAX_REVIEWED = 1000
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
@@ -53,8 +55,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """
         served, client = service.registry.profile(name), client_of(request)
         service.require_room(client)
-        uploads = await read_form(request, FIELDS, min(service.options.max_pictures, service.options.queue))
-        with service.admitted(client, len(uploads)):
+        uploads = await read_form(request, FIELDS, MAX_REVIEWED)
+        with service.admitted(client, 1):  # the model is not asked picture by picture
             work = service.in_background(lambda: service.feedback.preview(served, uploads, whole_batch=whole_batch))
             return JSONResponse(await answered(request, work, service.options.timeout))
 
