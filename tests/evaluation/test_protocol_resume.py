@@ -39,9 +39,7 @@ def stop_after(steps: int) -> Callable[[], None]:
 def test_shots_go_on(backbone: Backbone, data: Path, tmp_path: Path, passes: list[int]) -> None:
     detectors = {"winclip": blemish.load("winclip", backbone=backbone, device="cpu")}
     wishes = {"shots": (1, 2), "seeds": 2}
-    with pytest.raises(
-        KeyboardInterrupt, match=r"4 of 8 rows are finished; they are kept in .*out, and"
-    ):
+    with pytest.raises(KeyboardInterrupt, match=r"4 of 8 rows are finished; they are kept in .*out, and"):
         evaluate_shots(detectors, data, out=tmp_path / "out", on_progress=stop_after(12), **wishes)  # type: ignore[arg-type]
     passes.clear()
     totals: list[int] = []

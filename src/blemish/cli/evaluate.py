@@ -45,7 +45,7 @@ def evaluate(
     aupro: Literal["exact", "200"] | None = None,
     masks: Literal["map", "full"] | None = None,
     more_metrics: bool = False,
-    mask_threshold: Threshold = None,
+    mask_threshold: Annotated[str | None, Parameter(negative="")] = None,
     shots: str | None = None,
     seeds: int = 3,
     false_alarms: Threshold = None,
@@ -82,6 +82,7 @@ def evaluate(
         more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the
             others.
         mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
+            mebin gives each map a threshold of its own, and promises nothing.
         shots: Few-shot protocol: numbers of good pictures that are references, such as 1,2,4,8,16. They are drawn from
             the train split, or set aside from the good test pictures.
         seeds: Number of draws of these references, or of these sets.
@@ -104,6 +105,7 @@ def evaluate(
     if maps and out is None:
         raise UsageError("--maps needs a folder to write to: give --out DIR")
     method_names = _words(methods)
+    mask_level = None if mask_threshold is None else _mask_threshold(mask_threshold)
     if recompute:
         if out is None:
             raise UsageError("--recompute needs the folder of an evaluation: give --out DIR")
@@ -116,7 +118,7 @@ def evaluate(
             aupro=aupro,
             masks=masks,
             more_metrics=more_metrics,
-            mask_threshold=mask_threshold,
+            mask_threshold=mask_level,
             report=report,
         )
         return _print_result(result, report, json)
@@ -158,7 +160,7 @@ def evaluate(
         aupro=aupro or "exact",
         masks=masks or "map",
         more_metrics=more_metrics,
-        mask_threshold=mask_threshold,
+        mask_threshold=mask_level,
         report=report,
         split=split,
         value_range=value_range,
@@ -194,6 +196,12 @@ def _words(given: str | None) -> list[str] | None:
     if given is None:
         return None
     return [word.strip() for word in given.split(",") if word.strip()]
+
+
+def _mask_threshold(given: str) -> float | Literal["mebin"]:
+    from blemish.types import parse_threshold
+
+    return "mebin" if given == "mebin" else parse_threshold("--mask-threshold", given)
 
 
 def _numbers(given: str) -> list[int]:
