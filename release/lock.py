@@ -210,9 +210,10 @@ def licences(packages: list[dict[str, Any]]) -> str:
     table = "\n".join(f"| {name} | {version} | {words} |" for name, version, words in rows)
     return f"""# Licences of the dependencies
 
-blemish itself and the weights in it are Apache-2.0. This is what `pip install 'blemish[{EXTRA}]'` installs beside it on
-Linux (x86-64, Python 3.11) from PyPI, and the licence that each package states. PyPI's PyTorch for Linux brings NVIDIA's
-libraries, which are proprietary and may be passed on under NVIDIA's terms; a PyTorch for CPUs or for a Mac does without them.
+blemish itself and the weights in it are Apache-2.0. This is what `pip install 'blemish[{EXTRA}]'` installs beside it
+on Linux (x86-64, Python 3.11) from PyPI, and the licence that each package states. PyPI's PyTorch for Linux brings
+NVIDIA's libraries, which are proprietary and may be passed on under NVIDIA's terms; a PyTorch for CPUs or for a Mac
+does without them.
 `make lock` writes this page.
 
 | package | version | licence |

@@ -15,6 +15,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+
+from blemish.calibration import look_foreign
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
@@ -28,7 +31,7 @@ from blemish.fitting import (
     remove_pictures,
 )
 from blemish.image_io import MAX_PIXELS, LoadedImage
-from blemish.limits import FitOptions, Rule
+from blemish.limits import FitOptions, Rule, sample_inside
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
@@ -340,6 +343,29 @@ class Detector:
         if self.profile is None:
             raise UsageError("the detector has no profile: make one with fit, or load one")
         return self.profile
+
+    def usual(self, detection: Detection) -> float:
+        """Return the median of a detection's map inside the region of interest, for `foreign`."""
+        return float(np.median(sample_inside(detection.anomaly_map, self.limits.roi)))
+
+    def foreign(self, usual: Sequence[float]) -> str | None:
+        """Return a sentence if most pictures look unlike the good ones of the profile everywhere: see `look_foreign`.
+
+        Args:
+            usual: `usual` of each picture, at least 3.
+
+        Returns:
+            None if they do not, or without a profile.
+        """
+        profile = self.profile
+        good = [] if profile is None else [entry.usual for entry in profile.good if entry.usual is not None]
+        if profile is None or not look_foreign(usual, good, profile.map_range):
+            return None
+        name = "this profile" if profile.path is None else profile.path
+        return (
+            f"These pictures look unlike the good ones of {name}, most of them all over: is it the right profile, "
+            "and are camera and light the same?"
+        )
 
     @overload
     def __call__(

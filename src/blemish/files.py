@@ -6,11 +6,12 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from blemish.errors import OutputError
 from blemish.types import PathLike
@@ -25,6 +26,24 @@ _MAX_NAME = 180
 
 #: A picture inside a file: `scan.tif#2` is the second page.
 _PAGE = re.compile(r"(.+)#([1-9][0-9]*)", re.DOTALL)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text that others wrote. Raises ValueError, also where it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def is_file(path: PathLike) -> bool:
+    """Return whether there is a file. Unlike with `Path.is_file`, no text is an error, such as one of 300 letters."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: PathLike) -> bool:
+    """Return whether there is a folder; as with `is_file`, no text is an error."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def split_page(path: PathLike) -> tuple[str, int | None]:

@@ -26,6 +26,8 @@ LABELLED_RULES: tuple[Rule, ...] = ("f1", "recall", "cost")
 DEFAULT_FALSE_ALARMS = 0.01
 #: Share of the good pictures whose whole map is transparent.
 _TRANSPARENT = 0.8
+#: Values of a map that are looked at for its median, and by the rules of others.
+_SAMPLED_VALUES = 100_000
 #: Least width of a heatmap's scale below the threshold, as a part of the way from a usual value to the threshold.
 _MIN_WIDTH = 0.1
 
@@ -234,6 +236,15 @@ def _labelled(options: FitOptions, good: npt.ArrayLike, bad: npt.ArrayLike) -> c
         return conformal.fixed_recall(good, bad, options.recall)
     costs = {"miss_cost": options.miss_cost, "false_alarm_cost": options.false_alarm_cost}
     return conformal.cheapest(good, bad, **costs)
+
+
+def sample_inside(values: npt.NDArray[np.float32], roi: Roi | None) -> npt.NDArray[np.float32]:
+    """Return values of a map (H, W) that lie inside the region of interest: all of them, or about 100,000 (k,).
+
+    Their median says how far an ordinary place of the picture is from the good pictures.
+    """
+    inside = values if roi is None else values[roi.resized(values.shape[1], values.shape[0])]
+    return inside.ravel()[:: -(-inside.size // _SAMPLED_VALUES)]
 
 
 def heatmap_range(pixel: float, good: Sequence[GoodPicture], map_range: tuple[float, float]) -> tuple[float, float]:

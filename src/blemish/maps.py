@@ -13,6 +13,9 @@ Nothing is lost but the rounding to 16 bits: at most half of 1/65535 of the scal
 from __future__ import annotations
 
 import io
+import math
+import struct
+import zlib
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,7 +32,19 @@ FloatMap: TypeAlias = npt.NDArray[np.float32]
 
 _WHITE = 65535
 #: What Pillow and zlib raise for damaged files.
-_DAMAGED = (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+#: Values of an enlarged map, at most: as many as a picture has pixels that is read by default.
+_MAX_VALUES = 178_956_970
 
 
 class DecodedMap(NamedTuple):
@@ -106,8 +121,10 @@ def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple
             size = (width, height)
     except _DAMAGED as error:
         raise ImageError(f"this is no anomaly map, or it is damaged ({type(error).__name__}: {error}).") from error
-    if grey.ndim != 2 or not low < high or step < 1:
+    if grey.ndim != 2 or not -math.inf < low < high < math.inf or step < 1:
         raise ImageError("this is no anomaly map: it is not grey, or its scale is empty.")
+    if size is not None and (min(size) < 1 or size[0] * size[1] > _MAX_VALUES):
+        raise ImageError(f"this is no anomaly map: it would have {size[0]} x {size[1]} values.")
     return grey, low, high, step, size
 
 

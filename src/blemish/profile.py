@@ -32,7 +32,7 @@ from torch import Tensor
 from blemish.calibration import Calibration, Scheme
 from blemish.clip import Tap
 from blemish.errors import ProfileError, UsageError
-from blemish.files import absolute, write_atomically
+from blemish.files import absolute, parse_json, write_atomically
 from blemish.methods import load_class
 from blemish.methods.base import MemoryBank, ReferenceMethod
 from blemish.methods.checkpoints import to_bytes
@@ -433,13 +433,13 @@ def _checked_header(data: bytes, path: Path) -> dict[str, Any]:
     if len(data) < 8 + length:
         raise cut_short if FORMAT.encode() in data else no_profile
     try:
-        entries = json.loads(data[8 : 8 + length])
+        entries = parse_json(data[8 : 8 + length])
         metadata = entries.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
         if metadata.get("format") != FORMAT:
             raise no_profile
         version = int(metadata["version"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise no_profile from error
     if version > VERSION:
         raise ProfileError(
@@ -448,8 +448,8 @@ def _checked_header(data: bytes, path: Path) -> dict[str, Any]:
     if len(data) < 8 + length + end:
         raise cut_short
     try:
-        header: dict[str, Any] = json.loads(metadata["profile"])
-    except (ValueError, KeyError) as error:
+        header: dict[str, Any] = parse_json(metadata["profile"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ProfileError(f"{path} has a damaged header ({error}); fit again", path) from error
     return header
 

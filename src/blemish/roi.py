@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from blemish.errors import UsageError
+from blemish.files import is_file, parse_json
 from blemish.image_io import read_image
 from blemish.types import PathLike
 
@@ -127,7 +127,7 @@ def read_roi(source: RoiSource, size: tuple[int, int]) -> Roi:
         return source
     if isinstance(source, np.ndarray) and source.dtype == np.bool_:
         return Roi(_reduced(source))
-    if isinstance(source, str) and "," in source and not Path(source).exists():
+    if isinstance(source, str) and "," in source and not is_file(source):
         return _from_polygon(_points(source.replace(";", " ").split(), source), size)
     if isinstance(source, (str, Path)) or hasattr(source, "__fspath__"):
         path = Path(source)
@@ -147,13 +147,14 @@ def _reduced(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 def _read_polygon(path: Path) -> list[tuple[float, float]]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"there is no region of interest {path}; check the path") from error
     except ValueError as error:
         raise UsageError(f"{path} is not JSON ({error}); write a polygon as [[x, y], [x, y], [x, y]]") from error
     if isinstance(value, dict):
-        if shapes := value.get("shapes"):  # LabelMe
+        shapes = value.get("shapes")  # LabelMe
+        if isinstance(shapes, list) and shapes and isinstance(shapes[0], dict):
             value = shapes[0]
         value = next((value[key] for key in _POLYGON_KEYS if key in value), None)
     return _points(value, str(path))

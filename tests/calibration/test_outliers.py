@@ -1,11 +1,11 @@
-"""Suspicious pictures among the good ones, and references of two products."""
+"""Suspicious pictures among the good ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from blemish.calibration import Calibration, deviations, suspicious, two_groups, without_suspicious
+from blemish.calibration import Calibration, deviations, suspicious, without_suspicious
 from blemish.errors import UsageError
 
 
@@ -54,55 +54,3 @@ def test_left_out_of_the_calibration() -> None:
     assert guarantee.bound_if_removed_good == pytest.approx(3 / 31)
     with pytest.raises(UsageError, match="calibrate again"):
         without_suspicious(Calibration(scores, "cross", np.arange(30)))
-
-
-@pytest.mark.parametrize("dimension", [2, 8, 64])
-def test_two_products(dimension: int) -> None:
-    rng = np.random.default_rng(dimension)
-    centres = rng.normal(size=(2, dimension))
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    member = np.repeat([0, 1], [14, 6])
-    rng.shuffle(member)
-    features = centres[member] + 0.05 / np.sqrt(dimension) * rng.normal(size=(20, dimension))
-    grouping = two_groups(features * rng.uniform(1, 5, (20, 1)))
-    assert grouping is not None
-    assert grouping.groups == tuple(member.tolist())
-    assert grouping.sentence().startswith("The 20 good pictures look like two groups, of 14 and 6:")
-
-
-def test_one_product_is_rarely_two_groups() -> None:
-    rng = np.random.default_rng(0)
-    for n in (6, 10, 20, 60):
-        for dimension in (3, 8, 64):
-            centre = rng.normal(size=dimension)
-            found = [
-                two_groups(centre + 0.3 * rng.normal(size=(n, dimension)) @ np.diag(0.8 ** np.arange(dimension)))
-                for _ in range(200)
-            ]
-            assert sum(grouping is not None for grouping in found) <= 4, (n, dimension)
-
-
-def test_one_product_in_every_pose() -> None:
-    rng = np.random.default_rng(0)
-    angles = rng.uniform(0, 2 * np.pi, (100, 20))
-    turned = [np.stack([np.cos(a), np.sin(a), np.full(20, 2.0)], axis=1) for a in angles]
-    assert sum(two_groups(features) is not None for features in turned) <= 2
-
-
-def test_one_odd_picture_is_no_group() -> None:
-    rng = np.random.default_rng(0)
-    features = np.array([1.0, 0, 0, 0]) + 0.05 * rng.normal(size=(20, 4))
-    features[7] = [0, 1, 0, 0]
-    assert two_groups(features) is None
-    # Nor does it hide two groups.
-    features[10:] += [0, 0, 3, 0]
-    grouping = two_groups(features)
-    assert grouping is not None
-    assert sorted((grouping.groups.count(0), grouping.groups.count(1))) in ([9, 11], [10, 10])
-
-
-def test_equal_pictures_and_few_pictures() -> None:
-    assert two_groups(np.ones((10, 3))) is None
-    assert two_groups(np.eye(5)) is None
-    with pytest.raises(UsageError, match="one row per picture"):
-        two_groups(np.ones(5))

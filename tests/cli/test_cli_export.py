@@ -83,29 +83,93 @@ def test_words_that_do_not_fit(run, words, sentence: str) -> None:
     assert len(refused.err.splitlines()) == 1
 
 
+@pytest.fixture
+def profile(run, tmp_path: Path) -> Path:
+    """A profile in bfloat16 of the default method of `fit`."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    for number in range(4):
+        save_picture(tmp_path / "good" / f"{number}.png", 40 + number, (60, 45))
+    save_tiny_backbone(tmp_path / "shallow", layers=(2, 2))
+    return fitted(run, tmp_path, "bfloat16")
+
+
+def fitted(run, folder: Path, precision: str) -> Path:
+    path = folder / f"{precision}.profile"
+    config = '{"compared": [2], "layers": [2], "size": 296}'
+    words = ("--backbone", folder / "shallow", "--config", config, "--false-alarms", "20%", "--min-area", 3)
+    words = (*words, "--object", "a nut", "--roi", "0,0 30,0 30,45 0,45", "--precision", precision)
+    made = run("fit", folder / "good", *words, "--out", path)
+    assert made.code == 0, made.err
+    return path
+
+
+def test_a_profile_in_bfloat16_is_fitted_again(profile: Path, run, pictures: Path, tmp_path: Path) -> None:
+    """`detect --model` then says what `detect --profile` says of the profile in float32."""
+    file, backbone = tmp_path / "x.onnx", ("--backbone", tmp_path / "shallow")
+    said = run("export", "--profile", profile, *backbone, "--out", file)
+    assert said.code == 0, said.err
+    assert "was made in bfloat16 and is fitted again in float32, from 4 pictures: the file rejects from" in said.err
+    again = fitted(run, tmp_path, "float32")
+    theirs = run("detect", pictures, tmp_path / "good", "--model", file, "--json")
+    ours = run("detect", pictures, tmp_path / "good", "--profile", again, *backbone, "--json")
+    assert (theirs.code, ours.code) == (0, 0), theirs.err
+    assert len(theirs.out.splitlines()) == 9  # a subfolder is left out
+    for lines in zip(theirs.out.splitlines(), ours.out.splitlines(), strict=True):
+        found, expected = (json.loads(line) for line in lines)
+        for facts in (found, expected):
+            del facts["provenance"], facts["timing"]
+        assert found.keys() == expected.keys()
+        assert found["min_area"] == 3
+        close(found, expected)
+    info = json.loads(run("info", file, "--json").out)
+    assert (info["calibration_pictures"], info["tile"], info["object"]) == (4, None, "a nut")
+    assert info["region_of_interest"] == pytest.approx(0.5, abs=0.05)
+    assert "promised: 20" in info["promise"]
+
+
+def close(found: object, expected: object) -> None:
+    """All numbers agree to 1e-5, and everything else is equal."""
+    if isinstance(expected, dict):
+        assert isinstance(found, dict)
+        for key, value in expected.items():
+            close(found[key], value)
+    elif isinstance(expected, list):
+        assert isinstance(found, list)
+        for one, other in zip(found, expected, strict=True):
+            close(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, abs=1e-5)
+    else:
+        assert found == expected
+
+
+def test_a_profile_in_bfloat16_without_its_pictures(profile: Path, run, tmp_path: Path) -> None:
+    (tmp_path / "good" / "2.png").unlink()
+    refused = run("export", "--profile", profile, "--backbone", tmp_path / "shallow", "--out", tmp_path / "x.onnx")
+    assert refused.code == 2
+    assert f"2.png is not here to fit it again: run blemish export --profile {profile} --good GOOD..." in refused.err
+    assert len(refused.err.splitlines()) == 1
+    refused = run("export", "--method", "clip", "--good", tmp_path / "good", "--out", tmp_path / "x.onnx")
+    assert "--good gives the good pictures of a profile" in refused.err
+
+
 @pytest.mark.parametrize(
-    ("method", "precision", "sentence"),
+    ("changes", "sentence"),
     [
-        (
-            "joint",
-            "bfloat16",
-            "a profile of joint, which no file for ONNX Runtime or OpenVINO can express: fit with --method",
-        ),
-        (
-            "winclip",
-            "bfloat16",
-            "made in bfloat16, and exported files compute in float32: fit again with --precision float32",
-        ),
+        ({"options": {"rule": "f1"}}, "made in bfloat16 by the rule f1, from pictures with defects"),
+        ({"limits": SimpleNamespace(removed=1)}, "made in bfloat16 with --robust"),
     ],
 )
-def test_profiles_that_cannot_be_exported(
-    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, precision: str, sentence: str
+def test_profiles_that_only_fit_makes_again(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], sentence: str
 ) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    read = SimpleNamespace(method=method, precision=precision)
-    monkeypatch.setattr("blemish.profile.read_profile", lambda path: read)
+    facts = {"precision": "bfloat16", "good": (), "options": {}, "limits": SimpleNamespace(removed=0), "path": "x"}
+    monkeypatch.setattr("blemish.profile.read_profile", lambda path: SimpleNamespace(**(facts | changes)))
     refused = run("export", "--profile", "x.profile", "--out", tmp_path / "x.onnx")
     assert refused.code == 2
     assert sentence in refused.err
+    assert "run the same blemish fit again with --precision float32" in refused.err
     assert len(refused.err.splitlines()) == 1

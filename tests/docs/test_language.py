@@ -34,7 +34,6 @@ WORDS = {
     r"peers?": "references",
     r"handed (out|over|around|on)": "returned, passed",
     r"Schools?|Pupils?": "teacher, student",
-    r"judged?(s|d)?": "score, decide",
     r"map of the house|front door": "the package, the public interface",
     r"pictures? in pieces": "tiles",
 }

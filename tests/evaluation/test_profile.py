@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from evaluation_trees import add_category
 
@@ -12,7 +13,6 @@ import blemish
 from blemish.cli import main
 from blemish.clip import Backbone
 from blemish.detector import Detector
-from blemish.errors import UsageError
 from blemish.loading import load
 
 
@@ -62,8 +62,37 @@ def test_the_command_line(
     assert "a profile has its own method" in capsys.readouterr().err
 
 
-def test_tiles_are_refused(data: Path, backbone: Backbone, tmp_path: Path, fitted: Detector) -> None:
-    detector = load("winclip", backbone=backbone, device="cpu", precision="float32", tile=24)
-    tiled = detector.fit(str(tmp_path / "train" / "grid" / "test" / "good"))
-    with pytest.raises(UsageError, match="fit without tiles"):
-        blemish.evaluate(data, profile=tiled.profile, backbone=backbone, device="cpu")
+@pytest.mark.parametrize("masks", ["map", "full"])
+def test_tiles_are_those_of_the_profile(
+    data: Path, backbone: Backbone, tmp_path: Path, fitted: Detector, masks: str
+) -> None:
+    bare = load("winclip", backbone=backbone, device="cpu", precision="float32", tile=24)
+    tiled = bare.fit(str(tmp_path / "train" / "grid" / "test" / "good"), roi="0,0 20,0 20,30 0,30")
+    pictures = sorted((data / "grid" / "test").rglob("*.png"))
+    result = blemish.evaluate(
+        data,
+        profile=tiled.profile,
+        backbone=backbone,
+        device="cpu",
+        categories=["grid"],
+        out=tmp_path / "out",
+        maps=True,
+        masks=masks,
+    )
+    assert len(result.failed) == 0
+    scores = {line["path"]: line["score"] for line in _lines(tmp_path / "out" / "scores.jsonl")}
+    files = sorted((tmp_path / "out" / "maps").rglob("*.npy"))
+    assert len(scores) == len(files) == len(pictures)
+    low = tiled.engine.map_range(tiled.memory)[0]
+    for picture in pictures:
+        detection = tiled(picture)
+        (score,) = (score for name, score in scores.items() if str(picture).endswith(name))
+        assert score == pytest.approx(detection.score, abs=1e-5)
+        (found,) = (np.load(file) for file in files if str(file).endswith(f"{picture.parent.name}/{picture.name}.npy"))
+        if masks == "full":
+            np.testing.assert_allclose(found, detection.anomaly_map, atol=1e-3)
+        else:
+            assert found.shape == (tiled.engine.size,) * 2
+            assert found.mean() == pytest.approx(detection.anomaly_map.mean(), abs=1e-2)
+            assert (found[:, -found.shape[1] // 4 :] == low).all()
+    assert result.facts["methods"]["winclip"]["tile"] == 24

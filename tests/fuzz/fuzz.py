@@ -1,4 +1,4 @@
-"""Fuzz one reader, guided by the coverage of blemish's own code; it needs atheris (`pip install atheris`), not for tests.
+"""Fuzz one reader, guided by the coverage of blemish's own code; it needs atheris (`pip install atheris`).
 
     python tests/fuzz/fuzz.py TARGET --seconds 3600 --findings findings/
 

@@ -1,6 +1,6 @@
 """What is fuzzed: readers of foreign bytes, each with seeds that it reads.
 
-A target takes bytes. A `BlemishError` (the service: a `ServiceError`) is a correct answer; any other exception is a bug.
+A target takes bytes. A `BlemishError` (of the service a `ServiceError`) is a right answer, any other exception a bug.
 The same targets serve the fuzzer (`fuzz.py`) and the replay of the corpus in the tests.
 """
 
@@ -40,7 +40,21 @@ from blemish.profile import read_profile
 #: A mask and a picture of the fuzzed data sets have this size.
 SIZE = (12, 10)
 MAX_PIXELS = 1_000_000
-SUFFIXES = (".png", ".tif", ".jpg", ".bmp", ".gif", ".webp", ".ppm", ".jp2", ".avif", ".heic", ".dcm", ".nii", ".nii.gz")
+SUFFIXES = (
+    ".png",
+    ".tif",
+    ".jpg",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".jp2",
+    ".avif",
+    ".heic",
+    ".dcm",
+    ".nii",
+    ".nii.gz",
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,15 @@ def pictures(data: bytes) -> None:
 def picture_seeds() -> list[bytes]:
     rng = np.random.default_rng(0)
     colour = Image.fromarray(rng.integers(0, 256, (*SIZE[::-1], 3)).astype(np.uint8))
-    formats = {".png": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP", ".ppm": "PPM"}
+    formats = {
+        ".png": "PNG",
+        ".tif": "TIFF",
+        ".jpg": "JPEG",
+        ".bmp": "BMP",
+        ".gif": "GIF",
+        ".webp": "WEBP",
+        ".ppm": "PPM",
+    }
     formats |= {".jp2": "JPEG2000", ".avif": "AVIF"}
     seeds = [_numbered(suffix, _encoded(colour, kind)) for suffix, kind in formats.items()]
     deep = rng.integers(0, 65536, SIZE[::-1]).astype(np.uint16)
@@ -165,6 +187,19 @@ def with_checksums(data: bytes) -> bytes:
         fixed[end : end + 4] = zlib.crc32(fixed[at + 4 : end]).to_bytes(4, "big")
         at = end + 4
     return bytes(fixed)
+
+
+def with_length(data: bytes) -> bytes:
+    """Write the length of a safetensors header again, wherever its JSON ends now."""
+    start = data.find(b"{", 0, 10)
+    if start < 8:
+        return data
+    text = data[start:].decode("latin-1")
+    try:
+        end = json.JSONDecoder(strict=False).raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return data
+    return data[: start - 8] + end.to_bytes(8, "little") + data[start:]
 
 
 # masks and annotations
@@ -283,7 +318,14 @@ def _default_config(name: str) -> Any:
 
 def weight_seeds() -> list[bytes]:
     tensors = {"visual.a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float16)}
-    metadata = {"format": "blemish", "method": "clip", "config": "{}", "backbone": "builtin", "trained_on": "", "source": ""}
+    metadata = {
+        "format": "blemish",
+        "method": "clip",
+        "config": "{}",
+        "backbone": "builtin",
+        "trained_on": "",
+        "source": "",
+    }
     blemish_file = checkpoints.to_bytes(tensors, {**metadata, "backbone_fingerprint": "0"})
     april = {"state_dict": {"trainable_linearlayer": tensors}}
     contents = [tensors, {"model": tensors}, {"prompt_learner": {"ctx_pos": torch.ones(1, 1, 2, 4)}}, april]
@@ -327,7 +369,9 @@ def map_seeds() -> list[bytes]:
     seeds = []
     for size in (None, "24 20"):
         stream = io.BytesIO()
-        text = {"blemish:low": "0.0", "blemish:high": "1.0", "blemish:step": "1"} | ({"blemish:size": size} if size else {})
+        text = {"blemish:low": "0.0", "blemish:high": "1.0", "blemish:step": "1"} | (
+            {"blemish:size": size} if size else {}
+        )
         save_deep_png(np.arange(120, dtype=np.uint16).reshape(10, 12), stream, text)
         seeds.append(stream.getvalue())
     return seeds
@@ -392,8 +436,8 @@ TARGETS = {
     "pictures": Target(pictures, picture_seeds, repair=with_checksums),
     "masks": Target(masks, mask_seeds, repair=with_checksums),
     "lists": Target(lists, list_seeds),
-    "weights": Target(weights, weight_seeds),
-    "profiles": Target(profiles, profile_seeds),
+    "weights": Target(weights, weight_seeds, repair=with_length),
+    "profiles": Target(profiles, profile_seeds, repair=with_length),
     "maps": Target(maps, map_seeds, repair=with_checksums),
     "requests": Target(requests, request_seeds, _service_errors()),
 }

@@ -64,6 +64,19 @@ def by_words(method: Joint, token: Tensor, text: Tensor) -> float:
 
 
 @torch.no_grad()
+def test_a_condensed_memory_gives_the_same(joint: Joint, pictures: list[Image.Image]) -> None:
+    text = joint.text_features(["bolt"])[0]
+    features, memory = features_of(joint, pictures), joint.extract_memory(features_of(joint, pictures[:REFERENCES]))
+    small = joint.condensed(memory, text)
+    assert {side: len(rows) for side, rows in small.windows.items()} == {PATCH: 1}
+    expected, found = joint.score(features, text, memory), joint.score(features, text, small)
+    torch.testing.assert_close(found.score, expected.score, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.map, expected.map, rtol=0, atol=1e-6)
+    another = joint.condensed(memory, text.flip(0))
+    assert not torch.equal(another.windows[PATCH], small.windows[PATCH])
+
+
+@torch.no_grad()
 def test_the_formula(joint: Joint, pictures: list[Image.Image]) -> None:
     text, last = joint.text_features(["bolt"])[0], Tap(joint.backbone.layers)
     features = features_of(joint, pictures)

@@ -30,6 +30,23 @@ def test_all_distances_at_once(k: int, products: int, monkeypatch: pytest.Monkey
     assert torch.equal(found.row, expected.indices)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_traced_graph_finds_the_same(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, rows = random(2, 25, 8), 3 + random(300, 8, seed=1)
+    expected = nearest(queries, rows, k)
+    monkeypatch.setattr(neighbours, "_TRACED_ROWS", 64)  # the last of five blocks is smaller
+
+    class Search(torch.nn.Module):
+        def forward(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return nearest(queries, rows, k)
+
+    batch = {"queries": {0: torch.export.Dim("batch")}}
+    traced = torch.export.export(Search(), (random(3, 25, 8),), dynamic_shapes=batch, strict=False).module()
+    squared, row = traced(queries)
+    torch.testing.assert_close(squared, expected.squared, rtol=1e-6, atol=0)
+    assert torch.equal(row, expected.row)
+
+
 def test_a_row_has_no_distance_to_itself() -> None:
     rows = 10 + random(50, 8)
     found = nearest(rows, rows)

@@ -97,7 +97,7 @@ def test_review_of_real_scores_goes_back_into_the_profile(
         page.keyboard.press("a")
     page.keyboard.press("r")
     page.click("#open-feedback")
-    assert f"{rejected} false alarms" in page.inner_text("#feedback-body")
+    assert f"False alarms, which join the good pictures: {rejected}" in page.inner_text("#feedback-body")
     page.click("#feedback-ask")
     page.wait_for_selector("#feedback-accept:not([hidden])", timeout=60_000)
     assert "good picture" in page.inner_text("#feedback-body")

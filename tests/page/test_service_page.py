@@ -38,7 +38,7 @@ def send(page: Page, files: list[Path], done: int | None = None) -> None:
 
 def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: list[Path]) -> None:
     open_service(page, service)
-    assert page.inner_text("#promise").startswith("At most 5 % of good pictures are rejected.")
+    assert page.inner_text("#promise") == "Rejected from score 0.5000. At most 5 % of good pictures are rejected."
     assert page.locator("#profile option").all_inner_texts() == ["nut (metal nut)"]
     assert page.inner_text("#counts") == "No pictures yet."
     send(page, parts)
@@ -57,6 +57,7 @@ def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: l
     assert urls <= {"/", "/v1/profiles", "/v1/detect", "/favicon.ico"}
     # The session is kept in the browser: another visit shows it again, with maps.
     page.keyboard.press("a")
+    until(page, "window.blemish.cache.store.all().then((kept) => kept.some((picture) => picture.review === 'pass'))")
     page.reload()
     page.wait_for_selector("html[data-ready]")
     until(page, "window.blemish.state.shown.length === 6 && window.blemish.view.map !== null")
@@ -177,10 +178,13 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
         page.keyboard.press(key)
     page.click("#open-feedback")
     text = page.inner_text("#feedback-body")
-    assert "1 false alarms, which join the good pictures" in text
-    assert "1 missed, which are kept as known defects" in text
+    assert "False alarms, which join the good pictures: 1" in text
+    assert "Missed, which are kept as known defects: 1" in text
+    assert page.is_visible("#feedback-whole"), "every picture has a verdict"
+    page.check("#feedback-batch")
     page.click("#feedback-ask")
     page.wait_for_selector("#feedback-accept:not([hidden])")
+    assert service.requests[-1][1].endswith("/feedback?whole_batch=true")
     fields = sorted(service.forms[-1])
     assert fields == [
         ("confirmed_defect", "part_4.png"),
@@ -204,6 +208,30 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.inner_text("#counts").startswith("2 rejected, 4 passed of 6 pictures.")
     assert "6 reviewed" in page.inner_text("#counts")
+
+
+def test_a_large_batch_goes_back_in_parts(page: Page, service: FakeService, parts: list[Path]) -> None:
+    service.config["max_pictures"] = 4
+    open_service(page, service)
+    send(page, parts[::-1])
+    for key in "rrarra":
+        page.keyboard.press(key)
+    page.click("#open-feedback")
+    assert "2 more reviewed pictures will not fit" in page.inner_text("#feedback-body")
+    page.check("#feedback-batch")
+    page.click("#feedback-ask")
+    page.wait_for_selector("#feedback-accept:not([hidden])")
+    first = {name for _, name in service.forms[-1]}
+    arrived = page.evaluate("window.blemish.state.pictures.map((p) => p.entry.path)")
+    assert first == set(arrived[:4]), "in the order they came in, so that scores select nothing"
+    page.click("#feedback-accept")
+    page.wait_for_selector("#feedback-again:not([hidden])")
+    page.click("#feedback-close")
+    page.click("#open-feedback")
+    page.check("#feedback-batch")
+    page.click("#feedback-ask")
+    page.wait_for_selector("#feedback-accept:not([hidden])")
+    assert {name for _, name in service.forms[-1]} == set(arrived[4:])
 
 
 def test_feedback_without_mistakes_says_so(page: Page, service: FakeService, parts: list[Path]) -> None:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from blemish.detector import Detector
 from blemish.profile import Profile, read_profile
-from blemish.serve.drift import FEWEST, WINDOW, Drift, Seen, seen
+from blemish.serve.drift import FEWEST, WINDOW, Drift, Numbers, numbers_of
 from blemish.serve.profiles import Registry
 from helpers import save_picture
 
@@ -21,17 +21,17 @@ def profile(profile_file: Path) -> Profile:
     return read_profile(profile_file)
 
 
-def drawn(profile: Profile, count: int, *, shift: float = 0.0, seed: int = 0) -> list[Seen]:
+def drawn(profile: Profile, count: int, *, shift: float = 0.0, seed: int = 0) -> list[Numbers]:
     """Return pictures like the good ones, moved by so many standard deviations."""
     rng = np.random.default_rng(seed)
     columns = []
     for name in ("score", "usual"):
         good = np.array([getattr(entry, name) for entry in profile.good])
         columns.append(rng.choice(good, count) + (shift + rng.normal(0, 0.3, count)) * good.std())
-    return [Seen(float(score), float(usual)) for score, usual in zip(*columns, strict=True)]
+    return [Numbers(float(score), float(usual)) for score, usual in zip(*columns, strict=True)]
 
 
-def fill(drift: Drift, pictures: list[Seen], first: int = 0) -> Drift:
+def fill(drift: Drift, pictures: list[Numbers], first: int = 0) -> Drift:
     for number, numbers in enumerate(pictures, first):
         drift.add(numbers, str(number).encode())
     return drift
@@ -56,7 +56,7 @@ def test_other_pictures_are_an_alarm(profile: Profile) -> None:
 
 def test_defects_alone_do_not_move_the_median(profile: Profile) -> None:
     usual = drawn(profile, 100)
-    defects = [Seen(numbers.score + 1, numbers.usual) for numbers in usual]
+    defects = [Numbers(numbers.score + 1, numbers.usual) for numbers in usual]
     report = fill(Drift(profile), defects).report()
     assert report["scores"]["level"] == "alarm"
     assert report["features"]["level"] == "ok"
@@ -78,9 +78,9 @@ def test_too_few_pictures_say_nothing(profile: Profile) -> None:
     assert report["level"] == "unknown"
     assert report["p_value"] is None
     # A picture that comes again is no further one.
-    drift.add(Seen(1.0, 1.0), b"0")
+    drift.add(Numbers(1.0, 1.0), b"0")
     assert drift.report()["pictures"] == FEWEST - 1
-    drift.add(Seen(1.0, 1.0), b"new")
+    drift.add(Numbers(1.0, 1.0), b"new")
     assert drift.level != "unknown"
 
 
@@ -90,7 +90,7 @@ def test_the_median_is_that_of_a_fit(base: Detector, tmp_path: Path) -> None:
     profile = base.fit(pictures).profile
     assert profile is not None
     others = base.with_references(pictures[1:])
-    assert seen(others(pictures[0]), None).usual == pytest.approx(profile.good[0].usual, abs=4e-3)
+    assert numbers_of(others(pictures[0]), None).usual == pytest.approx(profile.good[0].usual, abs=4e-3)
 
 
 def test_drift_over_http(client: TestClient, registry: Registry) -> None:

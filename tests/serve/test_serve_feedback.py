@@ -81,6 +81,25 @@ def test_a_preview_changes_nothing_and_accepting_it_does(own: TestClient, file: 
     assert (again.status_code, again.json()["error"]["code"]) == (404, "unknown_token")
 
 
+def test_the_good_pictures_of_a_whole_batch_move_the_threshold(own: TestClient, file: Path) -> None:
+    form = reviewed(false_alarm=1, confirmed_good=3, confirmed_defect=4)
+    preview = own.post("/v1/profiles/part/feedback?whole_batch=true", files=form).json()
+    good = preview["before"]["good"]
+    assert preview["after"]["good"] == good + 2
+    assert preview["after"]["threshold"] != preview["before"]["threshold"]
+    assert preview["sentence"].startswith(
+        "The 2 good pictures join those that the promise rests on; the threshold moves"
+    )
+    rows = {row["review"]: row for row in preview["pictures"]}
+    assert rows["confirmed_good"]["score_without_itself"] > rows["confirmed_good"]["score_after"]
+    assert own.post(f"/v1/profiles/part/feedback/{preview['token']}").status_code == 200
+    stored = read_profile(file)
+    assert not any(entry.selected for entry in stored.good)
+    assert stored.limits.threshold == preview["after"]["threshold"]
+    batch = own.post("/v1/profiles/part/feedback?whole_batch=maybe", files=form)
+    assert (batch.status_code, batch.json()["error"]["code"]) == (422, "bad_option")
+
+
 def test_a_preview_that_is_too_old_or_no_longer_fits(
     own: TestClient, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,12 @@
-"""Pictures among the good ones that do not look good, and references that look like two products.
+"""Pictures among the good ones that do not look good.
 
-Both only warn, and both are careful: a good picture that is called suspicious costs trust, and leaving it out would
-make the threshold too low.
+They are only named, and with care: a good picture that is called suspicious costs trust, and leaving it out would make
+the threshold too low.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -98,100 +98,3 @@ def without_suspicious(calibration: Calibration, *, cutoff: float = OUTLIER_DEVI
         scores=np.delete(calibration.scores, outliers),
         removed=calibration.removed + outliers.size,
     )
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """Two groups among the references.
-
-    Attributes:
-        groups: Group of each picture: 0 the larger one, 1 the other.
-        gap: Distance between the groups, in units of the usual distance from a picture to its group.
-    """
-
-    groups: tuple[int, ...]
-    gap: float
-
-    def sentence(self) -> str:
-        """Return a sentence for a person."""
-        first, second = self.groups.count(0), self.groups.count(1)
-        return (
-            f"The {first + second} good pictures look like two groups, of {first} and {second}: "
-            "if they show two products, make a profile for each."
-        )
-
-
-def two_groups(features: npt.ArrayLike, *, min_gap: float = 3.0, min_share: float = 0.2) -> Grouping | None:
-    """Return the two groups that references fall into, or None if they look like one.
-
-    The pictures are joined by their shortest distances (a minimum spanning tree). There are two groups if the longest
-    joint between two parts of at least `min_share` each is `min_gap` times as long as the joints within the parts
-    (their 90th percentile), and if the pictures are also much nearer to their own part than to the other (a mean
-    silhouette of 0.5 or more; Rousseeuw 1987). One picture that stands apart is no group.
-
-    Args:
-        features: (n, D), one vector per picture, such as its class token; compared by cosine distance.
-        min_gap: How many times longer the joint between the groups has to be.
-        min_share: Smallest share of a group; at least 2 pictures.
-
-    Returns:
-        The groups, or None; also None for fewer than 6 pictures.
-
-    Raises:
-        UsageError: The features are not (n, D) or not finite.
-    """
-    vectors = np.asarray(features, dtype=np.float64)
-    if vectors.ndim != 2 or not np.isfinite(vectors).all():
-        raise UsageError(f"features must be finite and have one row per picture, not the shape {vectors.shape}")
-    n = len(vectors)
-    if n < _MIN_SCORES:
-        return None
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    distances = np.sqrt(np.maximum(2 - 2 * unit @ unit.T, 0.0))
-    edges = _spanning_tree(distances)
-    for edge in sorted(range(n - 1), key=lambda number: -edges[number][2]):
-        group = _side(edges, edge, n)
-        smaller = min(int(group.sum()), n - int(group.sum()))
-        if smaller < max(2, min_share * n):
-            continue
-        usual = float(np.quantile([length for other, (_, _, length) in enumerate(edges) if other != edge], 0.9))
-        gap = edges[edge][2] / max(usual, 1e-6)
-        if gap < min_gap or _silhouette(distances, group) < 0.5:
-            return None
-        larger = group if 2 * int(group.sum()) > n or (2 * int(group.sum()) == n and group[0]) else ~group
-        return Grouping(tuple((~larger).astype(int).tolist()), gap)
-    return None
-
-
-def _spanning_tree(distances: npt.NDArray[np.float64]) -> list[tuple[int, int, float]]:
-    """Return the n - 1 edges (from, to, length) of the minimum spanning tree (Prim's algorithm)."""
-    n = len(distances)
-    nearest = np.zeros(n, dtype=np.int64)
-    length = distances[0].copy()
-    outside = np.ones(n, dtype=bool)
-    outside[0] = False
-    edges = []
-    for _ in range(n - 1):
-        new = int(np.argmin(np.where(outside, length, np.inf)))
-        edges.append((int(nearest[new]), new, float(length[new])))
-        outside[new] = False
-        closer = outside & (distances[new] < length)
-        length[closer] = distances[new][closer]
-        nearest[closer] = new
-    return edges
-
-
-def _side(edges: list[tuple[int, int, float]], cut: int, n: int) -> npt.NDArray[np.bool_]:
-    """Return which pictures lie beyond an edge, (n,): edges are in the order in which the tree grew from picture 0."""
-    beyond = np.zeros(n, dtype=bool)
-    for number, (start, end, _) in enumerate(edges):
-        beyond[end] = number == cut or beyond[start]
-    return beyond
-
-
-def _silhouette(distances: npt.NDArray[np.float64], group: npt.NDArray[np.bool_]) -> float:
-    """Return the mean silhouette of two groups of at least 2."""
-    own = np.equal.outer(group, group)
-    within = (distances * own).sum(axis=1) / (own.sum(axis=1) - 1)
-    between = (distances * ~own).sum(axis=1) / (~own).sum(axis=1)
-    return float(((between - within) / np.maximum(np.maximum(within, between), 1e-12)).mean())

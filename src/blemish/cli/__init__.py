@@ -15,7 +15,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+
+from blemish.cli.terminal import EscapingStream, escape
 
 STDIN = "\0stdin"  # replaces a lone "-", which cyclopts would take for an option; no file can have this name
 EXIT_OK = 0
@@ -42,12 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a file name that is not valid text must not stop the run
     if os.environ.get("BLEMISH_DEBUG"):
         return _run(words)
-    with _termination() as terminated:
+    # Not standard error: a progress bar moves by control characters; `_fail` and `note` escape what they print there.
+    with redirect_stdout(EscapingStream(sys.stdout)), _termination() as terminated:
         try:
             return _run(words)
         except KeyboardInterrupt as stop:
             code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
             return _fail(str(stop) or "interrupted", code, prefix="")
+        except SystemExit as stop:
+            if not isinstance(stop.__context__, BrokenPipeError):
+                raise
+            return EXIT_BROKEN_PIPE  # help is printed by rich, which makes this of a reader that went away
         except BrokenPipeError:
             # What is still buffered must not fail again when the interpreter shuts down.
             for stream in (sys.stdout, sys.stderr):
@@ -113,10 +120,9 @@ def _run(words: list[str]) -> int:
 def _failure(error: Exception) -> int:
     from blemish.errors import BlemishError, UsageError
 
-    if isinstance(error, UsageError):
-        return _fail(str(error), EXIT_USAGE)
     if isinstance(error, BlemishError):
-        return _fail(str(error), EXIT_FAILED)
+        sentence = str(error).replace("\n", "\\n")  # of a file's name
+        return _fail(sentence, EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return _fail(f"the disk is full{where}; free some space and run the same command again", EXIT_FAILED)
@@ -127,5 +133,5 @@ def _failure(error: Exception) -> int:
 
 
 def _fail(sentence: str, code: int, prefix: str = "blemish: ") -> int:
-    print(f"{prefix}{sentence}", file=sys.stderr)
+    print(f"{prefix}{escape(sentence)}", file=sys.stderr)
     return code

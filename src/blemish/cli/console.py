@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,9 @@ from typing import Annotated, Any, TypeAlias
 
 from cyclopts import Group, Parameter, Token
 
+from blemish.cli.terminal import escape
 from blemish.errors import UsageError, suggest
+from blemish.files import parse_json
 from blemish.types import ValueRange, parse_threshold, parse_value_range
 
 
@@ -38,7 +41,7 @@ VERDICTS, CHANGES, METHOD_OPTIONS, PICTURES, RESULTS, COMPUTING = (
 
 def note(sentence: str) -> None:
     """Print what is not a result on standard error, so that pipes stay clean."""
-    print(sentence, file=sys.stderr)
+    print(escape(sentence), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -82,7 +85,7 @@ def choices(option: str, words: str, known: Sequence[str]) -> list[str]:
 def config_changes(text: str | None) -> dict[str, Any]:
     """Return the fields that --config changes. Raises UsageError unless it is a JSON object."""
     try:
-        changes = json.loads(text) if text else {}
+        changes = parse_json(text) if text else {}
     except ValueError as error:
         raise UsageError(f"--config is not JSON ({error}); write it like '{{\"size\": 336}}'") from error
     if not isinstance(changes, dict):
@@ -139,7 +142,8 @@ def progress(total: int, label: str) -> Iterator[Bar]:
     ]
     with Progress(*parts, console=Console(stderr=True), transient=True, speed_estimate_period=120) as bar:
         task = bar.add_task(label, total=total)
-        yield Bar(lambda: bar.advance(task), lambda text: bar.console.print(text, markup=False, highlight=False))
+        show = functools.partial(bar.console.print, markup=False, highlight=False)
+        yield Bar(lambda: bar.advance(task), lambda text: show(escape(text)))
 
 
 @contextmanager

@@ -241,8 +241,8 @@ def detect(
     )
     start = time.perf_counter()
     with DetectRun(detector, pictures, out, options) as run:
-        told = _Report(run, formats, json, sources)
-        return told.answer(pages, frames, start) if stream else told.execute(len(pictures), start)
+        output = _Report(run, formats, json, sources)
+        return output.answer(pages, frames, start) if stream else output.execute(len(pictures), start)
 
 
 def _streams_json(formats: Sequence[str], out: Path | None, json: bool) -> bool:
@@ -280,6 +280,8 @@ class _Report:
                 note(self._state(total, "stopped"))
             raise
         self._print_summary(time.perf_counter() - start)
+        if foreign := run.detector.foreign(run.usual):
+            note(one_line(foreign))
         self._advise()
         return EXIT_FAILED if run.failures else EXIT_OK
 

@@ -67,6 +67,7 @@ def evaluate(
         methods: Comma-separated methods, or all. [default: anomalyclip; with --shots the method of `blemish fit`; with
             --defect-shares musc]
         profile: A profile from `blemish fit` in place of methods: measured false alarms stand beside the promised ones.
+            Pictures are cut into tiles if the profile was made with tiles.
         backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
             file.
         weights: Weights of a method in place of those that blemish ships: METHOD=FILE, several separated by spaces.

@@ -147,17 +147,18 @@ def _of_profile(path: Path, good: list[Path], out: Path, options: dict[str, Any]
         return load(profile=profile, **options)
     pictures = good or _named_pictures(profile, path, out)
     detector = _fitted_again(profile, pictures, options)
-    again = detector.profile
-    assert again is not None
-    for sentence in again.notes:
+    refitted = detector.profile
+    assert refitted is not None
+    for sentence in refitted.notes:
         note(one_line(sentence))
-    known, found = ({entry.fingerprint for entry in one.good} for one in (profile, again))
-    if known != found:
-        note(f"These are not the pictures of {path}: {len(found - known)} are new and {len(known - found)} are missing.")
+    known, given = ({picture.fingerprint for picture in each.good} for each in (profile, refitted))
+    if known != given:
+        strange, missing = len(given - known), len(known - given)
+        note(f"These are not the pictures of {path}: {strange} are new and {missing} are missing.")
+    old, new = (_number(each.limits.threshold) for each in (profile, refitted))
     note(
-        f"{path} was made in {profile.precision} and is fitted again in float32, from {count(len(again.good), 'picture')}: "
-        f"the file rejects from a score of {_number(again.limits.threshold)}, where {path} rejects from "
-        f"{_number(profile.limits.threshold)}."
+        f"{path} was made in {profile.precision} and is fitted again in float32, from "
+        f"{count(len(refitted.good), 'picture')}: the file rejects from a score of {new}, and {path} from {old}."
     )
     return detector
 
@@ -171,8 +172,8 @@ def _named_pictures(profile: Profile, path: Path, out: Path) -> list[Path]:
     files = [Path(entry.name) for entry in profile.good]
     if gone := [file for file in files if not file.is_file()]:
         raise UsageError(
-            f"{path} was made in {profile.precision}, files compute in float32, and of its good pictures {gone[0]} is not "
-            f"here to fit it again: run blemish export --profile {path} --good GOOD... --out {out}"
+            f"{path} was made in {profile.precision}, files compute in float32, and of its good pictures {gone[0]} is "
+            f"not here to fit it again: run blemish export --profile {path} --good GOOD... --out {out}"
         )
     return files
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,8 +70,16 @@ def judge(
         from blemish.profile import read_profile
 
         read = read_profile(profile)
-    start = time.perf_counter()
-    with progress(number_of_results(results), "judging") as bar:
+    start, total = time.perf_counter(), number_of_results(results)
+    finished = 0
+
+    def on_result(line: dict[str, Any]) -> None:
+        nonlocal finished
+        finished += line["error"] is None
+        if json:
+            print_json(line)
+
+    with progress(total, "judging") as bar, _stopping(lambda: f"{finished:,} of {total:,} pictures judged"):
         judged = judge_folder(
             results,
             threshold=threshold,
@@ -81,23 +91,32 @@ def judge(
             kinds=kinds,
             tables=tables,
             page=report,
-            on_result=print_json if json else lambda line: None,
+            on_result=on_result,
             on_progress=bar,
         )
     _summarize(judged, time.perf_counter() - start, json)
     return EXIT_FAILED if judged.undrawn else EXIT_OK
 
 
+@contextmanager
+def _stopping(state: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C say what is finished."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted: {state()}; the same command judges all.") from None
+
+
 def _summarize(judged: Judged, seconds: float, json: bool) -> None:
-    found = list(judged.results.values())
+    scored = list(judged.results.values())
     if not json:
-        print(ranking(found, p_values=any(result.p_value is not None for result in found)))
+        print(ranking(scored, p_values=any(result.p_value is not None for result in scored)))
     output = note if json else print
-    now = counted(found)
+    now = counted(scored)
     review = bool(now["review"] or judged.before["review"])
-    words = "ranked only, since there is no threshold" if now[None] == len(found) else verdicts(now, review=review)
-    before = f" (before: {verdicts(judged.before, review=review)})" if judged.before[None] < len(found) else ""
-    output(f"{count(len(found), 'picture')}, {words}{before}. Judged without the model in {seconds:.1f} s.")
+    words = "ranked only, since there is no threshold" if now[None] == len(scored) else verdicts(now, review=review)
+    before = f" (before: {verdicts(judged.before, review=review)})" if judged.before[None] < len(scored) else ""
+    output(f"{count(len(scored), 'picture')}, {words}{before}. Judged without the model in {seconds:.1f} s.")
     if len(judged.models) > 1:
         output(f"The scores are of several models, whose thresholds differ: {', '.join(judged.models)}.")
     output(f"Results are in {judged.folder}: {', '.join(judged.written)}.")
@@ -109,4 +128,4 @@ def _summarize(judged: Judged, seconds: float, json: bool) -> None:
             note(f"  {one_line(path)}: {one_line(reason)}")
         if len(judged.undrawn) > _NAMED:
             note(f"  ... and {len(judged.undrawn) - _NAMED:,} more")
-    note_failures(judged.failures, len(found))
+    note_failures(judged.failures, len(scored))

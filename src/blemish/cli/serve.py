@@ -164,11 +164,11 @@ def serve(
         registry = load_registry(profile or (), methods, backbone=backbone, **settings)
         service = Service(registry, options)
     address = listener.getsockname()
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    location = f"[{address[0]}]" if ":" in address[0] else address[0]
     if options.api_key is None and host not in ("127.0.0.1", "::1", "localhost"):
         note("Everybody who reaches this address can use the service: give a key (--api-key-file).")
     names = [*registry.profiles, *registry.methods]
-    server = make_server(service, lambda: note(f"blemish serves {', '.join(names)} at http://{shown}:{address[1]}/"))
+    server = make_server(service, lambda: note(f"blemish serves {', '.join(names)} at http://{location}:{address[1]}/"))
     server.run(sockets=[listener])
     return EXIT_OK
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from blemish.clip.backbone import CLIP_MEAN, CLIP_STD, Backbone
 from blemish.clip.dinov2 import IMAGENET_MEAN, IMAGENET_STD, Dinov2Tower
 from blemish.clip.forward import resize_positions, resolve_position
-from blemish.clip.geometry import input_sides, resize_image, to_levels, visible_part
+from blemish.clip.geometry import input_sides, to_levels, visible_part
 from blemish.clip.image import Dinov2Backbone, ImageBackbone, fingerprint_of
 from blemish.clip.load import load_backbone
 from blemish.clip.model import Towers
@@ -39,7 +39,6 @@ __all__ = [
     "from_openai_state_dict",
     "input_sides",
     "load_backbone",
-    "resize_image",
     "resize_positions",
     "resolve_position",
     "to_levels",

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional
 
 from blemish.clip.request import Geometry
@@ -19,15 +18,6 @@ CROP = 0.875
 #: Longest side of a picture by its shortest one, where the aspect ratio is kept: beyond it the grid gets so large that
 #: attention takes minutes.
 MAX_ASPECT = 10
-
-
-def resize_image(image: Image.Image, size: int) -> Tensor:
-    """Return the pixels that CLIP sees before they are normalised, (3, size, size) uint8.
-
-    Pillow's bicubic filter works in the image's own mode and does not keep the aspect ratio; then comes the conversion
-    to RGB.
-    """
-    return torch.from_numpy(_to_levels(image, (size, size), Image.Resampling.BICUBIC))
 
 
 def to_levels(image: Image.Image, size: int, geometry: Geometry, patch: int) -> NDArray[np.uint8]:

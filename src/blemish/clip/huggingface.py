@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from functools import lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from blemish.clip.dinov2 import MODEL_TYPES
 from blemish.errors import WeightsError
+from blemish.files import parse_json
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 #: Seconds to wait for the hub's first answer.
@@ -77,7 +77,7 @@ def _commit_of(path: Path, revision: str | None) -> str | None:
 
 def _model_type(config: Path) -> str | None:
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = parse_json(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content.get("model_type") if isinstance(content, dict) else None
@@ -89,7 +89,7 @@ def _get_weights(name: str, candidates: tuple[str, ...], revision: str | None) -
         if path is None:
             continue
         if candidate.endswith(".index.json"):
-            parts = json.loads(path.read_text(encoding="utf-8")).get("weight_map", {}).values()
+            parts = parse_json(path.read_text(encoding="utf-8")).get("weight_map", {}).values()
             if any(_get(name, part, revision) is None for part in sorted(set(parts))):
                 continue
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from blemish.clip.state_dict import is_torchscript, read_state_dict
 from blemish.clip.tokenizer import CLIP_VOCABULARY, TextTokenizer, clip_tokenizer, read_tokenizer
 from blemish.concurrency import check_not_forked
 from blemish.errors import UsageError, WeightsError
+from blemish.files import parse_json
 
 #: Folder of the built-in backbone.
 BUILTIN = Path(__file__).resolve().parent.parent / "weights" / "builtin"
@@ -269,7 +269,7 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: The file cannot be read or holds no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error}", path) from error
     if not isinstance(content, dict):

@@ -7,12 +7,13 @@ the archive become inert objects that hold attributes, and any other name is ref
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         WeightsError: The file is missing, damaged, or holds anything but tensors in plain containers.
     """
     refuse_pointer(path)
+    refuse_bomb(path)
     if path.suffix == ".safetensors":
         content: Any = _read_safetensors(path)
     elif is_torchscript(path):
@@ -50,6 +52,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not tensors:
         keys = ", ".join(repr(str(key)) for key in list(content)[:5])
         raise WeightsError(f"{path.name} holds no tensors{f', only {keys}' if keys else ''}", path)
+    check_stored(tensors.values(), path)
     return strip_prefixes(tensors)
 
 
@@ -121,6 +124,31 @@ def refuse_pointer(path: Path) -> None:
         raise WeightsError(f"{path.name} is only a Git LFS pointer: fetch the weights with 'git lfs pull'", path)
 
 
+def refuse_bomb(path: Path) -> None:
+    """Refuse a zip archive that unpacks to more than its own size: PyTorch never compresses weights.
+
+    Raises:
+        WeightsError: The archive is compressed beyond what may be text in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    except Exception:  # no zip, or a damaged one, which its reader will refuse
+        return
+    if unpacked > path.stat().st_size + _MAX_UNPACKED:
+        raise WeightsError(
+            f"{path.name} unpacks to {unpacked:,} bytes, which weights never do: get it again from its authors", path
+        )
+
+
+def check_stored(tensors: Iterable[Tensor], path: Path) -> None:
+    """Raise WeightsError unless the numbers of all tensors are in the file: a stride of 0 can make trillions of one."""
+    for tensor in tensors:
+        stored = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not stored or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise WeightsError(f"{path.name} has a tensor whose numbers are not in the file: get it again", path)
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -151,6 +179,11 @@ def _read_torch(path: Path) -> Any:
 #: In bytes. The module tree of a CLIP takes a few hundred kilobytes.
 _MAX_PICKLE = 64 * 2**20
 
+#: Bytes that the text in an archive may grow by when it is unpacked.
+_MAX_UNPACKED = 64 * 2**20
+#: Nodes of a module tree. Shared parts, which count each time, could make a small file an endless tree.
+_MAX_NODES = 1_000_000
+
 _STORAGES = {
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -170,7 +203,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # a damaged zip can raise anything; whoever reads it will say so
         return False
     return {"data.pkl", "constants.pkl"} <= names
 
@@ -197,7 +230,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             with archive.open(info) as stream:
                 tree = _Reader(stream, archive, root).load()
         out: dict[str, Tensor] = {}
-        _collect(tree, "", out)
+        _collect(tree, "", out, itertools.count())
     except WeightsError:
         raise
     except _Refused as error:
@@ -286,10 +319,12 @@ class _Reader(pickle.Unpickler):
         return self._storages[key]
 
 
-def _collect(value: Any, prefix: str, out: dict[str, Tensor]) -> None:
+def _collect(value: Any, prefix: str, out: dict[str, Tensor], visits: Iterator[int]) -> None:
     """Gather the tensors of a module tree under their dotted names."""
+    if next(visits) > _MAX_NODES:
+        raise _Refused("its module tree does not end")
     if isinstance(value, Tensor):
         out[prefix] = value
     elif isinstance(value, _Inert):
         for name, child in value.attributes.items():
-            _collect(child, f"{prefix}.{name}" if prefix else str(name), out)
+            _collect(child, f"{prefix}.{name}" if prefix else str(name), out, visits)

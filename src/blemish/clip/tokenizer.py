@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gzip
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import UsageError, WeightsError
+from blemish.files import parse_json
 
 #: Size of CLIP's own vocabulary, which all of OpenAI's models and nearly all of open_clip's have.
 CLIP_VOCABULARY = 49408
@@ -86,7 +86,7 @@ def read_tokenizer(folder: Path, model_eos: int | None = None) -> TextTokenizer 
             backend.no_truncation()
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             path = folder / "merges.txt"
-            vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            vocab = parse_json((folder / "vocab.json").read_text(encoding="utf-8"))
             backend = build_clip_tokenizer(vocab, _pairs(path.read_text(encoding="utf-8")))
         else:
             return None
@@ -103,7 +103,7 @@ def _end_token(folder: Path, backend: Any, model_eos: int | None) -> int | None:
     config = folder / "tokenizer_config.json"
     if config.is_file():
         try:
-            named = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+            named = parse_json(config.read_text(encoding="utf-8")).get("eos_token")
         except (ValueError, AttributeError) as error:
             raise WeightsError(f"tokenizer_config.json cannot be read: {error}", config) from error
         named = named.get("content") if isinstance(named, dict) else named

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from blemish.datasets.pairing import entries, images_in, match_categories, norma
 from blemish.datasets.samples import MASK_OF_NORMAL, Issue, ReadResult, Sample
 from blemish.datasets.tables import Finder, read_table
 from blemish.errors import UsageError
+from blemish.files import is_file, is_folder, parse_json
 from blemish.image_io import SUFFIXES
 
 _NORMAL = ("0", "0.0", "0,0", "no", "false")
@@ -116,7 +116,7 @@ def meta_json(root: Path, split: str, categories: Sequence[str]) -> ReadResult |
             for item in items:
                 category = _catalogue_spelling(str(item.get("cls_name") or given), categories)
                 mask = str(item.get("mask_path") or "")
-                marked = [mask] if mask and not (file.parent / mask).is_dir() else []
+                marked = [mask] if mask and not is_folder(file.parent / mask) else []
                 sample = _sample(
                     result,
                     finder,
@@ -194,14 +194,14 @@ def _sample(
 ) -> Sample | None:
     """Return the sample of a listed picture; None, and an issue in `result`, if it is missing."""
     path = finder.find(picture)
-    if not path.is_file():
+    if not is_file(path):
         result.issues.append(Issue("missing picture", path, category))
         return None
     files = tuple(map(finder.find, masks))
     if not label:
         result.others.update(dict.fromkeys(files, MASK_OF_NORMAL))
         return Sample(path, label, category, (), category, defect)
-    gone = [file for file in files if not file.is_file()]
+    gone = [file for file in files if not is_file(file)]
     result.issues += [Issue("missing mask", file, category) for file in gone]
     return Sample(path, label, category, files if files and not gone else None, category, defect)
 
@@ -246,7 +246,7 @@ def _meta_file(root: Path) -> Path | None:
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return parse_json(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read as JSON ({error}).") from error
 

@@ -13,6 +13,7 @@ The rule, in this order:
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return _upright_size(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         with contextlib.suppress(ImageError):  # formats that Pillow does not know, such as DICOM
             return read_image(path).size
         raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
@@ -91,7 +92,7 @@ def read_mask(path: Path, size: tuple[int, int], picture: Path | None = None) ->
     if path.suffix.lower() in ANNOTATION_SUFFIXES:
         mask, remarks = _read_annotations(path, size, picture)
     else:
-        mask, remarks = _read_pixels(path)
+        mask, remarks = _read_pixels(path, max(MAX_PIXELS, size[0] * size[1]))
     own_size = (mask.shape[1], mask.shape[0])
     if own_size != size:
         if not _same_aspect(own_size, size):
@@ -201,7 +202,7 @@ def is_marked(path: Path, picture: Path | None = None) -> bool:
     """Return whether a mask marks any pixel as anomalous. Raises ImageError."""
     if path.suffix.lower() in ANNOTATION_SUFFIXES:
         return bool(_drawing(path, picture).shapes)
-    return bool(_read_pixels(path)[0].any())
+    return bool(_read_pixels(path, MAX_PIXELS)[0].any())
 
 
 def mask_size(path: Path) -> tuple[int, int] | None:
@@ -236,8 +237,8 @@ def _drawing(path: Path, picture: Path | None) -> Drawing:
         raise _unreadable(path, error) from error
 
 
-def _read_pixels(path: Path) -> tuple[NDArray[np.bool_], list[str]]:
-    """Read a mask that is a picture, in its own size, upright."""
+def _read_pixels(path: Path, max_pixels: int) -> tuple[NDArray[np.bool_], list[str]]:
+    """Read a mask that is a picture, in its own size, upright; a larger one than `max_pixels` is not decoded."""
     masks, remarks = [], []
     try:
         with quiet_pillow(), open_file(path, "it", str(path)) as stream:
@@ -246,6 +247,9 @@ def _read_pixels(path: Path) -> tuple[NDArray[np.bool_], list[str]]:
             lossy |= image.format in _LOSSY
             for page in _pages(image, path):
                 image.seek(page)
+                if math.prod(image.size) > max_pixels:
+                    reason = f"has {image.size[0]} x {image.size[1]} pixels, which is too large"
+                    raise MaskError(path, reason, "save it in the size of its picture")
                 lossy |= image.info.get("compression") == "jpeg"
                 mask, more = _marked(_levels(stream, image, page, lossy, path), lossy, path)
                 masks.append(mask)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from blemish.datasets.names import same, system_file, system_folder
 from blemish.datasets.pairing import normalize_name
 from blemish.errors import UsageError
+from blemish.files import is_file
 
 SEPARATORS = (",", ";", "\t", "|", " ")
 _ENCODINGS = ("cp1252", "cp932", "gb18030", "cp949", "cp1251", "cp1250")
@@ -185,7 +186,7 @@ class Finder:
         for base in self._others if absolute else ():
             ends = (base.joinpath(*parts[start:]) for start in range(len(parts) - 1))
             for path in ends:
-                if path.is_file():
+                if is_file(path):
                     return [path]
         return []
 
@@ -202,11 +203,8 @@ class Finder:
     @staticmethod
     def _direct(base: Path, text: str) -> Path | None:
         for option in dict.fromkeys((text, text.replace("\\", "/"))):
-            try:
-                if option and (base / option).is_file():
-                    return base / option
-            except (OSError, ValueError):  # too long for a path, or a NUL in it
-                continue
+            if option and is_file(base / option):
+                return base / option
         return None
 
 

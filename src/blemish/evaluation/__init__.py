@@ -110,10 +110,6 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
             device=options.device,
             precision=options.precision,
         )
-        if detector.tiling is not None:
-            raise UsageError(
-                "the profile was made with tiles, and an evaluation scores pictures whole: fit without tiles"
-            )
         backbone = detector.torch_engine.backbone
         detectors, left_out = {profile.method: detector}, {}
         samples = tuple(replace(sample, object_name=profile.object_name) for sample in dataset.samples)

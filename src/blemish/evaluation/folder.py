@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from blemish.datasets.samples import Sample
 from blemish.errors import OutputError, UsageError
-from blemish.files import output_name, write_atomically
+from blemish.files import output_name, parse_json, write_atomically
 from blemish.outputs.journal import RunFolder
 from blemish.types import PathLike
 
@@ -226,7 +226,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         UsageError: There is no evaluation in the folder, or one that another version of blemish wrote.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = parse_json((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} holds no evaluation to recompute; run one into it first.") from error
     if facts.pop("format", None) != FORMAT:

@@ -6,11 +6,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
 from blemish.datasets.samples import Dataset, Sample
 from blemish.detector import Detector
@@ -33,7 +35,7 @@ from blemish.evaluation.rows import make_rows, method_differences
 from blemish.methods.base import MemoryBank, TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.journal import file_key, result_settings, settings_fingerprint
-from blemish.scoring import Failed, Scored, Scorer, Task
+from blemish.scoring import Failed, Scored, Scorer, Task, add_tile, finished_map
 from blemish.types import ValueRange
 
 
@@ -83,6 +85,8 @@ class Run:
             batch_size=batch_size,
             max_pixels=min(detector.max_pixels for detector in detectors.values()),
             value_range=_common_range(detectors),
+            # Only the one detector of a profile can have tiles.
+            tiling=next(iter(detectors.values())).tiling,
             # A profile gives each picture a score of its own, whatever the paper's rule for sets is.
             text_scores={
                 name
@@ -200,7 +204,11 @@ class Run:
             if isinstance(result, Failed):
                 methods, error = self._methods_todo(result.item), result.error
             else:
-                methods, error = frozenset({result.method}), self._store(result, masks, histograms.get(result.method))
+                measured = self._measured(result)
+                if measured is None:
+                    continue
+                methods = frozenset({result.method})
+                error = self._store(result, *measured, masks, histograms.get(result.method))
             for name in methods:
                 self._todo.discard((name, result.item))
                 if error is None:
@@ -237,13 +245,32 @@ class Run:
                 self.failed += 1
                 on_progress()
 
+    def _measured(self, scored: Scored[Sample]) -> tuple[float, NDArray[np.float32]] | None:
+        """Return the score and the map that are measured; None for a picture that lacks some of its tiles."""
+        detector, tile = self.detectors[scored.method], scored.tile
+        if detector.tiling is None:
+            return self._score_inside(scored), self._measured_map(scored).numpy()
+        engine, memory, roi = detector.engine, detector.memory, detector.limits.roi
+        add_tile(tile.merger, tile.index, scored.score, scored.map, scored.timing, engine, memory, roi)
+        if not tile.merger.done:
+            return None
+        anomaly_map = finished_map(tile.merger, engine, memory, roi)
+        if self.options.masks == "map":
+            whole = torch.from_numpy(anomaly_map)[None, None]
+            anomaly_map = functional.interpolate(whole, (engine.size, engine.size), mode="area")[0, 0].numpy()
+        return tile.merger.score, anomaly_map
+
     def _store(
-        self, scored: Scored[Sample], masks: MaskCache, histogram: StreamingPixelMetrics | None
+        self,
+        scored: Scored[Sample],
+        value: float,
+        anomaly_map: NDArray[np.float32],
+        masks: MaskCache,
+        histogram: StreamingPixelMetrics | None,
     ) -> ImageError | None:
         """Store a score and its map; return the error if they are unusable."""
-        name, sample, anomaly_map = scored.method, scored.item, self._measured_map(scored).numpy()
-        scored = self._inside(scored)
-        numbers = [scored.score] if scored.text_score is None else [scored.score, scored.text_score]
+        name, sample = scored.method, scored.item
+        numbers = [value] if scored.text_score is None else [value, scored.text_score]
         if not (np.isfinite(numbers).all() and np.isfinite(anomaly_map).all()):
             return ImageError(f"{name} gives {sample.path} no finite score or map.", sample.path)
         if histogram is None:
@@ -256,19 +283,18 @@ class Run:
                 return error
         key = self._key(name, sample)
         assert key is not None  # the file has just been read
-        score = ImageScore(scored.score, float(anomaly_map.max()), scored.text_score, key)
+        score = ImageScore(value, float(anomaly_map.max()), scored.text_score, key)
         self.folder.add_score(name, sample, score)
         return None
 
-    def _inside(self, scored: Scored[Sample]) -> Scored[Sample]:
-        """Return the result with the score of the region of interest, if the detector has one."""
+    def _score_inside(self, scored: Scored[Sample]) -> float:
+        """Return the score, or that of the region of interest if the detector has one."""
         detector = self.detectors[scored.method]
         if detector.limits.roi is None:
-            return scored
+            return scored.score
         height, width = scored.map.shape
         inside = torch.from_numpy(detector.limits.roi.resized(width, height).copy())
-        score = detector.engine.score_inside(scored.score, scored.map, inside, detector.memory)
-        return replace(scored, score=score)
+        return detector.engine.score_inside(scored.score, scored.map, inside, detector.memory)
 
     def _measured_map(self, scored: Scored[Sample]) -> torch.Tensor:
         """Return the map in the size in which it is measured: that of the method's input.

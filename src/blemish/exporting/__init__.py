@@ -184,8 +184,8 @@ def load_exported(
     given = {"tile": tile is not None, "value_range": value_range is not None}
     if header.limits is not None and (names := [name for name, is_given in given.items() if is_given]):
         raise UsageError(
-            f"{' and '.join(names)} cannot be set for {path}, since the promise of its profile holds for what it was fitted "
-            "with; leave out, or fit and export again"
+            f"{' and '.join(names)} cannot be set for {path}, since the promise of its profile holds for what it was "
+            "fitted with; leave out, or fit and export again"
         )
     tile, overlap = (header.tile, header.overlap) if tile is None else (tile, overlap)
     tiling = None if tile is None else Tiling(tile, DEFAULT_OVERLAP if overlap is None else overlap)

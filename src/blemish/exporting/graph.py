@@ -26,8 +26,8 @@ from blemish.exporting.header import IMAGE, MAP, Header
 from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod
 from blemish.profile import halved, roi_from_text
 
-#: Geometries that a graph can resize to, and their interpolation. It is that of Pillow, which differs from PyTorch's on 8
-#: bits by a level at most.
+#: Geometries that a graph can resize to, and their interpolation: Pillow's, which differs from PyTorch's on 8 bits by a
+#: level at most.
 RESIZINGS: dict[str, str] = {"squash": "bicubic", "squash-torch": "bicubic", "squash-bilinear": "bilinear"}
 #: Fields of a memory bank whose values are rows.
 _ROWS = ("taps", "windows")
@@ -113,7 +113,7 @@ class DetectorGraph(nn.Module):
 
     def _bank(self, memory: MemoryBank) -> MemoryBank:
         """Return a memory bank with the registered rows in float32."""
-        rows = {
+        rows: dict[str, Any] = {
             kind: {key: self.get_buffer(f"{kind}_{number}").float() for number, key in enumerate(getattr(memory, kind))}
             for kind in _ROWS
         }

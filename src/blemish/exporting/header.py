@@ -14,6 +14,7 @@ from typing import Any
 from blemish.clip import Geometry
 from blemish.detection import Provenance
 from blemish.errors import WeightsError
+from blemish.files import parse_json
 
 FORMAT = 3
 #: Formats that can be read; 2 knows no tiles, no raw maps and no other geometry.
@@ -26,8 +27,8 @@ IMAGE = "image"
 SCORE, MAP = "pred_score", "anomaly_map"
 #: Further outputs of a file with a threshold: labels (B,) and masks (B, S, S), bool.
 LABEL, MASK = "pred_label", "pred_mask"
-#: Further output of a file that changes the method's map, by smoothing or a region of interest: the map before, (B, h, w)
-#: float32 in [0, 1]. blemish makes the map of a picture from it, at the picture's own size.
+#: Further output of a file that changes the method's map, by smoothing or a region of interest: the map before that,
+#: (B, h, w) float32 in [0, 1]. blemish makes the map of a picture from it, at the picture's own size.
 RAW = "raw_map"
 
 
@@ -116,7 +117,7 @@ def from_json(text: str | None, path: Path) -> Header:
     if text is None:
         raise WeightsError(f"{path} was not exported by blemish, or lost its metadata: export it again", path)
     try:
-        values: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = parse_json(text)
         version = values.pop("format")
         if version in READABLE:
             provenance = _fields(Provenance, values["provenance"])
@@ -127,7 +128,7 @@ def from_json(text: str | None, path: Path) -> Header:
             if values.get("display_range") is not None:
                 values["display_range"] = tuple(map(float, values["display_range"]))
             return Header(**_fields(Header, values))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} has damaged metadata ({error}): export it again", path) from error
     raise WeightsError(f"{path} has format {version}, and this blemish reads {FORMAT}: export it again", path)
 

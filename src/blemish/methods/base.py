@@ -237,8 +237,7 @@ class Method(nn.Module):
 
     @property
     def map_smoothing(self) -> float | None:
-        """Standard deviation, in pixels of the picture, with which `finish_map` smooths a map that it has enlarged; None
-        if it only enlarges."""
+        """Standard deviation, in pixels of the picture, of the smoothing in `finish_map`; None if it only enlarges."""
         return None
 
     @property

@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from blemish.clip.state_dict import WRAPPERS, strip_prefixes
+from blemish.clip.state_dict import WRAPPERS, check_stored, refuse_bomb, strip_prefixes
 from blemish.errors import OutputError, UsageError, WeightsError
+from blemish.files import parse_json
 from blemish.methods import configs
 from blemish.methods.ops import require_words
 from blemish.methods.registry import METHODS, info
@@ -35,6 +36,8 @@ FORMAT = "blemish"
 
 #: Safetensors allows no longer header.
 _MAX_HEADER_BYTES = 100_000_000
+#: Dictionaries around the weights in an authors' file.
+_MAX_DEPTH = 4
 
 State: TypeAlias = Mapping[str, Any]
 """The content of an authors' file: tensors, and dictionaries of tensors, by name."""
@@ -132,7 +135,7 @@ def read_header(path: str | os.PathLike[str], *, method: str | None = None) -> H
             length = int.from_bytes(file.read(8), "little")
             if length > min(_MAX_HEADER_BYTES, path.stat().st_size - 8):
                 raise ValueError("its header is longer than the file")
-            entries = json.loads(file.read(length))
+            entries = parse_json(file.read(length))
             metadata = dict(entries.get("__metadata__") or {})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
@@ -196,7 +199,7 @@ def _header(metadata: Mapping[str, str], path: Path, method: str | None) -> Head
         raise WeightsError(f"{path} was not written by blemish: its header has no format {FORMAT!r}", path)
     try:
         # Files that were written while the config was called "recipe" are still in use.
-        config = json.loads(metadata["config"] if "config" in metadata else metadata["recipe"])
+        config = parse_json(metadata["config"] if "config" in metadata else metadata["recipe"])
         named = {key: metadata[key] for key in ("method", "backbone", "backbone_fingerprint", "trained_on", "source")}
         # So are files that were written while the built-in backbone was called "embedded".
         named["backbone"] = "builtin" if named["backbone"] == "embedded" else named["backbone"]
@@ -233,6 +236,7 @@ def is_official(path: str | os.PathLike[str]) -> bool:
 
 def read_official(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read an authors' file without running code. Raises WeightsError if it holds more than tensors."""
+    refuse_bomb(Path(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the protocol of the pickle, which users can do nothing about
@@ -241,17 +245,23 @@ def read_official(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise WeightsError(f"{path} is damaged or holds more than tensors: it is not read", path) from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} does not hold a dictionary of weights", path)
+    renamed: dict[int, dict[Any, Any]] = {}
+    state = _own_names(state, renamed)
+    check_stored(
+        (value for part in renamed.values() for value in part.values() if isinstance(value, Tensor)), Path(path)
+    )
     return _unwrapped(state)
 
 
-def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
-    """Return an authors' file without what training scripts put around it: dictionaries, and beginnings of names."""
-    state = _own_names(state)
+def _unwrapped(state: dict[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Return an authors' file without the dictionaries that training scripts put around it."""
+    if depth > _MAX_DEPTH:
+        return state
     if identify(state) is not None or (isinstance(state.get("state_dict"), dict) and "ctx" in state["state_dict"]):
         return state
     for key in WRAPPERS:
         inner = state.get(key)
-        content = _unwrapped(inner) if isinstance(inner, dict) else {}
+        content = _unwrapped(inner, depth + 1) if isinstance(inner, dict) else {}
         if identify(content) is not None or "state_dict" in content:
             return content
         if "ctx" in content:  # CoOp's own file has one such dictionary around it
@@ -259,13 +269,21 @@ def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _own_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a dictionary, and those in it, with the tensors' own names."""
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    others = {
-        name: _own_names(v) if isinstance(v, dict) else v for name, v in state.items() if not isinstance(v, Tensor)
-    }
-    return {**others, **strip_prefixes(tensors)}
+def _own_names(state: Mapping[Any, Any], renamed: dict[int, dict[Any, Any]]) -> dict[Any, Any]:
+    """Return a dictionary, and those in it, with the tensors' own names, without what parallel training adds.
+
+    Args:
+        state: The dictionary; parts of a damaged or hostile file may contain each other.
+        renamed: What is done already, by the identity of the original.
+    """
+    if id(state) not in renamed:
+        own = renamed[id(state)] = {}
+        tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                own[name] = _own_names(value, renamed) if isinstance(value, dict) else value
+        own.update(strip_prefixes(tensors))
+    return renamed[id(state)]
 
 
 # the authors' files

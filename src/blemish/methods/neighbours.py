@@ -45,8 +45,8 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
     """Find the k rows with the smallest L2 distance to each query.
 
     The rows are found by |b|^2 / 2 - a . b; the distances of those found are then computed from the differences, so
-    that cancellation does not blur small ones: a query that is itself a row has the distance 0. While a graph is traced,
-    all queries are compared with fixed blocks of rows in float32.
+    that cancellation does not blur small ones: a query that is itself a row has the distance 0. In a traced graph all
+    queries are compared with fixed blocks of rows in float32.
 
     Args:
         queries: (..., D).

@@ -22,7 +22,7 @@ from typing import IO, Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 from blemish.detection import Provenance
 from blemish.errors import OutputError
-from blemish.files import absolute, output_error, remove_parts, split_page, try_lock, write_atomically
+from blemish.files import absolute, output_error, parse_json, remove_parts, split_page, try_lock, write_atomically
 from blemish.types import PathLike
 
 K = TypeVar("K", bound=Hashable)
@@ -208,7 +208,7 @@ class Journal(Generic[K, V]):
         self._file.seek(0)
         for raw in self._file:
             with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, AttributeError):
-                self._index(json.loads(raw), offset)
+                self._index(parse_json(raw), offset)
             offset += len(raw)
 
     def _index(self, line: Line, offset: int) -> None:

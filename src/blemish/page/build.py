@@ -189,7 +189,7 @@ def service_page(config: Mapping[str, Any]) -> str:
     """Return the page of the service.
 
     Args:
-        config: All optional: "title", "concurrency" (requests at a time), "max_bytes" and "max_pictures" (of a request).
+        config: "title", "concurrency" (requests at a time), "max_bytes", "max_pictures" (of a request); all optional.
     """
     title = str(config.get("title", "blemish"))
     head, tail = _document("service", title, {**config, "mode": "service", "title": title}, "[]")

@@ -83,9 +83,11 @@ function choose(id, isClick = false, byPerson = false) {
   const index = state.shown.findIndex((picture) => picture.id === id);
   const list = byId("list");
   if (index >= 0 && !isClick) {
+    // The row is in view, and so is its neighbour.
+    const margin = list.clientHeight > 3 * ROW ? ROW : 0;
     const top = index * ROW;
-    if (top < list.scrollTop) list.scrollTop = top;
-    else if (top + ROW > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW - list.clientHeight;
+    if (top - margin < list.scrollTop) list.scrollTop = top - margin;
+    else if (top + ROW + margin > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW + margin - list.clientHeight;
   }
   drawList();
   return showPicture(state.shown[index] ?? null);
@@ -107,7 +109,9 @@ function review(verdict, goOn) {
   if (!picture || picture.stage !== "done") return;
   const index = state.shown.indexOf(picture);
   state.isChosen = true;
+  const before = picture.review;
   picture.review = picture.review === verdict && !goOn ? null : verdict;
+  if (picture.review !== before) picture.given = false;
   cache.store.saveReview(picture);
   announce(`${nameOf(picture).file}: ${picture.review ?? "verdict taken back"}.`);
   refreshShown();

@@ -101,14 +101,20 @@ const drawHistogram = onceAFrame(() => {
 
 function resetThresholds() {
   Object.assign(state, { threshold: null, maskThreshold: null, minArea: null });
-  byId("promise").textContent = state.config.mode === "service" ? promiseText(state.profiles.get(state.profile)) : reportText();
+  // The numbers at once, what they rest on when it is asked for.
+  const [first, rest] = state.config.mode === "service" ? promiseOf(state.profiles.get(state.profile)) : reportText();
+  byId("promise").textContent = first;
+  byId("promise-rest").textContent = rest;
+  byId("promise-box").classList.toggle("plain", !rest);
   refreshAll();
 }
 
 function reportText() {
   const { profile } = state.config;
-  if (profile) return `${profile.object_name ?? profile.name ?? "Profile"}: ${promiseText(profile)}`;
-  return givenThreshold("threshold") === null ? "No threshold was given." : `Rejected from score ${number(givenThreshold("threshold"))}.`;
+  const threshold = givenThreshold("threshold");
+  if (!profile) return [threshold === null ? "No threshold was given." : `Rejected from score ${number(threshold)}.`, ""];
+  const [first, rest] = promiseOf({ ...profile, threshold: profile.threshold ?? threshold });
+  return [first, `${rest} Profile: ${[profile.name, profile.object_name].filter(Boolean).join(", ")}.`.trim()];
 }
 
 function watchControls() {

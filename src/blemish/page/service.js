@@ -95,15 +95,17 @@ async function loadProfiles() {
   byId("open-feedback").hidden = byId("open-drift").hidden = !profiles.length;
 }
 
-// What the profile promises, as a sentence.
-function promiseText(profile) {
-  if (!profile) return "Without a profile, scores only rank pictures: they promise nothing.";
-  const promise = profile.guarantee?.sentence ?? profile.promise ?? "This profile promises nothing.";
-  const limit = typeof profile.threshold === "number" ? ` Rejected from score ${number(profile.threshold)}.` : "";
+// Return what the profile does and promises in one line, and what that rests on.
+function promiseOf(profile) {
+  if (!profile) return ["Without a profile, scores only rank pictures.", "A profile from `blemish fit` gives a threshold with a promise."];
+  const parts = [];
+  if (typeof profile.threshold === "number") parts.push(`Rejected from score ${number(profile.threshold)}.`);
   const known = profile.known_defects ?? [];
   const caught = known.filter((defect) => defect.score >= profile.threshold).length;
-  const defects = known.length ? ` It catches ${caught} of ${count(known.length, "known defect")}.` : "";
-  return `${/[.!?]$/.test(promise) ? promise : `${promise}.`}${limit}${defects}`;
+  if (known.length) parts.push(`It catches ${caught} of ${count(known.length, "known defect")}.`);
+  const [first, ...rest] = (profile.guarantee?.sentence ?? profile.promise ?? "It promises nothing").split(/(?<=[.!?])\s+/);
+  parts.push(`${first[0].toUpperCase()}${first.slice(1)}${/[.!?]$/.test(first) ? "" : "."}`);
+  return [parts.join(" "), rest.join(" ")];
 }
 
 const nameAsSent = (file) => file.webkitRelativePath || file.pathBelow || file.name;
@@ -323,7 +325,7 @@ async function startService() {
   }
   byId("drop").hidden = false;
   cache.store = await sessionStore();
-  byId("storage").textContent = `Results and your verdicts are kept in ${cache.store.where()}; pictures go to this server only.`;
+  byId("storage").textContent = `Kept in ${cache.store.where()}; sent to this server only.`;
   const kept = await cache.store.all();
   state.pictures = kept.map((record) => ({ ...record, stage: "done" }));
   watchDrops();

@@ -1,6 +1,7 @@
 // What the page knows: pictures, thresholds, reviews; and what follows from them. Nothing here touches the document.
 
-// A picture is {id, entry, review, profile, stage}: stage is "done", "waiting", "sending" or "failed".
+// A picture is {id, entry, review, profile, stage, file, given}: stage is "done", "waiting", "sending" or "failed"; `given`
+// says that its review went back into the profile.
 const state = {
   config: {},
   pictures: [],
@@ -114,10 +115,10 @@ function countText() {
   if (counts.failed) lines.push(`${count(counts.failed, "picture")} not scored.`);
   if (counts.reviewed) {
     const unsure = counts.unsure ? ` (${counts.unsure} unsure)` : "";
-    lines.push(
-      `${counts.reviewed} reviewed${unsure}: ${count(counts.falseAlarms, "false alarm")} of ` +
-        `${counts.reviewedRejects} rejected, ${counts.missed} missed of ${counts.reviewedOthers} others.`
-    );
+    const wrong = [];
+    if (counts.reviewedRejects) wrong.push(`${count(counts.falseAlarms, "false alarm")} of ${counts.reviewedRejects} rejected`);
+    if (counts.reviewedOthers) wrong.push(`${counts.missed} missed of ${counts.reviewedOthers} others`);
+    lines.push(`${counts.reviewed} reviewed${unsure}${wrong.length ? `: ${wrong.join(", ")}` : ""}.`);
   }
   return lines.join("\n");
 }

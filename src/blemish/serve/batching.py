@@ -21,7 +21,7 @@ log = logging.getLogger("blemish.serve")
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class QueuedPicture:
     """A picture on its way through the model."""
 
     detector: Detector
@@ -33,19 +33,19 @@ class Job:
 
     @property
     def group(self) -> tuple[int, int]:
-        """Jobs of one group can go through the model together: thresholds make no difference to it."""
+        """Pictures of one group can go through the model together: thresholds make no difference to it."""
         return id(self.detector.engine), id(self.detector.memory)
 
 
-def prepare(detector: Detector, image: LoadedImage, object_name: str | None = None) -> Job:
-    """Return the job of a picture; preprocessing happens here, in the caller's thread.
+def prepare(detector: Detector, image: LoadedImage, object_name: str | None = None) -> QueuedPicture:
+    """Return a picture that is ready for the queue; preprocessing happens here, in the caller's thread.
 
     Raises:
         UsageError: The object name does not fit.
     """
     if detector.tiling is not None and max(image.size) > detector.tiling.side:
-        return Job(detector, image, None, object_name)
-    return Job(detector, image, detector.prepare(image, object_name=object_name), object_name)
+        return QueuedPicture(detector, image, None, object_name)
+    return QueuedPicture(detector, image, detector.prepare(image, object_name=object_name), object_name)
 
 
 class ModelThread:
@@ -63,7 +63,7 @@ class ModelThread:
         self, *, batch_size: int = 8, wait: float = 0.01, on_batch: Callable[[int, float], object] = lambda n, s: None
     ) -> None:
         self._batch_size, self._wait, self._on_batch = batch_size, wait, on_batch
-        self._jobs: deque[Job] = deque()
+        self._queue: deque[QueuedPicture] = deque()
         self._changed = threading.Condition()
         self._expected = 0
         self._closing = False
@@ -77,7 +77,7 @@ class ModelThread:
     @property
     def waiting(self) -> int:
         """Number of pictures that wait for the model."""
-        return len(self._jobs)
+        return len(self._queue)
 
     def expect(self, pictures: int) -> None:
         """Announce pictures that are being read, or take back (a negative number) what was announced."""
@@ -85,8 +85,8 @@ class ModelThread:
             self._expected += pictures
             self._changed.notify()
 
-    def submit(self, job: Job) -> Future[ScoredImage]:
-        """Queue a job and return its future. A cancelled one is left out.
+    def submit(self, picture: QueuedPicture) -> Future[ScoredImage]:
+        """Queue a picture and return its future. A cancelled one is left out.
 
         Raises:
             RuntimeError: The thread was closed.
@@ -94,9 +94,9 @@ class ModelThread:
         with self._changed:
             if self._closing:
                 raise RuntimeError("the model thread is closed")
-            self._jobs.append(job)
+            self._queue.append(picture)
             self._changed.notify()
-        return job.future
+        return picture.future
 
     def close(self) -> None:
         """Finish what was submitted and end the thread."""
@@ -111,17 +111,17 @@ class ModelThread:
         torch.set_num_threads(self._torch_threads)
         torch.get_num_threads()
         while (batch := self._next_batch()) is not None:
-            batch = [job for job in batch if job.future.set_running_or_notify_cancel()]
+            batch = [picture for picture in batch if picture.future.set_running_or_notify_cancel()]
             if batch:
                 start = time.perf_counter()
                 self._score(batch)
                 self._on_batch(len(batch), time.perf_counter() - start)
             del batch  # so that no picture stays in memory while the thread waits
 
-    def _next_batch(self) -> list[Job] | None:
+    def _next_batch(self) -> list[QueuedPicture] | None:
         """Wait for a batch; None when the thread is to end. The oldest picture is always in it."""
         with self._changed:
-            while not self._jobs:
+            while not self._queue:
                 if self._closing:
                     return None
                 self._changed.wait()
@@ -129,43 +129,43 @@ class ModelThread:
             while self._expected > 0 and not self._closing and self._ready() < self._batch_size:
                 if not self._changed.wait(end - time.monotonic()) or time.monotonic() >= end:
                     break
-            group, batch, others = self._jobs[0].group, list[Job](), deque[Job]()
-            while self._jobs:
-                job = self._jobs.popleft()
-                fits = job.group == group and len(batch) < self._batch_size
-                (batch if fits else others).append(job)
-            self._jobs = others
+            group, batch, others = self._queue[0].group, list[QueuedPicture](), deque[QueuedPicture]()
+            while self._queue:
+                picture = self._queue.popleft()
+                fits = picture.group == group and len(batch) < self._batch_size
+                (batch if fits else others).append(picture)
+            self._queue = others
             return batch
 
     def _ready(self) -> int:
-        group = self._jobs[0].group
-        return sum(job.group == group for job in self._jobs)
+        group = self._queue[0].group
+        return sum(picture.group == group for picture in self._queue)
 
-    def _score(self, batch: Sequence[Job]) -> None:
-        """Run one batch; an error ends the jobs that it belongs to, never the thread."""
-        whole = [job for job in batch if job.prepared is not None]
+    def _score(self, batch: Sequence[QueuedPicture]) -> None:
+        """Run one batch; an error ends the pictures that it belongs to, never the thread."""
+        whole = [picture for picture in batch if picture.prepared is not None]
         try:
             if whole:
-                rows = [row for job in whole for row in job.prepared or ()]
-                for job, scored in zip(whole, whole[0].detector.score_prepared(rows), strict=True):
+                rows = [row for picture in whole for row in picture.prepared or ()]
+                for picture, scored in zip(whole, whole[0].detector.score_prepared(rows), strict=True):
                     # The batch ran by the detector of its first picture; the numbers are the same, the limits its own.
-                    job.future.set_result(ScoredImage(job.detector, scored.merger))
+                    picture.future.set_result(ScoredImage(picture.detector, scored.merger))
         except Exception as error:
             _fail(whole, error)
-        for job in batch:
-            if job.prepared is None:
+        for picture in batch:
+            if picture.prepared is None:
                 try:
-                    (scored,) = job.detector.score(
-                        [job.image], batch_size=self._batch_size, object_name=job.object_name
+                    (scored,) = picture.detector.score(
+                        [picture.image], batch_size=self._batch_size, object_name=picture.object_name
                     )
-                    job.future.set_result(scored)
+                    picture.future.set_result(scored)
                 except Exception as error:
-                    _fail([job], error)
+                    _fail([picture], error)
 
 
-def _fail(jobs: Sequence[Job], error: Exception) -> None:
+def _fail(pictures: Sequence[QueuedPicture], error: Exception) -> None:
     if not isinstance(error, BlemishError):
-        log.exception("The model failed on a batch of %d.", len(jobs))
-    for job in jobs:
-        if not job.future.done():
-            job.future.set_exception(error)
+        log.exception("The model failed on a batch of %d.", len(pictures))
+    for picture in pictures:
+        if not picture.future.done():
+            picture.future.set_exception(error)

@@ -42,12 +42,12 @@ class Upload:
 class Waiting:
     """Bytes of all bodies that are in memory."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.bytes = most, 0
+    def __init__(self, maximum: int) -> None:
+        self.maximum, self.bytes = maximum, 0
 
     def take(self, count: int) -> bool:
         """Count some more bytes, unless they are too many."""
-        if self.bytes and self.bytes + count > self.most:
+        if self.bytes and self.bytes + count > self.maximum:
             return False
         self.bytes += count
         return True

@@ -22,6 +22,7 @@ import numpy as np
 
 from blemish.calibration import Comparison, DriftTest, Scheme, compare
 from blemish.detection import Detection
+from blemish.limits import sample_inside
 from blemish.profile import Profile
 from blemish.roi import Roi
 
@@ -33,17 +34,15 @@ LEVELS: tuple[Level, ...] = ("unknown", "ok", "watch", "alarm")
 WINDOW = 200
 #: Fewest pictures, and fewest good ones, that say something.
 FEWEST = 20
-#: Chance of a distance like this at which a level begins. The window moves, so each is met by chance now and then.
+#: Chance of a distance like this at which a level begins. The window moves, so each is reached by chance now and then.
 _WATCH, _ALARM = 1e-3, 1e-6
 #: Way of `Comparison.shift` from 0.5 that an alarm takes: 3 of 4 new values lie on one side of an old one.
-_FAR = 0.25
+_DISTANT = 0.25
 #: Logarithm of the capital at which the running test gives an alarm that is false in 1 of 100 runs.
 _CAPITAL = 2.0
 #: Scores that the running test compares a new one with.
 _MEMORY = 1000
 _BINS = 20
-#: Values of a map that its median is taken of, as in a fit.
-_SAMPLED_VALUES = 100_000
 
 
 class _Statistic:
@@ -67,11 +66,11 @@ class _Statistic:
     def level(self, comparison: Comparison | None) -> Level:
         if comparison is None:
             return "unknown"
-        far = abs(comparison.shift - 0.5) >= _FAR
-        if self.test.log_capital >= _CAPITAL or (comparison.p_value < _ALARM and far):
+        is_distant = abs(comparison.shift - 0.5) >= _DISTANT
+        if self.test.log_capital >= _CAPITAL or (comparison.p_value < _ALARM and is_distant):
             return "alarm"
         # After leave-one-out, new values lie a little below the old ones even if nothing has changed.
-        lower = self.scheme == "leave-one-out" and comparison.shift < 0.5 and not far
+        lower = self.scheme == "leave-one-out" and comparison.shift < 0.5 and not is_distant
         return "watch" if comparison.p_value < _WATCH and not lower else "ok"
 
     def histogram(self) -> dict[str, list[float]]:
@@ -86,7 +85,7 @@ class _Statistic:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Numbers:
     """The numbers of one picture."""
 
     score: float
@@ -94,12 +93,9 @@ class Seen:
     """Median of the anomaly map."""
 
 
-def seen(detection: Detection, roi: Roi | None) -> Seen:
+def numbers_of(detection: Detection, roi: Roi | None) -> Numbers:
     """Return the numbers of a picture, as a fit computes them for the good ones."""
-    values = detection.anomaly_map
-    inside = values if roi is None else values[roi.resized(values.shape[1], values.shape[0])]
-    step = -(-inside.size // _SAMPLED_VALUES)
-    return Seen(float(detection.score), float(np.median(inside.ravel()[::step])))
+    return Numbers(float(detection.score), float(np.median(sample_inside(detection.anomaly_map, roi))))
 
 
 class Drift:
@@ -122,7 +118,7 @@ class Drift:
         self._lock = threading.Lock()
         self._pictures = 0
 
-    def add(self, numbers: Seen, content: bytes) -> None:
+    def add(self, numbers: Numbers, content: bytes) -> None:
         """Add a picture, unless it is one of the latest again.
 
         Args:

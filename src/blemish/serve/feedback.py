@@ -2,7 +2,8 @@
 
 A false alarm becomes a good picture, marked as selected: it was chosen because of its score, so the promise must not
 count on it. A missed defect becomes a known defect, which changes no threshold. Confirmed pictures show what the new
-profile would say about them.
+profile would say about them. Only when somebody judged a whole batch that nobody selected, all its good pictures join
+those that the promise rests on, and the threshold moves.
 """
 
 from __future__ import annotations
@@ -61,15 +62,22 @@ class Feedback:
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
 
-    def preview(self, served: Served, uploads: Sequence[Upload]) -> dict[str, Any]:
+    def preview(self, served: Served, uploads: Sequence[Upload], *, whole_batch: bool = False) -> dict[str, Any]:
         """Return what would change, with a token that accepts it.
+
+        Args:
+            served: The profile.
+            uploads: The reviewed pictures.
+            whole_batch: They are all pictures of a batch that was not selected, so its good ones, false alarms and
+                confirmed ones, may move the threshold.
 
         Raises:
             ServiceError: A picture cannot be read, or nothing would change.
             UsageError: A picture is good and defective at once.
         """
         counts = Counter(upload.field for upload in uploads)
-        if not counts["false_alarm"] and not counts["missed"]:
+        joining = ("false_alarm", "confirmed_good") if whole_batch else ("false_alarm",)
+        if not any(counts[field] for field in (*joining, "missed")):
             raise ServiceError(
                 422,
                 "Nothing would change: send pictures as false_alarm or missed; confirmed ones only show the effect.",
@@ -81,11 +89,11 @@ class Feedback:
             for name in FIELDS
         }
         detector = served.detector
-        if by_field["false_alarm"]:
-            detector = detector.with_more_good(by_field["false_alarm"], selected=True)
+        if good := [picture for field in joining for picture in by_field[field]]:
+            detector = detector.with_more_good(good, selected=not whole_batch)
         if by_field["missed"]:
             detector = detector.with_known_defects(by_field["missed"])
-        rows = self._effect(served.detector, detector, uploads, pictures)
+        rows = self._effect(served.detector, detector, uploads, pictures, joining)
         token = secrets.token_urlsafe(24)
         with self._lock:
             self._forget_old()
@@ -99,7 +107,7 @@ class Feedback:
             "after": _state(detector),
             "guarantee": dict(profile.guarantee),
             "pictures": rows,
-            "sentence": _sentence(served.detector, detector, counts, rows),
+            "sentence": _sentence(served.detector, detector, counts, rows, whole_batch),
         }
 
     def accept(self, name: str, token: str) -> dict[str, Any]:
@@ -158,11 +166,16 @@ class Feedback:
         return pictures
 
     def _effect(
-        self, before: Detector, after: Detector, uploads: Sequence[Upload], pictures: Sequence[LoadedImage]
+        self,
+        before: Detector,
+        after: Detector,
+        uploads: Sequence[Upload],
+        pictures: Sequence[LoadedImage],
+        joining: Sequence[str],
     ) -> list[dict[str, Any]]:
         """Return what each profile says about each picture."""
         assert after.profile is not None
-        # Against the new memory a false alarm finds itself; the entry was scored without.
+        # Against the new memory a picture that joined it finds itself; the entry was scored without.
         others = {entry.fingerprint: entry.score for entry in after.profile.good}
         rows = []
         for upload, old, new, picture in zip(
@@ -176,7 +189,7 @@ class Feedback:
                 "score_after": new.score,
                 "verdict_after": new.verdict,
             }
-            if upload.field == "false_alarm":
+            if upload.field in joining:
                 row["score_without_itself"] = others.get(fingerprint(picture, after))
             rows.append(row)
         return rows
@@ -203,14 +216,14 @@ def _state(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _sentence(before: Detector, after: Detector, counts: Counter[str], rows: Sequence[dict[str, Any]]) -> str:
+def _sentence(
+    before: Detector, after: Detector, counts: Counter[str], rows: Sequence[dict[str, Any]], whole_batch: bool
+) -> str:
     parts = []
-    if n := counts["false_alarm"]:
-        parts.append(
-            f"{n} false alarm{'s become' if n > 1 else ' becomes'} good pictures".replace(
-                "becomes good pictures", "becomes a good picture"
-            )
-        )
+    if whole_batch and (n := counts["false_alarm"] + counts["confirmed_good"]):
+        parts.append(f"the {n} good picture{'s join' if n > 1 else ' joins'} those that the promise rests on")
+    elif n := counts["false_alarm"]:
+        parts.append(f"{n} false alarm{'s become good pictures' if n > 1 else ' becomes a good picture'}")
     if n := counts["missed"]:
         parts.append(f"{n} missed picture{'s are' if n > 1 else ' is'} kept as known defect{'s' if n > 1 else ''}")
     old, new = before.threshold, after.threshold
@@ -221,7 +234,10 @@ def _sentence(before: Detector, after: Detector, counts: Counter[str], rows: Seq
     changed = sum(row["verdict_before"] != row["verdict_after"] for row in rows)
     verdicts = f"{changed} of the {len(rows)} reviewed pictures would get another verdict"
     still = sum(
-        row.get("score_without_itself") is not None and new is not None and row["score_without_itself"] >= new
+        row["review"] == "false_alarm"
+        and row.get("score_without_itself") is not None
+        and new is not None
+        and row["score_without_itself"] >= new
         for row in rows
     )
     hint = (
@@ -229,7 +245,8 @@ def _sentence(before: Detector, after: Detector, counts: Counter[str], rows: Seq
         if still
         else ""
     )
-    return f"{' and '.join(parts)}; {moved}; {verdicts}{hint}."
+    text = f"{' and '.join(parts)}; {moved}; {verdicts}{hint}."
+    return text[0].upper() + text[1:]
 
 
 def _free_name(path: Path) -> Path:

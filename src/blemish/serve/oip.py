@@ -142,7 +142,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         served, client = find(name), client_of(request)
         service.require_room(client)
         body = await read_json(request)
-        wanted = _outputs(body)
+        output_names = _outputs(body)
         pictures = _pictures(body, service.options.max_pictures)
 
         def build(_: Upload, __: LoadedImage, detection: Detection) -> Detection:
@@ -155,7 +155,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 if isinstance(result, ImageError):
                     raise from_blemish(result)
                 detections.append(result)
-            outputs = _answer(detections, wanted)
+            outputs = _answer(detections, output_names)
             answer = {"model_name": served.name, "model_version": "1", "outputs": outputs}
             if isinstance(body.get("id"), str):
                 answer["id"] = body["id"]
@@ -181,7 +181,7 @@ def _outputs(body: Any) -> list[str]:
     return names
 
 
-def _pictures(body: dict[str, Any], most: int) -> list[Upload]:
+def _pictures(body: dict[str, Any], maximum: int) -> list[Upload]:
     """Return the pictures of a request: encoded ones as they are, arrays as `LoadedImage` takes them."""
     inputs = body.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
@@ -200,8 +200,8 @@ def _pictures(body: dict[str, Any], most: int) -> list[Upload]:
         pictures = _arrays(shape, data)
     else:
         raise ServiceError(422, "The datatype has to be BYTES (encoded pictures) or UINT8 (pixels).")
-    if len(pictures) > most:
-        raise ServiceError(413, f"A request takes {most} pictures at most.", "too_many")
+    if len(pictures) > maximum:
+        raise ServiceError(413, f"A request takes {maximum} pictures at most.", "too_many")
     return [Upload(f"picture {number}", picture) for number, picture in enumerate(pictures, 1)]
 
 
@@ -228,11 +228,11 @@ def _arrays(shape: list[int], data: list[Any]) -> list[Any]:
     return list(pixels) if len(shape) == 4 else [pixels]
 
 
-def _answer(detections: list[Detection], wanted: list[str]) -> list[dict[str, Any]]:
+def _answer(detections: list[Detection], output_names: list[str]) -> list[dict[str, Any]]:
     """Return the tensors of the outputs."""
     count = len(detections)
     outputs = []
-    for name in wanted:
+    for name in output_names:
         if name == "anomaly_map":
             maps = [detection.anomaly_map for detection in detections]
             if len({each.shape for each in maps}) > 1:

@@ -145,9 +145,9 @@ def load_registry(
     by_method: list[Served] = []
     for name in dict.fromkeys(methods):
         info(name).require_references(False)
-        wanted = os.fspath(DEFAULT_BACKBONE if backbone is None else backbone)
-        loaded = [each.torch_engine.backbone for each in detectors if each.provenance.backbone == wanted]
-        detectors.append(load(name, backbone=loaded[0] if loaded else wanted, **settings))
+        backbone_name = os.fspath(DEFAULT_BACKBONE if backbone is None else backbone)
+        loaded = [each.torch_engine.backbone for each in detectors if each.provenance.backbone == backbone_name]
+        detectors.append(load(name, backbone=loaded[0] if loaded else backbone_name, **settings))
         by_method.append(Served(name, detectors[-1]))
     return Registry(served, by_method)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from blemish.serve.bodies import read_form
@@ -13,6 +14,8 @@ from blemish.serve.requests import answered, client_of
 from blemish.serve.schema import AcceptAnswer, DriftAnswer, PreviewAnswer, errors
 from blemish.serve.service import Service
 
+#: Most pictures of a review; their bytes and pixels are bounded, too.
+MAX_REVIEWED = 1000
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
@@ -34,7 +37,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
         },
         openapi_extra={"requestBody": _BODY},
     )
-    async def preview(name: str, request: Request) -> Response:
+    async def preview(
+        name: str,
+        request: Request,
+        whole_batch: Annotated[
+            bool,
+            Query(
+                description="These are all pictures of a batch that was not selected by score. Its good ones then move "
+                "the threshold; otherwise they are only compared with."
+            ),
+        ] = False,
+    ) -> Response:
         """Say what would change if these pictures went back into the profile.
 
         `false_alarm`: good pictures that were rejected; they become good pictures of the profile. `missed`: defects
@@ -42,9 +55,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """
         served, client = service.registry.profile(name), client_of(request)
         service.require_room(client)
-        uploads = await read_form(request, FIELDS, min(service.options.max_pictures, service.options.queue))
-        with service.admitted(client, len(uploads)):
-            work = service.in_background(lambda: service.feedback.preview(served, uploads))
+        uploads = await read_form(request, FIELDS, MAX_REVIEWED)
+        with service.admitted(client, 1):  # the model is not asked picture by picture
+            work = service.in_background(lambda: service.feedback.preview(served, uploads, whole_batch=whole_batch))
             return JSONResponse(await answered(request, work, service.options.timeout))
 
     @app.post(

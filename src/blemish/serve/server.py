@@ -54,7 +54,7 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """A server that tells its service when it is to end, and then ends without a signal's traceback."""
+    """A server that closes its service first when it is to end, and does not raise the signal again."""
 
     def __init__(self, config: uvicorn.Config, service: Service, on_ready: Callable[[], object]) -> None:
         super().__init__(config)

@@ -26,9 +26,9 @@ from blemish.detector import Detector
 from blemish.errors import ImageError
 from blemish.image_io import LoadedImage, identify, quiet_pillow, read_image
 from blemish.serve import batching
-from blemish.serve.batching import Job, ModelThread
+from blemish.serve.batching import ModelThread, QueuedPicture
 from blemish.serve.bodies import Upload, Waiting
-from blemish.serve.drift import Drift, seen
+from blemish.serve.drift import Drift, numbers_of
 from blemish.serve.errors import ServiceError
 from blemish.serve.feedback import Feedback
 from blemish.serve.metrics import Metrics
@@ -115,8 +115,8 @@ class Service:
         self.model.start()
         grey = LoadedImage(Image.new("RGB", (64, 64), (128, 128, 128)))
         for served in (*self.registry.profiles.values(), *self.registry.methods.values()):
-            job = await self.in_finisher(partial(batching.prepare, served.detector, grey))
-            await asyncio.wrap_future(self.model.submit(job))
+            picture = await self.in_finisher(partial(batching.prepare, served.detector, grey))
+            await asyncio.wrap_future(self.model.submit(picture))
         for part in (self._webhook, self._watcher):
             if part is not None:
                 part.start()
@@ -226,17 +226,17 @@ class Service:
         async with self._decoded.hold(pixels):
             self.model.expect(1)
             try:
-                job = await loop.run_in_executor(
+                picture = await loop.run_in_executor(
                     self._readers, _read, served.detector, upload.data, max_pixels, object_name
                 )
-                future = self.model.submit(job)
+                future = self.model.submit(picture)
             except ImageError as error:
                 self.metrics.unreadable.inc()
                 return error
             finally:
                 self.model.expect(-1)
             scored = await asyncio.wrap_future(future)
-            del job, future
+            del picture, future
 
             def finish() -> T:
                 loaded, detection = scored.finish()
@@ -267,7 +267,7 @@ class Service:
         drift = self._drifts.get(served.name)
         # A result of a profile that was replaced meanwhile says nothing about the new one.
         if drift is not None and drift.profile is served.profile:
-            drift.add(seen(detection, served.detector.limits.roi), content)
+            drift.add(numbers_of(detection, served.detector.limits.roi), content)
 
     def _take_line(self, line: Mapping[str, Any]) -> None:
         """Take a result of the watched folder."""
@@ -295,16 +295,16 @@ def _hash(data: bytes | npt.NDArray[np.uint8]) -> bytes:
 class Budget:
     """An amount that tasks share, first come, first served; one that wants more than there is gets all of it."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._used = most, 0
+    def __init__(self, maximum: int) -> None:
+        self._maximum, self._used = maximum, 0
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def hold(self, amount: int) -> AsyncIterator[None]:
         """Wait until the amount is free, and hold it."""
-        amount = min(amount, self._most)
+        amount = min(amount, self._maximum)
         async with self._turn:
-            while self._used + amount > self._most:
+            while self._used + amount > self._maximum:
                 self._freed.clear()
                 await self._freed.wait()
             self._used += amount
@@ -315,7 +315,7 @@ class Budget:
             self._freed.set()
 
 
-def _read(detector: Detector, data: ImageSource, max_pixels: int, object_name: str | None) -> Job:
+def _read(detector: Detector, data: ImageSource, max_pixels: int, object_name: str | None) -> QueuedPicture:
     loaded = read_image(data, max_pixels=max_pixels, value_range=detector.value_range)
     return batching.prepare(detector, loaded, object_name)
 

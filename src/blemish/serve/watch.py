@@ -78,7 +78,7 @@ class QueuedDetector(Detector):
         for source in images:
             try:
                 loaded = read_image(source, max_pixels=self.max_pixels, value_range=self.value_range)
-                job = batching.prepare(self._detector, loaded, object_name)
+                picture = batching.prepare(self._detector, loaded, object_name)
             except ImageError as error:
                 while waiting:
                     yield next_result()
@@ -86,7 +86,7 @@ class QueuedDetector(Detector):
                     raise
                 on_error(error.path, error)
                 continue
-            waiting.append(self._model.submit(job))
+            waiting.append(self._model.submit(picture))
             if len(waiting) >= batch_size:
                 yield next_result()
         while waiting:

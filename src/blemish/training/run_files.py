@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import OutputError, UsageError, WeightsError
+from blemish.files import parse_json
 from blemish.methods import checkpoints
 from blemish.methods.base import Method
 from blemish.outputs import svg
@@ -94,9 +95,9 @@ def load_checkpoint(
     """
     tensors, metadata = checkpoints.read_tensors(path)
     try:
-        header = json.loads(metadata["state"]) if metadata.get("format") == FORMAT else {}
+        header = parse_json(metadata["state"]) if metadata.get("format") == FORMAT else {}
         step, before, numbers = header["step"], header["settings"], header["optimizer"]
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} is not a checkpoint of a training run", path) from error
     for key, value in json.loads(json.dumps(settings)).items():
         if before.get(key) != value:
