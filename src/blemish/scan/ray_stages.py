@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from blemish.errors import UsageError
+from blemish.outputs.journal import settings_fingerprint
 from blemish.scan.items import Item
 from blemish.scan.plan import Plan
 from blemish.scan.sources import Fetched, NamedBytes, read_items
 from blemish.scan.stores import is_url
-from blemish.scan.work import Work
+from blemish.scan.work import Work, all_settings
 
 MAX_PAYLOAD = 256 * 2**20
 """Most bytes of a part that travel from the node that reads to the node that scores; larger parts are read there."""
@@ -36,14 +38,27 @@ class PartScorer:
         from blemish.scan.detectors import Detectors  # only here: the other stages need no model
 
         self._work, self._plan, self._detectors = work, Plan(Path(plan)), Detectors(work.detectors)
+        self._checked = False
 
     def __call__(self, row: _Row) -> _Row:
+        if not self._checked:
+            self._check()
         start = time.perf_counter()
         number = int(row["part"])
         items = self._plan.items(number)
         fetched = _unpack(items, row["payload"]) if row["payload"] else None
         rows = self._work.score(items, self._detectors, fetched=fetched)
         return {"part": number, "rows": json.dumps(rows).encode(), "seconds": time.perf_counter() - start}
+
+    def _check(self) -> None:
+        """Raise a UsageError unless this node computes as the one that began the scan."""
+        if settings_fingerprint(all_settings(self._detectors, self._work.options)) != self._work.settings:
+            precision = self._detectors.first.provenance.precision
+            raise UsageError(
+                f"a worker of the cluster computes otherwise than the process that began the scan (in {precision}, or "
+                "with other files): give --precision float32, and the same files on each node"
+            )
+        self._checked = True
 
 
 def write_rows(row: _Row, *, work: Work) -> _Row:

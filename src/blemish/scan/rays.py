@@ -18,7 +18,6 @@ from blemish.errors import BlemishError, UsageError
 from blemish.scan.ray_stages import PartScorer, read_part, write_rows
 from blemish.scan.rows import PartFacts
 from blemish.scan.run import Scan
-from blemish.types import resolve_device
 
 
 def execute(
@@ -45,8 +44,9 @@ def execute(
     if not scan.todo:
         return
     with _cluster(address) as ray:
-        gpu = resolve_device(str(scan.work.detectors.load.get("device", "auto"))).type == "cuda"
         resources = ray.cluster_resources()
+        device = str(scan.work.detectors.load.get("device", "auto"))
+        gpu = device.startswith("cuda") or (device == "auto" and resources.get("GPU", 0) >= 1)
         count = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))
         plan = str(scan.plan.path.absolute())
         parts = ray.data.from_items([{"part": n} for n in scan.todo], override_num_blocks=len(scan.todo))
