@@ -124,16 +124,3 @@ def test_an_error_of_a_worker_is_a_sentence(begin, folder: Path, cluster: Any) -
         (parts / "part-000001.parquet").mkdir()
         with pytest.raises(OutputError, match="a file is in the way of a folder"):
             rays.execute(scan, "auto")
-
-
-def test_no_cluster(folder: Path) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys; from blemish.cli import main; "
-        f"sys.exit(main(['scan', {str(folder)!r}, '--out', {str(folder.parent / 'o')!r}, '--ray', '127.0.0.1:1']))"
-    )
-    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert outcome.returncode == 2
-    assert "there is no Ray cluster at '127.0.0.1:1'" in outcome.stderr
