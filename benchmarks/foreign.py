@@ -28,8 +28,8 @@ def ratio(detector: Detector, usual: list[float]) -> float:
     assert profile is not None
     low, high = profile.map_range
     good = max(entry.usual for entry in profile.good if entry.usual is not None)
-    far, near = ((value - low) / (high - low) for value in (float(np.median(usual)), good))
-    return far / (1 - far) / (near / (1 - near))
+    other, own = ((value - low) / (high - low) for value in (float(np.median(usual)), good))
+    return other / (1 - other) / (own / (1 - own))
 
 
 def main() -> None:

@@ -70,6 +70,11 @@ class FitOptions:
                 raise UsageError(f"{name} is a share above 0 and below 1, such as 0.01, not {share}")
         if self.min_area < 1:
             raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}")
+        if str(self.rule) == "mebin":
+            raise UsageError(
+                "MEBin gives each map a threshold of its own within its set, so a profile cannot keep one: measure it "
+                "with evaluate(mask_threshold='mebin'), or choose another rule"
+            )
         if self.rule not in RULES:
             raise UsageError(
                 f"there is no rule {self.rule!r}{suggest(self.rule, RULES)}; choose from {', '.join(RULES)}"
@@ -202,7 +207,8 @@ class FittedLimits:
             return DEFAULT_FALSE_ALARMS
         if options.rule == "conformal":
             self.notes.append(
-                f"{pictures} calibration picture{'s' * (pictures != 1)} can promise {percent(smallest, up=True)} false alarms at best; "
+                f"{pictures} calibration picture{'s' * (pictures != 1)} can promise {percent(smallest, up=True)} false "
+                f"alarms at best; "
                 f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
             )
         return smallest

@@ -240,7 +240,7 @@ def test_an_error_nobody_thought_of(detect, pictures: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise RuntimeError("the moon is full")
 
-    monkeypatch.setattr(Scorer, "_score", fail)
+    monkeypatch.setattr(Scorer, "score", fail)
     check(detect(pictures), 1, "the moon is full", "BLEMISH_DEBUG=1")
     monkeypatch.setenv("BLEMISH_DEBUG", "1")
     with pytest.raises(RuntimeError, match="the moon is full"):

@@ -93,7 +93,9 @@ def two_groups(features: npt.ArrayLike) -> Grouping | None:
         if min(size, n - size) < smallest:
             continue
         gap, distance = _separation(distances, group)
-        if any(gap >= least and distance >= far for least, far in _RULES) and (best is None or gap > best.gap):
+        if any(gap >= min_gap and distance >= min_distance for min_gap, min_distance in _RULES) and (
+            best is None or gap > best.gap
+        ):
             larger = group if 2 * size > n or (2 * size == n and group[0]) else ~group
             best = Grouping(tuple((~larger).astype(int).tolist()), gap, distance)
     return best
@@ -162,5 +164,5 @@ def look_foreign(
     scaled = [np.clip((as_scores(values).ravel() - low) / (high - low), 0.0, 1.0 - 1e-6) for values in (new, good)]
     if scaled[0].size < _FEWEST_FOREIGN or not scaled[1].size:
         return False
-    far, usual = (values / (1 - values) for values in scaled)
-    return bool(np.median(far) >= _FOREIGN * usual.max() > 0)
+    others, usual = (values / (1 - values) for values in scaled)
+    return bool(np.median(others) >= _FOREIGN * usual.max() > 0)
