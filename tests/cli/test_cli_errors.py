@@ -276,9 +276,9 @@ def test_reader_of_standard_output_goes_away(pictures: Path, tiny_backbone: Path
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("datasets", "check"), "`blemish datasets check` needs NAME; `blemish datasets check --help` says more"),
-        (("export", "x.profile"), "`blemish export` needs --out;"),
-        (("fit", "--out"), "--out needs a value;"),
+        (("datasets", "check"), "`blemish datasets check` needs NAME. See `blemish datasets check --help`."),
+        (("export", "x.profile"), "`blemish export` needs --out."),
+        (("fit", "--out"), "--out needs a value."),
     ],
 )
 def test_what_is_missing_is_a_sentence(run, words: tuple[str, ...], sentence: str) -> None:

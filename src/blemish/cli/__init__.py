@@ -111,7 +111,7 @@ def _run(words: list[str]) -> int:
             positional = error.argument.field_info.kind != inspect.Parameter.KEYWORD_ONLY
             name = error.argument.name.removeprefix("--").upper() if positional else error.argument.name
             missing = f"{error.keyword} needs a value" if error.keyword else f"`{command}` needs {name}"
-            return _fail(f"{missing}; `{command} --help` says more", EXIT_USAGE)
+            return _fail(f"{missing}. See `{command} --help`.", EXIT_USAGE)
         return _fail(f"{error} See `{command} --help`.", EXIT_USAGE)
     sys.stdout.flush()
     return code if isinstance(code, int) else EXIT_OK
