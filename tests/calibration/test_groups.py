@@ -1,11 +1,11 @@
-"""Good pictures of two products."""
+"""Good pictures of two products, and new ones of another product."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from blemish.calibration import two_groups
+from blemish.calibration import look_foreign, two_groups
 from blemish.errors import UsageError
 
 
@@ -93,3 +93,20 @@ def test_equal_pictures_and_few_pictures() -> None:
         two_groups(np.ones(5))
     with pytest.raises(UsageError, match="finite"):
         two_groups(np.full((8, 3), np.nan))
+
+
+def test_pictures_of_another_product_look_foreign() -> None:
+    rng = np.random.default_rng(0)
+    good = rng.uniform(0.15, 0.25, 12)
+    assert look_foreign(rng.uniform(0.45, 0.6, 5), good)
+    assert look_foreign([0.2, 0.5, 0.55], good)  # most of them
+    assert not look_foreign(rng.uniform(0.15, 0.25, 50), good)
+    assert not look_foreign(rng.uniform(0.25, 0.4, 50), good)  # damaged all over
+    assert not look_foreign([0.2, 0.2, 0.55, 0.6, 0.2], good)
+    assert not look_foreign([0.6, 0.6], good)  # too few
+    assert not look_foreign([0.6, 0.6, 0.6], [])
+    assert not look_foreign([0.6, 0.6, 0.6], [0.0, 0.0])  # nothing to compare with
+    assert look_foreign(rng.uniform(0.45, 0.6, 5) * 4 - 1, good * 4 - 1, (-1.0, 3.0))
+    assert look_foreign([1.0, 1.0, 1.0], good)
+    with pytest.raises(UsageError, match="finite"):
+        look_foreign([np.nan] * 3, good)

@@ -82,6 +82,22 @@ def test_a_folder_can_be_dropped(page: Page, service: FakeService, parts: list[P
     assert page.inner_text("#problem").startswith(f"1 file passed over, since it is no picture: {folder}/notes.txt")
 
 
+def test_two_files_of_one_name_stay_two_pictures(
+    page: Page, service: FakeService, parts: list[Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "part_8.png"
+    other.parent.mkdir()
+    draw(3, (50, 40))[0].save(other)
+    open_service(page, service)
+    send(page, [parts[-1]])
+    page.keyboard.press("r")
+    send(page, [other], 2)
+    send(page, [parts[-1]], 2)  # the same file again replaces its result and keeps its review
+    until(page, "window.blemish.state.pictures.every((p) => p.stage === 'done')")
+    kept = page.evaluate("window.blemish.state.pictures.map((p) => [p.entry.path, p.review])")
+    assert kept == [["part_8.png", "reject"], ["part_8 (2).png", None]]
+
+
 def test_a_drop_is_taken(page: Page, service: FakeService) -> None:
     open_service(page, service)
     page.evaluate(
@@ -174,8 +190,13 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     open_service(page, service)
     send(page, parts)
     page.evaluate("() => new Promise(requestAnimationFrame)")
-    for key in "rrarra":  # the third is a false alarm, the fifth was missed
+    for key in "rrarr":  # the third is a false alarm, the fifth was missed
         page.keyboard.press(key)
+    page.click("#open-feedback")
+    assert "1 picture of the list cannot be counted yet" in page.inner_text("#feedback-body")
+    assert not page.is_visible("#feedback-whole")
+    page.click("#feedback-close")
+    page.keyboard.press("a")
     page.click("#open-feedback")
     text = page.inner_text("#feedback-body")
     assert "False alarms, which join the good pictures: 1" in text

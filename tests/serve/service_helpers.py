@@ -25,7 +25,7 @@ from blemish.serve.service import Service
 def serving(registry: Registry, **options: Any) -> Iterator[TestClient]:
     """Run a service in this process; the client talks to it without a socket."""
     service = Service(registry, ServeOptions(**options))
-    with TestClient(create_app(service), raise_server_exceptions=False) as client:
+    with TestClient(create_app(service), "http://127.0.0.1:8000", raise_server_exceptions=False) as client:
         client.service = service  # type: ignore[attr-defined]
         yield client
     assert service.pictures == 0

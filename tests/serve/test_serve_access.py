@@ -44,7 +44,7 @@ def test_pages_of_other_origins(registry: Registry) -> None:
     with serving(registry, cors=("https://line.example",)) as client:
         statuses = {
             origin: client.post("/v1/detect", files=files(1), headers={"Origin": origin}).status_code
-            for origin in ("http://testserver", "https://line.example", "https://evil.example", "null")
+            for origin in ("http://127.0.0.1:8000", "https://line.example", "https://evil.example", "null")
         }
         assert list(statuses.values()) == [200, 200, 403, 403]
         preflight = {"Origin": "https://line.example", "Access-Control-Request-Method": "POST"}
@@ -61,6 +61,19 @@ def test_the_page(client: TestClient) -> None:
     assert answer.headers["content-type"].startswith("text/html")
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     assert '"mode": "service"' in answer.text or '"mode":"service"' in answer.text
+
+
+def test_names_of_the_machine(registry: Registry) -> None:
+    def status(client: TestClient, host: str) -> int:
+        return client.get("/v1/methods", headers={"Host": host}).status_code
+
+    with serving(registry, cors=("https://line.example",)) as client:
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "line.example"):
+            assert status(client, host) == 200, host
+        for host in ("evil.example:8000", "", "[", "127.0.0.1.evil.example"):
+            assert status(client, host) == 403, host
+    with serving(registry, host="0.0.0.0") as client:
+        assert status(client, "camera-7.local") == 200
 
 
 def test_facts(client: TestClient, registry: Registry) -> None:

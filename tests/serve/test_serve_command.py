@@ -22,7 +22,8 @@ from blemish.serve.server import bind
         (["--profile", "PROFILE", "--profile", "PROFILE"], "two profiles are named 'part'"),
         (["--profile", "nothing.profile"], "there is no profile nothing.profile"),
         (["--method", "clop"], "clop"),
-        (["--method", "joint"], "joint"),
+        (["--method", "anomalydino"], "anomalydino"),
+        (["--method", "clip", "--method", "winclip", "--weights", "x"], "--weights are those of one method"),
         (["--overlap", "0.5"], "give --tile"),
         (["--queue", "0"], "queue must be at least 1"),
         (["--timeout", "0"], "timeout must be"),
@@ -43,6 +44,7 @@ def test_wrong_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(KEY, raising=False)
+    monkeypatch.setattr("blemish.serve.server.Server.run", lambda *_, **__: pytest.fail("it serves"))
     words = [str(profile_file) if word == "PROFILE" else word for word in words]
     code = main(["serve", *words, "--port", "0", "--backbone", str(tiny_backbone), "--device", "cpu"])
     error = capsys.readouterr().err

@@ -190,6 +190,14 @@ def test_limits(registry: Registry) -> None:
         assert client.post("/v1/detect", content=png(), headers=image).status_code == 200
 
 
+def test_pictures_that_are_too_large_together(registry: Registry) -> None:
+    with serving(registry, max_pixels=2000) as client:
+        answer = client.post("/v1/detect", files=files(*range(7)))  # 1,200 pixels each, of 8,000
+        assert answer.status_code == 413
+        assert "8,400 pixels together" in answer.json()["error"]["message"]
+        assert client.post("/v1/detect", files=files(*range(6))).status_code == 200
+
+
 def test_a_full_queue_turns_clients_away(registry: Registry) -> None:
     go_on = threading.Event()
     go_on.set()

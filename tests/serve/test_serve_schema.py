@@ -37,7 +37,7 @@ def test_answers_are_as_documented(api: schemathesis.BaseSchema, mode: Generatio
         operation = result.ok()
 
         @settings(
-            max_examples=15,
+            max_examples=8,
             deadline=None,
             derandomize=True,
             database=None,

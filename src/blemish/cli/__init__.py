@@ -8,6 +8,7 @@ traceback of an error.
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import os
 import signal
@@ -98,7 +99,7 @@ def _open_missing_streams() -> None:
 
 
 def _run(words: list[str]) -> int:
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, MissingArgumentError
 
     from blemish.cli.app import app
 
@@ -106,6 +107,11 @@ def _run(words: list[str]) -> int:
         code = app(words, print_error=False, exit_on_error=False, verbose=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(("blemish", *(error.command_chain or ())))
+        if isinstance(error, MissingArgumentError) and error.argument is not None:
+            positional = error.argument.field_info.kind != inspect.Parameter.KEYWORD_ONLY
+            name = error.argument.name.removeprefix("--").upper() if positional else error.argument.name
+            missing = f"{error.keyword} needs a value" if error.keyword else f"`{command}` needs {name}"
+            return _fail(f"{missing}; `{command} --help` says more", EXIT_USAGE)
         return _fail(f"{error} See `{command} --help`.", EXIT_USAGE)
     sys.stdout.flush()
     return code if isinstance(code, int) else EXIT_OK

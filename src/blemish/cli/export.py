@@ -224,6 +224,9 @@ def _facts(exported: Exported) -> dict[str, object]:
         "object": header.object_name,
         "size": header.size,
         "outputs": list(header.outputs),
+        "threshold": header.threshold,
+        "mask_threshold": header.pixel_threshold,
+        "tile": header.tile,
         "map_range": list(header.map_range),
         "calibration": header.calibration,
         "parity": dataclasses.asdict(exported.parity),
@@ -240,6 +243,10 @@ def _print(exported: Exported) -> None:
     print(f"{header.precision}{calibrated}; {exported.backend}, fingerprint {exported.fingerprint}.")
     outputs = ", ".join(header.outputs)
     print(f"Input: image, (batch, 3, height, width) float32 RGB from 0 to 1, any size. Outputs: {outputs}.")
+    if header.threshold is not None and header.pixel_threshold is not None:
+        print(f"Label from a score of {header.threshold:.4f}, mask from a map value of {header.pixel_threshold:.4f}.")
+    if header.tile is not None:
+        print(f"The file takes one tile of a picture that is cut into tiles of {header.tile} pixels.")
     print(
         f"Largest difference from PyTorch on {images}: score {parity.score:.2g}, map {parity.map:.2g} of its scale "
         f"(mean {parity.mean_map:.2g})."

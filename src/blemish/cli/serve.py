@@ -50,7 +50,7 @@ def serve(
     access_log: Annotated[bool, Parameter(negative="", group=SERVICE)] = False,
     max_bytes: Annotated[int, Parameter(group=LIMITS)] = 64 * 2**20,
     max_pixels: Annotated[int, Parameter(group=LIMITS)] = 64_000_000,
-    max_pictures: Annotated[int, Parameter(group=LIMITS)] = 32,
+    max_pictures: Annotated[int | None, Parameter(group=LIMITS)] = None,
     timeout: Annotated[float, Parameter(group=LIMITS)] = 60.0,
     queue: Annotated[int, Parameter(group=LIMITS)] = 64,
     client_queue: Annotated[int | None, Parameter(group=LIMITS)] = None,
@@ -83,7 +83,7 @@ def serve(
         access_log: Log each request.
         max_bytes: Largest body of a request, in bytes.
         max_pixels: Largest picture, in pixels.
-        max_pictures: Most pictures in a request.
+        max_pictures: Most pictures in a request. [default: 32, or what the queue takes]
         timeout: Seconds in which a body has to arrive, and then has to be answered.
         queue: Most pictures that are accepted and not answered yet; more are turned away (429).
         client_queue: The same for each client address. [default: no limit of its own]
@@ -125,7 +125,7 @@ def serve(
         cors=tuple(cors or ()),
         max_bytes=max_bytes,
         max_pixels=max_pixels,
-        max_pictures=min(max_pictures, queue) if max_pictures == 32 else max_pictures,
+        max_pictures=max(1, min(32, queue)) if max_pictures is None else max_pictures,
         timeout=timeout,
         queue=queue,
         client_queue=client_queue,
@@ -141,9 +141,10 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     from blemish.serve.server import bind, make_server
 
-    listener = bind(host, port)  # before the model is loaded, which takes a while
     settings: dict[str, Any] = {"device": device, "precision": precision, "max_pixels": max_pixels}
     if methods:
+        if weights is not None and len(methods) > 1:
+            raise UsageError("--weights are those of one method: give one --method with them")
         for name in methods:
             weights = checked_weights(name, backbone or "builtin", weights, object_name)
         settings |= {
@@ -157,19 +158,20 @@ def serve(
         }
         if overlap is not None:
             settings["overlap"] = overlap
-    from blemish.serve.profiles import load_registry
-    from blemish.serve.service import Service
+    with bind(host, port) as listener:  # before the model is loaded, which takes a while
+        from blemish.serve.profiles import load_registry
+        from blemish.serve.service import Service
 
-    with waiting("loading the model"):
-        registry = load_registry(profile or (), methods, backbone=backbone, **settings)
-        service = Service(registry, options)
-    address = listener.getsockname()
-    location = f"[{address[0]}]" if ":" in address[0] else address[0]
-    if options.api_key is None and host not in ("127.0.0.1", "::1", "localhost"):
-        note("Everybody who reaches this address can use the service: give a key (--api-key-file).")
-    names = [*registry.profiles, *registry.methods]
-    server = make_server(service, lambda: note(f"blemish serves {', '.join(names)} at http://{location}:{address[1]}/"))
-    server.run(sockets=[listener])
+        with waiting("loading the model"):
+            registry = load_registry(profile or (), methods, backbone=backbone, **settings)
+            service = Service(registry, options)
+        address = listener.getsockname()
+        location = f"[{address[0]}]" if ":" in address[0] else address[0]
+        url = f"http://{location}:{address[1]}/"
+        if options.api_key is None and host not in ("127.0.0.1", "::1", "localhost"):
+            note("Everybody who reaches this address can use the service: give a key (--api-key-file).")
+        names = ", ".join([*registry.profiles, *registry.methods])
+        make_server(service, lambda: note(f"blemish serves {names} at {url}")).run(sockets=[listener])
     return EXIT_OK
 
 

@@ -93,6 +93,7 @@ class DetectRun:
     Attributes:
         results: Results by path as given: those taken over from an earlier run first, then in the order of completion.
         failures: Reason by path as given, for each picture that cannot be read.
+        usual: Median of the map of each picture that was scored now, with a profile; for `Detector.foreign`.
         states: How many pictures an earlier run left in which state.
         todo: Pictures that are still to be scored.
         to_judge: Pictures that get other verdicts from their scores and maps.
@@ -113,6 +114,7 @@ class DetectRun:
         self.folder = None if folder is None else Path(folder)
         self.results: dict[str, Result] = {}
         self.failures: dict[str, str] = {}
+        self.usual: list[float] = []
         self.states: Counter[State] = Counter()
         self.todo: list[str] = []
         self.to_judge: list[str] = []
@@ -223,6 +225,8 @@ class DetectRun:
             def save(scored: ScoredImage) -> Commit:
                 image, detection = scored.finish()
                 path, files = str(scored.path), {}
+                if self.detector.profile is not None:
+                    self.usual.append(self.detector.usual(detection))
                 if self.folder is not None:
                     files = detection.save(self.folder, self._files, picture=image, name=self._names[path])
                 line = {**detection.to_dict(), "time": self._times.get(path), "error": None}

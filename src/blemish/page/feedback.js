@@ -51,10 +51,14 @@ function openFeedback() {
     parts.push(make("p", { text: `${count(gone.length, "reviewed picture")} of an earlier visit: drop the files again to include them.` }));
   }
   parts.push(make("p", { class: "note", text: "The server first says what would change. Nothing changes before you accept." }));
-  byId("feedback-body").replaceChildren(...parts);
   // A threshold may rest on a batch only as a whole: one picture without a verdict makes it a selection.
   const isReady = (picture) => picture.given || (picture.file && feedbackKind(picture));
   const whole = ready.length > 0 && inForce().filter(isScored).every(isReady);
+  if (!whole && ready.length) {
+    const missing = inForce().filter((picture) => isScored(picture) && !isReady(picture)).length;
+    parts.push(make("p", { class: "note", text: `The threshold moves only with a batch that was reviewed as a whole, and ${count(missing, "picture")} of the list cannot be counted yet: ${missing === 1 ? "it has" : "they have"} no verdict, or no file at hand.` }));
+  }
+  byId("feedback-body").replaceChildren(...parts);
   byId("feedback-whole").hidden = !whole;
   byId("feedback-batch").checked = false;
   byId("feedback-ask").hidden = false;
@@ -107,7 +111,9 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
   }
   const head = (...names) => make("thead", {}, make("tr", {}, ...names.map((text) => make("th", { scope: "col", text }))));
   const row = ([first, ...rest]) => make("tr", {}, make("th", { scope: "row", text: first }), ...cells(rest));
-  const changed = pictures.filter((picture) => picture.verdict_before !== picture.verdict_after).length;
+  const isChanged = (picture) => picture.verdict_before !== picture.verdict_after;
+  const changed = pictures.filter(isChanged).length;
+  const changedFirst = [...pictures.filter(isChanged), ...pictures.filter((picture) => !isChanged(picture))];
   const told = (verdict, score) => `${verdict ?? "no verdict"}, ${number(score)}`;
   // A picture that joins finds itself among the good ones then; what counts is its distance from the others.
   const alone = (p) => (typeof p.score_without_itself === "number" ? ` (${number(p.score_without_itself)} without itself)` : "");
@@ -129,7 +135,7 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
         "table",
         {},
         head("picture", "your verdict", "now", "then"),
-        make("tbody", {}, ...pictures.map((p) => row(cellsOf(p))))
+        make("tbody", {}, ...changedFirst.map((p) => row(cellsOf(p))))
       )
     )
   );

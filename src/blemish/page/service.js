@@ -120,11 +120,13 @@ function takeFiles(files, isFolder = false) {
       passedOver.push(name);
       continue;
     }
-    const before = state.pictures.find((p) => p.profile === state.profile && p.entry.path === name);
-    const picture = before ?? { id: newId(), review: null, profile: state.profile };
+    const stamp = `${name} ${file.size} ${file.lastModified}`;
+    const before = inForce().find((picture) => picture.stamp === stamp);
+    const picture = before ?? { id: newId(), review: null, profile: state.profile, stamp };
     if (["waiting", "sending"].includes(picture.stage)) continue;
+    const path = before?.entry.path ?? freeName(name);
     if (!before) state.pictures.push(picture);
-    Object.assign(picture, { file, stage: "waiting", entry: { path: name } });
+    Object.assign(picture, { file, stage: "waiting", entry: { path } });
     if (maxBytes && file.size > maxBytes) {
       fail(picture, `The file has ${megabytes(file.size)}; the service takes at most ${megabytes(maxBytes)}.`);
     } else {
@@ -139,6 +141,15 @@ function takeFiles(files, isFolder = false) {
   }
   refreshAll();
   pump();
+}
+
+// Return a name that no picture of the profile has: another file of the same name becomes "part (2).png".
+function freeName(name) {
+  const taken = new Set(inForce().map((picture) => picture.entry.path));
+  for (let number = 1; ; number++) {
+    const free = number === 1 ? name : name.replace(/(\.[^./]*)?$/, ` (${number})$1`);
+    if (!taken.has(free)) return free;
+  }
 }
 
 const newId = () => `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`;

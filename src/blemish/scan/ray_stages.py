@@ -5,28 +5,32 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from blemish.errors import BlemishError, OutputError, ProfileError, UsageError, WeightsError
+from blemish.outputs.journal import settings_fingerprint
 from blemish.scan.items import Item
 from blemish.scan.plan import Plan
+from blemish.scan.rows import PartFacts
 from blemish.scan.sources import Fetched, NamedBytes, read_items
-from blemish.scan.stores import is_url
-from blemish.scan.work import Work
+from blemish.scan.stores import StoreError, is_url
+from blemish.scan.work import Work, all_settings
 
 MAX_PAYLOAD = 256 * 2**20
 """Most bytes of a part that travel from the node that reads to the node that scores; larger parts are read there."""
 
-_Row = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+"""A row of a Ray data set: "part", what the stage adds, and "error", which is empty or JSON of kind and message."""
+
+_ERRORS = {kind.__name__: kind for kind in (UsageError, WeightsError, ProfileError, OutputError, StoreError)}
 
 
-def read_part(row: _Row, *, plan: str) -> _Row:
+def read_part(row: Row, *, plan: str) -> Row:
     """Read the pictures of a part, unless they are local files, which the actor opens itself."""
-    number = int(row["part"])
-    items = Plan(Path(plan)).items(number)
-    return {"part": number, "payload": _pack(items)}
+    return _guarded(row, {"payload": b""}, lambda number: {"payload": _pack(Plan(Path(plan)).items(number))})
 
 
 class PartScorer:
@@ -36,20 +40,69 @@ class PartScorer:
         from blemish.scan.detectors import Detectors  # only here: the other stages need no model
 
         self._work, self._plan, self._detectors = work, Plan(Path(plan)), Detectors(work.detectors)
+        self._checked = False
 
-    def __call__(self, row: _Row) -> _Row:
+    def __call__(self, row: Row) -> Row:
+        return _guarded(row, {"rows": b"", "seconds": 0.0}, lambda number: self._score(number, row["payload"]))
+
+    def _score(self, number: int, payload: bytes) -> Row:
+        if not self._checked:
+            self._check()
         start = time.perf_counter()
-        number = int(row["part"])
         items = self._plan.items(number)
-        fetched = _unpack(items, row["payload"]) if row["payload"] else None
-        rows = self._work.score(items, self._detectors, fetched=fetched)
-        return {"part": number, "rows": json.dumps(rows).encode(), "seconds": time.perf_counter() - start}
+        rows = self._work.score(items, self._detectors, fetched=_unpack(items, payload) if payload else None)
+        return {"rows": json.dumps(rows).encode(), "seconds": time.perf_counter() - start}
+
+    def _check(self) -> None:
+        """Raise a UsageError unless this node computes as the one that began the scan."""
+        if settings_fingerprint(all_settings(self._detectors, self._work.options)) != self._work.settings:
+            precision = self._detectors.first.provenance.precision
+            raise UsageError(
+                f"a worker of the cluster computes otherwise than the process that began the scan (in {precision}, or "
+                "with other files): give --precision float32, and the same files on each node"
+            )
+        self._checked = True
 
 
-def write_rows(row: _Row, *, work: Work) -> _Row:
+def write_rows(row: Row, *, work: Work) -> Row:
     """Write the rows of a part."""
-    facts = work.write(int(row["part"]), json.loads(row["rows"]), float(row["seconds"]))
-    return {"facts": json.dumps(asdict(facts))}
+    return _guarded(
+        row,
+        {"facts": ""},
+        lambda number: {
+            "facts": json.dumps(asdict(work.write(number, json.loads(row["rows"]), float(row["seconds"]))))
+        },
+    )
+
+
+def facts_of(row: Row) -> PartFacts:
+    """Return what a part that went through all stages says about itself.
+
+    Raises:
+        BlemishError: What stopped it.
+    """
+    if row["error"]:
+        kind, message = json.loads(row["error"])
+        raise _ERRORS.get(kind, BlemishError)(message)
+    return PartFacts(**json.loads(row["facts"]))
+
+
+def _guarded(row: Row, empty: Row, stage: Callable[[int], Row]) -> Row:
+    """Run a stage; an error of blemish becomes a value, which the next stages pass on: repeating it would not heal it.
+
+    Args:
+        row: What the stage before returned.
+        empty: Values in case of an error.
+        stage: Takes the number of the part.
+    """
+    number = int(row["part"])
+    error = str(row["error"])
+    if not error:
+        try:
+            return {"part": number, **stage(number), "error": ""}
+        except BlemishError as problem:
+            error = json.dumps([type(problem).__name__, str(problem)])
+    return {"part": number, **empty, "error": error}
 
 
 def _pack(items: Sequence[Item]) -> bytes:

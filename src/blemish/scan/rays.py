@@ -7,18 +7,20 @@ The folder of the scan has to be visible to every node.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from blemish.errors import BlemishError, UsageError
-from blemish.scan.ray_stages import PartScorer, read_part, write_rows
+from blemish.errors import UsageError
+from blemish.scan.ray_stages import PartScorer, facts_of, read_part, write_rows
 from blemish.scan.rows import PartFacts
 from blemish.scan.run import Scan
-from blemish.types import resolve_device
+
+#: Seconds that the head of a cluster may take to answer.
+_PATIENCE = 10.0
 
 
 def execute(
@@ -45,11 +47,12 @@ def execute(
     if not scan.todo:
         return
     with _cluster(address) as ray:
-        gpu = resolve_device(str(scan.work.detectors.load.get("device", "auto"))).type == "cuda"
         resources = ray.cluster_resources()
+        device = str(scan.work.detectors.load.get("device", "auto"))
+        gpu = device.startswith("cuda") or (device == "auto" and resources.get("GPU", 0) >= 1)
         count = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))
         plan = str(scan.plan.path.absolute())
-        parts = ray.data.from_items([{"part": n} for n in scan.todo], override_num_blocks=len(scan.todo))
+        parts = ray.data.from_items([{"part": n, "error": ""} for n in scan.todo], override_num_blocks=len(scan.todo))
         # Reading and writing wait for disks and networks; they leave the processors to the actors.
         results = (
             parts.map(read_part, fn_kwargs={"plan": plan}, num_cpus=0, concurrency=2 * count)
@@ -62,17 +65,12 @@ def execute(
             )
             .map(write_rows, fn_kwargs={"work": scan.work}, num_cpus=0, concurrency=2 * count)
         )
-        try:
-            for row in results.iter_rows():
-                facts = PartFacts(**json.loads(row["facts"]))
-                scan.take(facts, facts.pictures)
-                for _ in range(facts.pictures):
-                    on_progress()
-                on_part(facts)
-        except BlemishError:
-            raise
-        except Exception as error:
-            raise _cause(error) from error
+        for row in results.iter_rows():
+            facts = facts_of(row)
+            scan.take(facts, facts.pictures)
+            for _ in range(facts.pictures):
+                on_progress()
+            on_part(facts)
 
 
 @contextmanager
@@ -86,14 +84,11 @@ def _cluster(address: str) -> Iterator[Any]:
         raise UsageError("--ray needs Ray; run: pip install 'blemish[ray]'.") from error
     connected = ray.is_initialized()
     if not connected:
+        _require_answer(address)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        except ValueError:  # an existing cluster has its dashboard or not
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as error:
-            raise UsageError(
-                f"there is no Ray cluster at {address!r}: start one with `ray start --head`, or give --ray local"
-            ) from error
+        except (ConnectionError, ValueError) as error:
+            raise _no_cluster(address) from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -104,11 +99,20 @@ def _cluster(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _cause(error: Exception) -> Exception:
-    """Return the error of blemish that a worker raised, if it is one; Ray wraps it several times."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, BlemishError):
-            return type(inner)(str(inner).strip().splitlines()[-1])
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+def _require_answer(address: str) -> None:
+    """Raise a UsageError unless somebody listens at an address; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon:
+        if address not in ("auto", "local"):
+            raise _no_cluster(address)
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address) from error
+
+
+def _no_cluster(address: str) -> UsageError:
+    return UsageError(
+        f"there is no Ray cluster at {address!r}: start one with `ray start --head`, or give auto, local or its address"
+    )

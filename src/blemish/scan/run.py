@@ -20,7 +20,7 @@ from blemish.scan.folder import ScanFolder, Shard
 from blemish.scan.options import DetectorOptions, PartOptions
 from blemish.scan.plan import PlanOptions, has_changed
 from blemish.scan.rows import PartFacts, Run, failed_items, read_rows
-from blemish.scan.work import Work
+from blemish.scan.work import Work, all_settings
 from blemish.types import PathLike
 
 
@@ -70,9 +70,7 @@ class Scan:
         try:
             self.folder = self._open.enter_context(ScanFolder(Path(folder), self.shard))
             self.plan, self.new = self.folder.plan(sources, on_item)
-            settings = self.folder.fix_settings(
-                {**self.detectors.settings(), "batch_size": self.options.batch_size, "files": list(self.options.kinds)}
-            )
+            settings = self.folder.fix_settings(all_settings(self.detectors, self.options))
             self._check_kinds()
         except BaseException:
             self._open.close()

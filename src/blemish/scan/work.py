@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blemish.scan.items import Item
 from blemish.scan.options import DetectorOptions, PartOptions
@@ -14,6 +14,11 @@ from blemish.scan.sources import Fetched
 
 if TYPE_CHECKING:
     from blemish.scan.detectors import Detectors
+
+
+def all_settings(detectors: Detectors, options: PartOptions) -> dict[str, Any]:
+    """Return everything that rows depend on, as JSON-able values."""
+    return {**detectors.settings(), "batch_size": options.batch_size, "files": list(options.kinds)}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from blemish.image_io import LoadedImage
 from blemish.methods import info, list_methods
 from blemish.page import content_security_policy, service_page
 from blemish.serve import metrics, oip, profiles, responses, review
-from blemish.serve.auth import Guard
+from blemish.serve.auth import LOOPBACK, Guard
 from blemish.serve.bodies import BodyLimits, Upload, read_pictures
 from blemish.serve.errors import ServiceError, from_blemish, sentence
 from blemish.serve.requests import answered, client_of, known_options
@@ -109,7 +109,7 @@ def create_app(service: Service) -> FastAPI:
     _handle_errors(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimits, max_bytes=options.max_bytes, timeout=options.timeout, waiting=service.waiting)
-    app.add_middleware(Guard, api_key=options.api_key, origins=options.cors)
+    app.add_middleware(Guard, api_key=options.api_key, origins=options.cors, loopback=options.host in LOOPBACK)
     if options.cors:
         app.add_middleware(
             CORSMiddleware,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,10 +15,24 @@ from blemish.serve.responses import error_response
 OPEN = frozenset({"/", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 
 
+#: Names of the own machine.
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, without the port."""
+    try:
+        return str(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return ""
+
+
 class Guard:
     """Middleware that refuses requests without the key, and those that a foreign page made.
 
-    A browser lets any page send a form to this service, and says in `Origin` which page it was.
+    A browser lets any page send a form to this service, and says in `Origin` which page it was. A page may also have a
+    name of its own lead to this machine (DNS rebinding); so a service on loopback without a key knows only the names
+    of loopback and of `origins`.
 
     Args:
         app: The application.
@@ -25,9 +40,12 @@ class Guard:
         origins: Origins that may call besides the service's own.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, origins: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, *, api_key: str | None, origins: tuple[str, ...], loopback: bool = False) -> None:
         self._app, self._key = app, None if api_key is None else api_key.encode()
         self._origins = {origin.rstrip("/").lower() for origin in origins}
+        self._hosts: frozenset[str] | None = None
+        if loopback and api_key is None:
+            self._hosts = LOOPBACK | {str(urlsplit(origin).hostname) for origin in origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -39,6 +57,12 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:
+        if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+            raise ServiceError(
+                403,
+                "This service is for its own machine: call it by 127.0.0.1 or localhost, or allow the name (--cors).",
+                "foreign_host",
+            )
         origin = headers.get("origin")
         if origin is not None and method not in ("GET", "HEAD", "OPTIONS") and not self._knows(origin, headers):
             raise ServiceError(

@@ -26,6 +26,7 @@ from blemish.image_io import LoadedImage, read_image
 from blemish.profile import read_profile
 from blemish.serve.bodies import Upload
 from blemish.serve.errors import ServiceError, sentence
+from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry, Served, describe, digest
 from blemish.tiling import cut
 
@@ -36,8 +37,6 @@ FIELDS = ("false_alarm", "missed", "confirmed_good", "confirmed_defect")
 LIFETIME = 30 * 60
 #: Previews that wait for being accepted; the oldest is forgotten.
 _MAX_PENDING = 8
-#: Pixels of all pictures of a request, as a multiple of the largest single one.
-_MAX_PIXELS_FACTOR = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +53,11 @@ class Feedback:
 
     Args:
         registry: The profiles in force.
-        max_pixels: Larger pictures are refused.
+        options: How many pixels a picture and a request may have.
     """
 
-    def __init__(self, registry: Registry, max_pixels: int) -> None:
-        self._registry, self._max_pixels = registry, max_pixels
+    def __init__(self, registry: Registry, options: ServeOptions) -> None:
+        self._registry, self._options = registry, options
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
 
@@ -156,11 +155,13 @@ class Feedback:
         pictures, pixels = [], 0
         for upload in uploads:
             try:
-                loaded = read_image(upload.data, max_pixels=self._max_pixels, value_range=served.detector.value_range)
+                loaded = read_image(
+                    upload.data, max_pixels=self._options.max_pixels, value_range=served.detector.value_range
+                )
             except ImageError as error:
                 raise ServiceError(422, f"{upload.name}: {sentence(error)}", "unreadable") from error
             pixels += loaded.size[0] * loaded.size[1]
-            if pixels > _MAX_PIXELS_FACTOR * self._max_pixels:
+            if pixels > self._options.max_request_pixels:
                 raise ServiceError(413, "The pictures are too large together; send fewer at once.")
             pictures.append(replace(loaded, path=upload.name))
         return pictures

@@ -28,6 +28,8 @@ from blemish.serve.responses import dumps
 from blemish.serve.schema import OipError, errors
 from blemish.serve.service import Service
 
+#: Values of all maps in an answer: as numbers in JSON each takes some 20 bytes.
+_MAX_VALUES = 5_000_000
 OUTPUTS = ("score", "label", "p_value", "anomaly_map")
 _EXAMPLE = {
     "id": "42",
@@ -155,11 +157,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 if isinstance(result, ImageError):
                     raise from_blemish(result)
                 detections.append(result)
-            outputs = _answer(detections, output_names)
-            answer = {"model_name": served.name, "model_version": "1", "outputs": outputs}
+            head = {"model_name": served.name, "model_version": "1"}
             if isinstance(body.get("id"), str):
-                answer["id"] = body["id"]
-            content = await service.in_finisher(lambda: dumps(answer))
+                head["id"] = body["id"]
+            content = await service.in_finisher(lambda: dumps({**head, "outputs": _answer(detections, output_names)}))
         return Response(content, media_type="application/json")
 
 
@@ -237,6 +238,11 @@ def _answer(detections: list[Detection], output_names: list[str]) -> list[dict[s
             maps = [detection.anomaly_map for detection in detections]
             if len({each.shape for each in maps}) > 1:
                 raise ServiceError(422, "The maps differ in size; ask for anomaly_map with pictures of one size.")
+            if sum(each.size for each in maps) > _MAX_VALUES:
+                raise ServiceError(
+                    413,
+                    f"The maps have more than {_MAX_VALUES:,} values; send fewer pictures, or ask /v1/detect.",
+                )
             shape, kind = [count, *maps[0].shape], "FP32"
             values: list[Any] = np.stack(maps).ravel().tolist()
         else:

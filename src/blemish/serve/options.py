@@ -94,6 +94,11 @@ class ServeOptions:
         return self.watch.with_name(f"{self.watch.name}-results")
 
     @property
+    def max_request_pixels(self) -> int:
+        """Pixels of all pictures of a request, at most."""
+        return 4 * self.max_pixels
+
+    @property
     def max_waiting_bytes(self) -> int:
         """Bytes of all bodies that are in memory at the same time, at most."""
         return 4 * self.max_bytes

@@ -27,29 +27,35 @@ MAX_CONNECTIONS = 1000
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose headers do not come."""
+    """HTTP/1.1 that closes a connection whose headers do not come, or whose answer is not taken."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._silent = self.loop.call_later(HEADER_SECONDS, self._close_if_silent, 0)
+        self._answers = 0
+        self._look_later()
 
-    def _close_if_silent(self, requests: int) -> None:
-        """Close the connection if no request is being answered, and none was since the last look."""
+    def _look_later(self) -> None:
+        state = self._answers, self.transport.get_write_buffer_size()
+        self._timer = self.loop.call_later(HEADER_SECONDS, self._close_if_silent, *state)
+
+    def _close_if_silent(self, answers: int, unsent: int) -> None:
+        """Close the connection if nothing has come or gone since the last look, and no answer is being made."""
         if self.transport.is_closing():
             return
-        done = getattr(self, "_requests", 0)
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and done == requests:
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if unsent and self.transport.get_write_buffer_size() == unsent:
+            self.transport.abort()
+        elif is_idle and not self.transport.get_write_buffer_size() and self._answers == answers:
             self.transport.close()
         else:
-            self._silent = self.loop.call_later(HEADER_SECONDS, self._close_if_silent, done)
+            self._look_later()
 
     def on_response_complete(self) -> None:
-        self._requests = getattr(self, "_requests", 0) + 1
+        self._answers += 1
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._silent.cancel()
+        self._timer.cancel()
         super().connection_lost(exc)
 
 

@@ -84,7 +84,7 @@ class Service:
         self._seconds_per_picture = 0.1
         self._background = ThreadPoolExecutor(1, thread_name_prefix="blemish-feedback")
         self._in_background = 0
-        self.feedback = Feedback(registry, self.options.max_pixels)
+        self.feedback = Feedback(registry, self.options)
         self._drifts = {
             name: Drift(served.detector.profile)
             for name, served in registry.profiles.items()
@@ -208,8 +208,23 @@ class Service:
 
         Raises:
             UsageError: The object name does not fit.
+            ServiceError: The pictures are too large together (413).
         """
-        tasks = [asyncio.create_task(self._detect_one(upload, served, build, object_name)) for upload in uploads]
+        loop = asyncio.get_running_loop()
+        sizes = [await loop.run_in_executor(self._readers, _count_pixels, upload.data) for upload in uploads]
+        max_pixels = min(self.options.max_pixels, served.detector.max_pixels)
+        # What is larger than allowed is refused on its own, without being decoded.
+        total = sum(size for size in sizes if size is not None and size <= max_pixels)
+        if total > self.options.max_request_pixels:
+            raise ServiceError(
+                413,
+                f"The pictures have {total:,} pixels together, more than {self.options.max_request_pixels:,}; send "
+                "fewer at once.",
+            )
+        tasks = [
+            asyncio.create_task(self._detect_one(upload, size, served, build, object_name))
+            for upload, size in zip(uploads, sizes, strict=True)
+        ]
         try:
             return await asyncio.gather(*tasks)
         except BaseException:
@@ -218,12 +233,11 @@ class Service:
             raise
 
     async def _detect_one(
-        self, upload: Upload, served: Served, build: Build[T], object_name: str | None
+        self, upload: Upload, size: int | None, served: Served, build: Build[T], object_name: str | None
     ) -> T | ImageError:
         loop = asyncio.get_running_loop()
         max_pixels = min(self.options.max_pixels, served.detector.max_pixels)
-        pixels = await loop.run_in_executor(self._readers, _count_pixels, upload.data, max_pixels)
-        async with self._decoded.hold(pixels):
+        async with self._decoded.hold(max_pixels if size is None else min(size, max_pixels)):
             self.model.expect(1)
             try:
                 picture = await loop.run_in_executor(
@@ -320,16 +334,16 @@ def _read(detector: Detector, data: ImageSource, max_pixels: int, object_name: s
     return batching.prepare(detector, loaded, object_name)
 
 
-def _count_pixels(data: bytes | npt.NDArray[np.uint8], max_pixels: int) -> int:
-    """Return the number of pixels of a picture from its header, at most `max_pixels`, which is that of an odd one."""
+def _count_pixels(data: bytes | npt.NDArray[np.uint8]) -> int | None:
+    """Return the number of pixels of a picture from its header; None if that does not say it."""
     if isinstance(data, np.ndarray):
-        return min(int(data.shape[0] * data.shape[1]), max_pixels)
+        return int(data.shape[0] * data.shape[1])
     try:
         with quiet_pillow():
             size: tuple[int, int] = identify(io.BytesIO(data), "the picture", None).size
     except Exception:  # reading it says what is wrong
-        return max_pixels
-    return max(1, min(size[0] * size[1], max_pixels))
+        return None
+    return size[0] * size[1]
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
