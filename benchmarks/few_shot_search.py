@@ -119,6 +119,15 @@ DESIGNS: dict[str, Design] = {
     "layer 7, image words 0.1": Design((_7,), image_words=0.1),
     "layer 7, image words 0.3": Design((_7,), image_words=0.3),
     "layer 7, patch words 0.5": Design((_7,), patch_words=0.5),
+    "layer 8, both words": Design((_8,), patch_words=0.5, image_words=0.1),
+    "layers 7 and 8 apart, both words": Design((_7, _8), patch_words=0.5, image_words=0.1),
+    "both words, maximum": Design((_7,), top=1e-9, patch_words=0.5, image_words=0.1),
+    "both words, largest 1 %": Design((_7,), top=0.01, patch_words=0.5, image_words=0.1),
+    "both words, largest 3 %": Design((_7,), top=0.03, patch_words=0.5, image_words=0.1),
+    "both words, largest 10 %": Design((_7,), top=0.1, patch_words=0.5, image_words=0.1),
+    "both words, mean of the map": Design((_7,), top=1.0, patch_words=0.5, image_words=0.1),
+    "patch words 1.0, image words 0.1": Design((_7,), patch_words=1.0, image_words=0.1),
+    "patch words 0.5, image words 0.2": Design((_7,), patch_words=0.5, image_words=0.2),
     "layer 7, both words (ships)": Design((_7,), patch_words=0.5, image_words=0.1),
 }
 

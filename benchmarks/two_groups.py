@@ -31,7 +31,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from blemish.calibration import two_groups
 from blemish.clip import Request, Tap
 from blemish.datasets import Sample, read
-from blemish.fitting import whole_tap
+from blemish.fitting.pictures import whole_tap
 from blemish.loading import load
 from synthesis.scenes import Rng, Scene, make_scene
 
@@ -52,12 +52,12 @@ class Encoder:
         return torch.nn.functional.normalize(token, dim=0).numpy()
 
 
-def photograph(rng: Rng, scene: Scene, turned: bool) -> Image.Image:
+def photograph(rng: Rng, scene: Scene, rotated: bool) -> Image.Image:
     """Photograph a scene with one camera: a little moved, or turned by any angle, with a little other light."""
     side = len(scene.image)
     border = side // 2
     wide = np.pad(scene.image, ((border, border), (border, border), (0, 0)), mode="reflect")
-    angle = rng.uniform(0, 360) if turned else rng.normal(0, 2)
+    angle = rng.uniform(0, 360) if rotated else rng.normal(0, 2)
     moved = tuple(float(step) for step in rng.normal(0, 0.02 * side, 2))
     image = Image.fromarray(wide).rotate(float(angle), Image.Resampling.BICUBIC, translate=moved)
     image = image.crop((border, border, border + side, border + side))
@@ -90,10 +90,10 @@ def encoded(folders: Sequence[Path], rules: dict[str, str], drawn: int, layer: i
     return vectors
 
 
-def report(name: str, found: Sequence[bool]) -> None:
-    if found:
-        low, high = interval(sum(found), len(found))
-        print(f"| {name} | {sum(found)} of {len(found)} | {sum(found) / len(found):.1%} [{low:.1%}, {high:.1%}] |")
+def report(name: str, called: Sequence[bool]) -> None:
+    if called:
+        low, high = interval(sum(called), len(called))
+        print(f"| {name} | {sum(called)} of {len(called)} | {sum(called) / len(called):.1%} [{low:.1%}, {high:.1%}] |")
 
 
 def main() -> None:
@@ -126,8 +126,8 @@ def main() -> None:
     groups = {"real": (real, 5), "drawn, still": (drawn[::2], 1), "drawn, turned": (drawn[1::2], 1)}
     for title, (names, times) in groups.items():
         for size in SIZES:
-            found = [looks_like_two((n, size)) for n in names if len(vectors[n]) >= size for _ in range(times)]
-            report(f"{title}, {size} pictures", found)
+            called = [looks_like_two((n, size)) for n in names if len(vectors[n]) >= size for _ in range(times)]
+            report(f"{title}, {size} pictures", called)
     for name in various:
         sizes = [size for size in SIZES if len(vectors[name]) >= size]
         report(f"different things: {name}", [looks_like_two((name, size)) for size in sizes for _ in range(5)])
@@ -148,9 +148,9 @@ def main() -> None:
                 by_kinds[kind(pair[0]), kind(pair[1])].append(pair)
             times = 2 if len(by_kinds) > 1 else 30
             drawn_pairs = [rng.choice(same) for same in by_kinds.values() for _ in range(times)]
-            found = [looks_like_two((x, size - few), (y, few)) for x, y in drawn_pairs]
-            report(f"{title}, {few} of {size}", found)
-            everything += found
+            called = [looks_like_two((x, size - few), (y, few)) for x, y in drawn_pairs]
+            report(f"{title}, {few} of {size}", called)
+            everything += called
         report(f"**{title}, all**", everything)
 
 

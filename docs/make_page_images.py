@@ -30,7 +30,7 @@ IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = (640, 480)
 #: The documentation takes no larger pictures.
 MAX_BYTES = 195_000
-GOOD, NEW, DEFECTIVE = 40, 24, 9
+GOOD, NEW, DEFECTIVE = 20, 14, 6
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 
 
@@ -104,7 +104,7 @@ def save(page: Page, name: str) -> None:
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def wait(page: Page, expression: str, seconds: float = 120) -> None:
+def wait(page: Page, expression: str, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
         if time.monotonic() > end:
@@ -148,7 +148,7 @@ def main() -> None:
         server = subprocess.Popen(command)
         try:
             url = f"http://127.0.0.1:{port}/"
-            for _ in range(600):
+            for _ in range(3000):
                 try:
                     with urllib.request.urlopen(f"{url}health/ready"):
                         break

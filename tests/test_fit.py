@@ -310,6 +310,7 @@ def test_regions_of_interest_from_files(tmp_path: Path) -> None:
         (4, {"false_alarms": 1.5}, "a share above 0 and below 1"),
         (4, {"review": 0.1}, "fewer false alarms than review"),
         (4, {"rule": "f2"}, "no rule 'f2'.*f1"),
+        (4, {"rule": "mebin"}, "MEBin gives each map a threshold of its own"),
         (4, {"min_area": 0}, "at least 1 pixel"),
     ],
 )

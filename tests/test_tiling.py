@@ -25,7 +25,8 @@ class Brightness:
     """An engine whose map is how bright the picture is, and whose score is the brightest place."""
 
     provenance = Provenance("brightness", "none", "0" * 16)
-    needs_object = False
+    needs_object = finishes_maps = False
+    finish_map = staticmethod(resize)
 
     def __init__(self, size: int = 16) -> None:
         self.size = size

@@ -15,6 +15,9 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+
+from blemish.calibration import look_foreign
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
@@ -28,7 +31,7 @@ from blemish.fitting import (
     remove_pictures,
 )
 from blemish.image_io import MAX_PIXELS, LoadedImage
-from blemish.limits import FitOptions, Rule
+from blemish.limits import FitOptions, Rule, sample_inside
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
@@ -131,16 +134,12 @@ class Detector:
 
     def with_memory(self, memory: MemoryBank | None) -> Detector:
         """Return a detector that compares with this memory bank; None scores zero-shot. It has no profile."""
-        return Detector(
-            self.engine,
-            memory=memory,
-            object_name=self.object_name,
-            threshold=self.threshold,
-            mask_threshold=self.mask_threshold,
-            max_pixels=self.max_pixels,
-            value_range=self.value_range,
-            tiling=self.tiling,
-        )
+        return self.replaced(memory=memory)
+
+    def replaced(self, **changes: Any) -> Detector:
+        """Return a detector with some arguments changed, on the same engine. It has no profile unless one is given."""
+        names = ("memory", "object_name", "threshold", "mask_threshold", "max_pixels", "value_range", "tiling")
+        return Detector(self.engine, **{name: getattr(self, name) for name in names} | changes)
 
     def with_profile(
         self, profile: Profile | PathLike, *, threshold: float | None = None, mask_threshold: float | None = None
@@ -161,13 +160,11 @@ class Detector:
             profile = read_profile(profile)
         engine = self.torch_engine
         profile.check({**made_with(engine.provenance), "preprocessing": engine.preprocessing})
-        return Detector(
-            engine,
+        return self.replaced(
             memory=to_device(profile.memory, engine.device),
             object_name=profile.object_name,
             threshold=threshold,
             mask_threshold=mask_threshold,
-            max_pixels=self.max_pixels,
             value_range=profile.value_range,
             tiling=profile.tiling,
             limits=profile.limits,
@@ -346,6 +343,29 @@ class Detector:
         if self.profile is None:
             raise UsageError("the detector has no profile: make one with fit, or load one")
         return self.profile
+
+    def usual(self, detection: Detection) -> float:
+        """Return the median of a detection's map inside the region of interest, for `foreign`."""
+        return float(np.median(sample_inside(detection.anomaly_map, self.limits.roi)))
+
+    def foreign(self, usual: Sequence[float]) -> str | None:
+        """Return a sentence if most pictures look unlike the good ones of the profile everywhere: see `look_foreign`.
+
+        Args:
+            usual: `usual` of each picture, at least 3.
+
+        Returns:
+            None if they do not, or without a profile.
+        """
+        profile = self.profile
+        good = [] if profile is None else [entry.usual for entry in profile.good if entry.usual is not None]
+        if profile is None or not look_foreign(usual, good, profile.map_range):
+            return None
+        name = "this profile" if profile.path is None else profile.path
+        return (
+            f"These pictures look unlike the good ones of {name}, most of them all over: is it the right profile, "
+            "and are camera and light the same?"
+        )
 
     @overload
     def __call__(

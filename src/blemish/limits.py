@@ -26,6 +26,8 @@ LABELLED_RULES: tuple[Rule, ...] = ("f1", "recall", "cost")
 DEFAULT_FALSE_ALARMS = 0.01
 #: Share of the good pictures whose whole map is transparent.
 _TRANSPARENT = 0.8
+#: Values of a map that are looked at for its median, and by the rules of others.
+_SAMPLED_VALUES = 100_000
 #: Least width of a heatmap's scale below the threshold, as a part of the way from a usual value to the threshold.
 _MIN_WIDTH = 0.1
 
@@ -68,6 +70,11 @@ class FitOptions:
                 raise UsageError(f"{name} is a share above 0 and below 1, such as 0.01, not {share}")
         if self.min_area < 1:
             raise UsageError(f"min_area must be at least 1 pixel, not {self.min_area}")
+        if str(self.rule) == "mebin":
+            raise UsageError(
+                "MEBin gives each map a threshold of its own within its set, so a profile cannot keep one: measure it "
+                "with evaluate(mask_threshold='mebin'), or choose another rule"
+            )
         if self.rule not in RULES:
             raise UsageError(
                 f"there is no rule {self.rule!r}{suggest(self.rule, RULES)}; choose from {', '.join(RULES)}"
@@ -200,7 +207,8 @@ class FittedLimits:
             return DEFAULT_FALSE_ALARMS
         if options.rule == "conformal":
             self.notes.append(
-                f"{pictures} calibration pictures can promise {percent(smallest, up=True)} false alarms at best; "
+                f"{pictures} calibration picture{'s' * (pictures != 1)} can promise {percent(smallest, up=True)} false "
+                f"alarms at best; "
                 f"{percent(DEFAULT_FALSE_ALARMS)} takes {conformal.pictures_needed(DEFAULT_FALSE_ALARMS)}."
             )
         return smallest
@@ -228,6 +236,15 @@ def _labelled(options: FitOptions, good: npt.ArrayLike, bad: npt.ArrayLike) -> c
         return conformal.fixed_recall(good, bad, options.recall)
     costs = {"miss_cost": options.miss_cost, "false_alarm_cost": options.false_alarm_cost}
     return conformal.cheapest(good, bad, **costs)
+
+
+def sample_inside(values: npt.NDArray[np.float32], roi: Roi | None) -> npt.NDArray[np.float32]:
+    """Return values of a map (H, W) that lie inside the region of interest: all of them, or about 100,000 (k,).
+
+    Their median says how far an ordinary place of the picture is from the good pictures.
+    """
+    inside = values if roi is None else values[roi.resized(values.shape[1], values.shape[0])]
+    return inside.ravel()[:: -(-inside.size // _SAMPLED_VALUES)]
 
 
 def heatmap_range(pixel: float, good: Sequence[GoodPicture], map_range: tuple[float, float]) -> tuple[float, float]:

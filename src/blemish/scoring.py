@@ -417,7 +417,7 @@ def enlarged_map(merger: TileMerger, engine: Engine) -> npt.NDArray[np.float32] 
     """Return the model's map of a picture if the picture's own is nothing but its enlargement; before `finished_map`
     takes it.
     """
-    if isinstance(engine, TorchEngine) and engine.finishes_maps:
+    if engine.finishes_maps:
         return None
     values = merger.model_map
     is_smaller = values is not None and values.shape[0] <= merger.size[1] and values.shape[1] <= merger.size[0]

@@ -1,11 +1,11 @@
-"""Good pictures of two products."""
+"""Good pictures of two products, and new ones of another product."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from blemish.calibration import two_groups
+from blemish.calibration import look_foreign, two_groups
 from blemish.errors import UsageError
 
 
@@ -54,11 +54,11 @@ def test_one_product_in_every_pose() -> None:
     """A product that is turned is a ring of pictures, which differ in other ways, too."""
     rng = np.random.default_rng(0)
     found = 0
-    for angles in rng.uniform(0, 2 * np.pi, (100, 20)):
+    for angles in rng.uniform(0, 2 * np.pi, (100, 24)):
         ring = 0.3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        others = 0.3 * rng.normal(size=(20, 62)) / np.sqrt(62)
-        found += two_groups(np.concatenate([ring, others, np.ones((20, 1))], axis=1)) is not None
-    assert found <= 5
+        others = 0.3 * rng.normal(size=(24, 62)) / np.sqrt(62)
+        found += two_groups(np.concatenate([ring, others, np.ones((24, 1))], axis=1)) is not None
+    assert found <= 8
 
 
 def test_similar_products_need_a_clear_gap() -> None:
@@ -75,8 +75,8 @@ def test_similar_products_need_a_clear_gap() -> None:
 def test_a_few_odd_pictures_are_no_group() -> None:
     rng = np.random.default_rng(0)
     first, second = products(16, 0.8, rng)
-    for odd in (1, 2):
-        features = np.concatenate([around(first, 20 - odd, 0.1, rng), around(second, odd, 0.1, rng)])
+    for count, odd in ((20, 1), (30, 2)):
+        features = np.concatenate([around(first, count - odd, 0.1, rng), around(second, odd, 0.1, rng)])
         assert two_groups(features) is None
     # Nor do they hide two groups.
     third = products(16, 0.5, rng)[1]
@@ -93,3 +93,20 @@ def test_equal_pictures_and_few_pictures() -> None:
         two_groups(np.ones(5))
     with pytest.raises(UsageError, match="finite"):
         two_groups(np.full((8, 3), np.nan))
+
+
+def test_pictures_of_another_product_look_foreign() -> None:
+    rng = np.random.default_rng(0)
+    good = rng.uniform(0.15, 0.25, 12)
+    assert look_foreign(rng.uniform(0.45, 0.6, 5), good)
+    assert look_foreign([0.2, 0.5, 0.55], good)  # most of them
+    assert not look_foreign(rng.uniform(0.15, 0.25, 50), good)
+    assert not look_foreign(rng.uniform(0.25, 0.4, 50), good)  # damaged all over
+    assert not look_foreign([0.2, 0.2, 0.55, 0.6, 0.2], good)
+    assert not look_foreign([0.6, 0.6], good)  # too few
+    assert not look_foreign([0.6, 0.6, 0.6], [])
+    assert not look_foreign([0.6, 0.6, 0.6], [0.0, 0.0])  # nothing to compare with
+    assert look_foreign(rng.uniform(0.45, 0.6, 5) * 4 - 1, good * 4 - 1, (-1.0, 3.0))
+    assert look_foreign([1.0, 1.0, 1.0], good)
+    with pytest.raises(UsageError, match="finite"):
+        look_foreign([np.nan] * 3, good)

@@ -240,7 +240,7 @@ def test_an_error_nobody_thought_of(detect, pictures: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise RuntimeError("the moon is full")
 
-    monkeypatch.setattr(Scorer, "_score", fail)
+    monkeypatch.setattr(Scorer, "score", fail)
     check(detect(pictures), 1, "the moon is full", "BLEMISH_DEBUG=1")
     monkeypatch.setenv("BLEMISH_DEBUG", "1")
     with pytest.raises(RuntimeError, match="the moon is full"):
@@ -271,3 +271,17 @@ def test_reader_of_standard_output_goes_away(pictures: Path, tiny_backbone: Path
     shell = subprocess.run(["sh", "-c", f"({line}) | head -n 1"], capture_output=True, text=True, check=True)
     assert shell.stdout.count("\n") == 1
     assert shell.stderr == "code 141\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("datasets", "check"), "`blemish datasets check` needs NAME. See `blemish datasets check --help`."),
+        (("export", "x.profile"), "`blemish export` needs --out."),
+        (("fit", "--out"), "--out needs a value."),
+    ],
+)
+def test_what_is_missing_is_a_sentence(run, words: tuple[str, ...], sentence: str) -> None:
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert f"blemish: {sentence}" in outcome.err

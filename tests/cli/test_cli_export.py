@@ -35,6 +35,7 @@ def test_export_and_detect(file, words, run, pictures: Path, tmp_path: Path) -> 
     assert said.code == 0, said.err
     assert "Largest difference from PyTorch on 1 picture: score" in said.out
     assert "clip for 'a nut' on the backbone" in said.out
+    assert "Label from a score of 0.4000, mask from a map value of 0.4000." in said.out
     theirs = run("detect", pictures, "--model", path, "--json")
     asked = ("--method", "clip", "--object", "a nut", "--threshold", 0.4, "--device", "cpu", "--precision", "float32")
     ours = run("detect", pictures, *asked, "--json")

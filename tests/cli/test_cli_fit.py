@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from blemish.profile import read_profile
 from helpers import save_picture
 
 
@@ -206,3 +208,17 @@ def test_what_a_change_of_a_profile_cannot_change(run, words: tuple[str, ...], s
     outcome = run("fit", "--profile", "x.profile", "--remove", "y", *words)
     assert outcome.code == 2
     assert sentence in outcome.err
+
+
+def test_pictures_of_another_product_are_noticed(run, profile: Path, pictures: Path, tmp_path: Path) -> None:
+    words = "These pictures look unlike the good ones of"
+    assert words not in run("detect", pictures, "--profile", profile).err
+    known = read_profile(profile)
+    low, high = known.map_range
+    near = low + 1e-4 * (high - low)  # so near to each other is nothing that the pictures show
+    path = replace(known, good=tuple(replace(entry, usual=near) for entry in known.good)).save(tmp_path / "other")
+    outcome = run("detect", pictures, "--profile", path, "--out", tmp_path / "out")
+    assert outcome.code == 0
+    assert f"{words} {path}, most of them all over: is it the right profile" in outcome.err
+    # What was scored before is not measured again.
+    assert words not in run("detect", pictures, "--profile", path, "--out", tmp_path / "out").err

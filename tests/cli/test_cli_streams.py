@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -111,3 +114,57 @@ def test_output_streams_are_closed(tiny_backbone: Path, tmp_path: Path, redirect
     assert json.loads((out / "results.jsonl").read_text())["error"] is None
     assert (out / "overlay" / "a.png.png").read_bytes().startswith(b"\x89PNG")
     assert shell([sys.executable, "-m", "blemish", "methods", "--json"], redirect).returncode == 0
+
+
+def test_sigterm_leaves_tables(tiny_backbone: Path, pictures: Path, tmp_path: Path) -> None:
+    """What is finished is in the table, and the same command goes on."""
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command(tiny_backbone, "-", "--json", "--out", out),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{pictures / 'a.png'}\n".encode())
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["error"] is None
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143, said
+    assert said == f"interrupted: 1 picture finished and written to {out}; the same command continues from there.\n"
+    assert (out / "results.csv").read_text("utf-8-sig").splitlines()[1].startswith("a.png,")
+
+
+def test_a_signal_between_pictures(detect, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from blemish.outputs.results import ResultsFolder
+
+    keep = ResultsFolder.keep
+    before = signal.getsignal(signal.SIGTERM)
+    out = tmp_path / "out"
+
+    def keep_and_stop(self: ResultsFolder, *arguments: Any) -> Any:
+        line = keep(self, *arguments)
+        if len(self.journal.values) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return line
+
+    monkeypatch.setattr(ResultsFolder, "keep", keep_and_stop)
+    outcome = detect(pictures, "--out", out, "--batch-size", 1)
+    monkeypatch.undo()
+    assert outcome.code == 143
+    assert "of 5 pictures finished and written to" in outcome.err
+    assert "Traceback" not in outcome.err
+    finished = len((out / "results.jsonl").read_text().splitlines())
+    assert finished >= 2
+    assert len((out / "results.csv").read_text().splitlines()) == 1 + finished
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert f"{finished} pictures complete" in detect(pictures, "--out", out).err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("methods",), ("detect", "--help")])
+def test_a_reader_that_goes_away(words: tuple[str, ...]) -> None:
+    line = ["sh", "-c", '("$@"; echo "code $?" >&2) | true', "sh", sys.executable, "-m", "blemish", *words]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.stderr == "code 141\n"

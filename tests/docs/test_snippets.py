@@ -52,7 +52,7 @@ def test_python_blocks_run_one_after_another(
 def test_shell_lines_parse(block: Block) -> None:
     for words in _commands(block.code):
         match words:
-            case ["blemish", *arguments]:
+            case ["blemish", *arguments] | ["torchrun", "--nproc-per-node", _, "-m", "blemish", *arguments]:
                 _parses(arguments)
             case ["make", target, *_]:
                 assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
@@ -62,6 +62,12 @@ def test_shell_lines_parse(block: Block) -> None:
                 extras = re.findall(r"\[([\w,]+)\]", " ".join(arguments))
                 project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
                 assert {extra for group in extras for extra in group.split(",")} <= {*project["optional-dependencies"]}
+            case ["docker", "build", "-f", file, *_]:
+                assert (ROOT / file).is_file(), file
+            case ["docker", "run", *_] | ["python3", "-m", "venv", *_] | ["pip", "wheel", *_]:
+                pass
+            case ["/opt/blemish/bin/pip", "install", "--no-index", *_]:
+                pass
             case [".ci/run" | ".venv-test/bin/pre-commit" | "ls" | "curl", *_]:
                 pass
             case _:

@@ -12,8 +12,10 @@ import pytest
 from evaluation_trees import add_category, options
 
 import blemish
+from blemish.calibration import mebin, mebin_range
 from blemish.clip import Backbone
 from blemish.datasets import read
+from blemish.errors import UsageError
 from blemish.evaluation import MASK_METRICS, MORE_METRICS, Evaluation, EvaluationFolder, evaluate, recompute, tables
 from blemish.evaluation.measure import MaskNotes, read_mask
 from blemish.metrics import aupimo, aupro, mask_metrics, pb, pg
@@ -74,6 +76,24 @@ def test_more_metrics_are_those_of_the_maps(small: Path, backbone: Backbone, tmp
     assert again.differences == result.differences
     other = recompute(out, mask_threshold=0.0)
     assert other.rows[0].extra["mask_false_alarms"] == 1.0
+
+
+def test_mebin_gives_each_map_a_threshold_of_its_own(small: Path, backbone: Backbone, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(small, backbone, mask_threshold="mebin", maps=True, out=out)
+    samples = list(read("folder", small))
+    with EvaluationFolder(out, small) as folder:
+        row = result.rows[0]
+        maps = [folder.read_map(row.method, sample) for sample in samples]
+        masks = [read_mask(s, len(maps[0]), MaskNotes()) for s in samples]
+        search = mebin_range(maps)
+        predicted = [(values > mebin(values, search)).astype(np.float32) for values in maps]
+        expected = mask_metrics(masks, predicted, 1.0)
+        assert {m: row.extra[f"mask_{m}"] for m in vars(expected)} == pytest.approx(vars(expected), nan_ok=True)
+    assert result.facts["mask_threshold"] == "mebin"
+    assert recompute(out).rows[0].extra == row.extra
+    with pytest.raises(UsageError, match="a number from 0 to 1, or 'mebin', not 'otsu'"):
+        run(small, backbone, mask_threshold="otsu")
 
 
 def test_a_stored_category_counts_only_for_the_same_metrics(small: Path, backbone: Backbone, tmp_path: Path) -> None:

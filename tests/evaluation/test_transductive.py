@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,3 +73,17 @@ def test_a_picture_of_two_categories_has_two_scores(tmp_path: Path) -> None:
         folder.add_failure("musc", one, "gone")
         assert folder.score("musc", one) is None
         assert folder.score("musc", other) == scores[other]
+
+
+def test_a_method_that_cannot_do_a_set_leaves_the_others_alone(data: Path, backbone: Backbone, tmp_path: Path) -> None:
+    configs = {"musc": {"similar_images": (1, 50), "grids": 1, "turns": 1}}
+    result = evaluate(data, backbone, methods=["clip", "musc"], configs=configs, out=tmp_path / "out")
+    alone = evaluate(data, backbone, methods=["clip"])
+    assert result.row("clip").image_auroc == alone.row("clip").image_auroc
+    assert [(failure.kind, failure.category, failure.path) for failure in result.failed] == [
+        ("method", category, f"musc on {category}") for category in ("grid", "metal_nut")
+    ]
+    assert "similar_images ask for 50 pictures" in result.failed[0].reason
+    assert result.row("musc", "grid").failed == 8
+    assert math.isnan(result.row("musc").image_auroc)
+    assert not stored(data, tmp_path / "out")

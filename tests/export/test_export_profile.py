@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import torch
 from exporting import make, run
 
 from blemish import exporting as export
+from blemish import methods
 from blemish.clip import Backbone
 from blemish.detector import Detector
-from blemish.errors import UsageError
+from blemish.engine import TorchEngine
+from blemish.errors import UsageError, WeightsError
 from blemish.exporting.backends import BACKENDS
 from blemish.exporting.graph import DetectorGraph
-from blemish.exporting.header import LABEL, MAP, MASK, RAW, SCORE
+from blemish.exporting.header import LABEL, MAP, MASK, RAW, SCORE, from_json
 from blemish.image_io import LoadedImage
 from blemish.tiling import Tiling
 from helpers import save_picture
@@ -133,3 +136,25 @@ def test_a_profile_in_bfloat16_says_what_to_do(backbone: Backbone, good: list[Pa
     half = Detector(type(engine)(engine.method, precision="bfloat16")).fit(good)
     with pytest.raises(UsageError, match=r'fit it again so: .*precision="float32"\)\.fit\(good\)'):
         export.export(half, tmp_path / "x.onnx")
+
+
+def test_a_geometry_that_no_graph_has(backbone: Backbone, good: list[Path], tmp_path: Path) -> None:
+    method = methods.create("anomalydino", backbone, config={"size": 296, "rotation": False})
+    detector = Detector(TorchEngine(method)).with_references(good)
+    with pytest.raises(UsageError, match=r'cannot resize pictures by keep-aspect; .* config \{"geometry": "squash"\}'):
+        export.export(detector, tmp_path / "x.onnx")
+
+
+def test_headers_of_before(backbone: Backbone) -> None:
+    """A file of format 2 has no raw map, even with a region of interest."""
+    header = export.Header(
+        make("clip", backbone).provenance, "metal nut", 296, (0.0, 1.0), roi="AAAA", raw=RAW, tile=40
+    )
+    values = json.loads(header.to_json())
+    assert from_json(header.to_json(), Path("x.onnx")) == header
+    for name in ("raw", "geometry", "smoothing", "tile", "overlap"):
+        del values[name]
+    before = from_json(json.dumps({**values, "format": 2}), Path("x.onnx"))
+    assert (before.raw, before.geometry, before.tile) == (MAP, "squash", None)
+    with pytest.raises(WeightsError, match="has format 99"):
+        from_json(json.dumps({**values, "format": 99}), Path("x.onnx"))

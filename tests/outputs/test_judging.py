@@ -110,6 +110,13 @@ def test_detect_and_judge_know_of_each_other(plain, paths, middle, tmp_path) -> 
         run.execute()
         assert run.todo == [str(paths[2])]
     assert read_map(out, lines(out)["2.png"]).step == 1
+    # Without a threshold there are no verdicts and no masks.
+    with DetectRun(plain, paths[:2], out, DetectOptions(kinds=("map-png",))) as run:
+        assert run.states == {"other thresholds": 2}
+        run.execute()
+    after = lines(out)
+    assert [after[name]["verdict"] for name in ("0.png", "1.png")] == [None] * 2
+    assert not any((out / "mask" / f"{name}.png").exists() for name in ("0.png", "1.png"))
 
 
 def test_what_is_not_given_stays(plain, paths, middle, tmp_path) -> None:

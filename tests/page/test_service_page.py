@@ -34,6 +34,7 @@ def send(page: Page, files: list[Path], done: int | None = None) -> None:
     finished = "window.blemish.state.pictures.filter((p) => ['done', 'failed'].includes(p.stage)).length"
     until(page, f"{finished} >= {len(files) if done is None else done}")
     until(page, "window.blemish.state.shown.length > 0")
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: list[Path]) -> None:
@@ -57,6 +58,7 @@ def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: l
     assert urls <= {"/", "/v1/profiles", "/v1/detect", "/favicon.ico"}
     # The session is kept in the browser: another visit shows it again, with maps.
     page.keyboard.press("a")
+    until(page, "window.blemish.cache.store.all().then((kept) => kept.some((picture) => picture.review === 'pass'))")
     page.reload()
     page.wait_for_selector("html[data-ready]")
     until(page, "window.blemish.state.shown.length === 6 && window.blemish.view.map !== null")
@@ -79,6 +81,23 @@ def test_a_folder_can_be_dropped(page: Page, service: FakeService, parts: list[P
     folder = parts[0].parent.name
     assert f"{folder}/sub/part_7.png" in {form[0][1] for form in service.forms}
     assert page.inner_text("#problem").startswith(f"1 file passed over, since it is no picture: {folder}/notes.txt")
+
+
+def test_two_files_of_one_name_stay_two_pictures(
+    page: Page, service: FakeService, parts: list[Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "part_8.png"
+    other.parent.mkdir()
+    draw(3, (50, 40))[0].save(other)
+    open_service(page, service)
+    send(page, [parts[-1]])
+    until(page, "window.blemish.view.map !== null")
+    page.keyboard.press("r")
+    send(page, [other], 2)
+    send(page, [parts[-1]], 2)  # the same file again replaces its result and keeps its review
+    until(page, "window.blemish.state.pictures.every((p) => p.stage === 'done')")
+    kept = page.evaluate("window.blemish.state.pictures.map((p) => [p.entry.path, p.review])")
+    assert kept == [["part_8.png", "reject"], ["part_8 (2).png", None]]
 
 
 def test_a_drop_is_taken(page: Page, service: FakeService) -> None:
@@ -173,12 +192,17 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     open_service(page, service)
     send(page, parts)
     page.evaluate("() => new Promise(requestAnimationFrame)")
-    for key in "rrarra":  # the third is a false alarm, the fifth was missed
+    for key in "rrarr":  # the third is a false alarm, the fifth was missed
         page.keyboard.press(key)
     page.click("#open-feedback")
+    assert "1 picture of the list cannot be counted yet" in page.inner_text("#feedback-body")
+    assert not page.is_visible("#feedback-whole")
+    page.click("#feedback-close")
+    page.keyboard.press("a")
+    page.click("#open-feedback")
     text = page.inner_text("#feedback-body")
-    assert "1 false alarms, which join the good pictures" in text
-    assert "1 missed, which are kept as known defects" in text
+    assert "False alarms, which join the good pictures: 1" in text
+    assert "Missed, which are kept as known defects: 1" in text
     assert page.is_visible("#feedback-whole"), "every picture has a verdict"
     page.check("#feedback-batch")
     page.click("#feedback-ask")
@@ -207,6 +231,30 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.inner_text("#counts").startswith("2 rejected, 4 passed of 6 pictures.")
     assert "6 reviewed" in page.inner_text("#counts")
+
+
+def test_a_large_batch_goes_back_in_parts(page: Page, service: FakeService, parts: list[Path]) -> None:
+    service.config["max_pictures"] = 4
+    open_service(page, service)
+    send(page, parts[::-1])
+    for key in "rrarra":
+        page.keyboard.press(key)
+    page.click("#open-feedback")
+    assert "2 more reviewed pictures will not fit" in page.inner_text("#feedback-body")
+    page.check("#feedback-batch")
+    page.click("#feedback-ask")
+    page.wait_for_selector("#feedback-accept:not([hidden])")
+    first = {name for _, name in service.forms[-1]}
+    arrived = page.evaluate("window.blemish.state.pictures.map((p) => p.entry.path)")
+    assert first == set(arrived[:4]), "in the order they came in, so that scores select nothing"
+    page.click("#feedback-accept")
+    page.wait_for_selector("#feedback-again:not([hidden])")
+    page.click("#feedback-close")
+    page.click("#open-feedback")
+    page.check("#feedback-batch")
+    page.click("#feedback-ask")
+    page.wait_for_selector("#feedback-accept:not([hidden])")
+    assert {name for _, name in service.forms[-1]} == set(arrived[4:])
 
 
 def test_feedback_without_mistakes_says_so(page: Page, service: FakeService, parts: list[Path]) -> None:

@@ -12,7 +12,7 @@ from pyarrow import parquet
 import blemish
 from blemish.errors import OutputError, UsageError
 from blemish.scan import DetectorOptions, Shard
-from blemish.scan import run as run_module
+from blemish.scan import detectors as detectors_module
 from blemish.scan.detectors import profile_files
 from blemish.scan.items import Item
 from blemish.scan.plan import split
@@ -154,6 +154,14 @@ def test_the_plan_stays_when_the_source_grows(begin, folder: Path, tmp_path: Pat
     assert len(rows_of(tmp_path / "out")) == 10
 
 
+def test_results_are_no_sources(begin, folder: Path, tmp_path: Path) -> None:
+    with begin(tmp_path, kinds=("overlay",)) as scan:
+        scan.execute()
+    assert list((tmp_path / "out" / "overlay").rglob("*.png"))
+    with begin(tmp_path, kinds=("overlay",)) as scan:
+        assert scan.change() is None
+
+
 def test_shards_share_a_folder(begin, folder: Path, tmp_path: Path) -> None:
     with begin(folder, out="unbroken", part_size=2) as scan:
         scan.execute()
@@ -256,8 +264,10 @@ def test_each_folder_has_its_profile(
 ) -> None:
     save_picture(folder / "line2" / "x.png", 3)
     reads = []
-    original = run_module.Detectors._load
-    monkeypatch.setattr(run_module.Detectors, "_load", lambda self, name: reads.append(name) or original(self, name))
+    original = detectors_module.Detectors._load
+    monkeypatch.setattr(
+        detectors_module.Detectors, "_load", lambda self, name: reads.append(name) or original(self, name)
+    )
     options = DetectorOptions({"backbone": str(tiny_backbone), "device": "cpu"}, profile_files([str(profiles)]))
     with begin(folder, profile_from="folder", detectors=options, part_size=3) as scan:
         scan.execute()

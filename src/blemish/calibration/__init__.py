@@ -23,7 +23,7 @@ from blemish.calibration.conformal import (
     verdict,
 )
 from blemish.calibration.drift import Comparison, DriftTest, compare
-from blemish.calibration.groups import Grouping, two_groups
+from blemish.calibration.groups import Grouping, look_foreign, two_groups
 from blemish.calibration.maps import region_level, region_levels
 from blemish.calibration.outliers import deviations, suspicious, without_suspicious
 from blemish.calibration.rules import (
@@ -58,6 +58,7 @@ __all__ = [
     "deviations",
     "f1_optimal",
     "fixed_recall",
+    "look_foreign",
     "mean_plus_std",
     "mebin",
     "mebin_range",

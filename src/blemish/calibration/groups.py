@@ -1,7 +1,7 @@
-"""Pictures that do not belong together: good ones of two products.
+"""Pictures that do not belong together: good ones of two products, and new ones of another product.
 
-It only warns, so it is careful: one product in any pose, or with a few odd pictures, is no mixture.
-`benchmarks/two_groups.py` says how often it is right.
+Both only warn, so they are careful: one product in any pose, or with a few odd pictures, is no mixture, and damaged
+parts are no other product. `benchmarks/two_groups.py` and `benchmarks/foreign.py` say how often they are right.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from blemish.calibration.conformal import as_scores
 from blemish.errors import UsageError
 
 #: Fewest pictures that can be two groups.
@@ -18,12 +19,18 @@ _MIN_PICTURES = 6
 #: Smallest share of the pictures that is a group.
 _MIN_SHARE = 0.1
 #: Up to so many pictures two are a group, of more it takes three: two odd pictures are no product.
-_FEW = 10
+_FEW = 20
 #: (gap, distance) that two groups have at least, by either rule: pictures of clearly different things, or of things
 #: that differ less but leave nothing in between. Chosen on the class token of the built-in tower's seventh block.
-_RULES = ((1.2, 0.28), (1.8, 0.1))
+_RULES = ((1.15, 0.28), (1.8, 0.15))
 #: Nine of ten pictures have a picture of their own group nearby, and the distance of the tenth is what counts as near.
 _NEARBY = 0.9
+
+#: How many times farther than any good picture pictures are that do not belong to the profile. Half of damaged lemons,
+#: whose whole surface changes, are 1.8 times as far.
+_FOREIGN = 2.1
+#: Fewest pictures that can look foreign.
+_FEWEST_FOREIGN = 3
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def two_groups(features: npt.ArrayLike) -> Grouping | None:
             their unit vectors, sqrt(2 - 2 cos).
 
     Returns:
-        The groups with the largest gap, or None; also None for fewer than 6 pictures. Of more than 10 pictures a group
+        The groups with the largest gap, or None; also None for fewer than 6 pictures. Of more than 20 pictures a group
         has at least 3, and at least a tenth of all.
 
     Raises:
@@ -86,7 +93,9 @@ def two_groups(features: npt.ArrayLike) -> Grouping | None:
         if min(size, n - size) < smallest:
             continue
         gap, distance = _separation(distances, group)
-        if any(gap >= least and distance >= far for least, far in _RULES) and (best is None or gap > best.gap):
+        if any(gap >= min_gap and distance >= min_distance for min_gap, min_distance in _RULES) and (
+            best is None or gap > best.gap
+        ):
             larger = group if 2 * size > n or (2 * size == n and group[0]) else ~group
             best = Grouping(tuple((~larger).astype(int).tolist()), gap, distance)
     return best
@@ -124,3 +133,36 @@ def _beyond(joints: list[tuple[int, int]], cut: int) -> npt.NDArray[np.bool_]:
     for number, (start, end) in enumerate(joints, 1):
         beyond[end] = number == cut or beyond[start]
     return beyond
+
+
+def look_foreign(
+    new: npt.ArrayLike,
+    good: npt.ArrayLike,
+    map_range: tuple[float, float] = (0.0, 1.0),
+    *,
+    fewest: int = _FEWEST_FOREIGN,
+) -> bool:
+    """Return whether most new pictures look unlike the good ones everywhere, as those of another product do.
+
+    What is compared is the median of the anomaly map, so how far an ordinary place of a picture is from the good
+    pictures. A defect covers few places and hardly changes it. With x the median as a part of the map's range,
+    x / (1 - x) is about a distance, on a scale that has an upper end and on one that has none; pictures look foreign if
+    that of at least half of them is 2.1 times the largest of the good pictures.
+
+    Args:
+        new: (m,) medians of the maps of new pictures.
+        good: (n,) medians of the maps of good pictures, each without itself among the references.
+        map_range: The range of both.
+
+    Returns:
+        False also for fewer than 3 new pictures, since one may be damaged all over.
+
+    Raises:
+        UsageError: A median is not finite.
+    """
+    low, high = map_range
+    scaled = [np.clip((as_scores(values).ravel() - low) / (high - low), 0.0, 1.0 - 1e-6) for values in (new, good)]
+    if scaled[0].size < _FEWEST_FOREIGN or not scaled[1].size:
+        return False
+    others, usual = (values / (1 - values) for values in scaled)
+    return bool(np.median(others) >= _FOREIGN * usual.max() > 0)

@@ -8,13 +8,16 @@ traceback of an error.
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+
+from blemish.cli.terminal import EscapingStream, escape
 
 STDIN = "\0stdin"  # replaces a lone "-", which cyclopts would take for an option; no file can have this name
 EXIT_OK = 0
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a file name that is not valid text must not stop the run
     if os.environ.get("BLEMISH_DEBUG"):
         return _run(words)
-    with _termination() as terminated:
+    # Not standard error: a progress bar moves by control characters; `_fail` and `note` escape what they print there.
+    with redirect_stdout(EscapingStream(sys.stdout)), _termination() as terminated:
         try:
             return _run(words)
         except KeyboardInterrupt as stop:
@@ -95,7 +99,7 @@ def _open_missing_streams() -> None:
 
 
 def _run(words: list[str]) -> int:
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, MissingArgumentError
 
     from blemish.cli.app import app
 
@@ -103,6 +107,11 @@ def _run(words: list[str]) -> int:
         code = app(words, print_error=False, exit_on_error=False, verbose=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(("blemish", *(error.command_chain or ())))
+        if isinstance(error, MissingArgumentError) and error.argument is not None:
+            positional = error.argument.field_info.kind != inspect.Parameter.KEYWORD_ONLY
+            name = error.argument.name.removeprefix("--").upper() if positional else error.argument.name
+            missing = f"{error.keyword} needs a value" if error.keyword else f"`{command}` needs {name}"
+            return _fail(f"{missing}. See `{command} --help`.", EXIT_USAGE)
         return _fail(f"{error} See `{command} --help`.", EXIT_USAGE)
     sys.stdout.flush()
     return code if isinstance(code, int) else EXIT_OK
@@ -111,10 +120,9 @@ def _run(words: list[str]) -> int:
 def _failure(error: Exception) -> int:
     from blemish.errors import BlemishError, UsageError
 
-    if isinstance(error, UsageError):
-        return _fail(str(error), EXIT_USAGE)
     if isinstance(error, BlemishError):
-        return _fail(str(error), EXIT_FAILED)
+        sentence = str(error).replace("\n", "\\n")  # of a file's name
+        return _fail(sentence, EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return _fail(f"the disk is full{where}; free some space and run the same command again", EXIT_FAILED)
@@ -125,5 +133,5 @@ def _failure(error: Exception) -> int:
 
 
 def _fail(sentence: str, code: int, prefix: str = "blemish: ") -> int:
-    print(f"{prefix}{sentence}", file=sys.stderr)
+    print(f"{prefix}{escape(sentence)}", file=sys.stderr)
     return code

@@ -28,7 +28,7 @@ SCAN = (
 )
 JUDGE = (
     "Give verdicts again, without the model.\n\n"
-    "`blemish detect --out` keeps scores and maps, so another threshold takes about a second for 1,000 pictures:\n\n"
+    "`blemish detect --out` keeps scores and maps, so another threshold takes a second or two for 1,000 pictures:\n\n"
     "    blemish detect photos/ --out results/\n\n"
     "    blemish judge results/ --threshold 60%\n\n"
     "Labels, masks, regions and tables are made again. Overlays that show a verdict are drawn again, too, which takes "

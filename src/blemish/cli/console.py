@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 from cyclopts import Group, Parameter, Token
 
+from blemish.cli.terminal import escape
 from blemish.errors import UsageError, suggest
 from blemish.files import parse_json
 from blemish.types import ValueRange, parse_threshold, parse_value_range
@@ -39,7 +41,7 @@ VERDICTS, CHANGES, METHOD_OPTIONS, PICTURES, RESULTS, COMPUTING = (
 
 def note(sentence: str) -> None:
     """Print what is not a result on standard error, so that pipes stay clean."""
-    print(sentence, file=sys.stderr)
+    print(escape(sentence), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -140,7 +142,8 @@ def progress(total: int, label: str) -> Iterator[Bar]:
     ]
     with Progress(*parts, console=Console(stderr=True), transient=True, speed_estimate_period=120) as bar:
         task = bar.add_task(label, total=total)
-        yield Bar(lambda: bar.advance(task), lambda text: bar.console.print(text, markup=False, highlight=False))
+        show = functools.partial(bar.console.print, markup=False, highlight=False)
+        yield Bar(lambda: bar.advance(task), lambda text: show(escape(text)))
 
 
 @contextmanager

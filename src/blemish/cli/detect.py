@@ -280,6 +280,8 @@ class _Report:
                 note(self._state(total, "stopped"))
             raise
         self._print_summary(time.perf_counter() - start)
+        if foreign := run.detector.foreign(run.usual):
+            note(one_line(foreign))
         self._advise()
         return EXIT_FAILED if run.failures else EXIT_OK
 

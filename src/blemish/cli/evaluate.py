@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +18,8 @@ from blemish.errors import BlemishError, UsageError
 if TYPE_CHECKING:
     from blemish.detector import Detector
     from blemish.evaluation import Evaluation, EvaluationOptions, Run
+    from blemish.evaluation.batches import BatchResult
+    from blemish.evaluation.shots import ShotResult
 
 #: Categories in a table on the terminal; the files have all.
 MAX_CATEGORIES = 40
@@ -42,7 +45,7 @@ def evaluate(
     aupro: Literal["exact", "200"] | None = None,
     masks: Literal["map", "full"] | None = None,
     more_metrics: bool = False,
-    mask_threshold: Threshold = None,
+    mask_threshold: Annotated[str | None, Parameter(negative="")] = None,
     shots: str | None = None,
     seeds: int = 3,
     false_alarms: Threshold = None,
@@ -64,6 +67,7 @@ def evaluate(
         methods: Comma-separated methods, or all. [default: anomalyclip; with --shots the method of `blemish fit`; with
             --defect-shares musc]
         profile: A profile from `blemish fit` in place of methods: measured false alarms stand beside the promised ones.
+            Pictures are cut into tiles if the profile was made with tiles.
         backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
             file.
         weights: Weights of a method in place of those that blemish ships: METHOD=FILE, several separated by spaces.
@@ -79,6 +83,7 @@ def evaluate(
         more_metrics: Compute PG2, PB2, AUPRO up to 0.05 and AUPIMO too, and how much the best method is ahead of the
             others.
         mask_threshold: Measure the masks at this threshold, fixed beforehand: SegF1, ClassF1, recall and false alarms.
+            mebin gives each map a threshold of its own, and promises nothing.
         shots: Few-shot protocol: numbers of good pictures that are references, such as 1,2,4,8,16. They are drawn from
             the train split, or set aside from the good test pictures.
         seeds: Number of draws of these references, or of these sets.
@@ -101,6 +106,7 @@ def evaluate(
     if maps and out is None:
         raise UsageError("--maps needs a folder to write to: give --out DIR")
     method_names = _words(methods)
+    mask_level = None if mask_threshold is None else _mask_threshold(mask_threshold)
     if recompute:
         if out is None:
             raise UsageError("--recompute needs the folder of an evaluation: give --out DIR")
@@ -113,7 +119,7 @@ def evaluate(
             aupro=aupro,
             masks=masks,
             more_metrics=more_metrics,
-            mask_threshold=mask_threshold,
+            mask_threshold=mask_level,
             report=report,
         )
         return _print_result(result, report, json)
@@ -155,7 +161,7 @@ def evaluate(
         aupro=aupro or "exact",
         masks=masks or "map",
         more_metrics=more_metrics,
-        mask_threshold=mask_threshold,
+        mask_threshold=mask_level,
         report=report,
         split=split,
         value_range=value_range,
@@ -191,6 +197,12 @@ def _words(given: str | None) -> list[str] | None:
     if given is None:
         return None
     return [word.strip() for word in given.split(",") if word.strip()]
+
+
+def _mask_threshold(given: str) -> float | Literal["mebin"]:
+    from blemish.types import parse_threshold
+
+    return "mebin" if given == "mebin" else parse_threshold("--mask-threshold", given)
 
 
 def _numbers(given: str) -> list[int]:
@@ -237,77 +249,90 @@ def _protocol_facts(options: EvaluationOptions, detectors: Mapping[str, Detector
 
 def _evaluate_batches(options: EvaluationOptions, shares: Sequence[float], seeds: int, json: bool) -> int:
     """Run the batch protocol and print its table."""
-    from blemish import datasets
     from blemish.evaluation.batches import evaluate_batches
 
     detectors = _protocol_detectors(options, "transductive")
-    data = datasets.read(options.dataset, options.data, categories=options.categories, split=options.split)
-    with progress(len(data.categories) * len(detectors) * len(shares) * seeds, "sets") as advance:
-        result = evaluate_batches(
-            detectors,
-            options.data,
-            options.dataset,
-            categories=options.categories,
-            split=options.split,
-            shares=shares,
-            seeds=seeds,
-            on_progress=advance,
-        )
-    if options.out is not None:
-        result.write(options.out, _protocol_facts(options, detectors, seeds=seeds, shares=list(shares)))
-    if json:
-        for row in result.rows:
-            print_json(row.to_dict())
-    else:
-        _print_table("Means over categories, percent (± over draws of the sets)", *result.means(), left={0})
-    for line in result.notes:
-        note(one_line(line))
-    _print_files(options, json, "batches")
-    return EXIT_OK
-
-
-def _print_files(options: EvaluationOptions, json: bool, name: str) -> None:
-    if options.out is not None:
-        message = f"Results are in {options.out}: {name}.csv, {name}.json, {name}.md."
-        note(message) if json else print(message)
+    with _steps("sets") as steps:
+        result = evaluate_batches(detectors, **_protocol_options(options), shares=shares, seeds=seeds, **steps)
+    facts = _protocol_facts(options, detectors, seeds=seeds, shares=list(shares))
+    tables = [("Means over categories, percent (± over draws of the sets)", *result.means(), {0})]
+    return _finish_protocol(result, "batches", tables, "", options, facts, json)
 
 
 def _evaluate_shots(
     options: EvaluationOptions, shots: Sequence[int], seeds: int, false_alarms: float | None, json: bool
 ) -> int:
     """Run the few-shot protocol and print its tables."""
-    from blemish import datasets
     from blemish.evaluation.shots import evaluate_shots
 
     detectors = _protocol_detectors(options, "few_shot")
-    pictures = len(datasets.read(options.dataset, options.data, categories=options.categories, split=options.split))
-    with progress(pictures * len(detectors), "scoring") as advance:
+    with _steps("scoring") as steps:
         result = evaluate_shots(
             detectors,
-            options.data,
-            options.dataset,
-            categories=options.categories,
-            split=options.split,
+            **_protocol_options(options),
             shots=shots,
             seeds=seeds,
             false_alarms=false_alarms,
-            on_progress=advance,
+            **steps,
         )
+    facts = _protocol_facts(options, detectors, seeds=seeds, false_alarms=false_alarms)
+    head, body = result.promises()
+    tables = [
+        ("Means over categories, percent (± over draws of the references)", *result.means(), {0}),
+        ("Promise against measured false alarms, percent", head, body[:MAX_CATEGORIES], {0, 1}),
+    ]
+    return _finish_protocol(result, "few_shot", tables, result.summary(), options, facts, json)
+
+
+def _protocol_options(options: EvaluationOptions) -> dict[str, Any]:
+    """Return the arguments that both protocols take."""
+    return {
+        "data": options.data,
+        "dataset": options.dataset,
+        "categories": options.categories,
+        "split": options.split,
+        "out": options.out,
+    }
+
+
+@contextmanager
+def _steps(label: str) -> Iterator[dict[str, Any]]:
+    """Yield `on_total` and `on_progress`, which show a bar as soon as the number of steps is known."""
+    with ExitStack() as stack:
+        bars: list[Callable[[], object]] = []
+        yield {
+            "on_total": lambda total: bars.append(stack.enter_context(progress(total, label))),
+            "on_progress": lambda: bars[0](),
+        }
+
+
+def _finish_protocol(
+    result: BatchResult | ShotResult,
+    name: str,
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]], Set[int]]],
+    summary: str,
+    options: EvaluationOptions,
+    facts: Mapping[str, object],
+    json: bool,
+) -> int:
+    """Write and print the result of a protocol."""
     if options.out is not None:
-        result.write(options.out, _protocol_facts(options, detectors, seeds=seeds, false_alarms=false_alarms))
+        result.write(options.out, facts)
     if json:
         for row in result.rows:
             print_json(row.to_dict())
     else:
-        _print_table("Means over categories, percent (± over draws of the references)", *result.means(), left={0})
-        head, body = result.promises()
-        if body:
-            _print_table("Promise against measured false alarms, percent", head, body[:MAX_CATEGORIES], left={0, 1})
-        print(result.summary())
-    for line in result.notes:
+        for title, head, body, left in tables:
+            if body:
+                _print_table(title, head, body, left=left)
+        if summary:
+            print(summary)
+    for line in (*result.notes, *result.failures):
         note(one_line(line))
-    _print_files(options, json, "few_shot")
-    return EXIT_OK
+    if options.out is not None:
+        message = f"Results are in {options.out}: {name}.csv, {name}.json, {name}.md."
+        note(message) if json else print(message)
+    return EXIT_FAILED if result.failures else EXIT_OK
 
 
 def _weights(given: Sequence[str]) -> dict[str, Path]:

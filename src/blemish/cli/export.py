@@ -147,19 +147,18 @@ def _of_profile(path: Path, good: list[Path], out: Path, options: dict[str, Any]
         return load(profile=profile, **options)
     pictures = good or _named_pictures(profile, path, out)
     detector = _fitted_again(profile, pictures, options)
-    again = detector.profile
-    assert again is not None
-    for sentence in again.notes:
+    refitted = detector.profile
+    assert refitted is not None
+    for sentence in refitted.notes:
         note(one_line(sentence))
-    known, found = ({entry.fingerprint for entry in one.good} for one in (profile, again))
-    if known != found:
-        strange, missing = len(found - known), len(known - found)
+    known, given = ({picture.fingerprint for picture in each.good} for each in (profile, refitted))
+    if known != given:
+        strange, missing = len(given - known), len(known - given)
         note(f"These are not the pictures of {path}: {strange} are new and {missing} are missing.")
-    old, new = (_number(one.limits.threshold) for one in (profile, again))
+    old, new = (_number(each.limits.threshold) for each in (profile, refitted))
     note(
         f"{path} was made in {profile.precision} and is fitted again in float32, from "
-        f"{count(len(again.good), 'picture')}: the file rejects from a score of {new}, where {path} rejects "
-        f"from {old}."
+        f"{count(len(refitted.good), 'picture')}: the file rejects from a score of {new}, and {path} from {old}."
     )
     return detector
 
@@ -225,6 +224,9 @@ def _facts(exported: Exported) -> dict[str, object]:
         "object": header.object_name,
         "size": header.size,
         "outputs": list(header.outputs),
+        "threshold": header.threshold,
+        "mask_threshold": header.pixel_threshold,
+        "tile": header.tile,
         "map_range": list(header.map_range),
         "calibration": header.calibration,
         "parity": dataclasses.asdict(exported.parity),
@@ -241,6 +243,10 @@ def _print(exported: Exported) -> None:
     print(f"{header.precision}{calibrated}; {exported.backend}, fingerprint {exported.fingerprint}.")
     outputs = ", ".join(header.outputs)
     print(f"Input: image, (batch, 3, height, width) float32 RGB from 0 to 1, any size. Outputs: {outputs}.")
+    if header.threshold is not None and header.pixel_threshold is not None:
+        print(f"Label from a score of {header.threshold:.4f}, mask from a map value of {header.pixel_threshold:.4f}.")
+    if header.tile is not None:
+        print(f"The file takes one tile of a picture that is cut into tiles of {header.tile} pixels.")
     print(
         f"Largest difference from PyTorch on {images}: score {parity.score:.2g}, map {parity.map:.2g} of its scale "
         f"(mean {parity.mean_map:.2g})."

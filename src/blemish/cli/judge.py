@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,8 +70,16 @@ def judge(
         from blemish.profile import read_profile
 
         read = read_profile(profile)
-    start = time.perf_counter()
-    with progress(number_of_results(results), "judging") as bar:
+    start, total = time.perf_counter(), number_of_results(results)
+    finished = 0
+
+    def on_result(line: dict[str, Any]) -> None:
+        nonlocal finished
+        finished += line["error"] is None
+        if json:
+            print_json(line)
+
+    with progress(total, "judging") as bar, _stopping(lambda: f"{finished:,} of {total:,} pictures judged"):
         judged = judge_folder(
             results,
             threshold=threshold,
@@ -81,11 +91,20 @@ def judge(
             kinds=kinds,
             tables=tables,
             page=report,
-            on_result=print_json if json else lambda line: None,
+            on_result=on_result,
             on_progress=bar,
         )
     _summarize(judged, time.perf_counter() - start, json)
     return EXIT_FAILED if judged.undrawn else EXIT_OK
+
+
+@contextmanager
+def _stopping(state: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C say what is finished."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted: {state()}; the same command judges all.") from None
 
 
 def _summarize(judged: Judged, seconds: float, json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,7 +33,6 @@ from blemish.errors import BlemishError, UsageError
 
 if TYPE_CHECKING:
     from blemish.scan import DetectorOptions, Scan
-    from blemish.scan.rows import PartFacts
 
 KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask")
 #: Failures and suffixes that are named; the others are only counted.
@@ -45,6 +45,8 @@ def scan(
     column: Annotated[str | None, Parameter(group=PICTURES)] = None,
     part_size: Annotated[int, Parameter(group=RESULTS)] = 256,
     shard: Annotated[str | None, Parameter(group=COMPUTING)] = None,
+    ray: Annotated[str | None, Parameter(group=COMPUTING)] = None,
+    workers: Annotated[int | None, Parameter(group=COMPUTING)] = None,
     retry_failed: Annotated[bool, Parameter(negative="", group=RESULTS)] = False,
     profile: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="", group=VERDICTS)] = None,
     profile_from: Annotated[str | None, Parameter(group=VERDICTS)] = None,
@@ -79,6 +81,8 @@ def scan(
             that exists]
         part_size: Pictures of a part, which are scored and written together.
         shard: I/N: score only the I-th of N shares, for N processes on one folder.
+        ray: Score on a Ray cluster: auto (that of this machine), local (a new one), or its address.
+        workers: Processes of the Ray cluster that score. [default: one for each GPU, or else for each CPU]
         retry_failed: Score the failures of finished parts once more, and nothing else.
         profile: A profile from `blemish fit` for all pictures; with --profile-from several: NAME=FILE, files, or a
             folder of profiles.
@@ -108,6 +112,12 @@ def scan(
         raise UsageError("a scan takes no list on standard input: write it to a file, such as pictures.txt")
     if profile is None and profile_from is not None:
         raise UsageError("--profile-from says which profile a picture has: give the profiles with --profile, too")
+    if ray is None and workers is not None:
+        raise UsageError("--workers says how many processes of a Ray cluster score: give --ray, too")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {workers}")
+    if ray is not None and (shard is not None or retry_failed):
+        raise UsageError("--ray scores all parts that are not finished: leave out --shard and --retry-failed")
     settings = load_settings(
         method=method,
         backbone=backbone,
@@ -146,27 +156,31 @@ def scan(
     with waiting("listing the pictures and loading the model"):
         running = Scan(plan_options, out, detectors, part_options, shard=share)
     with running:
-        return _Report(running, json).execute(retry_failed)
+        return _Report(running, json, ray, workers).execute(retry_failed)
 
 
 class _Report:
     """Runs a scan and prints what it does."""
 
-    def __init__(self, scan: Scan, json: bool) -> None:
-        self._scan, self._json = scan, json
+    def __init__(self, scan: Scan, json: bool, address: str | None, workers: int | None) -> None:
+        self._scan, self._json, self._address, self._workers = scan, json, address, workers
 
     def execute(self, retry_failed: bool) -> int:
         """Run the scan and print the summary; return the exit code."""
         scan = self._scan
         self._begin(retry_failed)
         total = sum(scan.plan.rows(number) for number in scan.todo)
-        run: Callable[[Callable[[PartFacts], object], Callable[[], object]], object] = scan.execute
+        run: Callable[..., object] = scan.execute
         if retry_failed:
             total = sum(facts.failed for facts in scan.finished.values())
             run = scan.retry_failed
+        elif self._address is not None:
+            from blemish.scan.rays import execute
+
+            run = partial(execute, scan, self._address, workers=self._workers)
         try:
             with progress(total, "scanning") as bar:
-                run(lambda facts: None, bar)
+                run(on_progress=bar)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._state("interrupted")) from None
         except BlemishError:

@@ -72,7 +72,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return _upright_size(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         with contextlib.suppress(ImageError):  # formats that Pillow does not know, such as DICOM
             return read_image(path).size
         raise ImageError(f"the picture {path} cannot be read ({_reason(error)}); copy it again.", path) from error
@@ -92,7 +92,7 @@ def read_mask(path: Path, size: tuple[int, int], picture: Path | None = None) ->
     if path.suffix.lower() in ANNOTATION_SUFFIXES:
         mask, remarks = _read_annotations(path, size, picture)
     else:
-        mask, remarks = _read_pixels(path, max(MAX_PIXELS, size[0] * size[1]))
+        mask, remarks = _read_pixels(path, size, picture)
     own_size = (mask.shape[1], mask.shape[0])
     if own_size != size:
         if not _same_aspect(own_size, size):
@@ -202,7 +202,7 @@ def is_marked(path: Path, picture: Path | None = None) -> bool:
     """Return whether a mask marks any pixel as anomalous. Raises ImageError."""
     if path.suffix.lower() in ANNOTATION_SUFFIXES:
         return bool(_drawing(path, picture).shapes)
-    return bool(_read_pixels(path, MAX_PIXELS)[0].any())
+    return bool(_read_pixels(path)[0].any())
 
 
 def mask_size(path: Path) -> tuple[int, int] | None:
@@ -237,9 +237,16 @@ def _drawing(path: Path, picture: Path | None) -> Drawing:
         raise _unreadable(path, error) from error
 
 
-def _read_pixels(path: Path, max_pixels: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """Read a mask that is a picture, in its own size, upright; a larger one than `max_pixels` is not decoded."""
-    masks, remarks = [], []
+def _read_pixels(
+    path: Path, size: tuple[int, int] | None = None, picture: Path | None = None
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Read a mask that is a picture, in its own size, upright.
+
+    What does not fit its picture, of `size`, or is far too large, is refused before it is decoded.
+    """
+    max_pixels = MAX_PIXELS if size is None else max(MAX_PIXELS, math.prod(size))
+    masks: list[NDArray[np.bool_]] = []
+    remarks: list[str] = []
     try:
         with quiet_pillow(), open_file(path, "it", str(path)) as stream:
             lossy = _is_lossy_webp(stream)
@@ -250,6 +257,8 @@ def _read_pixels(path: Path, max_pixels: int) -> tuple[NDArray[np.bool_], list[s
                 if math.prod(image.size) > max_pixels:
                     reason = f"has {image.size[0]} x {image.size[1]} pixels, which is too large"
                     raise MaskError(path, reason, "save it in the size of its picture")
+                if not masks and size is not None and not _same_aspect(_upright_size(image), size):
+                    raise _wrong_size(path, _upright_size(image), size, picture)
                 lossy |= image.info.get("compression") == "jpeg"
                 mask, more = _marked(_levels(stream, image, page, lossy, path), lossy, path)
                 masks.append(mask)

@@ -35,6 +35,7 @@ from blemish.evaluation.options import (
     Aupro,
     EvaluationOptions,
     MaskSize,
+    MaskThreshold,
     MetricOptions,
     takes_options,
 )
@@ -210,7 +211,7 @@ def recompute(
     aupro: Aupro | None = None,
     masks: MaskSize | None = None,
     more_metrics: bool = False,
-    mask_threshold: float | None = None,
+    mask_threshold: MaskThreshold | None = None,
     report: bool = False,
 ) -> Evaluation:
     """Compute all numbers of an evaluation again from its folder, without the model.

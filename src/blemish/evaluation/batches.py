@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from blemish.datasets import Sample
 from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation.measure import MaskNotes, input_map, read_mask, with_known_masks
+from blemish.evaluation.protocol import Part, method_settings, picture_keys, run_parts
 from blemish.evaluation.result import without_nan
 from blemish.evaluation.tables import markdown_table, mean_over_seeds, write_protocol
 from blemish.image_io import read_image
@@ -71,10 +72,12 @@ class BatchResult:
     Attributes:
         rows: One row per method, category, share and seed.
         notes: What was left out, and why.
+        failures: A sentence for each method and category that could not be completed.
     """
 
     rows: tuple[BatchRow, ...]
     notes: tuple[str, ...]
+    failures: tuple[str, ...] = ()
 
     def means(self) -> tuple[list[str], list[list[str]]]:
         """Return head and body of the means over categories, with the standard deviation over seeds, in percent."""
@@ -88,7 +91,7 @@ class BatchResult:
     def write(self, folder: PathLike, facts: Mapping[str, Any]) -> None:
         """Write batches.csv, batches.json and batches.md. Raises OutputError."""
         parts = ["# Sets with a varied share of defects", markdown_table(*self.means())]
-        write_protocol(folder, "batches", parts, BatchRow, self.rows, facts, self.notes)
+        write_protocol(folder, "batches", parts, BatchRow, self.rows, facts, (*self.notes, *self.failures))
 
 
 def evaluate_batches(
@@ -101,6 +104,8 @@ def evaluate_batches(
     shares: Sequence[float] = SHARES,
     seeds: int = 3,
     pictures: int = MAX_PICTURES,
+    out: PathLike | None = None,
+    on_total: Callable[[int], object] = lambda total: None,
     on_progress: Callable[[], object] = lambda: None,
 ) -> BatchResult:
     """Measure methods that compare the pictures of a set, on sets with several shares of defects.
@@ -114,11 +119,14 @@ def evaluate_batches(
         shares: Shares of defects, each in (0, 1).
         seeds: Number of sets of each share.
         pictures: Most pictures of a set.
+        out: Folder in which rows are kept as they are finished, so that the same call goes on after an interruption.
+            None keeps nothing.
+        on_total: Called once, with the number of calls of `on_progress`.
         on_progress: Called for each set that was scored.
 
     Raises:
         UsageError: A method does not compare the pictures of a set, or numbers are out of range.
-        ImageError: A picture or a mask cannot be used.
+        OutputError: The folder cannot be written to.
     """
     if not shares or not all(0.0 < share < 1.0 for share in shares) or seeds < 1 or pictures < 2:
         raise UsageError("there must be shares of defects above 0 and below 1, one seed and two pictures at least")
@@ -126,17 +134,36 @@ def evaluate_batches(
         if not detector.torch_engine.method.info.transductive:
             raise UsageError(f"{name} does not compare the pictures of a set with each other")
     test = datasets.read(dataset, data, categories=categories, split=split)
-    rows: list[BatchRow] = []
+    parts: list[Part[BatchRow]] = []
     notes: list[str] = []
     for category in test.categories:
         sets = draw_sets(test.of(category), shares, seeds, pictures)
         if not sets:
             notes.append(f"{category}: too few good or too few anomalous pictures for these shares")
         for name, detector in detectors.items():
-            for (share, seed), samples in sets.items():
-                rows.append(_row(name, detector, category, share, seed, samples))
-                on_progress()
-    return BatchResult(tuple(rows), tuple(notes))
+            parts.append(_part(name, detector, category, sets))
+    on_total(sum(part.steps for part in parts))
+    outcome = run_parts("batches", BatchRow, parts, out, on_progress)
+    return BatchResult(outcome.rows, tuple(notes), outcome.failures)
+
+
+def _part(
+    name: str, detector: Detector, category: str, sets: Mapping[tuple[float, int], Sequence[Sample]]
+) -> Part[BatchRow]:
+    """Return the rows of one method on one category: each set."""
+    cases = list(sets.items())
+
+    def compute(numbers: Sequence[int], on_step: Callable[[], object]) -> Iterator[BatchRow]:
+        for (share, seed), samples in (cases[number] for number in numbers):
+            row = _row(name, detector, category, share, seed, samples)
+            on_step()
+            yield row
+
+    common = {"name": name, "category": category, **method_settings(detector)}
+    settings = [
+        {**common, "share": share, "seed": seed, "scored": picture_keys(samples)} for (share, seed), samples in cases
+    ]
+    return Part(name, category, settings, len(cases), compute)
 
 
 def draw_sets(

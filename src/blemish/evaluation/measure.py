@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from blemish.calibration import mebin, mebin_range
 from blemish.datasets.masks import (
     count_vanished,
     examine_masks,
@@ -418,7 +419,14 @@ def _extra_metrics(
             reasons["pixel_aupimo"] = "AUPIMO needs normal pictures with 100,000 pixels or more in total"
     if options.mask_threshold is not None:
         low, high = map_range
-        metrics = mask_metrics(*pairs(), low + options.mask_threshold * (high - low))
+        if isinstance(options.mask_threshold, str):
+            # The rule knows no labels, so it searches the maps of all pictures that were scored.
+            search = mebin_range(folder.read_map(name, sample) for sample in samples)
+            truth, maps = pairs()
+            predicted = ((values > mebin(values, search)).astype(np.float32) for values in maps)
+            metrics = mask_metrics(truth, predicted, 1.0)
+        else:
+            metrics = mask_metrics(*pairs(), low + options.mask_threshold * (high - low))
         for metric, value in vars(metrics).items():
             values[f"mask_{metric}"] = value
             if math.isnan(value):

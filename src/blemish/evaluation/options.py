@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 Aupro: TypeAlias = Literal["exact", "200"]
 MaskSize: TypeAlias = Literal["map", "full"]
+MaskThreshold: TypeAlias = float | Literal["mebin"]
+"""A fraction of the map range, or the rule that gives each map a threshold of its own (`blemish.calibration.mebin`)."""
+MEBIN: Literal["mebin"] = "mebin"
 
 MORE_METRICS = ("image_pg2", "image_pb2", "pixel_aupro_05", "pixel_aupimo")
 """PG2 and PB2; AUPRO up to a false-positive rate of 0.05; the mean of AUPIMO over the anomalous images."""
@@ -56,7 +59,8 @@ class EvaluationOptions:
         more_metrics: Compute the metrics of `MORE_METRICS` too: PG2, PB2, AUPRO up to 0.05, AUPIMO; and the differences
             between the best method and the others, on the same resamples.
         mask_threshold: Measure masks at this threshold as well, a fraction of each method's map range that was fixed
-            beforehand: SegF1 and its like, `MASK_METRICS`. None for none.
+            beforehand: SegF1 and its like, `MASK_METRICS`. "mebin" gives each map of a category a threshold of its own
+            (Huang et al., CVPR 2025), which promises nothing. None for none.
         report: Write `report.html` into `out`.
         split: Split of the data set.
         batch_size: Number of images that go through the model together.
@@ -85,7 +89,7 @@ class EvaluationOptions:
     aupro: Aupro = "exact"
     masks: MaskSize = "map"
     more_metrics: bool = False
-    mask_threshold: float | None = None
+    mask_threshold: MaskThreshold | None = None
     report: bool = False
     split: str = "test"
     batch_size: int = 8
@@ -129,7 +133,8 @@ class MetricOptions:
         seed: Seed of the bootstrap.
         max_exact_pixels: Categories with more pixels are measured with a histogram.
         more: Compute the metrics of `MORE_METRICS` too.
-        mask_threshold: Measure masks at this fraction of the map range too, `MASK_METRICS`; None for none.
+        mask_threshold: Measure masks at this fraction of the map range too, `MASK_METRICS`, or at the threshold that
+            "mebin" gives each map; None for none.
     """
 
     aupro: Aupro = "exact"
@@ -138,10 +143,14 @@ class MetricOptions:
     seed: int = 0
     max_exact_pixels: int = field(default_factory=lambda: MAX_EXACT_PIXELS)
     more: bool = False
-    mask_threshold: float | None = None
+    mask_threshold: MaskThreshold | None = None
 
     def __post_init__(self) -> None:
-        check_threshold("mask_threshold", self.mask_threshold)
+        if isinstance(self.mask_threshold, str):
+            if self.mask_threshold != MEBIN:
+                raise UsageError(f"mask_threshold is a number from 0 to 1, or {MEBIN!r}, not {self.mask_threshold!r}")
+        else:
+            check_threshold("mask_threshold", self.mask_threshold)
         if self.aupro not in get_args(Aupro):
             raise UsageError(f"aupro must be {' or '.join(map(repr, get_args(Aupro)))}, not {self.aupro!r}")
         if self.masks not in get_args(MaskSize):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars
 
 Rule: TypeAlias = Literal["picture", "set-wide"]
-FailureKind: TypeAlias = Literal["picture", "mask"]
+FailureKind: TypeAlias = Literal["picture", "mask", "method"]
 
 MEAN = "mean"
 #: Metrics of a row, all fractions in [0, 1]; thresholds are on the scale of scores and maps.
@@ -198,7 +198,7 @@ class MethodDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A picture that cannot be scored, or a mask that cannot be used."""
+    """A picture that cannot be scored, a mask that cannot be used, or a method that cannot do a category."""
 
     kind: FailureKind
     category: str

@@ -32,7 +32,7 @@ from blemish.evaluation.measure import (
 from blemish.evaluation.options import MetricOptions
 from blemish.evaluation.result import Evaluation, Failure, FailureKind
 from blemish.evaluation.rows import make_rows, method_differences
-from blemish.methods.base import TransductiveMethod
+from blemish.methods.base import MemoryBank, TransductiveMethod
 from blemish.metrics import StreamingPixelMetrics
 from blemish.outputs.journal import file_key, result_settings, settings_fingerprint
 from blemish.scoring import Failed, Scored, Scorer, Task, add_tile, finished_map
@@ -190,13 +190,14 @@ class Run:
         masks: MaskCache,
         on_progress: Callable[[], None],
     ) -> None:
+        memories = {}
+        for name in sorted(self._transductive):
+            if any((name, sample) in self._todo for sample in samples):
+                try:
+                    memories[name] = self._set_memory(name, samples)
+                except UsageError as cause:
+                    self._fail_method(name, category, samples, cause, on_progress)
         tasks = [Task(s, s.path, names, s.object_name) for s in samples if (names := self._methods_todo(s))]
-        paths = [sample.path for sample in samples]
-        memories = {
-            name: self.detectors[name].with_set(paths).memory
-            for name in self._transductive
-            if any(name in task.methods for task in tasks)
-        }
         memories |= {name: d.memory for name, d in self.detectors.items() if d.profile is not None}
         for result in self._scorer.run(tasks, memories):
             error: ImageError | None
@@ -216,6 +217,32 @@ class Run:
                     self.failed += 1
                     self.folder.add_failure(name, result.item, str(error))
                     self._add_failure(name, category, "picture", str(result.item.path), error)
+                on_progress()
+
+    def _set_memory(self, name: str, samples: Sequence[Sample]) -> MemoryBank | None:
+        """Return the memory of a method that compares the pictures of a category. Raises UsageError if it cannot."""
+        detector = self.detectors[name]
+        memory = detector.with_set([sample.path for sample in samples]).memory
+        if memory is None:
+            detector.torch_engine.method.info.require_references(False)
+        return memory
+
+    def _fail_method(
+        self,
+        name: str,
+        category: str,
+        samples: Sequence[Sample],
+        error: UsageError,
+        on_progress: Callable[[], None],
+    ) -> None:
+        """Leave a method out of a category that it cannot score; the others go on."""
+        failure = Failure(kind="method", category=category, path=f"{name} on {category}", reason=str(error))
+        self._failures.append(_MethodFailure(name, failure))
+        for sample in samples:
+            self.folder.add_failure(name, sample, str(error))
+            if (name, sample) in self._todo:
+                self._todo.discard((name, sample))
+                self.failed += 1
                 on_progress()
 
     def _measured(self, scored: Scored[Sample]) -> tuple[float, NDArray[np.float32]] | None:
@@ -298,14 +325,16 @@ class Run:
         masks: MaskCache,
     ) -> None:
         """Measure every method that has no result of this category yet, several at once."""
-        unscored = {(f.method, f.failure.path) for f in self._failures if f.failure.category == category}
+        failures = [f for f in self._failures if f.failure.category == category]
+        unscored = {(f.method, f.failure.path) for f in failures}
+        left_out = {f.method for f in failures if f.failure.kind == "method"}
         with ThreadPoolExecutor(self._num_threads(samples), "blemish-measure") as pool:
             futures: dict[str, tuple[bool, Future[CategoryResult]]] = {}
             for name, detector in self.detectors.items():
                 if self._is_measured(name, category):
                     continue
                 scored = [sample for sample in samples if (name, str(sample.path)) not in unscored]
-                if not scored:
+                if not scored or name in left_out:
                     self.folder.results.pop((name, category), None)
                     continue
                 method, histogram = detector.torch_engine.method, histograms.get(name)
@@ -439,6 +468,9 @@ def make_evaluation(
     """Return the result of what is stored in the folder."""
     counts = Counter((f.method, f.failure.category) for f in failures if f.failure.kind == "picture")
     categories = {category: dataset.of(category) for category in dataset.categories}
+    for each in failures:
+        if each.failure.kind == "method":
+            counts[each.method, each.failure.category] = len(categories[each.failure.category])
     rows = make_rows(folder, dataset.name, categories, methods, options, counts)
     results = (folder.results.get((name, category)) for category in categories for name in methods)
     mask_notes = dict.fromkeys(note for result in results if result is not None for note in result.mask_notes)

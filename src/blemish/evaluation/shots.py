@@ -27,6 +27,7 @@ from blemish.datasets import Sample
 from blemish.detector import Detector
 from blemish.errors import UsageError
 from blemish.evaluation.measure import MaskNotes, input_map, read_mask, with_known_masks
+from blemish.evaluation.protocol import Part, method_settings, picture_keys, run_parts
 from blemish.evaluation.result import without_nan
 from blemish.evaluation.tables import markdown_table, mean, mean_over_seeds, percent, write_protocol
 from blemish.image_io import read_image
@@ -100,10 +101,12 @@ class ShotResult:
     Attributes:
         rows: One row per method, category, number of references and seed.
         notes: What was left out, and why.
+        failures: A sentence for each method and category that could not be completed.
     """
 
     rows: tuple[ShotRow, ...]
     notes: tuple[str, ...]
+    failures: tuple[str, ...] = ()
 
     def means(self) -> tuple[list[str], list[list[str]]]:
         """Return head and body of the means over categories, with the standard deviation over seeds, in percent."""
@@ -159,7 +162,7 @@ class ShotResult:
         """Write few_shot.csv, few_shot.json and few_shot.md. Raises OutputError."""
         parts = ["# Few-shot evaluation", self.summary(), markdown_table(*self.means())]
         parts += ["## Promise against measured false alarms", markdown_table(*self.promises())]
-        write_protocol(folder, "few_shot", parts, ShotRow, self.rows, facts, self.notes)
+        write_protocol(folder, "few_shot", parts, ShotRow, self.rows, facts, (*self.notes, *self.failures))
 
 
 def evaluate_shots(
@@ -172,6 +175,8 @@ def evaluate_shots(
     shots: Sequence[int] = SHOTS,
     seeds: int = SEEDS,
     false_alarms: float | None = None,
+    out: PathLike | None = None,
+    on_total: Callable[[int], object] = lambda total: None,
     on_progress: Callable[[], object] = lambda: None,
 ) -> ShotResult:
     """Measure few-shot methods with several numbers of references, each drawn several times.
@@ -186,11 +191,14 @@ def evaluate_shots(
         seeds: Number of draws.
         false_alarms: Promised false-alarm rate; None, and for fewer pictures than it takes, the smallest that so many
             pictures can promise.
+        out: Folder in which rows are kept as they are finished, so that the same call goes on after an interruption:
+            all rows of a method on a category at once. None keeps nothing.
+        on_total: Called once, with the number of calls of `on_progress`.
         on_progress: Called for each test picture of each method.
 
     Raises:
         UsageError: A method takes no references of good pictures, or numbers are out of range.
-        ImageError: A picture or a mask cannot be used.
+        OutputError: The folder cannot be written to.
     """
     if not shots or min(shots) < 1 or seeds < 1:
         raise UsageError("there must be at least one reference and at least one seed")
@@ -199,7 +207,7 @@ def evaluate_shots(
             raise UsageError(f"{name} takes no references of good pictures, so there is nothing to draw")
     test = datasets.read(dataset, data, categories=categories, split=split)
     train = _train(dataset, data, categories)
-    rows: list[ShotRow] = []
+    parts: list[Part[ShotRow]] = []
     notes: list[str] = []
     for category in test.categories:
         samples = test.of(category)
@@ -207,14 +215,46 @@ def evaluate_shots(
         if note:
             notes.append(f"{category}: {note}")
         for name, detector in detectors.items():
-            fitted = [
-                _Fitted(detector, draw, k, seed, false_alarms, samples)
-                for seed, draw in enumerate(draws)
-                for k in possible
-            ]
-            _score(detector, samples, fitted, on_progress)
-            rows += [fit.row(name, category) for fit in fitted]
-    return ShotResult(tuple(rows), tuple(notes))
+            parts.append(_part(name, detector, category, samples, draws, possible, false_alarms))
+    on_total(sum(part.steps for part in parts))
+    outcome = run_parts("few_shot", ShotRow, parts, out, on_progress)
+    return ShotResult(outcome.rows, tuple(notes), outcome.failures)
+
+
+def _part(
+    name: str,
+    detector: Detector,
+    category: str,
+    samples: Sequence[Sample],
+    draws: Sequence[_Draw],
+    shots: Sequence[int],
+    false_alarms: float | None,
+) -> Part[ShotRow]:
+    """Return the rows of one method on one category: each seed with each number of references."""
+    cases = [(seed, draw, k) for seed, draw in enumerate(draws) for k in shots]
+
+    def compute(numbers: Sequence[int], on_step: Callable[[], object]) -> Iterator[ShotRow]:
+        fitted = [
+            _Fitted(detector, draw, k, seed, false_alarms, samples)
+            for seed, draw, k in (cases[number] for number in numbers)
+        ]
+        _score(detector, samples, fitted, on_step)
+        yield from (fit.row(name, category) for fit in fitted)
+
+    common = {"name": name, "category": category, "false_alarms": false_alarms, **method_settings(detector)}
+    scored = [picture_keys([sample for sample in samples if sample not in draw.aside]) for draw in draws]
+    settings = [
+        {
+            **common,
+            "shots": k,
+            "seed": seed,
+            "split": draw.split,
+            "references": picture_keys(draw.order[:k]),
+            "scored": scored[seed],
+        }
+        for seed, draw, k in cases
+    ]
+    return Part(name, category, settings, len(samples), compute)
 
 
 @dataclass(frozen=True)
@@ -279,11 +319,8 @@ class _Fitted:
     ) -> None:
         self.draw, self.shots, self.seed = draw, shots, seed
         paths = [sample.path for sample in draw.order[:shots]]
-        detector = Detector(
-            detector.engine,
-            object_name=samples[0].object_name,
-            max_pixels=detector.max_pixels,
-            value_range=detector.value_range,
+        detector = detector.replaced(
+            memory=None, object_name=samples[0].object_name, threshold=None, mask_threshold=None, tiling=None
         )
         self.promise = self.threshold = self.pixel = math.nan
         if shots > 1:

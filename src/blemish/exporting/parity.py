@@ -80,10 +80,12 @@ def compare(
         if roi is not None:
             expected = _scored_inside(reference, expected, roi, memory)
         count += len(batch)
-        if any(one.shape != other.shape for one, other in pairs):  # some runtimes return empty arrays, and no error
+        if any(
+            actual_map.shape != expected_map.shape for actual_map, expected_map in pairs
+        ):  # some runtimes return empty arrays, and no error
             return Parity(count, images is not None, math.inf, math.inf, math.inf)
         max_score = max(max_score, float((actual.score - expected.score.clamp(0, 1)).abs().max()))
-        differences = [(one - other).abs() / (high - low) for one, other in pairs]
+        differences = [(actual_map - expected_map).abs() / (high - low) for actual_map, expected_map in pairs]
         max_map = max(max_map, *(float(each.max()) for each in differences))
         sum_map += float(differences[0].mean()) * len(batch)
     return Parity(count, images is not None, max_score, max_map, sum_map / max(count, 1))

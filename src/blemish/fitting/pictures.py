@@ -31,7 +31,7 @@ from blemish.few_shot import (
     set_fingerprint,
 )
 from blemish.image_io import MAX_PIXELS
-from blemish.limits import Measured
+from blemish.limits import Measured, sample_inside
 from blemish.methods.base import MemoryBank, Prediction, ReferenceMethod
 from blemish.methods.ops import normalise
 from blemish.profile import GoodPicture, KnownDefect, Profile, rounded
@@ -39,9 +39,6 @@ from blemish.roi import Roi, RoiSource, read_roi
 from blemish.scoring import add_tile, finished_map
 from blemish.tiling import TileMerger, batched
 from blemish.types import ImageSource, Tiling, ValueRange
-
-#: Values of each map that the scale and the rules of others look at.
-_SAMPLED_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -284,9 +281,7 @@ class PictureScorer:
         if not (math.isfinite(merger.score) and np.isfinite(values).all()):
             raise ImageError(f"{name} gives no finite score; try precision float32", name)
         level = conformal.region_levels([values], self.min_area, step=merger.step, size=size)[0]
-        inside = values if self.roi is None else values[self.roi.resized(values.shape[1], values.shape[0])]
-        step = -(-inside.size // _SAMPLED_VALUES)
-        sample = inside.ravel()[::step].copy()
+        sample = sample_inside(values, self.roi).copy()
         return Measured(merger.score, float(level), float(values.max()), float(np.median(sample)), sample)
 
     # known defects

@@ -188,21 +188,28 @@ def _split(
             "different good parts"
         )
     notes = [*copy_notes(copies), *_group_notes(vectors)]
-    first = len(entries) - len(results)
-    odd = {first + number for number in conformal.suspicious([result.score for result in results]).tolist()}
+    offset = len(entries) - len(results)
+    odd = {offset + number for number in conformal.suspicious([result.score for result in results]).tolist()}
     entries = [replace(entry, suspicious=number in odd) for number, entry in enumerate(entries)]
     removed = 0
     if options.robust and odd:
         removed = len(odd)
         notes.append(_removed_note([entries[number].name for number in sorted(odd)]))
-        results = [result for number, result in enumerate(results, first) if number not in odd]
+        results = [result for number, result in enumerate(results, offset) if number not in odd]
         entries = [entry for number, entry in enumerate(entries) if number not in odd]
     reason = (
         f"{len(sources)} pictures are enough to keep references and calibration apart"
         if scorer.method.monotone
         else f"more references can raise a score of {scorer.method.info.name}"
     )
-    notes.append(f"{count} pictures are references and {len(results)} calibrate: {reason}.")
+    first, second = (
+        f"{number} {one if number == 1 else more}"
+        for number, one, more in (
+            (count, "picture is a reference", "pictures are references"),
+            (len(results), "calibrates", "calibrate"),
+        )
+    )
+    notes.append(f"{first} and {second}: {reason}.")
     return _Fitted("split", memory, entries, results, removed, notes)
 
 

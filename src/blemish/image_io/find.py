@@ -230,8 +230,8 @@ def _walk(folder: str, recursive: bool, videos: bool, account: PassedOver) -> It
     visible = [entry for entry in everything if not entry.name.startswith(".")]
     account.hidden += len(everything) - len(visible)
     folders = [entry.name for entry in visible if entry.is_dir(follow_symlinks=False)]
-    # A broken link with a picture's suffix is kept, so that reading it reports an error.
-    plain = [entry.name for entry in visible if not entry.is_dir()]
+    # A broken link with a picture's suffix, or one that leads in a circle, is kept: reading it reports an error.
+    plain = [entry.name for entry in visible if not os.path.isdir(entry)]  # noqa: PTH112
     files = [name for name in plain if is_picture(name, videos)]
     account.files.update(_written_suffix(name) for name in plain if not is_picture(name, videos))
     for name in sorted(files, key=natural_key):

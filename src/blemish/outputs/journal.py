@@ -177,7 +177,11 @@ class Journal(Generic[K, V]):
         """
 
         def fill(stream: IO[bytes]) -> None:
-            for line in self.lines():
+            with self.path.open("rb") as file:
+                for offset in (self._offsets[key] for key in self.values):
+                    file.seek(offset)
+                    stream.write(file.readline())
+            for line in self.failures.values():
                 stream.write(json.dumps(line).encode() + b"\n")
 
         write_atomically(self.path, fill)

@@ -37,6 +37,7 @@ from blemish.outputs.results import (
     ResultsFolder,
     TableFormat,
     check_kinds,
+    now,
     result_of,
     scoring_settings,
     written_names,
@@ -92,6 +93,7 @@ class DetectRun:
     Attributes:
         results: Results by path as given: those taken over from an earlier run first, then in the order of completion.
         failures: Reason by path as given, for each picture that cannot be read.
+        usual: Median of the map of each picture that was scored now, with a profile; for `Detector.foreign`.
         states: How many pictures an earlier run left in which state.
         todo: Pictures that are still to be scored.
         to_judge: Pictures that get other verdicts from their scores and maps.
@@ -112,6 +114,7 @@ class DetectRun:
         self.folder = None if folder is None else Path(folder)
         self.results: dict[str, Result] = {}
         self.failures: dict[str, str] = {}
+        self.usual: list[float] = []
         self.states: Counter[State] = Counter()
         self.todo: list[str] = []
         self.to_judge: list[str] = []
@@ -222,6 +225,8 @@ class DetectRun:
             def save(scored: ScoredImage) -> Commit:
                 image, detection = scored.finish()
                 path, files = str(scored.path), {}
+                if self.detector.profile is not None:
+                    self.usual.append(self.detector.usual(detection))
                 if self.folder is not None:
                     files = detection.save(self.folder, self._files, picture=image, name=self._names[path])
                 line = {**detection.to_dict(), "time": self._times.get(path), "error": None}
@@ -241,7 +246,7 @@ class DetectRun:
         folder, detector = self._results_folder, self.detector
         scale = detector.limits.heatmap_range or detector.engine.display_range(detector.memory)
         criteria = Criteria.of_limits(detector.limits, scale)
-        profile = detector.provenance.profile
+        profile, date = detector.provenance.profile, now()
 
         def judge(path: str) -> Commit:
             line = folder.journal.line(absolute(path))
@@ -256,7 +261,7 @@ class DetectRun:
         def keep(path: str, line: Line, files: Mapping[FileKind, Path]) -> None:
             source = {**(line["provenance"] or {}), "profile": profile}
             key = [*line["key"][:3], self._fingerprint]
-            line = folder.keep({**line, "path": path, "provenance": source, "key": key}, files)
+            line = folder.keep({**line, "path": path, "provenance": source, "key": key, "judged": date}, files)
             self.results[path] = result_of(line)
             finish(line)
 

@@ -139,6 +139,8 @@ def judge_line(
         fields_["regions"] = line["regions"]
     new = {**line, **fields_, "heatmap_range": list(criteria.heatmap_range)}
     files: dict[FileKind, Path] = {kind: folder / name for kind, name in line["files"].items()}
+    if new["mask_threshold"] is None:
+        files.pop("mask", None)
     draw = _to_draw(line, new, files, kinds)
     if not draw:
         return JudgedLine(new, files)

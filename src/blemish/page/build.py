@@ -7,7 +7,7 @@
         script                          the files of `SCRIPTS`, one after the other
         picture-0, picture-1, ...       JSON: preview and map of one picture, parsed when it comes into view
 
-The pictures come last, so that the page can be used while the browser still reads them.
+The pictures come last, the highest score first, so that the page can be used while the browser still reads them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import hashlib
 import html
 import io
 import json
-import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ _FIELDS = (
     "time",
     "error",
 )
-#: Quality of preview JPEGs: artefacts are hard to see, and a photograph takes 30 to 80 kB.
+#: Quality of preview JPEGs: artefacts are hard to see, and a photograph takes 2 to 60 kB.
 _QUALITY = 80
 
 
@@ -141,12 +140,13 @@ def write_page(
     """
     target = Path(path)
 
-    def prepare(picture: PagePicture) -> Generator[tuple[str, bytes, bool], None, None]:
+    def prepare(picture: PagePicture) -> Generator[tuple[dict[str, Any], bytes, bool], None, None]:
         entry = {name: picture.entry[name] for name in _FIELDS if picture.entry.get(name) is not None}
         block = _block(picture, value_range, max_pixels)
-        yield _json(entry), _json(block).encode("ascii"), "problem" in block
+        yield entry, _json(block).encode("ascii"), "problem" in block
 
     entries: list[str] = []
+    parts: list[tuple[float, int, int]] = []  # score, beginning and length of each block
     unreadable = 0
     identity = hashlib.sha256()
     try:
@@ -159,22 +159,24 @@ def write_page(
             if isinstance(item, BaseException):
                 raise item
             entry, block, failed = item
+            block = b'<script type="application/json" id="picture-%d">' % len(entries) + block + b"</script>\n"
+            parts.append((entry.get("score", -1.0), blocks.tell(), len(block)))
             try:
-                blocks.write(b'<script type="application/json" id="picture-%d">' % len(entries) + block)
-                blocks.write(b"</script>\n")
+                blocks.write(block)
             except OSError as error:
                 raise output_error(target, error) from error
-            entries.append(entry)
+            entries.append(_json(entry))
             unreadable += failed
-            identity.update(str(json.loads(entry).get("path")).encode("utf-8", "surrogatepass") + b"\0")
+            identity.update(str(entry.get("path")).encode("utf-8", "surrogatepass") + b"\0")
         config = {"mode": "report", "title": title, "id": identity.hexdigest()[:16], "profile": profile}
         joined = ",\n".join(entries)
         head, tail = _document("report", title, config, f"[{joined}]")
 
         def fill(stream: IO[bytes]) -> None:
             stream.write(head.encode("utf-8", "replace"))
-            blocks.seek(0)
-            shutil.copyfileobj(blocks, stream, 1 << 20)
+            for _, start, length in sorted(parts, key=lambda place: -place[0]):
+                blocks.seek(start)
+                stream.write(blocks.read(length))
             stream.write(tail.encode("utf-8"))
 
         write_atomically(target, fill)
@@ -189,7 +191,7 @@ def service_page(config: Mapping[str, Any]) -> str:
     """Return the page of the service.
 
     Args:
-        config: All optional: "title", "concurrency" (requests at a time), "max_bytes" and "max_pictures" (of a request).
+        config: "title", "concurrency" (requests at a time), "max_bytes", "max_pictures" (of a request); all optional.
     """
     title = str(config.get("title", "blemish"))
     head, tail = _document("service", title, {**config, "mode": "service", "title": title}, "[]")

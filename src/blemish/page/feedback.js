@@ -9,21 +9,22 @@ function feedbackKind(picture) {
 }
 
 const KINDS = {
-  false_alarm: "false alarms, which join the good pictures",
-  missed: "missed, which are kept as known defects",
-  confirmed_good: "passed, and rightly so",
-  confirmed_defect: "rejected, and rightly so",
+  false_alarm: "False alarms, which join the good pictures",
+  missed: "Missed, which are kept as known defects",
+  confirmed_good: "Passed, and rightly so",
+  confirmed_defect: "Rejected, and rightly so",
 };
 
-const feedback = { token: null, preview: null };
+const feedback = { token: null, preview: null, sent: [] };
 
-// Return the reviewed pictures that fit into one request (`ready`: what changes the profile comes first), those that
-// do not (`left`), and those whose files are not at hand any more (`gone`).
-function feedbackPictures() {
-  const reviewed = inForce().filter((picture) => isScored(picture) && feedbackKind(picture));
+// Return the reviewed pictures that fit into one request (`ready`), those that do not (`left`), and those whose files are
+// not at hand any more (`gone`). What changes the profile comes first; of a whole batch, what came in first: so the
+// pictures of one request are not selected by their scores. What was given back already is left out.
+function feedbackPictures(isBatch = byId("feedback-batch").checked) {
+  const reviewed = inForce().filter((picture) => isScored(picture) && feedbackKind(picture) && !picture.given);
   const order = Object.keys(KINDS);
   const atHand = reviewed.filter((picture) => picture.file);
-  atHand.sort((a, b) => order.indexOf(feedbackKind(a)) - order.indexOf(feedbackKind(b)));
+  if (!isBatch) atHand.sort((a, b) => order.indexOf(feedbackKind(a)) - order.indexOf(feedbackKind(b)));
   const { max_pictures: maxPictures = Infinity, max_bytes: maxBytes = Infinity } = state.config;
   let bytes = 0;
   const ready = atHand.filter((picture, index) => {
@@ -35,24 +36,29 @@ function feedbackPictures() {
 
 function openFeedback() {
   Object.assign(feedback, { token: null, preview: null });
-  const { ready, left, gone } = feedbackPictures();
+  const { ready, left, gone } = feedbackPictures(false);
   const lines = Object.entries(KINDS).map(([kind, words]) =>
-    make("li", { text: `${ready.filter((picture) => feedbackKind(picture) === kind).length} ${words}` })
+    make("li", { text: `${words}: ${ready.filter((picture) => feedbackKind(picture) === kind).length}` })
   );
   const parts = [
     make("p", { text: `Your verdicts on pictures of the profile ${state.profile}, compared with its own threshold:` }),
     make("ul", {}, ...lines),
   ];
   if (left) {
-    parts.push(make("p", { text: `${count(left, "more reviewed picture")} do not fit into one request; false alarms and missed ones come first, and you can go on after accepting.` }));
+    parts.push(make("p", { text: `${count(left, "more reviewed picture")} will not fit into one request; you can go on with them after accepting.` }));
   }
   if (gone.length) {
     parts.push(make("p", { text: `${count(gone.length, "reviewed picture")} of an earlier visit: drop the files again to include them.` }));
   }
   parts.push(make("p", { class: "note", text: "The server first says what would change. Nothing changes before you accept." }));
-  byId("feedback-body").replaceChildren(...parts);
   // A threshold may rest on a batch only as a whole: one picture without a verdict makes it a selection.
-  const whole = ready.length > 0 && ready.length === inForce().filter(isScored).length;
+  const isReady = (picture) => picture.given || (picture.file && feedbackKind(picture));
+  const whole = ready.length > 0 && inForce().filter(isScored).every(isReady);
+  if (!whole && ready.length) {
+    const missing = inForce().filter((picture) => isScored(picture) && !isReady(picture)).length;
+    parts.push(make("p", { class: "note", text: `The threshold moves only with a batch that was reviewed as a whole, and ${count(missing, "picture")} of the list cannot be counted yet: ${missing === 1 ? "it has" : "they have"} no verdict, or no file at hand.` }));
+  }
+  byId("feedback-body").replaceChildren(...parts);
   byId("feedback-whole").hidden = !whole;
   byId("feedback-batch").checked = false;
   byId("feedback-ask").hidden = false;
@@ -74,7 +80,8 @@ const feedbackAddress = () => `v1/profiles/${encodeURIComponent(state.profile)}/
 async function askFeedback() {
   const says = byId("feedback-state");
   const form = new FormData();
-  for (const picture of feedbackPictures().ready) form.append(feedbackKind(picture), picture.file, picture.entry.path);
+  feedback.sent = feedbackPictures().ready;
+  for (const picture of feedback.sent) form.append(feedbackKind(picture), picture.file, picture.entry.path);
   byId("feedback-ask").disabled = true;
   says.textContent = "The server compares; this takes as long as scoring the pictures.";
   try {
@@ -104,7 +111,9 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
   }
   const head = (...names) => make("thead", {}, make("tr", {}, ...names.map((text) => make("th", { scope: "col", text }))));
   const row = ([first, ...rest]) => make("tr", {}, make("th", { scope: "row", text: first }), ...cells(rest));
-  const changed = pictures.filter((picture) => picture.verdict_before !== picture.verdict_after).length;
+  const isChanged = (picture) => picture.verdict_before !== picture.verdict_after;
+  const changed = pictures.filter(isChanged).length;
+  const changedFirst = [...pictures.filter(isChanged), ...pictures.filter((picture) => !isChanged(picture))];
   const told = (verdict, score) => `${verdict ?? "no verdict"}, ${number(score)}`;
   // A picture that joins finds itself among the good ones then; what counts is its distance from the others.
   const alone = (p) => (typeof p.score_without_itself === "number" ? ` (${number(p.score_without_itself)} without itself)` : "");
@@ -126,7 +135,7 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
         "table",
         {},
         head("picture", "your verdict", "now", "then"),
-        make("tbody", {}, ...pictures.map((p) => row(cellsOf(p))))
+        make("tbody", {}, ...changedFirst.map((p) => row(cellsOf(p))))
       )
     )
   );
@@ -146,6 +155,7 @@ async function acceptFeedback() {
     byId("feedback-accept").disabled = false;
     return;
   }
+  for (const picture of feedback.sent) picture.given = true;
   const profile = state.profiles.get(state.profile);
   const scores = new Map(feedback.preview.pictures.map((picture) => [picture.name, picture.score_after]));
   for (const picture of inForce().filter(isScored)) {

@@ -105,11 +105,13 @@ function step(rowsDown) {
 
 // Note what a person thinks of the picture, and go on to the next one.
 function review(verdict, goOn) {
-  const picture = view.picture;
+  const picture = state.shown.find((picture) => picture.id === state.current);
   if (!picture || picture.stage !== "done") return;
   const index = state.shown.indexOf(picture);
   state.isChosen = true;
+  const before = picture.review;
   picture.review = picture.review === verdict && !goOn ? null : verdict;
+  if (picture.review !== before) picture.given = false;
   cache.store.saveReview(picture);
   announce(`${nameOf(picture).file}: ${picture.review ?? "verdict taken back"}.`);
   refreshShown();

@@ -102,17 +102,19 @@ const drawHistogram = onceAFrame(() => {
 function resetThresholds() {
   Object.assign(state, { threshold: null, maskThreshold: null, minArea: null });
   // The numbers at once, what they rest on when it is asked for.
-  const text = state.config.mode === "service" ? promiseText(state.profiles.get(state.profile)) : reportText();
-  const [, first, rest] = text.match(/^(Rejected from score [\d.]+\. (?:It catches .*?\. )?.*?[.!?])(?: (.*))?$/s) ?? [text, text, ""];
+  const [first, rest] = state.config.mode === "service" ? promiseOf(state.profiles.get(state.profile)) : reportText();
   byId("promise").textContent = first;
-  byId("promise-rest").textContent = rest ?? "";
+  byId("promise-rest").textContent = rest;
+  byId("promise-box").classList.toggle("plain", !rest);
   refreshAll();
 }
 
 function reportText() {
   const { profile } = state.config;
-  if (profile) return `${profile.object_name ?? profile.name ?? "Profile"}: ${promiseText(profile)}`;
-  return givenThreshold("threshold") === null ? "No threshold was given." : `Rejected from score ${number(givenThreshold("threshold"))}.`;
+  const threshold = givenThreshold("threshold");
+  if (!profile) return [threshold === null ? "No threshold was given." : `Rejected from score ${number(threshold)}.`, ""];
+  const [first, rest] = promiseOf({ ...profile, threshold: profile.threshold ?? threshold });
+  return [first, `${rest} Profile: ${[profile.name, profile.object_name].filter(Boolean).join(", ")}.`.trim()];
 }
 
 function watchControls() {

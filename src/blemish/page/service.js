@@ -95,15 +95,17 @@ async function loadProfiles() {
   byId("open-feedback").hidden = byId("open-drift").hidden = !profiles.length;
 }
 
-// What the profile promises, as a sentence.
-function promiseText(profile) {
-  if (!profile) return "Without a profile, scores only rank pictures. They promise nothing.";
-  const promise = profile.guarantee?.sentence ?? profile.promise ?? "This profile promises nothing.";
-  const limit = typeof profile.threshold === "number" ? ` Rejected from score ${number(profile.threshold)}.` : "";
+// Return what the profile does and promises in one line, and what that rests on.
+function promiseOf(profile) {
+  if (!profile) return ["Without a profile, scores only rank pictures.", "A profile from `blemish fit` gives a threshold with a promise."];
+  const parts = [];
+  if (typeof profile.threshold === "number") parts.push(`Rejected from score ${number(profile.threshold)}.`);
   const known = profile.known_defects ?? [];
   const caught = known.filter((defect) => defect.score >= profile.threshold).length;
-  const defects = known.length ? ` It catches ${caught} of ${count(known.length, "known defect")}.` : "";
-  return `${limit}${defects} ${/[.!?]$/.test(promise) ? promise : `${promise}.`}`.trim();
+  if (known.length) parts.push(`It catches ${caught} of ${count(known.length, "known defect")}.`);
+  const [first, ...rest] = (profile.guarantee?.sentence ?? profile.promise ?? "It promises nothing").split(/(?<=[.!?])\s+/);
+  parts.push(`${first[0].toUpperCase()}${first.slice(1)}${/[.!?]$/.test(first) ? "" : "."}`);
+  return [parts.join(" "), rest.join(" ")];
 }
 
 const nameAsSent = (file) => file.webkitRelativePath || file.pathBelow || file.name;
@@ -118,11 +120,13 @@ function takeFiles(files, isFolder = false) {
       passedOver.push(name);
       continue;
     }
-    const before = state.pictures.find((p) => p.profile === state.profile && p.entry.path === name);
-    const picture = before ?? { id: newId(), review: null, profile: state.profile };
+    const stamp = `${name} ${file.size} ${file.lastModified}`;
+    const before = inForce().find((picture) => picture.stamp === stamp);
+    const picture = before ?? { id: newId(), review: null, profile: state.profile, stamp };
     if (["waiting", "sending"].includes(picture.stage)) continue;
+    const path = before?.entry.path ?? freeName(name);
     if (!before) state.pictures.push(picture);
-    Object.assign(picture, { file, stage: "waiting", entry: { path: name } });
+    Object.assign(picture, { file, stage: "waiting", entry: { path } });
     if (maxBytes && file.size > maxBytes) {
       fail(picture, `The file has ${megabytes(file.size)}; the service takes at most ${megabytes(maxBytes)}.`);
     } else {
@@ -137,6 +141,15 @@ function takeFiles(files, isFolder = false) {
   }
   refreshAll();
   pump();
+}
+
+// Return a name that no picture of the profile has: another file of the same name becomes "part (2).png".
+function freeName(name) {
+  const taken = new Set(inForce().map((picture) => picture.entry.path));
+  for (let number = 1; ; number++) {
+    const free = number === 1 ? name : name.replace(/(\.[^./]*)?$/, ` (${number})$1`);
+    if (!taken.has(free)) return free;
+  }
 }
 
 const newId = () => `${Date.now().toString(36)}${Math.random().toString(36).slice(2, 8)}`;

@@ -1,6 +1,7 @@
 // What the page knows: pictures, thresholds, reviews; and what follows from them. Nothing here touches the document.
 
-// A picture is {id, entry, review, profile, stage}: stage is "done", "waiting", "sending" or "failed".
+// A picture is {id, entry, review, profile, stage, file, stamp, given}: stage is "done", "waiting", "sending" or "failed";
+// `stamp` says which file it is, `given` that its review went back into the profile.
 const state = {
   config: {},
   pictures: [],

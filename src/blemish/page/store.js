@@ -70,7 +70,7 @@ async function sessionStore() {
   } catch {
     database = null;
   }
-  const light = ({ id, entry, review, profile }) => ({ id, entry, review, profile });
+  const light = ({ id, entry, review, profile, given, stamp }) => ({ id, entry, review, profile, given, stamp });
   return {
     where: () => (database ? "this browser" : "this tab only, since the browser keeps nothing"),
     isKept: () => database !== null,

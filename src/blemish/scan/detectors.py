@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,7 @@ from blemish.errors import ProfileError, UsageError, suggest
 from blemish.loading import load
 from blemish.outputs.journal import result_settings
 from blemish.profile import SUFFIX, read_profile
-
-
-@dataclass(frozen=True)
-class DetectorOptions:
-    """How detectors are loaded; a value that can be sent to other processes.
-
-    Attributes:
-        load: Arguments of `blemish.load`; with profiles those that it takes beside one.
-        profiles: File of each profile, by the name that items give; empty = one detector scores everything.
-    """
-
-    load: Mapping[str, Any] = field(default_factory=dict)
-    profiles: Mapping[str, str] = field(default_factory=dict)
+from blemish.scan.options import DetectorOptions
 
 
 class Detectors:

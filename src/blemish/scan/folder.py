@@ -155,7 +155,7 @@ class ScanFolder:
                 f"{str(self.path)!r} holds a scan {what} ({values}): give the same again, or choose another folder"
             )
 
-    def _share(self) -> None:
+    def _share(self, tries: int = 50) -> None:
         """Hold a lock together with the processes of the other shards of the same array."""
         lock = self._open.enter_context((self.path / ".shards").open("a+", encoding="utf-8"))
         if try_lock(lock):  # nobody else is here
@@ -169,9 +169,11 @@ class ScanFolder:
         lock.seek(0)
         count = lock.read().strip()
         if not shared:
+            if tries == 0:
+                raise OutputError(f"{str(self.path)!r} cannot be locked; choose a folder on another disk.", self.path)
             time.sleep(_POLL_SECONDS)  # another process is at this very place
             self._open.pop_all().close()
-            self._share()
+            self._share(tries - 1)
         elif count and count != str(self.shard.count):
             raise UsageError(
                 f"{count} processes are scanning into {str(self.path)!r} (--shard i/{count}): give the same number, or "

@@ -5,32 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from blemish.concurrency import BackgroundWriter, Commit
-from blemish.detection import FileKind
 from blemish.detector import ScoredImage
 from blemish.errors import ImageError
 from blemish.scan.detectors import Detectors
 from blemish.scan.items import Item
+from blemish.scan.options import PartOptions
 from blemish.scan.rows import Row, Run, copied_row, failed_row, scored_row
 from blemish.scan.sources import Fetched, read_items
 from blemish.types import ImageSource
-
-
-@dataclass(frozen=True)
-class PartOptions:
-    """How the pictures of a part are scored.
-
-    Attributes:
-        batch_size: Pictures, or tiles, that go through the model together.
-        kinds: Files to write for each picture.
-    """
-
-    batch_size: int = 8
-    kinds: tuple[FileKind, ...] = ()
 
 
 def score_part(

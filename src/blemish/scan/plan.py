@@ -134,7 +134,7 @@ def make_plan(path: Path, options: PlanOptions, on_item: Callable[[], object] = 
     """List the sources and write the plan.
 
     Args:
-        path: The file; it appears whole or not at all.
+        path: The file; it appears whole or not at all. Pictures in its folder are results, and left out.
         options: What is listed.
         on_item: Called for each picture.
 
@@ -152,7 +152,7 @@ def make_plan(path: Path, options: PlanOptions, on_item: Callable[[], object] = 
     schema = pyarrow.schema(list(types.items()))
 
     def items() -> Iterator[Item]:
-        for source in listing.watch(list_files(options.sources, listing.passed_over)):
+        for source in listing.watch(list_files(options.sources, listing.passed_over, results=path.parent.absolute())):
             for item in list_items(source, options.source_options, listing.passed_over):
                 on_item()
                 yield item
@@ -193,15 +193,15 @@ def split(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     yield from filter(None, [shard, *waiting.values()])
 
 
-def has_changed(facts: PlanFacts, options: PlanOptions) -> str | None:
+def has_changed(plan: Plan, options: PlanOptions) -> str | None:
     """Return a sentence if the sources are not as they were when the plan was made; None if they are.
 
     Raises:
         StoreError: A store does not answer.
     """
-    listing = Listing()
+    listing, facts = Listing(), plan.facts
     try:
-        for _ in listing.watch(list_files(options.sources, listing.passed_over)):
+        for _ in listing.watch(list_files(options.sources, results=plan.path.parent.absolute())):
             pass
     except UsageError as error:
         return f"The source changed since this scan began: {error} The scan goes on with what it listed then."

@@ -7,31 +7,20 @@ The folder of the scan has to be visible to every node.
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from blemish.errors import BlemishError, UsageError
-from blemish.scan.detectors import Detectors
-from blemish.scan.items import Item
-from blemish.scan.plan import Plan
+from blemish.errors import UsageError
+from blemish.scan.ray_stages import PartScorer, facts_of, read_part, write_rows
 from blemish.scan.rows import PartFacts
-from blemish.scan.run import Scan, Work
-from blemish.scan.sources import Fetched, NamedBytes, read_items
-from blemish.scan.stores import is_url
-from blemish.types import resolve_device
+from blemish.scan.run import Scan
 
-#: Most bytes of a part that travel from the node that reads to the node that scores; larger parts are read there.
-MAX_PAYLOAD = 256 * 2**20
-
-_Row = dict[str, Any]
+#: Seconds that the head of a cluster may take to answer.
+_PATIENCE = 10.0
 
 
 def execute(
@@ -58,96 +47,30 @@ def execute(
     if not scan.todo:
         return
     with _cluster(address) as ray:
-        gpu = resolve_device(str(scan.work.detectors.load.get("device", "auto"))).type == "cuda"
         resources = ray.cluster_resources()
+        device = str(scan.work.detectors.load.get("device", "auto"))
+        gpu = device.startswith("cuda") or (device == "auto" and resources.get("GPU", 0) >= 1)
         count = workers or max(1, int(resources.get("GPU" if gpu else "CPU", 1)))
         plan = str(scan.plan.path.absolute())
-        parts = ray.data.from_items([{"part": n} for n in scan.todo], override_num_blocks=len(scan.todo))
+        parts = ray.data.from_items([{"part": n, "error": ""} for n in scan.todo], override_num_blocks=len(scan.todo))
         # Reading and writing wait for disks and networks; they leave the processors to the actors.
         results = (
-            parts.map(_read, fn_kwargs={"plan": plan}, num_cpus=0, concurrency=2 * count)
+            parts.map(read_part, fn_kwargs={"plan": plan}, num_cpus=0, concurrency=2 * count)
             .map(
-                _Scorer,
+                PartScorer,
                 fn_constructor_args=(scan.work, plan),
                 num_cpus=0 if gpu else 1,
                 num_gpus=1 if gpu else 0,
                 concurrency=(1, count),
             )
-            .map(_write, fn_kwargs={"work": scan.work}, num_cpus=0, concurrency=2 * count)
+            .map(write_rows, fn_kwargs={"work": scan.work}, num_cpus=0, concurrency=2 * count)
         )
-        try:
-            for row in results.iter_rows():
-                facts = PartFacts(**json.loads(row["facts"]))
-                scan.take(facts, facts.pictures)
-                for _ in range(facts.pictures):
-                    on_progress()
-                on_part(facts)
-        except BlemishError:
-            raise
-        except Exception as error:
-            raise _cause(error) from error
-
-
-def _read(row: _Row, *, plan: str) -> _Row:
-    """Read the pictures of a part, unless they are local files, which the actor opens itself."""
-    number = int(row["part"])
-    items = Plan(Path(plan)).items(number)
-    return {"part": number, "payload": _pack(items)}
-
-
-class _Scorer:
-    """An actor: loads the detectors once, and scores parts."""
-
-    def __init__(self, work: Work, plan: str) -> None:
-        self._work, self._plan, self._detectors = work, Plan(Path(plan)), Detectors(work.detectors)
-
-    def __call__(self, row: _Row) -> _Row:
-        start = time.perf_counter()
-        number = int(row["part"])
-        items = self._plan.items(number)
-        fetched = _unpack(items, row["payload"]) if row["payload"] else None
-        rows = self._work.score(items, self._detectors, fetched=fetched)
-        return {"part": number, "rows": json.dumps(rows).encode(), "seconds": time.perf_counter() - start}
-
-
-def _write(row: _Row, *, work: Work) -> _Row:
-    """Write the rows of a part."""
-    facts = work.write(int(row["part"]), json.loads(row["rows"]), float(row["seconds"]))
-    return {"facts": json.dumps(asdict(facts))}
-
-
-def _pack(items: Sequence[Item]) -> bytes:
-    """Return the bytes of all pictures as one Arrow stream; empty if the actor has to read them."""
-    import pyarrow
-
-    if all(item.kind == "file" and not is_url(item.file) for item in items):
-        return b""
-    columns: dict[str, list[Any]] = {name: [] for name in ("data", "sha256", "size", "error", "file")}
-    total = 0
-    for picture in read_items(items):
-        data = picture.source.getvalue() if isinstance(picture.source, NamedBytes) else None
-        total += len(data or b"")
-        if total > MAX_PAYLOAD:
-            return b""
-        local = picture.source if isinstance(picture.source, str) else None
-        for name, value in zip(columns, (data, picture.sha256, picture.size, picture.error, local), strict=True):
-            columns[name].append(value)
-    types = [pyarrow.large_binary(), pyarrow.string(), pyarrow.int64(), pyarrow.string(), pyarrow.string()]
-    table = pyarrow.table(columns, schema=pyarrow.schema(list(zip(columns, types, strict=True))))
-    sink = io.BytesIO()
-    with pyarrow.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    return sink.getvalue()
-
-
-def _unpack(items: Sequence[Item], payload: bytes) -> Iterator[Fetched]:
-    import pyarrow
-
-    with pyarrow.ipc.open_stream(payload) as stream:
-        rows = stream.read_all().to_pylist()
-    for item, row in zip(items, rows, strict=True):
-        source = row["file"] if row["data"] is None else NamedBytes(row["data"], item.path)
-        yield Fetched(item, source, row["sha256"], row["size"], row["error"])
+        for row in results.iter_rows():
+            facts = facts_of(row)
+            scan.take(facts, facts.pictures)
+            for _ in range(facts.pictures):
+                on_progress()
+            on_part(facts)
 
 
 @contextmanager
@@ -161,14 +84,11 @@ def _cluster(address: str) -> Iterator[Any]:
         raise UsageError("--ray needs Ray; run: pip install 'blemish[ray]'.") from error
     connected = ray.is_initialized()
     if not connected:
+        _require_answer(address)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        except ValueError:  # an existing cluster has its dashboard or not
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError as error:
-            raise UsageError(
-                f"there is no Ray cluster at {address!r}: start one with `ray start --head`, or give --ray local"
-            ) from error
+        except (ConnectionError, ValueError) as error:
+            raise _no_cluster(address) from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -179,11 +99,20 @@ def _cluster(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _cause(error: Exception) -> Exception:
-    """Return the error of blemish that a worker raised, if it is one; Ray wraps it several times."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, BlemishError):
-            return type(inner)(str(inner).strip().splitlines()[-1])
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+def _require_answer(address: str) -> None:
+    """Raise a UsageError unless somebody listens at an address; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon:
+        if address not in ("auto", "local"):
+            raise _no_cluster(address)
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address) from error
+
+
+def _no_cluster(address: str) -> UsageError:
+    return UsageError(
+        f"there is no Ray cluster at {address!r}: start one with `ray start --head`, or give auto, local or its address"
+    )

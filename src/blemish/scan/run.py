@@ -8,62 +8,20 @@ scan.summary()
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from blemish.errors import UsageError
 from blemish.outputs.results import now, run_id
-from blemish.scan.detectors import DetectorOptions, Detectors
+from blemish.scan.detectors import Detectors
 from blemish.scan.folder import ScanFolder, Shard
-from blemish.scan.items import Item
-from blemish.scan.parts import PartOptions, score_part
+from blemish.scan.options import DetectorOptions, PartOptions
 from blemish.scan.plan import PlanOptions, has_changed
-from blemish.scan.rows import PartFacts, Row, Run, failed_items, make_facts, read_rows, write_part
-from blemish.scan.sources import Fetched
+from blemish.scan.rows import PartFacts, Run, failed_items, read_rows
+from blemish.scan.work import Work, all_settings
 from blemish.types import PathLike
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a process needs to score and write any part of a scan; a value that can be sent to others.
-
-    Attributes:
-        folder: Folder of the scan.
-        detectors: How the detectors are loaded.
-        options: How pictures are scored.
-        plan: Fingerprint of the plan.
-        settings: Fingerprint of the settings.
-        run: The run.
-    """
-
-    folder: str
-    detectors: DetectorOptions
-    options: PartOptions
-    plan: str
-    settings: str
-    run: Run
-
-    def score(
-        self,
-        items: list[Item],
-        detectors: Detectors,
-        *,
-        fetched: Iterator[Fetched] | None = None,
-        on_progress: Callable[[], object] = lambda: None,
-    ) -> list[Row]:
-        """Return the rows of pictures: see `score_part`."""
-        return score_part(
-            items, detectors, self.options, Path(self.folder), self.run, fetched=fetched, on_progress=on_progress
-        )
-
-    def write(self, number: int, rows: list[Row], seconds: float) -> PartFacts:
-        """Write a part and return what it says about itself. Raises OutputError."""
-        facts = make_facts(number, rows, plan=self.plan, settings=self.settings, seconds=seconds, run=self.run.id)
-        write_part(Path(self.folder), rows, facts)
-        return facts
 
 
 class Scan:
@@ -112,9 +70,7 @@ class Scan:
         try:
             self.folder = self._open.enter_context(ScanFolder(Path(folder), self.shard))
             self.plan, self.new = self.folder.plan(sources, on_item)
-            settings = self.folder.fix_settings(
-                {**self.detectors.settings(), "batch_size": self.options.batch_size, "files": list(self.options.kinds)}
-            )
+            settings = self.folder.fix_settings(all_settings(self.detectors, self.options))
             self._check_kinds()
         except BaseException:
             self._open.close()
@@ -143,7 +99,7 @@ class Scan:
 
         The processes of an array leave that to the first one.
         """
-        return None if self.new or self.shard.index > 1 else has_changed(self.plan.facts, self.sources)
+        return None if self.new or self.shard.index > 1 else has_changed(self.plan, self.sources)
 
     def execute(
         self,

@@ -113,8 +113,15 @@ class Listing:
         return self._hash.hexdigest()[:16]
 
 
-def list_files(words: Sequence[str], passed_over: PassedOver | None = None) -> Iterator[SourceFile]:
+def list_files(
+    words: Sequence[str], passed_over: PassedOver | None = None, *, results: Path | None = None
+) -> Iterator[SourceFile]:
     """Yield the files that words name, each once; no file is opened.
+
+    Args:
+        words: As the module describes them.
+        passed_over: Collects what folders hold besides pictures.
+        results: Folder of results, whose files are left out.
 
     Raises:
         UsageError: A word names nothing.
@@ -124,7 +131,7 @@ def list_files(words: Sequence[str], passed_over: PassedOver | None = None) -> I
     files: set[str] = set()
     for word in itertools.chain.from_iterable(expand_braces(word) for word in words):
         for source in _listed(word, account):
-            if source.file not in files:
+            if source.file not in files and not (results and Path(source.file).is_relative_to(results)):
                 files.add(source.file)
                 yield source
 

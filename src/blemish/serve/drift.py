@@ -22,6 +22,7 @@ import numpy as np
 
 from blemish.calibration import Comparison, DriftTest, Scheme, compare
 from blemish.detection import Detection
+from blemish.limits import sample_inside
 from blemish.profile import Profile
 from blemish.roi import Roi
 
@@ -42,8 +43,6 @@ _CAPITAL = 2.0
 #: Scores that the running test compares a new one with.
 _MEMORY = 1000
 _BINS = 20
-#: Values of a map that its median is taken of, as in a fit.
-_SAMPLED_VALUES = 100_000
 
 
 class _Statistic:
@@ -96,10 +95,7 @@ class Numbers:
 
 def numbers_of(detection: Detection, roi: Roi | None) -> Numbers:
     """Return the numbers of a picture, as a fit computes them for the good ones."""
-    values = detection.anomaly_map
-    inside = values if roi is None else values[roi.resized(values.shape[1], values.shape[0])]
-    step = -(-inside.size // _SAMPLED_VALUES)
-    return Numbers(float(detection.score), float(np.median(inside.ravel()[::step])))
+    return Numbers(float(detection.score), float(np.median(sample_inside(detection.anomaly_map, roi))))
 
 
 class Drift:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,7 +38,7 @@ class ServeOptions:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)  # a representation may end in a log
     cors: tuple[str, ...] = ()
     max_bytes: int = 64 * 2**20
     max_pixels: int = 64_000_000
@@ -51,7 +51,7 @@ class ServeOptions:
     watch: Path | None = None
     watch_out: Path | None = None
     watch_interval: float = 1.0
-    webhook: str | None = None
+    webhook: str | None = field(default=None, repr=False)  # its address may hold a key
     access_log: bool = False
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Training on several processes: each computes its part of a batch, and the gradients are summed.
 
-`torchrun` starts the processes and tells each its number in the environment. The learnt parts are few, so one sum over
+`torchrun` starts the processes and gives each its number in the environment. The learnt parts are few, so one sum over
 all gradients and losses after each step is all that is sent; there is no wrapper around the method.
 """
 
@@ -86,7 +86,7 @@ class Processes:
             values = values.cuda()  # NCCL sends nothing from the CPU
         try:
             distributed.all_reduce(values)
-        except RuntimeError as error:  # the backends have no other for a peer that is gone
+        except RuntimeError as error:  # the backends have no other for a process that is gone
             raise BlemishError(
                 "another process of the training ended; the same command with --resume continues from the last "
                 "checkpoint"
@@ -138,7 +138,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             device = f"cuda:{local_rank}"
         yield current(), device
     except BaseException as error:
-        if not _is_first_to_fail() and isinstance(error, Exception):
+        # An interrupt reaches all processes; what it left is for the first to say.
+        interrupted = not isinstance(error, Exception)
+        if (interrupted and not current().is_first) or not _is_first_to_fail():
             raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
         raise
     distributed.destroy_process_group()
