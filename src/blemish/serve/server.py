@@ -40,12 +40,13 @@ class Protocol(H11Protocol):
 
     def _close_if_silent(self, answers: int, unsent: int) -> None:
         """Close the connection if nothing has come or gone since the last look, and no answer is being made."""
-        if self.transport.is_closing():
-            return
+        waiting = self.transport.get_write_buffer_size()
         is_idle = self.cycle is None or self.cycle.response_complete
-        if unsent and self.transport.get_write_buffer_size() == unsent:
-            self.transport.abort()
-        elif is_idle and not self.transport.get_write_buffer_size() and self._answers == answers:
+        if unsent and waiting == unsent:
+            self.transport.abort()  # a mere close would wait until the rest is taken
+        elif self.transport.is_closing() and not waiting:
+            return
+        elif is_idle and not waiting and self._answers == answers:
             self.transport.close()
         else:
             self._look_later()
