@@ -203,8 +203,8 @@ def _split(
         else f"more references can raise a score of {scorer.method.info.name}"
     )
     first, second = (
-        f"{number} {one if number == 1 else more}"
-        for number, one, more in (
+        f"{number} {single if number == 1 else several}"
+        for number, single, several in (
             (count, "picture is a reference", "pictures are references"),
             (len(results), "calibrates", "calibrate"),
         )
