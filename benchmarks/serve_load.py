@@ -176,6 +176,8 @@ def main() -> None:
     """Run all parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", help="a profile; by default anomalyclip scores without one")
+    parser.add_argument("--method", default="anomalyclip", help="the method, without a profile")
+    parser.add_argument("--backbone", default="builtin", help="a small one makes many requests take less time")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--side", type=int, default=1000, help="side of the pictures in pixels")
     parser.add_argument("--pictures", type=int, default=200)
@@ -183,11 +185,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--parts", default="throughput,memory,overload")
     options = parser.parse_args()
-    words = ["--device", options.device, *(["--profile", options.profile] if options.profile else [])]
+    model = ["--profile", options.profile] if options.profile else ["--method", options.method]
+    words = ["--device", options.device, "--backbone", options.backbone, *model]
     pictures = [picture(seed, options.side) for seed in range(options.pictures)]
     parts = options.parts.split(",")
     if "throughput" in parts:
-        detector = blemish.load(device=options.device, profile=options.profile)
+        backbone = {"backbone": options.backbone, "device": options.device}
+        detector = (
+            blemish.load(profile=options.profile, **backbone)
+            if options.profile
+            else blemish.load(options.method, **backbone)
+        )
         throughput(words, detector, pictures)
         del detector
     if "memory" in parts:
