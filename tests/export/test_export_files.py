@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -84,6 +85,8 @@ def test_references_are_in_the_file(
         assert not np.allclose(alone(pictures[0]).anomaly_map, detector(pictures[0]).anomaly_map, atol=1e-3)
     assert again.provenance.references == 3
     assert again.provenance.references_fingerprint == detector.provenance.references_fingerprint
+    with pytest.raises(TypeError, match="neither pickled nor copied: load the file in each process"):
+        pickle.dumps(again)
 
 
 def test_a_file_that_is_wrong_in_batches_only_is_found_out(judge: Detector, pictures: list[LoadedImage]) -> None:

@@ -44,6 +44,12 @@ class ExportedEngine:
             model_fingerprint=fingerprint(backend.files(path)),
         )
 
+    def __reduce__(self) -> str:
+        """Say why it cannot be pickled or copied: the session of the runtime cannot."""
+        raise TypeError(
+            f"a detector of {self.provenance.model} can be neither pickled nor copied: load the file in each process"
+        )
+
     @property
     def size(self) -> int:
         """Side S of the input in pixels."""
