@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -404,7 +405,8 @@ def requests(data: bytes) -> None:
             with suppress(BlemishError):
                 read_image(upload.data, max_pixels=MAX_PIXELS)
 
-    asyncio.run(read())
+    with ThreadPoolExecutor(1) as pool:  # the browser of other tests leaves a loop running in this thread
+        pool.submit(lambda: asyncio.run(read())).result()
 
 
 def request_seeds() -> list[bytes]:
