@@ -83,7 +83,7 @@ async function askFeedback() {
   feedback.sent = feedbackPictures().ready;
   for (const picture of feedback.sent) form.append(feedbackKind(picture), picture.file, picture.entry.path);
   byId("feedback-ask").disabled = true;
-  says.textContent = "The server compares; this takes as long as scoring the pictures.";
+  says.textContent = "The server compares. A whole batch takes several times as long as scoring it, since the good pictures of the profile are scored again.";
   try {
     const query = byId("feedback-batch").checked ? "?whole_batch=true" : "";
     const preview = await askPatiently(feedbackAddress() + query, { method: "POST", body: form });

@@ -9,10 +9,9 @@ const service = { key: "", queue: [], running: 0, paused: false, sent: 0, planne
 
 // An answer other than success: `status` is 0 if there was no answer at all.
 class ServiceError extends Error {
-  constructor(status, message, wait = 0) {
+  constructor(status, message, wait = 0, code = "") {
     super(message);
-    this.status = status;
-    this.wait = wait;
+    Object.assign(this, { status, wait, code });
   }
 }
 
@@ -30,7 +29,7 @@ async function ask(address, options = {}) {
   if (answer.ok && body) return body;
   const message = body?.error?.message ?? body?.detail?.[0]?.msg ?? `The server answered ${answer.status}.`;
   const wait = Number(answer.headers.get("Retry-After")) || 0;
-  throw new ServiceError(answer.status, String(message), wait);
+  throw new ServiceError(answer.status, String(message), wait, body?.error?.code);
 }
 
 // Like `ask`; a 401 asks for the key, and a server that is busy is asked again a little later.
@@ -41,7 +40,8 @@ async function askPatiently(address, options = {}) {
     } catch (error) {
       if (error.status === 401) {
         if (!(await askForKey(error.message))) throw error;
-      } else if ((error.status === 429 || error.status === 503) && attempt < TRIES) {
+      } else if ((error.status === 429 || error.status === 503) && error.code !== "timeout" && attempt < TRIES) {
+        // What took too long once takes too long again.
         announce("The server is busy; the page waits and tries again.");
         const seconds = Math.min(error.wait || 2 ** (attempt - 1), LONGEST_WAIT);
         await new Promise((done) => setTimeout(done, 1000 * seconds));

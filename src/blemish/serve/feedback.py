@@ -228,7 +228,7 @@ def _sentence(
     if n := counts["missed"]:
         parts.append(f"{n} missed picture{'s are' if n > 1 else ' is'} kept as known defect{'s' if n > 1 else ''}")
     old, new = before.threshold, after.threshold
-    if old == new:
+    if old == new or f"{old:.4f}" == f"{new:.4f}":
         moved = f"the threshold stays at {old:.4f}" if old is not None else "there is no threshold"
     else:
         moved = f"the threshold moves from {old:.4f} to {new:.4f}"

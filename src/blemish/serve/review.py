@@ -16,6 +16,9 @@ from blemish.serve.service import Service
 
 #: Most pictures of a review; their bytes and pixels are bounded, too.
 MAX_REVIEWED = 1000
+#: A preview may take so many times as long as other answers: it scores good pictures of the profile again.
+_PATIENCE = 10
+
 _FILES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 _BODY = {
     "required": True,
@@ -58,7 +61,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         uploads = await read_form(request, FIELDS, MAX_REVIEWED)
         with service.admitted(client, 1):  # the model is not asked picture by picture
             work = service.in_background(lambda: service.feedback.preview(served, uploads, whole_batch=whole_batch))
-            return JSONResponse(await answered(request, work, service.options.timeout))
+            return JSONResponse(await answered(request, work, _PATIENCE * service.options.timeout))
 
     @app.post(
         "/v1/profiles/{name}/feedback/{token}",
