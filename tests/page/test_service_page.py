@@ -47,7 +47,7 @@ def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: l
     assert all(len(form) == 1 and form[0][0] == "files" for form in service.forms)
     asked = [path for method, path, _ in service.requests if method == "POST"]
     assert set(asked) == {"/v1/detect?profile=nut&return=map,preview&map_side=512"}
-    page.evaluate("() => new Promise(requestAnimationFrame)")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.evaluate("window.blemish.state.shown.map((p) => p.entry.path)") == [
         f"part_{seed}.png" for seed in (8, 6, 5, 4, 3, 1)
     ]
@@ -123,7 +123,7 @@ def test_wrong_pictures_get_a_sentence_each(
     bad.write_bytes(b"no picture")
     large.write_bytes(bytes(200_000))
     send(page, [bad, large, parts[3]])
-    page.evaluate("() => new Promise(requestAnimationFrame)")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.select_option("#filter-verdict", "error")
     until(page, "window.blemish.state.shown.length === 2")
     errors = page.evaluate("Object.fromEntries(window.blemish.state.shown.map((p) => [p.entry.path, p.entry.error]))")
@@ -191,7 +191,7 @@ def test_a_key_is_asked_for_and_sent(page: Page, service: FakeService, parts: li
 def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: list[Path]) -> None:
     open_service(page, service)
     send(page, parts)
-    page.evaluate("() => new Promise(requestAnimationFrame)")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     for key in "rrarr":  # the third is a false alarm, the fifth was missed
         page.keyboard.press(key)
     page.click("#open-feedback")
