@@ -57,11 +57,13 @@ class SlowDetector(Detector):
     def __init__(self, detector: Detector, seconds: float = 0.0, go_on: threading.Event | None = None) -> None:
         self.__dict__.update(vars(detector))
         self.seconds, self.go_on = seconds, go_on
+        self.batches = 0
 
     def score_prepared(self, batch: Any) -> Any:
+        self.batches += 1
         time.sleep(self.seconds)
         if self.go_on is not None:
-            assert self.go_on.wait(20)
+            assert self.go_on.wait(60)
         return super().score_prepared(batch)
 
 
@@ -71,7 +73,7 @@ def slow(registry: Registry, **options: Any) -> Registry:
     return Registry(methods=[Served("clip", SlowDetector(served.detector, **options))])
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():

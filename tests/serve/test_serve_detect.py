@@ -10,6 +10,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,22 +244,23 @@ def test_requests_share_batches_and_keep_their_options(registry: Registry) -> No
     go_on = threading.Event()
     go_on.set()
     sizes: list[int] = []
-    with serving(slow(registry, go_on=go_on)) as client, ThreadPoolExecutor(8) as pool:
+    slow_registry = slow(registry, go_on=go_on)
+    detector: Any = slow_registry.methods["clip"].detector
+    with serving(slow_registry) as client, ThreadPoolExecutor(8) as pool:
         model = client.service.model  # type: ignore[attr-defined]
         count = model._on_batch
         model._on_batch = lambda pictures, seconds: (sizes.append(pictures), count(pictures, seconds))
         go_on.clear()
         first = pool.submit(client.post, "/v1/detect", files=files(0))
-        eventually(lambda: client.service.pictures == 1 and model.waiting == 0)  # type: ignore[attr-defined]
+        eventually(lambda: detector.batches == 2)  # the first is the one that warms the model up
         queries = [f"threshold={number % 2}&object={'screw' if number < 3 else 'nut'}" for number in range(6)]
         answers = [pool.submit(client.post, f"/v1/detect?{query}", files=files(9)) for query in queries]
         eventually(lambda: model.waiting == 6)
         go_on.set()
         assert first.result().status_code == 200
         entries = [answer.result().json()["results"][0] for answer in answers]
-    assert sizes[-2:] == [1, 6]  # the first is the one that warms the model up
+    assert sizes[-2:] == [1, 6]
     assert [entry["verdict"] for entry in entries] == ["reject", "pass"] * 3
-    detector = registry.methods["clip"].detector
     for number, entry in enumerate(entries):
         name = "screw" if number < 3 else "nut"
         assert entry["score"] == pytest.approx(detector(png(9), object_name=name).score, abs=1e-6)
