@@ -21,7 +21,7 @@ from blemish.calibration import look_foreign
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
-from blemish.few_shot import References, build_memory_bank, sample_memory_bank
+from blemish.few_shot import References, build_memory_bank, picture_fingerprint, sample_memory_bank
 from blemish.fitting import (
     add_known_defects,
     add_pictures,
@@ -49,6 +49,9 @@ from blemish.types import (
 
 #: Name of the one method in the score loop.
 _METHOD = "method"
+
+AMONG_GOOD = "one of the profile's good pictures, so its score says little"
+"""Note of a detection: the profile knows the very picture, which is compared with itself or made the threshold."""
 
 
 class Detector:
@@ -98,6 +101,7 @@ class Detector:
         self.value_range = value_range
         self.tiling = tiling
         self.profile = profile
+        self._good = frozenset(entry.fingerprint for entry in profile.good) if profile else frozenset()
         self._texts = TextFeatureCache()
 
     def __repr__(self) -> str:
@@ -513,6 +517,10 @@ class Detector:
             )
         return self.object_name if object_name is None else object_name
 
+    def _knows(self, picture: LoadedImage) -> bool:
+        """Whether a picture is one of the good ones of the profile, whatever its name."""
+        return bool(self._good) and picture_fingerprint(picture, self.tiling) in self._good
+
     def _scorer(self, batch_size: int) -> Scorer:
         return Scorer(
             {_METHOD: self.engine},
@@ -553,6 +561,8 @@ class ScoredImage:
         detector, merger = self.detector, self.merger
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
         model_map = None if limits.roi is not None else enlarged_map(merger, detector.engine)
+        # Of a very large picture only a smaller one is in memory, by which it cannot be known.
+        is_good = merger.step == 1 and detector._knows(merger.image)
         detection = Detection(
             score=merger.score,
             anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
@@ -561,7 +571,7 @@ class ScoredImage:
             path=merger.path,
             threshold=detector.threshold,
             mask_threshold=detector.mask_threshold,
-            notes=merger.notes,
+            notes=(*merger.notes, AMONG_GOOD) if is_good else merger.notes,
             timing=merger.timing,
             provenance=detector.provenance,
             map_step=merger.step,

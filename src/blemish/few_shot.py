@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from blemish.concurrency import prefetch
 from blemish.errors import ImageError, UsageError
-from blemish.image_io import MAX_PIXELS, find_images
+from blemish.image_io import MAX_PIXELS, LoadedImage, find_images
 from blemish.methods import METHODS, MethodInfo, info
 from blemish.methods.base import MemoryBank, TransductiveMethod
 from blemish.tiling import Tiling, batched, cut
@@ -244,6 +245,14 @@ def alike_batches(items: Iterable[T], pixels_of: Callable[[T], Tensor]) -> Itera
 def hash_pixels(digest: hashlib._Hash, image: Image.Image) -> None:
     """Add an image to a fingerprint. It is that of the pixels: a copy of the file under another name has the same."""
     digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
+
+
+def picture_fingerprint(picture: LoadedImage, tiling: Tiling | None) -> str:
+    """Return the fingerprint that a profile has of a picture: that of its `ReadPicture`."""
+    digest = hashlib.sha256()
+    for tile in cut(picture, tiling, max_pixels=math.prod(picture.size)):
+        hash_pixels(digest, tile.image)
+    return digest.hexdigest()[:16]
 
 
 def set_fingerprint(fingerprints: Iterable[str]) -> str:
