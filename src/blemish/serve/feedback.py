@@ -8,7 +8,6 @@ those that the promise rests on, and the threshold moves.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 from blemish.detector import Detector
 from blemish.errors import ImageError
-from blemish.few_shot import hash_pixels
+from blemish.few_shot import picture_fingerprint
 from blemish.files import write_atomically
 from blemish.image_io import LoadedImage, read_image
 from blemish.profile import read_profile
@@ -28,7 +27,6 @@ from blemish.serve.bodies import Upload
 from blemish.serve.errors import ServiceError, sentence
 from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry, Served, describe, digest
-from blemish.tiling import cut
 
 FIELDS = ("false_alarm", "missed", "confirmed_good", "confirmed_defect")
 """Fields of the form: what a person said about the pictures in it."""
@@ -191,17 +189,9 @@ class Feedback:
                 "verdict_after": new.verdict,
             }
             if upload.field in joining:
-                row["score_without_itself"] = others.get(fingerprint(picture, after))
+                row["score_without_itself"] = others.get(picture_fingerprint(picture, after.tiling))
             rows.append(row)
         return rows
-
-
-def fingerprint(picture: LoadedImage, detector: Detector) -> str:
-    """Return the fingerprint that a profile has of a picture."""
-    hashed = hashlib.sha256()
-    for tile in cut(picture, detector.tiling, max_pixels=detector.max_pixels):
-        hash_pixels(hashed, tile.image)
-    return hashed.hexdigest()[:16]
 
 
 def _state(detector: Detector) -> dict[str, Any]:
