@@ -54,10 +54,10 @@ def address(file: Path, tiny_backbone: Path) -> Iterator[str]:
     server = make_server(service, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
     server.should_exit = True
-    thread.join(30)
+    thread.join(120)
     listener.close()
 
 

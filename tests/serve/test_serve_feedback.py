@@ -41,6 +41,8 @@ def score(client: TestClient, seed: int) -> float:
 
 def test_a_preview_changes_nothing_and_accepting_it_does(own: TestClient, file: Path) -> None:
     before, data = score(own, 1), file.read_bytes()
+    places = [each["in_profile"] for each in own.post("/v1/detect", files=files(1, 2)).json()["results"]]
+    assert places == [None, None]
     form = reviewed(false_alarm=1, missed=2, confirmed_good=3, confirmed_defect=4)
     answer = own.post("/v1/profiles/part/feedback", files=form)
     assert answer.status_code == 200, answer.text
@@ -82,6 +84,8 @@ def test_a_preview_changes_nothing_and_accepting_it_does(own: TestClient, file: 
     stored = read_profile(file)
     assert len(stored.good) == good + 1
     assert stored.good[-1].selected
+    places = [each["in_profile"] for each in own.post("/v1/detect", files=files(1, 2, 3)).json()["results"]]
+    assert places == ["good", "known_defect", None]
     # The token has done its work.
     again = own.post(f"/v1/profiles/part/feedback/{preview['token']}")
     assert (again.status_code, again.json()["error"]["code"]) == (404, "unknown_token")

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -17,17 +18,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import blemish
-from blemish.detection import Detection
 from blemish.errors import BlemishError, ImageError
-from blemish.image_io import LoadedImage
 from blemish.methods import info, list_methods
 from blemish.page import content_security_policy, service_page
 from blemish.serve import metrics, oip, profiles, responses, review
 from blemish.serve.auth import LOOPBACK, Guard
-from blemish.serve.bodies import BodyLimits, Upload, read_pictures
+from blemish.serve.bodies import BodyLimits, read_pictures
 from blemish.serve.errors import ServiceError, from_blemish, sentence
 from blemish.serve.requests import answered, client_of, known_options
-from blemish.serve.responses import PARTS, Wish, error_response
+from blemish.serve.responses import PARTS, Finished, Wish, error_response
 from blemish.serve.schema import (
     DetectAnswer,
     Health,
@@ -70,6 +69,7 @@ _DETECT_EXAMPLE = {
             "review_threshold": 0.55,
             "mask_threshold": 0.7,
             "regions": [{"box": [10, 20, 40, 60], "area": 812, "peak": 0.93, "mean": 0.8, "centroid": [24.1, 40.2]}],
+            "in_profile": None,
             "error": None,
         }
     ],
@@ -193,9 +193,9 @@ def _add_detect(app: FastAPI, service: Service) -> None:
         service.require_room(client)  # before the body is read
         uploads = await read_pictures(request, min(service.options.max_pictures, service.options.queue))
 
-        def build(upload: Upload, loaded: LoadedImage, detection: Detection) -> bytes:
-            detection = wish.apply(detection, served.detector.limits)
-            return responses.dumps(responses.entry(upload.name, loaded, detection, wish))
+        def build(finished: Finished) -> bytes:
+            detection = wish.apply(finished.detection, served.detector.limits)
+            return responses.dumps(responses.entry(replace(finished, detection=detection), wish))
 
         with service.admitted(client, len(uploads)):
             results = await answered(request, service.detect(uploads, served, build, object), service.options.timeout)

@@ -75,6 +75,7 @@ class Entry(_Form):
     peak: float | None = None
     regions: list[RegionForm] | None = None
     notes: list[str] | None = None
+    in_profile: Literal["good", "known_defect"] | None = None
     map: PngForm | None = None
     overlay: JpegForm | None = None
     preview: JpegForm | None = None

@@ -34,6 +34,7 @@ from blemish.serve.feedback import Feedback
 from blemish.serve.metrics import Metrics
 from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry, Served
+from blemish.serve.responses import Finished
 from blemish.serve.watch import Watcher
 from blemish.serve.webhook import Webhook
 from blemish.types import ImageSource
@@ -49,7 +50,7 @@ _MAX_BACKGROUND = 4
 #: Most seconds of advice to a client that is turned away.
 _MAX_RETRY = 30
 
-Build = Callable[[Upload, LoadedImage, Detection], T]
+Build = Callable[[Finished], T]
 """Makes what is answered for a picture; runs in threads."""
 
 
@@ -250,16 +251,15 @@ class Service:
             finally:
                 self.model.expect(-1)
             scored = await asyncio.wrap_future(future)
+            image = picture.image
             del picture, future
 
             def finish() -> T:
-                loaded, detection = scored.finish()
-                self._observe(served, detection, _hash(upload.data))
+                finished = Finished(upload.name, *scored.finish(), served.place_of(image))
+                self._observe(served, finished.detection, _hash(upload.data))
                 if self._webhook is not None:
-                    self._webhook.post(
-                        {"name": upload.name, "model": served.name, **detection.to_dict(), "error": None}
-                    )
-                return build(upload, loaded, detection)
+                    self._webhook.post({"model": served.name, **finished.line()})
+                return build(finished)
 
             return await loop.run_in_executor(self._finishers, finish)
 
