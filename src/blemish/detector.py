@@ -51,7 +51,9 @@ from blemish.types import (
 _METHOD = "method"
 
 AMONG_GOOD = "one of the profile's good pictures, so its score says little"
-"""Note of a detection: the profile knows the very picture, which is compared with itself or made the threshold."""
+"""Note of a detection: the profile has the very picture, which is compared with itself or made the threshold."""
+AMONG_DEFECTS = "one of the profile's known defects"
+"""Note of a detection: the profile has the very picture, as one that it should catch."""
 
 
 class Detector:
@@ -101,7 +103,10 @@ class Detector:
         self.value_range = value_range
         self.tiling = tiling
         self.profile = profile
-        self._good = frozenset(entry.fingerprint for entry in profile.good) if profile else frozenset()
+        good, defects = () if profile is None else profile.good, () if profile is None else profile.known_defects
+        self._kept_sizes = frozenset([each.size for each in good] + [each.size for each in defects])
+        self._kept = dict.fromkeys((each.fingerprint for each in defects), AMONG_DEFECTS)
+        self._kept |= dict.fromkeys((each.fingerprint for each in good), AMONG_GOOD)
         self._texts = TextFeatureCache()
 
     def __repr__(self) -> str:
@@ -517,9 +522,12 @@ class Detector:
             )
         return self.object_name if object_name is None else object_name
 
-    def _knows(self, picture: LoadedImage) -> bool:
-        """Whether a picture is one of the good ones of the profile, whatever its name."""
-        return bool(self._good) and picture_fingerprint(picture, self.tiling) in self._good
+    def _note_on(self, picture: LoadedImage) -> tuple[str, ...]:
+        """Return a note if the profile has a picture with these pixels, whatever its name."""
+        if picture.size not in self._kept_sizes:  # a fingerprint takes some milliseconds
+            return ()
+        note = self._kept.get(picture_fingerprint(picture, self.tiling))
+        return () if note is None else (note,)
 
     def _scorer(self, batch_size: int) -> Scorer:
         return Scorer(
@@ -562,7 +570,7 @@ class ScoredImage:
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
         model_map = None if limits.roi is not None else enlarged_map(merger, detector.engine)
         # Of a very large picture only a smaller one is in memory, by which it cannot be known.
-        is_good = merger.step == 1 and detector._knows(merger.image)
+        note = detector._note_on(merger.image) if merger.step == 1 else ()
         detection = Detection(
             score=merger.score,
             anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
@@ -571,7 +579,7 @@ class ScoredImage:
             path=merger.path,
             threshold=detector.threshold,
             mask_threshold=detector.mask_threshold,
-            notes=(*merger.notes, AMONG_GOOD) if is_good else merger.notes,
+            notes=merger.notes + note,
             timing=merger.timing,
             provenance=detector.provenance,
             map_step=merger.step,

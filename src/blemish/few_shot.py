@@ -267,14 +267,6 @@ def picture_fingerprint(picture: LoadedImage, tiling: Tiling | None = None) -> s
     return fingerprint.text
 
 
-def picture_fingerprint(picture: LoadedImage, tiling: Tiling | None) -> str:
-    """Return the fingerprint that a profile has of a picture: that of its `ReadPicture`."""
-    digest = hashlib.sha256()
-    for tile in cut(picture, tiling, max_pixels=math.prod(picture.size)):
-        hash_pixels(digest, tile.image)
-    return digest.hexdigest()[:16]
-
-
 def set_fingerprint(fingerprints: Iterable[str]) -> str:
     """Return 16 hex digits over the pictures of a set, whatever their order."""
     return hashlib.sha256("".join(sorted(fingerprints)).encode()).hexdigest()[:16]

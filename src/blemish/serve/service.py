@@ -251,11 +251,10 @@ class Service:
             finally:
                 self.model.expect(-1)
             scored = await asyncio.wrap_future(future)
-            image = picture.image
             del picture, future
 
             def finish() -> T:
-                finished = Finished(upload.name, *scored.finish(), served.place_of(image))
+                finished = Finished(upload.name, *scored.finish())
                 self._observe(served, finished.detection, _hash(upload.data))
                 if self._webhook is not None:
                     self._webhook.post({"model": served.name, **finished.line()})
