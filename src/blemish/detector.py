@@ -21,7 +21,7 @@ from blemish.calibration import look_foreign
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
-from blemish.few_shot import References, build_memory_bank, sample_memory_bank
+from blemish.few_shot import References, build_memory_bank, picture_fingerprint, sample_memory_bank
 from blemish.fitting import (
     add_known_defects,
     add_pictures,
@@ -49,6 +49,11 @@ from blemish.types import (
 
 #: Name of the one method in the score loop.
 _METHOD = "method"
+
+AMONG_GOOD = "one of the profile's good pictures, so its score says little"
+"""Note of a detection: the profile has the very picture, which is compared with itself or made the threshold."""
+AMONG_DEFECTS = "one of the profile's known defects"
+"""Note of a detection: the profile has the very picture, as one that it should catch."""
 
 
 class Detector:
@@ -98,6 +103,10 @@ class Detector:
         self.value_range = value_range
         self.tiling = tiling
         self.profile = profile
+        good, defects = () if profile is None else profile.good, () if profile is None else profile.known_defects
+        self._kept_sizes = frozenset([each.size for each in good] + [each.size for each in defects])
+        self._kept = dict.fromkeys((each.fingerprint for each in defects), AMONG_DEFECTS)
+        self._kept |= dict.fromkeys((each.fingerprint for each in good), AMONG_GOOD)
         self._texts = TextFeatureCache()
 
     def __repr__(self) -> str:
@@ -536,6 +545,13 @@ class Detector:
             )
         return self.object_name if object_name is None else object_name
 
+    def _note_on(self, picture: LoadedImage) -> tuple[str, ...]:
+        """Return a note if the profile has a picture with these pixels, whatever its name."""
+        if picture.size not in self._kept_sizes:  # a fingerprint takes some milliseconds
+            return ()
+        note = self._kept.get(picture_fingerprint(picture, self.tiling))
+        return () if note is None else (note,)
+
     def _scorer(self, batch_size: int) -> Scorer:
         return Scorer(
             {_METHOD: self.engine},
@@ -576,6 +592,8 @@ class ScoredImage:
         detector, merger = self.detector, self.merger
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
         model_map = None if limits.roi is not None else enlarged_map(merger, detector.engine)
+        # Of a very large picture only a smaller one is in memory, by which it cannot be known.
+        note = detector._note_on(merger.image) if merger.step == 1 else ()
         detection = Detection(
             score=merger.score,
             anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
@@ -584,7 +602,7 @@ class ScoredImage:
             path=merger.path,
             threshold=detector.threshold,
             mask_threshold=detector.mask_threshold,
-            notes=merger.notes,
+            notes=merger.notes + note,
             timing=merger.timing,
             provenance=detector.provenance,
             map_step=merger.step,

@@ -10,6 +10,7 @@ import pytest
 from service_helpers import files, png, serving
 from starlette.testclient import TestClient
 
+from blemish.detector import AMONG_DEFECTS, AMONG_GOOD
 from blemish.profile import read_profile
 from blemish.serve import feedback
 from blemish.serve.profiles import load_registry
@@ -61,6 +62,11 @@ def test_a_preview_changes_nothing_and_accepting_it_does(own: TestClient, file: 
     assert alarm["score_without_itself"] == pytest.approx(alarm["score_before"], abs=1e-3)
     assert "score_without_itself" not in rows["missed"]
     assert "1 false alarm becomes a good picture and 1 missed picture is kept as known defect;" in preview["sentence"]
+    assert alarm["notes_after"] == [AMONG_GOOD]
+    assert rows["missed"]["notes_after"] == [AMONG_DEFECTS]
+    for state in (preview["before"], preview["after"]):
+        assert state["false_alarms"] == read_profile(file).guarantee["bound"]
+        assert state["mask_threshold"] == read_profile(file).limits.mask_threshold
     assert score(own, 1) == before
     assert file.read_bytes() == data
     assert own.get("/v1/profiles").json()["profiles"][0]["good"] == good

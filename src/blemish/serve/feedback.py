@@ -198,6 +198,7 @@ class Feedback:
                 "verdict_before": old.verdict,
                 "score_after": new.score,
                 "verdict_after": new.verdict,
+                "notes_after": list(new.notes),
             }
             if upload.field in joining:
                 row["score_without_itself"] = others.get(picture_fingerprint(picture, after.tiling))
@@ -212,6 +213,8 @@ def _state(detector: Detector) -> dict[str, Any]:
     return {
         "threshold": threshold,
         "review_threshold": detector.limits.review_threshold,
+        "mask_threshold": detector.mask_threshold,
+        "false_alarms": profile.guarantee.get("bound"),
         "good": len(profile.good),
         "known_defects": len(profile.known_defects),
         "known_defects_caught": len(profile.known_defects) - len(profile.missed_defects(threshold)),

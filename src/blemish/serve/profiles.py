@@ -7,14 +7,11 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from blemish.detector import Detector
+from blemish.detector import AMONG_DEFECTS, AMONG_GOOD, Detector
 from blemish.errors import ProfileError, UsageError, suggest
-from blemish.few_shot import picture_fingerprint
-from blemish.image_io import LoadedImage
 from blemish.loading import DEFAULT_BACKBONE, load
 from blemish.methods import info, list_methods
 from blemish.profile import Profile, read_profile
@@ -23,6 +20,8 @@ from blemish.types import PathLike
 
 Place: TypeAlias = Literal["good", "known_defect"]
 """What a profile keeps a picture as."""
+PLACES: dict[str, Place] = {AMONG_GOOD: "good", AMONG_DEFECTS: "known_defect"}
+"""By the note of a detection."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,25 +40,6 @@ class Served:
     def profile(self) -> Profile | None:
         """The profile; None for a method."""
         return self.detector.profile
-
-    def place_of(self, picture: LoadedImage) -> Place | None:
-        """Return what the profile keeps a picture with these pixels as; None for a new one."""
-        if picture.size not in self._sizes:  # a fingerprint takes some milliseconds
-            return None
-        return self._places.get(picture_fingerprint(picture, self.detector.tiling))
-
-    @cached_property
-    def _sizes(self) -> frozenset[tuple[int, int]]:
-        profile = self.profile
-        if profile is None:
-            return frozenset()
-        return frozenset([each.size for each in profile.good] + [each.size for each in profile.known_defects])
-
-    @cached_property
-    def _places(self) -> dict[str, Place]:
-        assert self.profile is not None
-        places: dict[str, Place] = {each.fingerprint: "known_defect" for each in self.profile.known_defects}
-        return places | {each.fingerprint: "good" for each in self.profile.good}
 
 
 class Registry:

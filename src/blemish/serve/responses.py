@@ -21,7 +21,7 @@ from blemish.page import make_preview
 from blemish.profile import Limits
 from blemish.regions import encode_mask
 from blemish.serve.errors import ServiceError
-from blemish.serve.profiles import Place, Served
+from blemish.serve.profiles import PLACES, Served
 
 Part: TypeAlias = Literal["regions", "polygons", "rle", "map", "map-tiff", "overlay", "preview"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -85,12 +85,11 @@ class Finished:
     """What the client calls it."""
     image: LoadedImage
     detection: Detection
-    place: Place | None
-    """What the profile keeps a picture with the same pixels as."""
 
     def line(self) -> dict[str, Any]:
-        """Return the numbers, JSON-able."""
-        return {"name": self.name, **self.detection.to_dict(), "in_profile": self.place, "error": None}
+        """Return the numbers, JSON-able; "in_profile" is what the profile keeps a picture with the same pixels as."""
+        place = next((PLACES[note] for note in self.detection.notes if note in PLACES), None)
+        return {"name": self.name, **self.detection.to_dict(), "in_profile": place, "error": None}
 
 
 def entry(finished: Finished, wish: Wish) -> dict[str, Any]:

@@ -150,6 +150,8 @@ class ProfileState(_Form):
 
     threshold: float | None
     review_threshold: float | None
+    mask_threshold: float | None
+    false_alarms: float | None
     good: int
     known_defects: int
     known_defects_caught: int
@@ -164,6 +166,7 @@ class ReviewedPicture(_Form):
     verdict_before: str | None
     score_after: float
     verdict_after: str | None
+    notes_after: list[str]
     score_without_itself: float | None = None
 
 
@@ -192,11 +195,11 @@ class DriftAnswer(_Form):
 
     level: Literal["ok", "watch", "alarm", "unknown"]
     sentence: str
+    advice: str
     pictures: int
+    own: int
     scores: dict[str, Any]
-    features: dict[str, Any] | None
-    p_value: float | None
-    log_capital: float
+    features: dict[str, Any]
 
 
 class Health(BaseModel):

@@ -23,7 +23,7 @@ from PIL import Image
 
 from blemish.concurrency import READER_THREADS, WRITER_THREADS
 from blemish.detection import Detection
-from blemish.detector import Detector
+from blemish.detector import AMONG_GOOD, Detector
 from blemish.errors import ImageError
 from blemish.image_io import LoadedImage, identify, quiet_pillow, read_image
 from blemish.serve import batching
@@ -268,11 +268,10 @@ class Service:
             except asyncio.CancelledError:
                 picture.abandoned.set()
                 raise
-            image = picture.image
             del picture, future
 
             def finish() -> T:
-                finished = Finished(upload.name, *scored.finish(), served.place_of(image))
+                finished = Finished(upload.name, *scored.finish())
                 self._observe(served, finished.detection, _hash(upload.data))
                 if self._webhook is not None:
                     self._webhook.post({"model": served.name, **finished.line()})
@@ -298,7 +297,8 @@ class Service:
         drift = self._drifts.get(served.name)
         # A result of a profile that was replaced meanwhile says nothing about the new one.
         if drift is not None and drift.profile is served.profile:
-            drift.add(numbers_of(detection, served.detector.limits.roi), content)
+            numbers = numbers_of(detection, served.detector.limits.roi)
+            drift.add(numbers, content, is_good=AMONG_GOOD in detection.notes)
 
     def _take_line(self, line: Mapping[str, Any]) -> None:
         """Take a result of the watched folder."""
