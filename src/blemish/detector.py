@@ -281,7 +281,12 @@ class Detector:
         )
 
     def with_more_good(
-        self, good: References, *, selected: bool = False, on_progress: Callable[[], object] = lambda: None
+        self,
+        good: References,
+        *,
+        selected: bool = False,
+        on_progress: Callable[[], object] = lambda: None,
+        check: Callable[[], object] = lambda: None,
     ) -> Detector:
         """Return a detector whose profile has more good pictures; those that it has are not needed.
 
@@ -292,6 +297,7 @@ class Detector:
             selected: They were chosen because of their scores, such as false alarms: the promise does not count on
                 them, and holds.
             on_progress: Called for each picture that was scored.
+            check: Called between pictures; an exception that it raises ends the work.
 
         Raises:
             UsageError: The detector has no profile, or a picture is one of its known defects.
@@ -304,10 +310,17 @@ class Detector:
             selected=selected,
             max_pixels=self.max_pixels,
             on_progress=on_progress,
+            check=check,
         )
         return self.with_profile(profile)
 
-    def with_known_defects(self, pictures: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+    def with_known_defects(
+        self,
+        pictures: References,
+        *,
+        on_progress: Callable[[], object] = lambda: None,
+        check: Callable[[], object] = lambda: None,
+    ) -> Detector:
         """Return a detector whose profile keeps pictures with defects, and says how many of them it catches.
 
         They change no threshold. They are scored again whenever the memory changes: see `Profile.known_defects`.
@@ -315,13 +328,19 @@ class Detector:
         Args:
             pictures: Pictures with defects.
             on_progress: Called for each picture that was scored.
+            check: Called between pictures; an exception that it raises ends the work.
 
         Raises:
             UsageError: The detector has no profile, or a picture is one of its good ones.
             ImageError: A picture cannot be read.
         """
         profile = add_known_defects(
-            self.torch_engine, self._own_profile, pictures, max_pixels=self.max_pixels, on_progress=on_progress
+            self.torch_engine,
+            self._own_profile,
+            pictures,
+            max_pixels=self.max_pixels,
+            on_progress=on_progress,
+            check=check,
         )
         return self.with_profile(profile)
 
@@ -495,13 +514,17 @@ class Detector:
             ImageError: The picture cannot be read.
             UsageError: The object name is empty, or not that of the profile.
         """
+        return list(self.prepare_tiles(image, object_name=object_name))
+
+    def prepare_tiles(
+        self, image: ImageSource, *, object_name: str | None = None
+    ) -> Generator[Prepared[None], None, None]:
+        """Like `prepare`, but one tile after the other: all tiles of a large picture may not fit into memory."""
         name = check_object_name(self._object_names(object_name))
-        prepared: list[Prepared[None]] = []
         for each in self._scorer(1).prepare(Task(None, image, frozenset({_METHOD}), name)):
             if isinstance(each, Failed):
                 raise each.error
-            prepared.append(each)
-        return prepared
+            yield each
 
     def score_prepared(self, batch: Sequence[Prepared[None]]) -> list[ScoredImage]:
         """Run what `prepare` returned through the model, all of it together: the second half of `score`.

@@ -40,6 +40,9 @@ from blemish.serve.service import Service
 log = logging.getLogger("blemish.serve")
 access = logging.getLogger("blemish.serve.access")
 
+#: Status of a request whose client went away, in metrics and the log; nobody receives it.
+CLIENT_GONE = 499
+
 _PICTURE = {"type": "string", "format": "binary"}
 _DETECT_BODY = {
     "required": True,
@@ -329,7 +332,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return error_response(ServiceError(400, "The client went away."), request.url.path)
+        return error_response(ServiceError(CLIENT_GONE, "The client went away.", "client_gone"), request.url.path)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
@@ -367,4 +370,5 @@ class Observed:
             own.requests.labels(route, str(status)).inc()
             own.seconds.labels(route).observe(seconds)
             if self._service.options.access_log:
-                access.info("%s %s %d %.3f s", scope["method"], route, status, seconds)
+                words = " (the client went away)" if status == CLIENT_GONE else ""
+                access.info("%s %s %d%s %.3f s", scope["method"], route, status, words, seconds)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import math
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from blemish.detector import AMONG_GOOD, Detector
 from blemish.errors import ImageError
 from blemish.image_io import LoadedImage, identify, quiet_pillow, read_image
 from blemish.serve import batching
-from blemish.serve.batching import ModelThread, QueuedPicture
+from blemish.serve.batching import Abandoned, ModelThread, QueuedPicture
 from blemish.serve.bodies import Upload, Waiting
 from blemish.serve.drift import Drift, numbers_of
 from blemish.serve.errors import ServiceError
@@ -139,18 +140,30 @@ class Service:
         if self._webhook is not None:
             self._webhook.close()
 
-    async def in_background(self, function: Callable[[], T]) -> T:
+    async def in_background(self, function: Callable[[Callable[[], None]], T]) -> T:
         """Run a function that changes or tries a profile; one at a time, beside the model.
 
+        Args:
+            function: It gets a check that ends it by an exception once nobody waits for it, or the service closes.
+
         Raises:
-            ServiceError: Others wait already (429).
+            ServiceError: Others wait already (429), or the service closes (503).
         """
+        abandoned = threading.Event()
+
+        def check() -> None:
+            if abandoned.is_set():
+                raise Abandoned
+            if self.closing:
+                self.require_ready()
+
         if self._in_background >= _MAX_BACKGROUND:
             raise ServiceError(429, "Other changes of profiles are waiting already; try again.", retry_after=5)
         self._in_background += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._background, function)
+            return await asyncio.get_running_loop().run_in_executor(self._background, function, check)
         finally:
+            abandoned.set()
             self._in_background -= 1
 
     async def in_finisher(self, function: Callable[[], T]) -> T:
@@ -250,7 +263,11 @@ class Service:
                 return error
             finally:
                 self.model.expect(-1)
-            scored = await asyncio.wrap_future(future)
+            try:
+                scored = await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                picture.abandoned.set()
+                raise
             del picture, future
 
             def finish() -> T:
