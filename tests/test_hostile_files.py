@@ -38,7 +38,7 @@ from blemish.roi import read_roi
 from helpers import save_picture
 
 #: Bytes that reading a small hostile file may allocate in Python, and seconds that it may take.
-MOST_BYTES, MOST_SECONDS = 64 * 2**20, 20.0
+MOST_BYTES, MOST_SECONDS = 64 * 2**20, 60.0
 
 
 @contextmanager
