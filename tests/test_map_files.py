@@ -104,3 +104,12 @@ def test_what_is_no_map_is_one_sentence(damage: str) -> None:
     }
     with pytest.raises(ImageError, match="no anomaly map"):
         decode_map(broken[damage])
+
+
+def test_no_changed_byte_is_read_as_a_map() -> None:
+    whole = encode_map(detection(noise()))
+    for at in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        with pytest.raises(ImageError):
+            decode_map(bytes(changed))

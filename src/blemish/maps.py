@@ -111,6 +111,7 @@ def decode_map(data: bytes) -> DecodedMap:
 def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple[int, int] | None]:
     """Return the grey values of a map, the values of black and white, the step, and the size to enlarge to."""
     try:
+        _check_sums(data)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             grey = np.asarray(image).astype(np.uint16, copy=False)
             text = image.text  # type: ignore[attr-defined]
@@ -126,6 +127,17 @@ def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple
     if size is not None and (min(size) < 1 or size[0] * size[1] > _MAX_VALUES):
         raise ImageError(f"this is no anomaly map: it would have {size[0]} x {size[1]} values.")
     return grey, low, high, step, size
+
+
+def _check_sums(data: bytes) -> None:
+    """Raise ValueError unless the checksum of each chunk is right. Pillow leaves out those of the pixels."""
+    start = 8
+    while start < len(data):
+        (length,) = struct.unpack_from(">I", data, start)
+        end = start + 8 + length
+        if data[end : end + 4] != zlib.crc32(data[start + 4 : end]).to_bytes(4, "big"):
+            raise ValueError("a checksum is another one")
+        start = end + 4
 
 
 def enlarge(values: FloatMap, size: tuple[int, int]) -> FloatMap:
