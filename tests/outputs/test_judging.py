@@ -21,7 +21,7 @@ from helpers import save_picture
 
 SIZES = [(40, 30), (700, 560), (64, 80)]
 #: What may differ between a run and a judgement by the same limits.
-_OWN = ("timing", "run", "judged", "regions")
+_OWN = ("crc32", "timing", "run", "judged", "regions")
 
 
 @pytest.fixture(scope="module")
