@@ -76,11 +76,15 @@ class Strikes:
         self._of_node = rng.choice(points)
         self._threads: list[threading.Thread] = []
         self._one_at_a_time = threading.Lock()
+        self._lacks_node = False
         self.parts = 0
         self.log: list[str] = []
 
     def __call__(self, _: object) -> None:
         self.parts += 1
+        if self._lacks_node:  # Ray adds nodes in the main thread only
+            self._lacks_node = False
+            add_node(self._nodes)
         while self._points and self._points[0] <= self.parts:
             strike = self._remove_node if self._points.pop(0) == self._of_node else self._kill_worker
             self._of_node = -1 if strike == self._remove_node else self._of_node
@@ -108,7 +112,7 @@ class Strikes:
         with self._one_at_a_time:
             self._nodes.remove_node(next(iter(self._nodes.worker_nodes)), allow_graceful=False)
             self.log.append(f"node after {self.parts}")
-            add_node(self._nodes)
+            self._lacks_node = True
 
 
 def main() -> int:
