@@ -28,7 +28,7 @@ from scan_kill import TINY_SIZE, draw, rows_of, save_tiny
 
 from blemish.scan import DetectorOptions, PartOptions, PlanOptions, Scan
 
-PART, SHARD = 32, 1000
+PART, SHARD = 128, 1000
 #: Seconds until an actor is back, at most.
 _PATIENCE = 120.0
 
