@@ -35,7 +35,7 @@ _PATIENCE = 120.0
 
 def pack_shards(photos: Path) -> str:
     """Pack the pictures into tar shards beside their folder; return the pattern of their names."""
-    from scan_helpers import pack
+    from scan_helpers import pack  # on the path since `save_tiny`
 
     files = sorted(photos.rglob("*.png"))
     count = -(-len(files) // SHARD)
