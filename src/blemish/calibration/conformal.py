@@ -228,9 +228,10 @@ class Guarantee:
         if self.scheme == "cross":
             bound += f" (usually about {percent(self.promise)}; twice that and a remainder are certain)"
         else:
-            # Where both are one number, two roundings of it would contradict each other.
-            is_same = math.isclose(self.bound, self.promise, rel_tol=1e-9)
-            bound += f" (promised: {percent(self.promise, up=is_same)})"
+            # One number is said once: also where two roundings of it differ.
+            promise = percent(self.promise)
+            if not math.isclose(self.bound, self.promise, rel_tol=1e-9) and promise != percent(self.bound, up=True):
+                bound += f" (promised: {promise})"
         bound += f", on average over choices of the {n} calibration picture{'s' * (n != 1)}"
         if self.conditional is not None:
             bound += (
