@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from blemish.clip import Backbone, load_backbone
-from pretraining.search.cache import open_cache
+from pretraining.search.cache import MASK_SIZE, open_cache
 from pretraining.search.designs import make_designs
-from pretraining.search.trial import Budget, left_out_rows, measure, predict, train
+from pretraining.search.trial import Budget, embed, left_out_rows, measure, predict, train
 from pretraining.search.words import UNSEEN, Words, encode_names
 
 #: Sets that are left out together.
@@ -115,9 +115,10 @@ def main() -> None:
                     for each in group:
                         rows = left_out_rows(cache, each)
                         thing = str(cache.pictures[rows[0]]["name"])
-                        images = designs[name].image_loss
-                        found = measure(predict(head, cache, rows, words[thing].mean(), images=images), cache, rows)
-                        other = predict(head, cache, rows, unseen[thing], images=False)
+                        embeddings, images = embed(head, cache, rows), designs[name].image_loss
+                        predictions = predict(embeddings, words[thing].mean(), MASK_SIZE, images=images)
+                        found = measure(predictions, cache, rows)
+                        other = predict(embeddings, unseen[thing], MASK_SIZE, images=False)
                         found[UNSEEN_WORDS] = measure(other, cache, rows, pixels=False)[RULE]
                         result: Result = {"design": name, "seed": seed, "set": each, "seconds": round(seconds, 1)}
                         results.append(result | found)

@@ -179,18 +179,33 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict(head: Head, cache: Cache, rows: np.ndarray, text: Tensor, *, images: bool, batch: int = 8) -> Predictions:
-    """Score pictures by one pair of texts (2, E); class token and learnt pooling only if `images`."""
-    grids, classes, pooled = [], [], []
+def embed(head: Head, cache: Cache, rows: np.ndarray, batch: int = 8) -> Embeddings:
+    """Return a head's embeddings of pictures, which can be compared with any words."""
+    parts = []
     for first in range(0, len(rows), batch):
-        embeddings = head({layer: cache.tokens(layer, rows[first : first + batch]) for layer in head.layers})
-        grids.append(patch_logits(embeddings, text) + PRIOR)
-        classes.append(difference(embeddings.class_token, text))
-        pooled.append(difference(embeddings.pooled, text))
-    grid = torch.cat(grids).sigmoid()
+        parts.append(head({layer: cache.tokens(layer, rows[first : first + batch]) for layer in head.layers}))
+    patches = [torch.cat(maps) for maps in zip(*(part.patches for part in parts), strict=True)]
+    return Embeddings(
+        patches, torch.cat([part.class_token for part in parts]), torch.cat([part.pooled for part in parts])
+    )
+
+
+def predict(embeddings: Embeddings, text: Tensor, size: int, *, images: bool) -> Predictions:
+    """Score pictures by a pair of texts.
+
+    Args:
+        embeddings: Of the pictures.
+        text: (2, E), normalised; row 0 is normal, row 1 damaged.
+        size: Side of the maps.
+        images: Whether the class token and the learnt pooling were trained and are to be scored.
+    """
+    grid = (patch_logits(embeddings, text) + PRIOR).sigmoid()
     side = round(grid.shape[1] ** 0.5)
-    maps = upsample_smoothly(grid.unflatten(1, (side, side)), cache.masks.shape[-1], SIGMA)
-    extra = {"class token": torch.cat(classes).sigmoid(), "pooled": torch.cat(pooled).sigmoid()} if images else {}
+    maps = upsample_smoothly(grid.unflatten(1, (side, side)), size, SIGMA)
+    extra = {}
+    if images:
+        extra["class token"] = difference(embeddings.class_token, text).sigmoid()
+        extra["pooled"] = difference(embeddings.pooled, text).sigmoid()
     return Predictions.of(maps, grid, extra)
 
 

@@ -19,7 +19,7 @@ from pretraining.search.designs import make_designs
 from pretraining.search.heads import BlockHead, ConvHead, LinearHead, LowRankHead, MlpHead
 from pretraining.search.painting import SIZE, middle, paint
 from pretraining.search.pictures import Numbers, list_pictures, open_picture
-from pretraining.search.trial import Budget, Design, Step, measure, predict, train, weights
+from pretraining.search.trial import Budget, Design, Step, embed, measure, predict, train, weights
 from pretraining.search.words import Words
 
 SIDE, WIDTH, JOINT = 8, 16, 8
@@ -196,11 +196,12 @@ def test_a_head_finds_damage_on_a_left_out_set_and_follows_the_words(
 ) -> None:
     head = train(design(**settings), cache, words, ["weld_seam"], 0, Budget(steps=60, batch=8, warmup=5))
     rows, text = np.flatnonzero(cache.origins == "weld_seam"), words["thing"].mean()
-    found = measure(predict(head, cache, rows, text, images=True), cache, rows)
+    embeddings = embed(head, cache, rows)
+    found = measure(predict(embeddings, text, MASK_SIZE, images=True), cache, rows)
     assert found["image largest 3 %"] > 0.95
     assert found["pixel AUROC"] > 0.9
     assert found["pixel AUPRO"] > 0.8
-    swapped = measure(predict(head, cache, rows, text.flip(0), images=False), cache, rows)
+    swapped = measure(predict(embeddings, text.flip(0), MASK_SIZE, images=False), cache, rows)
     assert swapped["pixel AUROC"] < 0.1
 
 
