@@ -12,16 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from blemish.clip import Backbone, load_backbone
-from pretraining.search.cache import MASK_SIZE, open_cache
+from pretraining.search.cache import MASK_SIZE, Cache, open_cache
 from pretraining.search.designs import make_designs
-from pretraining.search.trial import Budget, embed, left_out_rows, measure, predict, train
+from pretraining.search.trial import Budget, Design, embed, left_out_rows, measure, predict, train
 from pretraining.search.words import UNSEEN, Words, encode_names
 
 #: Sets that are left out together.
@@ -85,6 +88,34 @@ def rules_table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Search:
+    """Features, and text features by the thing's name: of the sentences of training, and of unseen ones (2, E)."""
+
+    cache: Cache
+    words: Mapping[str, Words]
+    unseen: Mapping[str, Tensor]
+    budget: Budget
+
+    def run(self, name: str, design: Design, seed: int, group: Sequence[str]) -> list[Result]:
+        """Train a design without a group of sets, and return what it reaches on each of them."""
+        start = time.process_time()
+        head = train(design, self.cache, self.words, group, seed, self.budget)
+        seconds = round(time.process_time() - start, 1)
+        results = []
+        for each in group:
+            rows = left_out_rows(self.cache, each)
+            thing = str(self.cache.pictures[rows[0]]["name"])
+            embeddings = embed(head, self.cache, rows)
+            predictions = predict(embeddings, self.words[thing].mean(), MASK_SIZE, images=design.image_loss)
+            other = predict(embeddings, self.unseen[thing], MASK_SIZE, images=False)
+            found = measure(predictions, self.cache, rows)
+            found[UNSEEN_WORDS] = measure(other, self.cache, rows, pixels=False)[RULE]
+            result: Result = {"design": name, "seed": seed, "set": each, "seconds": seconds}
+            results.append(result | found)
+        return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tower", type=Path, required=True, help="model whose image blocks are frozen")
@@ -101,31 +132,17 @@ def main() -> None:
         assert isinstance(backbone, Backbone)
         words = encode_names(backbone, ["object", *(str(picture["name"]) for picture in cache.pictures)])
         unseen = {name: Words.encode(backbone, name, UNSEEN).mean() for name in words}
-        designs = make_designs(backbone)
+        search, designs = Search(cache, words, unseen, Budget(args.steps)), make_designs(backbone)
         done = {(result["design"], result["seed"], result["set"]) for result in results}
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        for name in args.designs or designs:
-            for seed in range(args.seeds):
-                for group in GROUPS:
-                    if all((name, seed, each) in done for each in group):
-                        continue
-                    start = time.process_time()
-                    head = train(designs[name], cache, words, group, seed, Budget(args.steps))
-                    seconds = time.process_time() - start
-                    for each in group:
-                        rows = left_out_rows(cache, each)
-                        thing = str(cache.pictures[rows[0]]["name"])
-                        embeddings, images = embed(head, cache, rows), designs[name].image_loss
-                        predictions = predict(embeddings, words[thing].mean(), MASK_SIZE, images=images)
-                        found = measure(predictions, cache, rows)
-                        other = predict(embeddings, unseen[thing], MASK_SIZE, images=False)
-                        found[UNSEEN_WORDS] = measure(other, cache, rows, pixels=False)[RULE]
-                        result: Result = {"design": name, "seed": seed, "set": each, "seconds": round(seconds, 1)}
-                        results.append(result | found)
-                        with args.out.open("a") as file:
-                            file.write(json.dumps(results[-1]) + "\n")
-                own = [result for result in results if result["design"] == name and result["seed"] == seed]
-                print(f"{name}, seed {seed}: {np.mean([float(r[RULE]) for r in own]):.3f}, {seconds:.0f} s", flush=True)
+        for name, seed, group in product(args.designs or designs, range(args.seeds), GROUPS):
+            if all((name, seed, each) in done for each in group):
+                continue
+            found = search.run(name, designs[name], seed, group)
+            results += found
+            with args.out.open("a") as file:
+                file.writelines(json.dumps(result) + "\n" for result in found)
+            print(f"{name}, seed {seed}:", *(f"{r['set']} {r[RULE]:.3f}" for r in found), flush=True)
     print(table(results), rules_table(results), sep="\n\n")
 
 

@@ -30,7 +30,7 @@ class Words:
     damaged: Tensor
 
     @classmethod
-    def encode(cls, backbone: Backbone, name: str, prompts: PromptSet = CLIP_AC) -> Words:
+    def encode(cls, backbone: Backbone, name: str, prompts: PromptSet) -> Words:
         """Encode sentences about `name`."""
         states = prompts.sentences(name)
         with torch.inference_mode():
@@ -48,6 +48,6 @@ class Words:
         return normalise(torch.stack(drawn))
 
 
-def encode_names(backbone: Backbone, names: Sequence[str]) -> dict[str, Words]:
+def encode_names(backbone: Backbone, names: Sequence[str], prompts: PromptSet = CLIP_AC) -> dict[str, Words]:
     """Return the words of each name."""
-    return {name: Words.encode(backbone, name) for name in sorted(set(names))}
+    return {name: Words.encode(backbone, name, prompts) for name in sorted(set(names))}

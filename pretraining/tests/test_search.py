@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from blemish.clip import Computation, Request, Tap, load_backbone
 from blemish.methods.ops import normalise
 from pretraining.search import __main__ as search
+from pretraining.search import baseline
 from pretraining.search import cache as caches
 from pretraining.search.cache import MASK_SIZE, MISSING, Cache, fill, make_cache, open_cache
 from pretraining.search.designs import make_designs
@@ -20,7 +22,7 @@ from pretraining.search.heads import BlockHead, ConvHead, LinearHead, LowRankHea
 from pretraining.search.painting import SIZE, middle, paint
 from pretraining.search.pictures import Numbers, list_pictures, open_picture
 from pretraining.search.trial import Budget, Design, Step, embed, measure, predict, train, weights
-from pretraining.search.words import Words
+from pretraining.search.words import UNSEEN, Words, encode_names
 
 SIDE, WIDTH, JOINT = 8, 16, 8
 #: What damaged tokens have; without a mean, which a layer norm takes away.
@@ -215,3 +217,31 @@ def test_tables_have_means_over_sets_and_the_spread_of_seeds(tmp_path: Path) -> 
     results = search.read_results(tmp_path / "r")
     assert "| a | 0.650 ± 0.071 | - | - | - | 0.55 | 4 |" in search.table(results)
     assert "| largest 0.6 % | 0.650 |" in search.rules_table(results)
+
+
+def test_both_commands_add_lines_to_one_file(
+    sets: Path, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = list_pictures(sets, Numbers(real=3, painted=2, drawn=0))
+    backbone = load_backbone(str(small_model))
+    folder, out = tmp_path / "cache", tmp_path / "results.jsonl"
+    fill(make_cache(folder, pictures, (8,), 17, backbone.width), backbone, pictures, sets, size=56)
+    for module in (search, baseline):
+        monkeypatch.setattr(module, "GROUPS", (("weld_seam",), ("lemon",)))
+    head = Design(lambda: LinearHead((8,), backbone.width, backbone.embed_dim), mix={"real": 0.5, "painted": 0.5})
+    monkeypatch.setattr(search, "encode_names", partial(encode_names, prompts=UNSEEN))  # fewer sentences
+    monkeypatch.setattr(search, "make_designs", lambda backbone: {"linear": head})
+    places = ["--cache", str(folder), "--out", str(out)]
+    command = ["search", "--tower", str(small_model), *places, "--seeds", "1", "--steps", "2"]
+    for _ in range(2):  # the second run finds everything done
+        monkeypatch.setattr("sys.argv", command)
+        search.main()
+    monkeypatch.setattr("sys.argv", ["baseline", "--sets", str(sets), *places, "--methods", "clip"])
+    baseline.main()
+    results = search.read_results(out)
+    assert [(r["design"], r["set"]) for r in results] == [
+        ("linear", "weld_seam"), ("linear", "lemon"), ("ships: clip", "weld_seam"), ("ships: clip", "lemon"),
+    ]  # fmt: skip
+    assert ["pixel AUPRO" in result for result in results] == [True, False, True, False]
+    assert "image its own" in results[2]
+    assert "| linear | " in capsys.readouterr().out
