@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from blemish.clip import Backbone
-from pretraining.search.heads import BlockHead, ConvHead, LinearHead, LowRankHead, MlpHead
-from pretraining.search.trial import ALL, Design, with_mix
+from pretraining.search.heads import BlockHead, CentredHead, ConvHead, LinearHead, LowRankHead, MlpHead
+from pretraining.search.trial import Design, Mix
 
 #: Learning rate of blocks that start from the tower's own, and of updates of low rank.
 BLOCK_LR = 2e-4
+#: Shares of the sources, beside those of `Design`.
+MIXES: dict[str, Mix] = {
+    "drawn only": {"drawn": 1.0},
+    "painted only": {"painted": 1.0},
+    "drawn and painted": {"drawn": 0.5, "painted": 0.5},
+    "real only": {"real": 1.0},
+    "real and painted": {"real": 0.5, "painted": 0.5},
+}
 
 
 def make_designs(backbone: Backbone) -> dict[str, Design]:
     """Return the designs on a tower; those with blocks start from copies of its own."""
     size = (backbone.width, backbone.embed_dim)
-    linear = Design(partial(LinearHead, (6, 7, 8), *size))
+    linear = Design(partial(LinearHead, (8,), *size))
+    centred = Design(partial(CentredHead, (8,), *size))
     block = Design(partial(BlockHead, 8, backbone, (9,)), lr=BLOCK_LR)
     heads = {
         "linear, layer 6": Design(partial(LinearHead, (6,), *size)),
         "linear, layer 7": Design(partial(LinearHead, (7,), *size)),
-        "linear, layer 8": Design(partial(LinearHead, (8,), *size)),
+        "linear, layer 8": linear,
         "linear, layer 9": Design(partial(LinearHead, (9,), *size)),
-        "linear, layers 6, 7, 8": linear,
+        "linear, layers 6, 7, 8": Design(partial(LinearHead, (6, 7, 8), *size)),
         "linear, layers 4, 6, 8": Design(partial(LinearHead, (4, 6, 8), *size)),
+        "centred, layer 8": centred,
+        "centred, layers 6, 7, 8": Design(partial(CentredHead, (6, 7, 8), *size)),
         "hidden layer, layer 8": Design(partial(MlpHead, 8, *size)),
         "convolutions, layers 6, 7, 8": Design(partial(ConvHead, (6, 7, 8), *size)),
         "block 9 learnt, on layer 8": block,
@@ -33,21 +45,15 @@ def make_designs(backbone: Backbone) -> dict[str, Design]:
         "blocks 7 and 8 learnt, on layer 6": Design(partial(BlockHead, 6, backbone, (7, 8)), lr=BLOCK_LR),
         "blocks 7 and 8 with rank 8, on layer 6": Design(partial(LowRankHead, 6, backbone, (7, 8)), lr=1e-3),
     }
-    losses = {
-        "BCE": Design(linear.make, pixel_loss="bce"),
-        "no loss of the image": Design(linear.make, image_loss=False),
+    variants = {
+        "BCE": replace(linear, pixel_loss="bce"),
+        "no loss of the image": replace(linear, image_loss=False),
+        "kinds not balanced": replace(linear, balanced=False),
     }
-    mixes = {
-        "drawn only": with_mix(linear, drawn=1.0),
-        "painted only": with_mix(linear, painted=1.0),
-        "drawn and painted": with_mix(linear, drawn=0.5, painted=0.5),
-        "real only": with_mix(linear, real=1.0),
-        "real and painted": with_mix(linear, real=0.5, painted=0.5),
-        "kinds not balanced": Design(linear.make, mix=ALL, balanced=False),
-    }
-    more = {f"linear, layers 6, 7, 8: {name}": design for name, design in (losses | mixes).items()}
-    block_mixes = {
-        "real only": Design(block.make, lr=BLOCK_LR, mix={"real": 1.0}),
-        "drawn and painted": Design(block.make, lr=BLOCK_LR, mix={"drawn": 0.5, "painted": 0.5}),
-    }
-    return heads | more | {f"block 9 learnt, on layer 8: {name}": design for name, design in block_mixes.items()}
+    for name, mix in MIXES.items():
+        variants[name] = replace(linear, mix=mix)
+    designs = heads | {f"linear, layer 8: {name}": design for name, design in variants.items()}
+    for title, design in {"centred, layer 8": centred, "block 9 learnt, on layer 8": block}.items():
+        for name in ("drawn and painted", "real only"):
+            designs[f"{title}: {name}"] = replace(design, mix=MIXES[name])
+    return designs

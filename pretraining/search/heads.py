@@ -68,6 +68,21 @@ class LinearHead(Head):
         super().__init__(layers, width, embed_dim, len(layers))
 
 
+class CentredHead(LinearHead):
+    """Linear layers on what tells each token from the mean patch of its picture, each channel in units of its spread.
+
+    What a thing is, is the same in all its patches and goes; what is left says how a place differs from the others.
+    """
+
+    def features(self, tokens: Tokens) -> list[Tensor]:
+        layers = super().features(tokens)
+        centred = []
+        for x in layers:
+            spread, mean = torch.std_mean(x[:, 1:], 1, keepdim=True)
+            centred.append((x - mean) / (spread + 0.1))
+        return centred
+
+
 class MlpHead(Head):
     """A hidden layer for each token of one layer, beside the token itself."""
 

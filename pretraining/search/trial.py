@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -222,8 +222,3 @@ def measure(predictions: Predictions, cache: Cache, rows: np.ndarray, *, pixels:
 def left_out_rows(cache: Cache, name: str) -> np.ndarray:
     """Return the numbers of a set's real pictures."""
     return np.flatnonzero((cache.origins == name) & (cache.sources == "real"))
-
-
-def with_mix(design: Design, **mix: float) -> Design:
-    """Return the design with other shares of the sources."""
-    return replace(design, mix=mix)

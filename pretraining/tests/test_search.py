@@ -18,7 +18,7 @@ from pretraining.search import baseline
 from pretraining.search import cache as caches
 from pretraining.search.cache import MASK_SIZE, MISSING, Cache, fill, make_cache, open_cache
 from pretraining.search.designs import make_designs
-from pretraining.search.heads import BlockHead, ConvHead, LinearHead, LowRankHead, MlpHead
+from pretraining.search.heads import BlockHead, CentredHead, ConvHead, LinearHead, LowRankHead, MlpHead
 from pretraining.search.painting import SIZE, middle, paint
 from pretraining.search.pictures import Numbers, list_pictures, open_picture
 from pretraining.search.trial import Budget, Design, Step, embed, measure, predict, train, weights
@@ -104,12 +104,21 @@ def test_cache_is_continued_without_opening_what_is_done(
         make_cache(tmp_path, pictures[1:], (6, 8), 17, backbone.width)
 
 
-@pytest.mark.parametrize("make", [LinearHead, ConvHead])
+@pytest.mark.parametrize("make", [LinearHead, CentredHead, ConvHead])
 def test_heads_of_several_layers_embed_patches_and_pictures(make: type) -> None:
     tokens = {layer: torch.randn(2, 17, 64) for layer in (6, 8)}
     out = make((6, 8), 64, 32)(tokens)
     assert {each.shape for each in out.patches} == {(2, 16, 32)}
     assert out.class_token.shape == out.pooled.shape == (2, 32)
+
+
+def test_centred_tokens_forget_what_all_patches_of_a_picture_share() -> None:
+    head, tokens = CentredHead((8,), WIDTH, JOINT), torch.randn(1, 17, WIDTH)
+    tokens = torch.nn.functional.layer_norm(tokens, (WIDTH,))
+    shared = torch.randn(WIDTH) / 10
+    before, after = (head.features({8: x})[0][:, 1:] for x in (tokens, tokens + shared - shared.mean()))
+    torch.testing.assert_close(before, after, atol=0.3, rtol=0)
+    assert before.mean(1).abs().max() < 1e-5
 
 
 def test_blocks_start_as_the_tower_and_only_updates_are_learnt(small_model: Path) -> None:
