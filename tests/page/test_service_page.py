@@ -395,3 +395,8 @@ def test_rows_and_regions_have_room(
         assert table["width"] > 400
     names = page.locator(".item-name")
     assert not any(names.evaluate_all("(names) => names.map((name) => name.scrollHeight > name.clientHeight + 1)"))
+    page.keyboard.press("p")  # a row with a line below the name
+    until(page, "document.querySelectorAll('.item-about:not(:empty)').length === 1")
+    texts = page.locator(".item-text")
+    heights = texts.evaluate_all("(texts) => texts.map((text) => text.offsetHeight - text.parentElement.clientHeight)")
+    assert max(heights) <= 0
