@@ -143,3 +143,12 @@ def _texts(entries) -> PngInfo:
     for name, words in entries.items():
         info.add_text(name, words)
     return info
+
+
+def test_no_changed_byte_is_read_as_a_map() -> None:
+    whole = encode_map(detection(noise()))
+    for at in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        with pytest.raises(ImageError):
+            decode_map(bytes(changed))

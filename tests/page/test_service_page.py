@@ -257,7 +257,10 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     assert page.evaluate("window.blemish.state.profiles.get('nut').threshold") == 0.5, "nothing changes yet"
     page.click("#feedback-accept")
     page.wait_for_selector("#feedback-again:not([hidden])")
-    assert "rejects from score 0.6200 now" in page.inner_text("#feedback-state")
+    text = page.inner_text("#feedback-body")
+    assert "rejects from score 0.6200 now" in text
+    assert "kept as nut.profile.1" in text
+    assert "Accepting" not in text
     assert "Rejected from score 0.6200." in page.inner_text("#promise")
     assert page.input_value("#threshold-number") == "0.62"
     page.click("#feedback-close")
