@@ -13,7 +13,7 @@ import blemish
 from blemish.detection import Detection
 from blemish.draw import save_deep_png
 from blemish.errors import ImageError, UsageError
-from blemish.maps import _read_own, decode_map, encode_map
+from blemish.maps import _chunks, _read_own, decode_map, encode_map
 from helpers import save_picture
 
 SIZE = (37, 23)
@@ -111,21 +111,22 @@ def test_what_is_no_map_is_one_sentence(damage: str) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (37, 23), (700, 400)])
 def test_own_files_are_read_as_pillow_reads_them(size) -> None:
     data = encode_map(detection(noise(-3, 5, size), size=size))
-    own = _read_own(data)
+    own = _read_own(_chunks(data))
     assert own is not None
     with Image.open(io.BytesIO(data)) as image:
         assert np.array_equal(own[0], np.asarray(image))
         assert own[1] == image.text
         again = io.BytesIO()
         image.save(again, "PNG", pnginfo=_texts(image.text), compress_level=9)  # with filters of its own
-    assert _read_own(again.getvalue()) is None or size == (1, 1)
+    assert _read_own(_chunks(again.getvalue())) is None or size == (1, 1)
     assert np.array_equal(decode_map(again.getvalue()).values, decode_map(data).values)
 
 
 def test_a_changed_byte_never_changes_a_map_unnoticed() -> None:
     data = encode_map(detection(noise()))
     for place in range(len(data)):
-        assert _read_own(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]) is None
+        with pytest.raises(ImageError, match="no anomaly map"):
+            decode_map(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
 
 
 def test_values_are_those_of_a_table_to_the_bit() -> None:

@@ -114,19 +114,13 @@ def decode_map(data: bytes) -> DecodedMap:
 def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple[int, int] | None]:
     """Return the grey values of a map, the values of black and white, the step, and the size to enlarge to."""
     try:
-<<<<<<< HEAD
-        if (quick := _read_own(data)) is not None:
-            grey, text = quick
+        chunks = _chunks(data)
+        if (own := _read_own(chunks)) is not None:
+            grey, text = own
         else:
             with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
                 grey = np.asarray(image).astype(np.uint16, copy=False)
                 text = image.text  # type: ignore[attr-defined]
-=======
-        _check_sums(data)
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            grey = np.asarray(image).astype(np.uint16, copy=False)
-            text = image.text  # type: ignore[attr-defined]
->>>>>>> faults
         low, high, step = float(text["blemish:low"]), float(text["blemish:high"]), int(text["blemish:step"])
         size = None
         if "blemish:size" in text:
@@ -141,55 +135,51 @@ def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple
     return grey, low, high, step, size
 
 
-<<<<<<< HEAD
-def _read_own(data: bytes) -> tuple[npt.NDArray[np.uint16], dict[str, str]] | None:
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Return kind and content of each chunk of a PNG.
+
+    Raises:
+        ValueError: A checksum is wrong. Pillow leaves out those of the pixels.
+    """
+    if data[:8] != _SIGNATURE:
+        raise ValueError("it is no PNG")
+    chunks = []
+    start = 8
+    while start < len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + length
+        if data[end : end + 4] != zlib.crc32(data[start + 4 : end]).to_bytes(4, "big"):
+            raise ValueError("a checksum is another one")
+        chunks.append((kind, data[start + 8 : end]))
+        start = end + 4
+    return chunks
+
+
+def _read_own(chunks: list[tuple[bytes, bytes]]) -> tuple[npt.NDArray[np.uint16], dict[str, str]] | None:
     """Return the grey values and text entries of a PNG as `save_deep_png` writes it, twice as fast as Pillow.
 
-    None stands for any other file and for a damaged one, which Pillow reads or refuses.
+    None stands for any other file, and for one that does not unpack: Pillow reads or refuses it.
     """
-    header, packed, text, place = b"", [], {}, 8
-    try:
-        while place < len(data):
-            length, kind = struct.unpack_from(">I4s", data, place)
-            content = data[place + 8 : place + 8 + length]
-            if struct.unpack_from(">I", data, place + 8 + length)[0] != zlib.crc32(content, zlib.crc32(kind)):
-                return None
-            if kind == b"IHDR":
-                header = content
-            elif kind == b"IDAT":
-                packed.append(content)
-            elif kind == b"tEXt":
-                name, _, words = content.decode("latin-1").partition("\0")
-                text[name] = words
-            elif kind != b"IEND":
-                return None
-            place += 12 + length
-        width, height, *form = struct.unpack(">IIBBBBB", header)
-        if form != _GREY_16_BITS or kind != b"IEND" or not 0 < width * height <= _MAX_VALUES:
-            return None
-        size = height * (1 + 2 * width)
-        unpacker = isal_zlib.decompressobj()
-        raw = unpacker.decompress(b"".join(packed), size + 1)
-    except (struct.error, isal_zlib.IsalError):  # type: ignore[misc]  # its stub calls it an instance
+    kinds = [kind for kind, _ in chunks]
+    if kinds[:1] != [b"IHDR"] or kinds[-1] != b"IEND" or {*kinds[1:-1]} - {b"tEXt", b"IDAT"}:
         return None
-    if len(raw) != size or not unpacker.eof or data[:8] != _SIGNATURE:
+    width, height, *form = struct.unpack(">IIBBBBB", chunks[0][1])
+    if form != _GREY_16_BITS or not 0 < width * height <= _MAX_VALUES:
+        return None
+    size = height * (1 + 2 * width)
+    unpacker = isal_zlib.decompressobj()
+    try:
+        raw = unpacker.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"), size + 1)
+    except isal_zlib.IsalError:  # type: ignore[misc]  # its stub calls it an instance
+        return None
+    if len(raw) != size or not unpacker.eof:
         return None
     rows = np.frombuffer(raw, np.uint8).reshape(height, 1 + 2 * width)
     if (rows[:, 0] != PNG_SUB_FILTER).any():
         return None
     grey = np.cumsum(rows[:, 1:].reshape(height, width, 2), axis=1, dtype=np.uint8)
-    return grey.view(">u2")[:, :, 0].astype(np.uint16), text
-=======
-def _check_sums(data: bytes) -> None:
-    """Raise ValueError unless the checksum of each chunk is right. Pillow leaves out those of the pixels."""
-    start = 8
-    while start < len(data):
-        (length,) = struct.unpack_from(">I", data, start)
-        end = start + 8 + length
-        if data[end : end + 4] != zlib.crc32(data[start + 4 : end]).to_bytes(4, "big"):
-            raise ValueError("a checksum is another one")
-        start = end + 4
->>>>>>> faults
+    texts = (content.decode("latin-1").partition("\0") for kind, content in chunks if kind == b"tEXt")
+    return grey.view(">u2")[:, :, 0].astype(np.uint16), {name: words for name, _, words in texts}
 
 
 def enlarge(values: FloatMap, size: tuple[int, int]) -> FloatMap:
