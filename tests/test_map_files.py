@@ -111,15 +111,22 @@ def test_what_is_no_map_is_one_sentence(damage: str) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (37, 23), (700, 400)])
 def test_own_files_are_read_as_pillow_reads_them(size) -> None:
     data = encode_map(detection(noise(-3, 5, size), size=size))
-    own = _read_own(list(_chunks(data)))
+    own = _read_own(_chunks(data))
     assert own is not None
     with Image.open(io.BytesIO(data)) as image:
         assert np.array_equal(own[0], np.asarray(image))
         assert own[1] == image.text
         again = io.BytesIO()
         image.save(again, "PNG", pnginfo=_texts(image.text), compress_level=9)  # with filters of its own
-    assert _read_own(list(_chunks(again.getvalue()))) is None or size == (1, 1)
+    assert _read_own(_chunks(again.getvalue())) is None or size == (1, 1)
     assert np.array_equal(decode_map(again.getvalue()).values, decode_map(data).values)
+
+
+def test_a_changed_byte_never_changes_a_map_unnoticed() -> None:
+    data = encode_map(detection(noise()))
+    for place in range(len(data)):
+        with pytest.raises(ImageError, match="no anomaly map"):
+            decode_map(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
 
 
 def test_values_are_those_of_a_table_to_the_bit() -> None:

@@ -16,7 +16,6 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -115,8 +114,9 @@ def decode_map(data: bytes) -> DecodedMap:
 def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple[int, int] | None]:
     """Return the grey values of a map, the values of black and white, the step, and the size to enlarge to."""
     try:
-        if (quick := _read_own(list(_chunks(data)))) is not None:
-            grey, text = quick
+        chunks = _chunks(data)
+        if (own := _read_own(chunks)) is not None:
+            grey, text = own
         else:
             with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
                 grey = np.asarray(image).astype(np.uint16, copy=False)
@@ -135,40 +135,42 @@ def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple
     return grey, low, high, step, size
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kind and content of each chunk of a PNG; ValueError for a wrong checksum.
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Return kind and content of each chunk of a PNG.
 
-    Pillow leaves out the checksums of the pixels.
+    Raises:
+        ValueError: A checksum is wrong. Pillow leaves out those of the pixels.
     """
     if data[:8] != _SIGNATURE:
-        raise ValueError("it is no PNG file")
+        raise ValueError("it is no PNG")
+    chunks = []
     start = 8
     while start < len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
-        content = data[start + 8 : start + 8 + length]
-        if struct.unpack_from(">I", data, start + 8 + length)[0] != zlib.crc32(content, zlib.crc32(kind)):
+        end = start + 8 + length
+        if data[end : end + 4] != zlib.crc32(data[start + 4 : end]).to_bytes(4, "big"):
             raise ValueError("a checksum is another one")
-        yield kind, content
-        start += 12 + length
+        chunks.append((kind, data[start + 8 : end]))
+        start = end + 4
+    return chunks
 
 
-def _read_own(chunks: Sequence[tuple[bytes, bytes]]) -> tuple[npt.NDArray[np.uint16], dict[str, str]] | None:
+def _read_own(chunks: list[tuple[bytes, bytes]]) -> tuple[npt.NDArray[np.uint16], dict[str, str]] | None:
     """Return the grey values and text entries of a PNG as `save_deep_png` writes it, twice as fast as Pillow.
 
-    None stands for any other file, which Pillow reads or refuses.
+    None stands for any other file, and for one that does not unpack: Pillow reads or refuses it.
     """
     kinds = [kind for kind, _ in chunks]
-    if kinds[:1] != [b"IHDR"] or kinds[-1] != b"IEND" or not set(kinds) <= {b"IHDR", b"tEXt", b"IDAT", b"IEND"}:
+    if kinds[:1] != [b"IHDR"] or kinds[-1] != b"IEND" or {*kinds[1:-1]} - {b"tEXt", b"IDAT"}:
         return None
-    texts = [content.decode("latin-1").partition("\0") for kind, content in chunks if kind == b"tEXt"]
+    width, height, *form = struct.unpack(">IIBBBBB", chunks[0][1])
+    if form != _GREY_16_BITS or not 0 < width * height <= _MAX_VALUES:
+        return None
+    size = height * (1 + 2 * width)
+    unpacker = isal_zlib.decompressobj()
     try:
-        width, height, *form = struct.unpack(">IIBBBBB", chunks[0][1])
-        if form != _GREY_16_BITS or not 0 < width * height <= _MAX_VALUES:
-            return None
-        size = height * (1 + 2 * width)
-        unpacker = isal_zlib.decompressobj()
         raw = unpacker.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"), size + 1)
-    except (struct.error, isal_zlib.IsalError):  # type: ignore[misc]  # its stub calls it an instance
+    except isal_zlib.IsalError:  # type: ignore[misc]  # its stub calls it an instance
         return None
     if len(raw) != size or not unpacker.eof:
         return None
@@ -176,6 +178,7 @@ def _read_own(chunks: Sequence[tuple[bytes, bytes]]) -> tuple[npt.NDArray[np.uin
     if (rows[:, 0] != PNG_SUB_FILTER).any():
         return None
     grey = np.cumsum(rows[:, 1:].reshape(height, width, 2), axis=1, dtype=np.uint8)
+    texts = (content.decode("latin-1").partition("\0") for kind, content in chunks if kind == b"tEXt")
     return grey.view(">u2")[:, :, 0].astype(np.uint16), {name: words for name, _, words in texts}
 
 
