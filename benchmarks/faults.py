@@ -29,7 +29,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,11 +96,12 @@ class Bench:
         """Return the words of a command in the folder of all trials."""
         return [word.replace("{out}", str(self.out)) for word in command.words]
 
-    def warm(self) -> None:
-        """Run each command once in this process, for its imports, and keep what it ends with."""
+    def warm(self, names: Collection[str]) -> None:
+        """Run commands once in this process, for their imports, and keep what they end with."""
         from blemish import cli
 
-        for name, command in self.commands.items():
+        for name in names:
+            command = self.commands[name]
             shutil.rmtree(self.out, ignore_errors=True)
             self.out.mkdir()
             code = cli.main(self.words(command))
@@ -126,22 +127,30 @@ class Bench:
         sys.stderr.flush()
         # No file, since the size of files may be limited.
         reading, error = os.pipe()
+        gentle = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, gentle)  # until the new process can take them
         process = os.fork()
         if process:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, gentle)
             os.close(error)
             os.set_blocking(reading, False)
             self.errors[process] = reading
             return process
         code = 70
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, gentle)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(error, 2)
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+            import torch
+
             from blemish import cli
 
+            torch.set_num_threads(1)  # makes its pool again after the fork, before there are threads that race for it
             setup()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             code = cli.main(list(words))
         except BaseException:
             traceback.print_exc()
@@ -245,7 +254,7 @@ class Bench:
         fault_commands.fill(command, self.out)
         before: dict[str, Any] = {}
         for _ in range(rng.randint(3, 6)):
-            count = rng.randint(1, 20 if command.before is None else 4)
+            count = rng.randint(1, 4 if command.before or command.name == "weights pull" else 20)
             ended = self.run(self.words(command), functools.partial(fault_files.kill_at, str(self.out), count))
             if ended.code != -signal.SIGKILL:
                 continue  # it had fewer operations
@@ -450,8 +459,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(given.folder or Path(temporary))
         try:
-            bench.warm()
             kinds = [kind for kind in schedule() if given.only in f"{kind[0]} {kind[1]}"]
+            names = {"fit" if kind[1] == "serve" else kind[1] for kind in kinds}
+            bench.warm([name for name in COMMANDS if name in names])
             number = len(rows)
             while sum(row["tried"] for row in rows) < given.faults and time.perf_counter() - start < given.seconds:
                 rng = random.Random(f"{given.seed} {number}")
