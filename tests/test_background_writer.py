@@ -35,13 +35,13 @@ def test_work_runs_at_once_and_rests_do_not_wait_for_more_of_it() -> None:
     together, noted = threading.Barrier(2), threading.Event()
 
     def work():
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         return noted.set
 
     with BackgroundWriter(threads=2) as writer:
         writer.submit(work)
         writer.submit(work)
-        assert noted.wait(timeout=10)
+        assert noted.wait(timeout=60)
 
 
 def test_is_bounded_by_number_and_by_size() -> None:
@@ -49,7 +49,7 @@ def test_is_bounded_by_number_and_by_size() -> None:
 
     def work():
         begun.append(1)
-        assert go_on.wait(timeout=10)
+        assert go_on.wait(timeout=60)
         return lambda: None
 
     def put_six(writer: BackgroundWriter, size: int, put: list[int]) -> None:
@@ -66,7 +66,7 @@ def test_is_bounded_by_number_and_by_size() -> None:
             time.sleep(0.05)
             assert len(put) == most
             go_on.set()
-            caller.join(timeout=10)
+            caller.join(timeout=60)
         assert put == list(range(6))
 
 
@@ -88,7 +88,7 @@ def test_the_first_error_is_raised_and_what_was_begun_is_kept(where: str, kind: 
         raise kind("the disk is full")
 
     def work(number: int):
-        all_begun.wait(timeout=10)
+        all_begun.wait(timeout=60)
         if number == 0 and where == "work":
             fail()
         return fail if number == 0 else partial(done.append, number)
@@ -116,13 +116,13 @@ def test_an_error_of_the_caller_drops_what_was_not_begun() -> None:
 
     def work(number: int):
         begun.set()
-        assert going.wait(timeout=10)
+        assert going.wait(timeout=60)
         return partial(done.append, number)
 
     def works():
         yield partial(work, 0)
         yield partial(work, 1)
-        assert begun.wait(timeout=10)
+        assert begun.wait(timeout=60)
         threading.Timer(0.05, going.set).start()
         raise KeyboardInterrupt
 

@@ -164,7 +164,7 @@ def test_streams_without_end(detector: Detector, paths: list[Path]) -> None:
     stream.close()
     for thread in threading.enumerate():
         if thread.name == "blemish-reader":
-            thread.join(timeout=5)
+            thread.join(timeout=60)
     count = len(taken)
     assert not any(thread.name == "blemish-reader" for thread in threading.enumerate())
     assert len(taken) == count

@@ -30,7 +30,7 @@ def test_prepares_several_at_once() -> None:
     together = threading.Barrier(3)
 
     def wait(source: int) -> Iterator[int]:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         yield source
 
     assert list(prefetch(range(6), wait, 4, threads=3)) == list(range(6))
@@ -41,7 +41,7 @@ def test_one_reader_hands_over_piece_by_piece() -> None:
 
     def pieces(source: int) -> Iterator[str]:
         yield f"{source} first"
-        assert going_on.wait(timeout=10)
+        assert going_on.wait(timeout=60)
         yield f"{source} second"
 
     made = prefetch([1], pieces, 1, threads=1)
@@ -87,7 +87,7 @@ def test_is_bounded_and_ends_with_its_reader(readers: int) -> None:
         for number in range(1, 6):
             next(made)
             assert len(taken) <= number + 2 + 1
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before  # those of earlier tests may end meanwhile

@@ -21,7 +21,7 @@ from blemish.calibration import look_foreign
 from blemish.detection import Detection, Provenance
 from blemish.engine import Engine, TorchEngine
 from blemish.errors import UsageError
-from blemish.few_shot import References, build_memory_bank, sample_memory_bank
+from blemish.few_shot import References, build_memory_bank, picture_fingerprint, sample_memory_bank
 from blemish.fitting import (
     add_known_defects,
     add_pictures,
@@ -49,6 +49,11 @@ from blemish.types import (
 
 #: Name of the one method in the score loop.
 _METHOD = "method"
+
+AMONG_GOOD = "one of the profile's good pictures, so its score says little"
+"""Note of a detection: the profile has the very picture, which is compared with itself or made the threshold."""
+AMONG_DEFECTS = "one of the profile's known defects"
+"""Note of a detection: the profile has the very picture, as one that it should catch."""
 
 
 class Detector:
@@ -98,6 +103,10 @@ class Detector:
         self.value_range = value_range
         self.tiling = tiling
         self.profile = profile
+        good, defects = () if profile is None else profile.good, () if profile is None else profile.known_defects
+        self._kept_sizes = frozenset([each.size for each in good] + [each.size for each in defects])
+        self._kept = dict.fromkeys((each.fingerprint for each in defects), AMONG_DEFECTS)
+        self._kept |= dict.fromkeys((each.fingerprint for each in good), AMONG_GOOD)
         self._texts = TextFeatureCache()
 
     def __repr__(self) -> str:
@@ -272,7 +281,12 @@ class Detector:
         )
 
     def with_more_good(
-        self, good: References, *, selected: bool = False, on_progress: Callable[[], object] = lambda: None
+        self,
+        good: References,
+        *,
+        selected: bool = False,
+        on_progress: Callable[[], object] = lambda: None,
+        check: Callable[[], object] = lambda: None,
     ) -> Detector:
         """Return a detector whose profile has more good pictures; those that it has are not needed.
 
@@ -283,6 +297,7 @@ class Detector:
             selected: They were chosen because of their scores, such as false alarms: the promise does not count on
                 them, and holds.
             on_progress: Called for each picture that was scored.
+            check: Called between pictures; an exception that it raises ends the work.
 
         Raises:
             UsageError: The detector has no profile, or a picture is one of its known defects.
@@ -295,10 +310,17 @@ class Detector:
             selected=selected,
             max_pixels=self.max_pixels,
             on_progress=on_progress,
+            check=check,
         )
         return self.with_profile(profile)
 
-    def with_known_defects(self, pictures: References, *, on_progress: Callable[[], object] = lambda: None) -> Detector:
+    def with_known_defects(
+        self,
+        pictures: References,
+        *,
+        on_progress: Callable[[], object] = lambda: None,
+        check: Callable[[], object] = lambda: None,
+    ) -> Detector:
         """Return a detector whose profile keeps pictures with defects, and says how many of them it catches.
 
         They change no threshold. They are scored again whenever the memory changes: see `Profile.known_defects`.
@@ -306,13 +328,19 @@ class Detector:
         Args:
             pictures: Pictures with defects.
             on_progress: Called for each picture that was scored.
+            check: Called between pictures; an exception that it raises ends the work.
 
         Raises:
             UsageError: The detector has no profile, or a picture is one of its good ones.
             ImageError: A picture cannot be read.
         """
         profile = add_known_defects(
-            self.torch_engine, self._own_profile, pictures, max_pixels=self.max_pixels, on_progress=on_progress
+            self.torch_engine,
+            self._own_profile,
+            pictures,
+            max_pixels=self.max_pixels,
+            on_progress=on_progress,
+            check=check,
         )
         return self.with_profile(profile)
 
@@ -486,13 +514,17 @@ class Detector:
             ImageError: The picture cannot be read.
             UsageError: The object name is empty, or not that of the profile.
         """
+        return list(self.prepare_tiles(image, object_name=object_name))
+
+    def prepare_tiles(
+        self, image: ImageSource, *, object_name: str | None = None
+    ) -> Generator[Prepared[None], None, None]:
+        """Like `prepare`, but one tile after the other: all tiles of a large picture may not fit into memory."""
         name = check_object_name(self._object_names(object_name))
-        prepared: list[Prepared[None]] = []
         for each in self._scorer(1).prepare(Task(None, image, frozenset({_METHOD}), name)):
             if isinstance(each, Failed):
                 raise each.error
-            prepared.append(each)
-        return prepared
+            yield each
 
     def score_prepared(self, batch: Sequence[Prepared[None]]) -> list[ScoredImage]:
         """Run what `prepare` returned through the model, all of it together: the second half of `score`.
@@ -512,6 +544,13 @@ class Detector:
                 "leave it out, or make a profile for each product"
             )
         return self.object_name if object_name is None else object_name
+
+    def _note_on(self, picture: LoadedImage) -> tuple[str, ...]:
+        """Return a note if the profile has a picture with these pixels, whatever its name."""
+        if picture.size not in self._kept_sizes:  # a fingerprint takes some milliseconds
+            return ()
+        note = self._kept.get(picture_fingerprint(picture, self.tiling))
+        return () if note is None else (note,)
 
     def _scorer(self, batch_size: int) -> Scorer:
         return Scorer(
@@ -553,6 +592,8 @@ class ScoredImage:
         detector, merger = self.detector, self.merger
         limits, map_range = detector.limits, detector.engine.map_range(detector.memory)
         model_map = None if limits.roi is not None else enlarged_map(merger, detector.engine)
+        # Of a very large picture only a smaller one is in memory, by which it cannot be known.
+        note = detector._note_on(merger.image) if merger.step == 1 else ()
         detection = Detection(
             score=merger.score,
             anomaly_map=finished_map(merger, detector.engine, detector.memory, limits.roi),
@@ -561,7 +602,7 @@ class ScoredImage:
             path=merger.path,
             threshold=detector.threshold,
             mask_threshold=detector.mask_threshold,
-            notes=merger.notes,
+            notes=merger.notes + note,
             timing=merger.timing,
             provenance=detector.provenance,
             map_step=merger.step,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from blemish.concurrency import prefetch
 from blemish.errors import ImageError, UsageError
-from blemish.image_io import MAX_PIXELS, find_images
+from blemish.image_io import MAX_PIXELS, LoadedImage, find_images
 from blemish.methods import METHODS, MethodInfo, info
 from blemish.methods.base import MemoryBank, TransductiveMethod
 from blemish.tiling import Tiling, batched, cut
@@ -194,19 +195,19 @@ def read_pictures(
 
     def prepare(item: tuple[int, tuple[ImageSource, str]]) -> Generator[ReadPicture, None, None]:
         number, (source, name) = item
-        digest = hashlib.sha256()
+        fingerprint = Fingerprint()
         indices: list[tuple[int, int]] = []
         pixels: list[Tensor] = []
         own: list[Tensor] = []
         size = (0, 0)
         for tile in cut(source, tiling, max_pixels=max_pixels, value_range=value_range):
             image, size = tile.image, tile.merger.size
-            hash_pixels(digest, image)
+            fingerprint.add(image)
             indices.append(tile.index)
             pixels.append(engine.preprocess(image))
             for copy in engine.reference_copies(image, number, len(sources)) if copies else ():
                 own.append(pixels[-1] if copy is image else engine.preprocess(copy))
-        yield ReadPicture(name, digest.hexdigest()[:16], size, indices, pixels, own)
+        yield ReadPicture(name, fingerprint.text, size, indices, pixels, own)
 
     named = zip(sources, picture_names(sources) if names is None else names, strict=True)
     with contextlib.closing(prefetch(enumerate(named), prepare, _PREFETCHED)) as pictures:
@@ -241,9 +242,29 @@ def alike_batches(items: Iterable[T], pixels_of: Callable[[T], Tensor]) -> Itera
         yield from batched(alike, BATCH)
 
 
-def hash_pixels(digest: hashlib._Hash, image: Image.Image) -> None:
-    """Add an image to a fingerprint. It is that of the pixels: a copy of the file under another name has the same."""
-    digest.update(f"{image.mode} {image.size}\n".encode() + image.tobytes())
+class Fingerprint:
+    """The fingerprint of a picture. It is that of the pixels: a copy of the file under another name has the same."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, tile: Image.Image) -> None:
+        """Add the next tile of the picture."""
+        self._digest.update(f"{tile.mode} {tile.size}\n".encode())
+        self._digest.update(tile.tobytes())
+
+    @property
+    def text(self) -> str:
+        """16 hex digits over the tiles so far."""
+        return self._digest.hexdigest()[:16]
+
+
+def picture_fingerprint(picture: LoadedImage, tiling: Tiling | None = None) -> str:
+    """Return the fingerprint that a profile with this tiling has of a picture: see `ReadPicture.fingerprint`."""
+    fingerprint = Fingerprint()
+    for tile in cut(picture, tiling, max_pixels=math.prod(picture.size)):
+        fingerprint.add(tile.image)
+    return fingerprint.text
 
 
 def set_fingerprint(fingerprints: Iterable[str]) -> str:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from blemish.errors import UsageError
 
 Ring = tuple[tuple[int, int], ...]
 """A closed outline: (x, y) corners. The last joins the first, and no three consecutive corners are on one line."""
 
-_EIGHT = np.ones((3, 3), dtype=bool)
+_Integers: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Region:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def find_regions(
@@ -75,55 +75,46 @@ def find_regions(
     if mask.shape != values.shape or mask.ndim != 2:
         raise UsageError(f"mask and values must have the same shape (H, W), not {mask.shape} and {values.shape}.")
     width, height = (mask.shape[1] * step, mask.shape[0] * step) if size is None else size
-    marked_rows, marked_columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    # Only the part with regions is looked at: most maps have little above a threshold.
+    marked_rows = np.flatnonzero(mask.any(axis=1))
     if marked_rows.size == 0:
         return ()
-    # Only the part with regions is looked at: most maps have little above a threshold.
-    top, left = int(marked_rows[0]), int(marked_columns[0])
-    part = slice(top, marked_rows[-1] + 1), slice(left, marked_columns[-1] + 1)
-    labels, count = ndimage.label(mask[part], structure=_EIGHT)
-    rows, columns = np.nonzero(labels)
-    owner = labels[rows, columns]
-    inside = values[part][rows, columns]
-    rows, columns = rows + top, columns + left
-    across, down = np.minimum(step, width - columns * step), np.minimum(step, height - rows * step)
-    pixels = across * down
-    area = np.rint(np.bincount(owner, weights=pixels, minlength=count + 1)).astype(np.int64)
-    divisor = np.maximum(area, 1)
-    mean = np.bincount(owner, weights=inside * pixels, minlength=count + 1) / divisor
-    centre_x = np.bincount(owner, weights=(columns * step + across / 2) * pixels, minlength=count + 1) / divisor
-    centre_y = np.bincount(owner, weights=(rows * step + down / 2) * pixels, minlength=count + 1) / divisor
-    peak = np.full(count + 1, -np.inf)
-    np.maximum.at(peak, owner, inside)
-    kept = area >= min_area
-    kept[0] = False
-    rings: dict[int, list[Ring]] = {}
-    if kept.any():
-        for ring in trace(kept[labels]):
-            # The pixel to the right of a ring's first edge is inside, whichever way that edge points.
-            moved = tuple((x + left, y + top) for x, y in ring)
-            rings.setdefault(int(labels[_inner_pixel(ring)]), []).append(moved)
-    boxes = ndimage.find_objects(labels)
+    top, bottom = int(marked_rows[0]), int(marked_rows[-1]) + 1
+    marked_columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    left, right = int(marked_columns[0]), int(marked_columns[-1]) + 1
+    marked = mask[top:bottom, left:right]
+    inside = values[top:bottom, left:right][marked]
+    outlines = _Outlines.of(marked)
+    # In image pixels, a run covers the box from (x0, y0) to (x1, y1). Sums over its pixels are differences of squares.
+    x0, x1 = (outlines.run_starts + left) * step, np.minimum((outlines.run_ends + left) * step, width)
+    y0 = (outlines.run_rows + top) * step
+    y1 = np.minimum(y0 + step, height)
+    owner = outlines.run_regions
+    area = np.bincount(owner, weights=(x1 - x0) * (y1 - y0))
+    centre_x = np.bincount(owner, weights=(x1**2 - x0**2) * (y1 - y0)) / (2 * area)
+    centre_y = np.bincount(owner, weights=(y1**2 - y0**2) * (x1 - x0)) / (2 * area)
+    lengths = outlines.run_ends - outlines.run_starts
+    peak = np.full(area.size, -np.inf, dtype=inside.dtype)
+    np.maximum.at(peak, owner, np.maximum.reduceat(inside, np.cumsum(lengths) - lengths))
+    if step > 1:
+        across = np.minimum(step, width - np.arange(left, right) * step)
+        down = np.minimum(step, height - np.arange(top, bottom) * step)
+        inside = inside * np.outer(down, across)[marked]
+    mean = np.bincount(np.repeat(owner, lengths), weights=inside) / area
+    rings = outlines.rings(np.minimum((outlines.x + left) * step, width), np.minimum((outlines.y + top) * step, height))
     regions = []
-    for label in np.flatnonzero(kept).tolist():
-        row_range, column_range = boxes[label - 1]
+    for number in np.flatnonzero(area >= min_area).tolist():
         # The outline is the ring that reaches the left-most column of the region; a hole never does.
-        outlines = sorted(rings[label], key=lambda ring: min(x for x, _ in ring))
+        polygon = sorted((rings[ring] for ring in outlines.region_rings[number]), key=lambda ring: min(ring)[0])
+        across_, down_ = zip(*polygon[0], strict=True)
         regions.append(
             Region(
-                box=(
-                    (column_range.start + left) * step,
-                    (row_range.start + top) * step,
-                    min((column_range.stop + left) * step, width),
-                    min((row_range.stop + top) * step, height),
-                ),
-                polygon=tuple(
-                    tuple((min(x * step, width), min(y * step, height)) for x, y in ring) for ring in outlines
-                ),
-                area=int(area[label]),
-                peak=float(peak[label]),
-                mean=float(mean[label]),
-                centroid=(float(centre_x[label]), float(centre_y[label])),
+                box=(min(across_), min(down_), max(across_), max(down_)),
+                polygon=tuple(polygon),
+                area=int(area[number]),
+                peak=float(peak[number]),
+                mean=float(mean[number]),
+                centroid=(float(centre_x[number]), float(centre_y[number])),
             )
         )
     regions.sort(key=lambda region: (-region.peak, -region.area, region.box[1], region.box[0]))
@@ -141,55 +132,127 @@ def trace(mask: npt.NDArray[np.bool_]) -> list[Ring]:
     Returns:
         Rings; outer outlines run clockwise on screen, holes counter-clockwise. Even-odd filling reproduces the mask.
     """
-    height, width = mask.shape
-    padded = np.zeros((height + 2, width + 2), dtype=bool)
-    padded[1:-1, 1:-1] = mask
-    # The four pixels around each corner. An edge leaves a corner with the mask on its right hand.
-    nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    corners = (height + 1) * (width + 1)
-    leaving = (se & ~ne, sw & ~se, nw & ~sw, ne & ~nw)  # to the right, down, left, up
-    edges = np.concatenate([np.flatnonzero(out) + turn * corners for turn, out in enumerate(leaving)])
-    if edges.size == 0:
-        return []
-    heading, start = np.divmod(edges, corners)
-    end = start + np.array([1, width + 1, -1, -width - 1])[heading]
-    # Two edges leave a corner where the mask touches itself diagonally; turning left keeps it connected.
-    follow = np.empty_like(edges)
-    todo = np.ones(edges.size, dtype=bool)
-    for turn in (-1, 0, 1):
-        candidate = (heading + turn) % 4 * corners + end
-        index = np.minimum(np.searchsorted(edges, candidate), edges.size - 1)
-        exists = todo & (edges[index] == candidate)
-        follow[exists] = index[exists]
-        todo &= ~exists
-    bends = heading != heading[follow]
-    return _rings(follow.tolist(), bends.tolist(), (end % (width + 1)).tolist(), (end // (width + 1)).tolist())
+    outlines = _Outlines.of(mask)
+    return outlines.rings(outlines.x, outlines.y)
 
 
-def _rings(follow: list[int], bends: list[bool], x: list[int], y: list[int]) -> list[Ring]:
-    """Return the cycles of `follow`, reduced to the corners where the outline bends."""
-    rings = []
-    visited = bytearray(len(follow))
-    for first in range(len(follow)):
-        if visited[first]:
-            continue
-        ring = []
-        edge = first
-        while not visited[edge]:
-            visited[edge] = 1
-            if bends[edge]:
-                ring.append((x[edge], y[edge]))
-            edge = follow[edge]
-        rings.append(tuple(ring))
-    return rings
+@dataclass(frozen=True, eq=False)
+class _Outlines:
+    """The outlines of a mask, and its runs: the unbroken pieces of its rows, from top to bottom and left to right.
+
+    Attributes:
+        x: Corners of all rings, one ring after the other.
+        y: The same.
+        ends: Where each ring ends in them.
+        run_rows: Row of each run.
+        run_starts: First column of each run.
+        run_ends: Column behind each run.
+        run_regions: Region of each run; regions are numbered by their first pixel.
+        region_rings: The rings of each region.
+    """
+
+    x: _Integers
+    y: _Integers
+    ends: _Integers
+    run_rows: _Integers
+    run_starts: _Integers
+    run_ends: _Integers
+    run_regions: _Integers
+    region_rings: list[list[int]]
+
+    @classmethod
+    def of(cls, mask: npt.NDArray[np.bool_]) -> _Outlines:
+        """Return the outlines of a mask (H, W)."""
+        height, width = mask.shape
+        padded = np.zeros((height + 2, width + 2), dtype=bool)
+        padded[1:-1, 1:-1] = mask
+        # The four pixels around each corner. An edge leaves a corner with the mask on its right hand.
+        nw, ne, sw, se = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+        corners = (height + 1) * (width + 1)
+        leaving = [np.flatnonzero(out) for out in (se > ne, sw > se, nw > sw, ne > nw)]  # right, down, left, up
+        edges = np.concatenate([start + turn * corners for turn, start in enumerate(leaving)])
+        heading = np.repeat(np.arange(4), [start.size for start in leaving])
+        end = np.concatenate(
+            [start + move for start, move in zip(leaving, (1, width + 1, -1, -width - 1), strict=True)]
+        )
+        # Two edges leave a corner where the mask touches itself diagonally; turning left keeps it connected.
+        follow = np.zeros_like(edges)
+        todo = np.arange(edges.size)
+        for turn in (-1, 0, 1):
+            candidate = (heading[todo] + turn) % 4 * corners + end[todo]
+            index = np.minimum(np.searchsorted(edges, candidate), edges.size - 1)
+            exists = edges[index] == candidate
+            follow[todo[exists]] = index[exists]
+            todo = todo[~exists]
+        order, lengths = _cycles(follow)
+        ring = np.empty_like(edges)
+        ring[order] = np.repeat(np.arange(lengths.size), lengths)
+        bends = order[heading[order] != heading[follow[order]]]
+        down, up = (slice(*np.cumsum([0, *map(len, leaving)])[turn : turn + 2]) for turn in (1, 3))
+        # Each run begins at an edge that goes up and ends at one that goes down: their rings are of one region.
+        region_of, region_rings = _joined(lengths.size, ring[up], ring[down])
+        run_rows, run_starts = np.divmod(end[up], width + 1)
+        return cls(
+            x=end[bends] % (width + 1),
+            y=end[bends] // (width + 1),
+            ends=np.cumsum(np.bincount(ring[bends], minlength=lengths.size)),
+            run_rows=run_rows,
+            run_starts=run_starts,
+            run_ends=leaving[1] % (width + 1),
+            run_regions=region_of[ring[up]],
+            region_rings=region_rings,
+        )
+
+    def rings(self, x: _Integers, y: _Integers) -> list[Ring]:
+        """Return the rings with these coordinates in place of `x` and `y`."""
+        points = list(zip(x.tolist(), y.tolist(), strict=True))
+        return [tuple(points[start:end]) for start, end in pairwise([0, *self.ends.tolist()])]
 
 
-def _inner_pixel(ring: Ring) -> tuple[int, int]:
-    """Return (row, column) of the pixel to the right of a ring's first edge."""
-    (x0, y0), (x1, y1) = ring[:2]
-    if y0 == y1:
-        return (y0, x0) if x1 > x0 else (y0 - 1, x0 - 1)
-    return (y0, x0 - 1) if y1 > y0 else (y0 - 1, x0)
+def _cycles(follow: _Integers) -> tuple[_Integers, _Integers]:
+    """Return the cycles of `follow`, one after the other and each from its smallest number on, and their lengths."""
+    following = follow.tolist()
+    visited = bytearray(len(following))
+    order: list[int] = []
+    starts = []
+    first = visited.find(0)
+    while first >= 0:
+        starts.append(len(order))
+        number = first
+        while not visited[number]:
+            visited[number] = 1
+            order.append(number)
+            number = following[number]
+        first = visited.find(0, first)
+    return np.array(order, dtype=np.int64), np.diff([*starts, len(order)])
+
+
+def _joined(count: int, one: _Integers, other: _Integers) -> tuple[_Integers, list[list[int]]]:
+    """Join numbers below `count` that stand for the same; return the group of each, and the numbers of each group.
+
+    Args:
+        count: How many numbers there are.
+        one: Numbers.
+        other: For each, a number that stands for the same.
+    """
+    smallest = list(range(count))
+
+    def find(number: int) -> int:
+        while smallest[number] != number:
+            smallest[number] = number = smallest[smallest[number]]
+        return number
+
+    differ = one != other
+    for first, second in set(zip(one[differ].tolist(), other[differ].tolist(), strict=True)):
+        low, high = sorted((find(first), find(second)))
+        smallest[high] = low
+    groups: dict[int, list[int]] = {}
+    for number in range(count):
+        groups.setdefault(find(number), []).append(number)
+    group_of = np.empty(count, dtype=np.int64)
+    for group, numbers in enumerate(groups.values()):
+        group_of[numbers] = group
+    return group_of, list(groups.values())
 
 
 def encode_mask(mask: npt.NDArray[np.bool_]) -> dict[str, list[int]]:

@@ -39,7 +39,7 @@ def test_leaves_gradients_autocast_and_gpus_alone() -> None:
 
 
 def test_parts_meet_and_come_back_in_order() -> None:
-    met = threading.Barrier(2, timeout=10)  # broken if one waits for the other to end
+    met = threading.Barrier(2, timeout=60)  # broken if one waits for the other to end
 
     def slow_first(part: int) -> tuple[int, int]:
         met.wait()
@@ -68,7 +68,7 @@ def test_a_fork_has_threads_of_its_own() -> None:
         concurrency.parallel_map(abs, (1, 2), 2)
         child = multiprocessing.get_context("fork").Process(target=concurrency.parallel_map, args=(abs, (1, 2), 2))
         child.start()
-    child.join(20)
+    child.join(60)
     code = child.exitcode
     child.kill()
     assert code == 0

@@ -26,7 +26,7 @@ def two_threads() -> object:
 
 @pytest.mark.usefixtures("two_threads")
 def test_two_methods_are_measured_at_once(data: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, barrier = measure.measure_category, threading.Barrier(2, timeout=20)
+    original, barrier = measure.measure_category, threading.Barrier(2, timeout=60)
 
     def together(*args: object) -> object:
         barrier.wait()  # breaks unless another method is being measured

@@ -296,3 +296,17 @@ def test_profiles_that_do_not_fit(tiny_backbone, profiles, plain, paths, tmp_pat
     with pytest.raises(ProfileError, match="earlier version"):
         judge(out, profile=read_profile(profiles / "first.profile"))
     assert judge(out, threshold=0.9).results
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/outside.png", "overlay\\..\\..\\outside.png", "c:outside.png"])
+def test_a_journal_that_names_files_outside(name, plain, paths, tmp_path) -> None:
+    """Files that a stranger's journal names are drawn again and removed, so none may lie outside the folder."""
+    folder, outside = detect(plain, paths, tmp_path / "out", kinds=("map-png", "overlay")), tmp_path / "outside.png"
+    outside.write_bytes(b"not of the folder")
+    first, *others = (folder / "results.jsonl").read_text().splitlines()
+    line = json.loads(first)
+    line["files"]["overlay"] = name.replace("/outside", f"{tmp_path}/outside") if name[0] == "/" else name
+    (folder / "results.jsonl").write_text("\n".join([json.dumps(line), *others, ""]))
+    judged = judge(folder, threshold=0.5, kinds=("overlay", "mask"))
+    assert outside.read_bytes() == b"not of the folder"
+    assert len(judged.results) == len(paths) - 1, "such a line counts as damaged"

@@ -48,7 +48,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """An empty tab that fails the test if a script fails or a policy is violated."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
     tab = context.new_page()
-    tab.set_default_timeout(30_000)
+    tab.set_default_timeout(60_000)
     problems: list[str] = []
     tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.on(

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from blemish.detection import Detection
+from blemish.detector import AMONG_GOOD
 from blemish.maps import encode_map
 from blemish.page import MAP_SIDE, PagePicture, content_security_policy, make_preview, service_page, write_page
 
@@ -80,7 +81,7 @@ def write_report(folder: Path) -> Path:
         yield PagePicture({"path": "=cmd()|'x'.png", "error": "'=cmd()' is cut short; save it again or leave it out."})
 
     path = folder / "report.html"
-    size = write_page(path, pictures(), title="Drawn <parts>")
+    size = write_page(path, pictures(), title="Drawn <parts>", profile={"name": "drawn.profile", "promise": "none"})
     assert (size.pictures, size.unreadable) == (11, 2)
     return path
 
@@ -171,11 +172,9 @@ class FakeService:
             return 200, self.feedback(names)
         if path == "/v1/profiles/nut/feedback/t1":
             self.threshold = 0.62
-            return 200, {"profile": self.profile()}
+            return 200, {"profile": self.profile(), "sentence": "The former profile is kept as nut.profile.1."}
         if path == "/v1/profiles/nut/drift":
-            scores = {"edges": [0, 0.25, 0.5, 1], "calibration": [8, 2, 0], "recent": [2, 5, 3]}
-            sentence = "Recent scores are higher than those of the good pictures."
-            return 200, {"level": "watch", "sentence": sentence, "pictures": 10, "scores": scores, "features": None}
+            return 200, self.drift()
         return 404, {"error": {"code": "not_found", "message": "There is nothing here."}}
 
     def profile(self) -> dict[str, Any]:
@@ -198,6 +197,22 @@ class FakeService:
             entry["preview"] = {"jpeg": base64.b64encode(make_preview(draw(seed)[0])).decode()}
         return 200, {"results": [entry], "model": {}}
 
+    def drift(self) -> dict[str, Any]:
+        """Answer as after many pictures that look like the good ones but for some defects."""
+        bins = {"edges": [0, 0.25, 0.5, 1], "calibration": [8, 2, 0], "recent": [2, 5, 3]}
+        parts = {
+            name: {
+                "name": words,
+                "meaning": f"About {words}.",
+                "level": level,
+                "sentence": f"{words}: {level}.",
+                **bins,
+            }
+            for name, words, level in (("scores", "scores", "watch"), ("features", "ordinary places", "ok"))
+        }
+        words = {"sentence": "The last 200 scores have moved.", "advice": "Look at the latest pictures."}
+        return {"level": "watch", **words, "pictures": 200, "own": 0, **parts}
+
     def feedback(self, names: list[tuple[str, str]]) -> dict[str, Any]:
         pictures = []
         for field, name in names:
@@ -205,10 +220,12 @@ class FakeService:
             score = detection(seed).score
             before = "reject" if score >= self.threshold else "pass"
             after = {"score_after": score - 0.01, "verdict_after": "reject" if score - 0.01 >= 0.62 else "pass"}
+            after["notes_after"] = [AMONG_GOOD] if field == "false_alarm" else []
             pictures.append({"name": name, "review": field, "score_before": score, "verdict_before": before, **after})
         limits = [
-            {"threshold": threshold, "review_threshold": None, "good": good}
-            for threshold, good in ((0.5, 20), (0.62, 21))
+            {"threshold": threshold, "review_threshold": None, "mask_threshold": MASK_THRESHOLD, "good": good}
+            | {"false_alarms": 1 / (good + 1), "known_defects": 3, "known_defects_caught": caught}
+            for threshold, good, caught in ((0.5, 20, 3), (0.62, 21, 2))
         ]
         sentence = "The threshold rises from 0.500 to 0.620."
         guarantee = {"sentence": "At most 4.8 % of good pictures are rejected."}

@@ -38,7 +38,8 @@ def look_everywhere(page: Page, dialogs: dict[str, str]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_findings(
     browser: Browser, report: Path, service: FakeService, tmp_path: Path, scheme: Any, width: int
 ) -> None:
@@ -49,7 +50,7 @@ def test_no_serious_findings(
     page = context.new_page()
     page.goto(report.as_uri())
     page.wait_for_selector("html[data-ready]")
-    page.keyboard.press("a")
+    page.keyboard.press("p")
     page.keyboard.press("r")
     assert not look_everywhere(page, DIALOGS)
     fits = "document.documentElement.scrollWidth <= window.innerWidth"
@@ -81,3 +82,52 @@ def test_everything_is_reached_by_keyboard(page: Page, report: Path) -> None:
     assert {"open-export", "threshold", "mask-threshold", "min-area", "search", "list", "next", "opacity"} <= set(
         reached
     )
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Press Tab until an element has the focus."""
+    for _ in range(80):
+        if page.evaluate("document.activeElement.id") == name:
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not reach {name}")
+
+
+def test_the_whole_loop_by_keyboard(page: Page, service: FakeService, tmp_path: Path) -> None:
+    """Choose, review, ask, go back, accept, score again: without a pointer."""
+    files = [tmp_path / f"part_{seed}.png" for seed in (3, 5, 8)]
+    for file in files:
+        draw(int(file.stem[-1]))[0].save(file)
+    page.goto(service.url)
+    page.wait_for_selector("html[data-ready]")
+    tab_to(page, "choose-files")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(files)
+    until(page, "window.blemish.state.shown.filter((p) => p.stage === 'done').length === 3")
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    for key in "rpr":
+        page.keyboard.press(key)
+    tab_to(page, "open-feedback")
+    page.keyboard.press("Enter")
+    tab_to(page, "feedback-batch")
+    page.keyboard.press("Space")
+    for last in (False, True):
+        tab_to(page, "feedback-ask")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#feedback-accept:not([hidden])")
+        # The button that had the focus is gone; the focus is at the beginning of what is new, not outside.
+        assert page.evaluate("document.activeElement.id") == "feedback-title"
+        tab_to(page, "feedback-accept" if last else "feedback-back")
+        page.keyboard.press("Enter")
+    page.wait_for_selector("#feedback-again:not([hidden])")
+    assert page.evaluate("document.activeElement.id") == "feedback-title"
+    tab_to(page, "feedback-again")
+    page.keyboard.press("Enter")
+    until(page, "window.blemish.state.pictures.every((p) => p.stage === 'done' && p.entry.threshold === 0.62)")
+    assert page.evaluate("document.activeElement.id") == "open-feedback"
+    tab_to(page, "open-drift")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#drift-chart svg")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "open-drift"

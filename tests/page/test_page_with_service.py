@@ -12,6 +12,7 @@ import pytest
 from page_helpers import until
 from PIL import Image, ImageOps
 
+from blemish.detector import AMONG_GOOD
 from blemish.loading import load
 from blemish.profile import read_profile
 from helpers import save_picture
@@ -53,10 +54,10 @@ def address(file: Path, tiny_backbone: Path) -> Iterator[str]:
     server = make_server(service, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
     server.should_exit = True
-    thread.join(30)
+    thread.join(120)
     listener.close()
 
 
@@ -94,7 +95,7 @@ def test_review_of_real_scores_goes_back_into_the_profile(
     rejected = sum(result.verdict == "reject" for result in expected.values())
     assert 0 < rejected < 5, "the profile raises false alarms to give back"
     # All good but the last one, which was missed: a whole batch, so its good pictures move the threshold.
-    for key in "aaaar":
+    for key in "ppppr":
         page.keyboard.press(key)
     page.click("#open-feedback")
     assert f"False alarms, which join the good pictures: {rejected}" in page.inner_text("#feedback-body")
@@ -119,5 +120,9 @@ def test_review_of_real_scores_goes_back_into_the_profile(
     assert len(scores) == 4
     assert all(score < (profile.limits.threshold or 0) for score in scores), "no false alarm is left"
     page.click("#open-drift")
-    until(page, "document.getElementById('drift-sentence').textContent.includes('20')")
-    assert page.inner_text("#drift-level") == "unknown"
+    until(page, "document.getElementById('drift-sentence').textContent.includes('it takes 20')")
+    assert page.inner_text("#drift-level") == "not known yet"
+    # Those that joined the profile would be compared with themselves: only the other picture counts.
+    assert "4 more are among the profile's good pictures and do not count." in page.inner_text("#drift-sentence")
+    notes = page.evaluate("window.blemish.state.pictures.filter((p) => p.review === 'pass').map((p) => p.entry.notes)")
+    assert notes == [[AMONG_GOOD]] * 4

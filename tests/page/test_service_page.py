@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from page_helpers import HOSTILE, FakeService, draw, until
 
+from blemish.detector import AMONG_GOOD
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -42,7 +44,9 @@ def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: l
     assert page.inner_text("#promise") == "Rejected from score 0.5000. At most 5 % of good pictures are rejected."
     assert page.locator("#profile option").all_inner_texts() == ["nut (metal nut)"]
     assert page.inner_text("#counts") == "No pictures yet."
+    assert page.inner_text("#no-picture").startswith("Drop pictures or a folder")
     send(page, parts)
+    assert not page.is_visible("#no-picture")
     assert len(service.forms) == 6, "one request each"
     assert all(len(form) == 1 and form[0][0] == "files" for form in service.forms)
     asked = [path for method, path, _ in service.requests if method == "POST"]
@@ -51,13 +55,16 @@ def test_pictures_are_sent_and_sorted(page: Page, service: FakeService, parts: l
     assert page.evaluate("window.blemish.state.shown.map((p) => p.entry.path)") == [
         f"part_{seed}.png" for seed in (8, 6, 5, 4, 3, 1)
     ]
+    # A screen reader reads the rows in the order of the screen.
+    rows = page.locator(".item .item-name").all_text_contents()
+    assert rows == [f"part_{seed}.png" for seed in (8, 6, 5, 4, 3, 1)]
     assert page.inner_text("#counts").startswith("4 rejected, 2 passed of 6 pictures.")
     until(page, "window.blemish.view.map !== null && window.blemish.view.regions.length > 0")
     assert page.evaluate("window.blemish.view.image !== null")
     urls = {path.split("?")[0] for _, path, _ in service.requests}
     assert urls <= {"/", "/v1/profiles", "/v1/detect", "/favicon.ico"}
     # The session is kept in the browser: another visit shows it again, with maps.
-    page.keyboard.press("a")
+    page.keyboard.press("p")
     until(page, "window.blemish.cache.store.all().then((kept) => kept.some((picture) => picture.review === 'pass'))")
     page.reload()
     page.wait_for_selector("html[data-ready]")
@@ -132,10 +139,18 @@ def test_wrong_pictures_get_a_sentence_each(
     assert len(service.forms) == 2, "what is too large is not sent"
     assert "2 pictures not scored." in page.inner_text("#counts")
     assert page.is_visible("#no-picture")
-    too_large = (413, {"error": {"code": "too_large", "message": "The picture has too many pixels."}}, {})
-    service.fail = lambda method, path, headers: too_large if method == "POST" else None
+    assert not page.is_visible("#retry"), "such pictures fail again"
+    # A server that breaks may answer another time.
+    broken = (500, {"error": {"code": "internal", "message": "The model failed."}}, {})
+    service.fail = lambda method, path, headers: broken if method == "POST" else None
+    page.set_input_files("#files", parts[4])
+    until(page, "window.blemish.state.pictures.some((p) => p.entry.error === 'The model failed.')")
+    service.fail = lambda method, path, headers: None
+    sent = len(service.forms)
     page.click("#retry")
-    until(page, "window.blemish.state.pictures.some((p) => p.entry.error === 'The picture has too many pixels.')")
+    until(page, "window.blemish.state.pictures.filter((p) => p.stage === 'done').length === 2")
+    assert len(service.forms) == sent + 1, "only what may succeed is sent"
+    page.wait_for_selector("#retry", state="hidden")
 
 
 def test_a_busy_server_is_asked_again(page: Page, service: FakeService, parts: list[Path]) -> None:
@@ -192,13 +207,13 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     open_service(page, service)
     send(page, parts)
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    for key in "rrarr":  # the third is a false alarm, the fifth was missed
+    for key in "rrprr":  # the third is a false alarm, the fifth was missed
         page.keyboard.press(key)
     page.click("#open-feedback")
     assert "1 picture of the list cannot be counted yet" in page.inner_text("#feedback-body")
     assert not page.is_visible("#feedback-whole")
     page.click("#feedback-close")
-    page.keyboard.press("a")
+    page.keyboard.press("p")
     page.click("#open-feedback")
     text = page.inner_text("#feedback-body")
     assert "False alarms, which join the good pictures: 1" in text
@@ -219,14 +234,45 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     ]
     text = page.inner_text("#feedback-body")
     assert "The threshold rises from 0.500 to 0.620." in text
-    assert "0.5000\t0.6200" in text
+    assert "Rejected from score\t0.5000\t0.6200" in text
+    assert "Pixel is anomalous from\t0.4000\t0.4000" in text
+    assert "Promise: good pictures rejected, at most\t4.8 %\t4.6 %" in text
+    assert "Known defects caught\t3 of 3\t2 of 3" in text
+    assert "1 of 3 known defects would still pass." in text
+    assert "--false-alarms 5%" in text
+    assert "blemish judge cannot judge them by the new profile" in text
+    # From the preview one can go back and choose otherwise.
+    page.click("#feedback-back")
+    assert page.is_checked("#feedback-batch")
+    assert page.is_visible("#feedback-ask")
+    assert not page.is_visible("#feedback-accept")
+    page.uncheck("#feedback-batch")
+    page.click("#feedback-ask")
+    page.wait_for_selector("#feedback-accept:not([hidden])")
+    assert service.requests[-1][1].endswith("/feedback")
+    page.click("#feedback-back")
+    page.check("#feedback-batch")
+    page.click("#feedback-ask")
+    page.wait_for_selector("#feedback-accept:not([hidden])")
     assert page.evaluate("window.blemish.state.profiles.get('nut').threshold") == 0.5, "nothing changes yet"
     page.click("#feedback-accept")
     page.wait_for_selector("#feedback-again:not([hidden])")
-    assert "rejects from score 0.6200 now" in page.inner_text("#feedback-state")
+    text = page.inner_text("#feedback-body")
+    assert "rejects from score 0.6200 now" in text
+    assert "kept as nut.profile.1" in text
+    assert "Accepting" not in text
     assert "Rejected from score 0.6200." in page.inner_text("#promise")
     assert page.input_value("#threshold-number") == "0.62"
-    page.click("#feedback-again")
+    page.click("#feedback-close")
+    noted = page.locator(".item").filter(has_text="part_5.png")
+    assert "you: pass · in the profile" in noted.inner_text()
+    noted.click()
+    assert AMONG_GOOD in page.inner_text("#picture-facts")
+    page.click("#open-feedback")
+    assert "6 pictures already given back." in page.inner_text("#feedback-body")
+    assert page.inner_text("#feedback-state").startswith("All that you reviewed is already given back.")
+    page.click("#feedback-close")
+    page.set_input_files("#files", parts)
     until(page, "window.blemish.state.pictures.every((p) => p.stage === 'done' && p.entry.threshold === 0.62)")
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.inner_text("#counts").startswith("2 rejected, 4 passed of 6 pictures.")
@@ -237,7 +283,7 @@ def test_a_large_batch_goes_back_in_parts(page: Page, service: FakeService, part
     service.config["max_pictures"] = 4
     open_service(page, service)
     send(page, parts[::-1])
-    for key in "rrarra":
+    for key in "rrprrp":
         page.keyboard.press(key)
     page.click("#open-feedback")
     assert "2 more reviewed pictures will not fit" in page.inner_text("#feedback-body")
@@ -260,14 +306,17 @@ def test_a_large_batch_goes_back_in_parts(page: Page, service: FakeService, part
 def test_feedback_without_mistakes_says_so(page: Page, service: FakeService, parts: list[Path]) -> None:
     open_service(page, service)
     send(page, parts[:1])
-    page.keyboard.press("a")
+    page.click("#open-feedback")
+    assert page.inner_text("#feedback-state").startswith("No picture here has your verdict")
+    page.click("#feedback-close")
+    page.keyboard.press("p")
     page.click("#open-feedback")
     assert page.is_disabled("#feedback-ask")
     assert "nothing would change" in page.inner_text("#feedback-state")
     page.click("#feedback-close")
     failure = (422, {"error": {"code": "too_few", "message": "A good picture is needed."}}, {})
     service.fail = lambda method, path, headers: failure if "feedback" in path else None
-    page.keyboard.press("p")
+    page.keyboard.press("b")
     page.keyboard.press("r")
     page.click("#open-feedback")
     page.click("#feedback-ask")
@@ -280,8 +329,15 @@ def test_the_drift_panel(page: Page, service: FakeService) -> None:
     page.click("#open-drift")
     page.wait_for_selector("#drift-chart svg")
     assert page.inner_text("#drift-level") == "watch"
-    assert page.inner_text("#drift-sentence") == "Recent scores are higher than those of the good pictures."
-    assert page.locator("#drift-chart rect").count() == 6
+    assert page.inner_text("#drift-sentence") == "The last 200 scores have moved."
+    assert page.inner_text("#drift-advice") == "What to do: Look at the latest pictures."
+    # Each number stands beside its chart.
+    for part, name, level in (("Scores", "scores", "watch"), ("Ordinary places", "ordinary places", "ok")):
+        section = page.locator(f"#drift-chart section[aria-label='{part}']")
+        assert section.locator("rect").count() == 6
+        assert section.locator(".level").inner_text() == level
+        assert f"{name}: {level}." in section.inner_text()
+        assert "good pictures of the profile" in section.inner_text()
 
 
 def test_export_from_the_service(page: Page, service: FakeService, parts: list[Path]) -> None:
@@ -308,7 +364,39 @@ def test_hostile_texts_of_the_server_are_texts(page: Page, service: FakeService,
     service.config["title"] = HOSTILE
     open_service(page, service)
     send(page, parts[:1])
-    until(page, "!document.getElementById('no-picture').hidden")
+    until(page, "document.getElementById('no-picture').textContent.includes('is wrong')")
     assert page.locator("#no-picture").text_content() == message
     assert page.locator("h1").text_content() == HOSTILE
     assert page.locator("img:not(.thumb)").count() == 0
+
+
+@pytest.mark.parametrize(("width", "height", "fewest"), [(1280, 800, 4), (1920, 1080, 9), (360, 800, 5)])
+def test_rows_and_regions_have_room(
+    page: Page, service: FakeService, tmp_path: Path, width: int, height: int, fewest: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    open_service(page, service)
+    files = [tmp_path / f"{seed} line 2 night shift camera left 2026-11-30.png" for seed in range(9)]
+    for seed, file in enumerate(files):
+        draw(seed)[0].save(file)
+    send(page, files)
+    until(page, "window.blemish.view.regions.length > 0")
+    list_box, note = (page.locator(name).bounding_box() for name in ("#list", "#list-note"))
+    assert list_box is not None
+    assert note is not None
+    row = page.locator(".item").first.bounding_box()
+    assert row is not None
+    assert list_box["height"] // row["height"] >= fewest
+    if width > 360:
+        assert max(box["y"] + box["height"] for box in (list_box, note)) < height, "nothing is below the screen"
+        table = page.locator(".regions .wide").bounding_box()
+        assert table is not None
+        assert table["y"] + table["height"] < height
+        assert table["width"] > 400
+    names = page.locator(".item-name")
+    assert not any(names.evaluate_all("(names) => names.map((name) => name.scrollHeight > name.clientHeight + 1)"))
+    page.keyboard.press("p")  # a row with a line below the name
+    until(page, "document.querySelectorAll('.item-about:not(:empty)').length === 1")
+    texts = page.locator(".item-text")
+    heights = texts.evaluate_all("(texts) => texts.map((text) => text.offsetHeight - text.parentElement.clientHeight)")
+    assert max(heights) <= 0

@@ -42,11 +42,11 @@ def listening(registry: Registry, **options: Any) -> Iterator[tuple[Service, int
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(120)
         yield service, listener.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
         listener.close()
 

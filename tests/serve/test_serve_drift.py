@@ -9,7 +9,7 @@ import pytest
 from service_helpers import files, serving
 from starlette.testclient import TestClient
 
-from blemish.detector import Detector
+from blemish.detector import AMONG_GOOD, Detector
 from blemish.profile import Profile, read_profile
 from blemish.serve.drift import FEWEST, WINDOW, Drift, Numbers, numbers_of
 from blemish.serve.profiles import Registry
@@ -50,8 +50,11 @@ def test_good_pictures_are_no_drift(profile: Profile) -> None:
 def test_other_pictures_are_an_alarm(profile: Profile) -> None:
     report = fill(Drift(profile), drawn(profile, 100, shift=5)).report()
     assert report["level"] == report["scores"]["level"] == report["features"]["level"] == "alarm"
-    assert "100 of 100 lie above a good one" in report["sentence"]
-    assert "light" in report["sentence"]
+    assert "the promise may not hold" in report["sentence"]
+    assert "light" in report["advice"]
+    for part in (report["scores"], report["features"]):
+        assert "above a good one in 100 of 100 comparisons" in part["sentence"]
+        assert "in less than 1 of 1,000,000 cases" in part["sentence"]
 
 
 def test_defects_alone_do_not_move_the_median(profile: Profile) -> None:
@@ -68,7 +71,8 @@ def test_a_change_while_the_service_runs(profile: Profile) -> None:
     fill(drift, drawn(profile, WINDOW, shift=4, seed=1), first=WINDOW)
     report = drift.report()
     assert report["level"] == "alarm"
-    assert report["log_capital"] > 2
+    assert report["scores"]["log_capital"] > 2
+    assert "changed while the service ran" in report["scores"]["sentence"]
     assert report["pictures"] == 2 * WINDOW
 
 
@@ -76,12 +80,29 @@ def test_too_few_pictures_say_nothing(profile: Profile) -> None:
     drift = fill(Drift(profile), drawn(profile, FEWEST - 1, shift=5))
     report = drift.report()
     assert report["level"] == "unknown"
-    assert report["p_value"] is None
+    assert report["scores"]["p_value"] is None
+    assert report["advice"] == "Score more pictures, then look again."
     # A picture that comes again is no further one.
     drift.add(Numbers(1.0, 1.0), b"0")
     assert drift.report()["pictures"] == FEWEST - 1
     drift.add(Numbers(1.0, 1.0), b"new")
     assert drift.level != "unknown"
+
+
+def test_good_pictures_of_the_profile_do_not_count(client: TestClient, registry: Registry, profile_file: Path) -> None:
+    """They would score low against themselves, and the level would be "ok" whatever else came in."""
+    good = [
+        ("files", (path.name, path.read_bytes(), "image/png"))
+        for path in sorted((profile_file.parent / "good").iterdir())
+    ]
+    with serving(registry) as own:
+        results = own.post("/v1/detect", files=good).json()["results"]
+        assert all(AMONG_GOOD in result["notes"] for result in results)
+        (other,) = own.post("/v1/detect", files=files(99)).json()["results"]
+        assert other["notes"] == []
+        report = own.get("/v1/profiles/part/drift").json()
+        assert (report["level"], report["pictures"], report["own"]) == ("unknown", 1, len(good))
+        assert f"{len(good)} more are among the profile's good pictures and do not count." in report["sentence"]
 
 
 def test_the_median_is_that_of_a_fit(base: Detector, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from service_helpers import files, png, serving
 from starlette.testclient import TestClient
 
+from blemish.detector import AMONG_DEFECTS, AMONG_GOOD
 from blemish.profile import read_profile
 from blemish.serve import feedback
 from blemish.serve.profiles import load_registry
@@ -40,6 +41,8 @@ def score(client: TestClient, seed: int) -> float:
 
 def test_a_preview_changes_nothing_and_accepting_it_does(own: TestClient, file: Path) -> None:
     before, data = score(own, 1), file.read_bytes()
+    places = [each["in_profile"] for each in own.post("/v1/detect", files=files(1, 2)).json()["results"]]
+    assert places == [None, None]
     form = reviewed(false_alarm=1, missed=2, confirmed_good=3, confirmed_defect=4)
     answer = own.post("/v1/profiles/part/feedback", files=form)
     assert answer.status_code == 200, answer.text
@@ -59,6 +62,11 @@ def test_a_preview_changes_nothing_and_accepting_it_does(own: TestClient, file: 
     assert alarm["score_without_itself"] == pytest.approx(alarm["score_before"], abs=1e-3)
     assert "score_without_itself" not in rows["missed"]
     assert "1 false alarm becomes a good picture and 1 missed picture is kept as known defect;" in preview["sentence"]
+    assert alarm["notes_after"] == [AMONG_GOOD]
+    assert rows["missed"]["notes_after"] == [AMONG_DEFECTS]
+    for state in (preview["before"], preview["after"]):
+        assert state["false_alarms"] == read_profile(file).guarantee["bound"]
+        assert state["mask_threshold"] == read_profile(file).limits.mask_threshold
     assert score(own, 1) == before
     assert file.read_bytes() == data
     assert own.get("/v1/profiles").json()["profiles"][0]["good"] == good
@@ -76,6 +84,8 @@ def test_a_preview_changes_nothing_and_accepting_it_does(own: TestClient, file: 
     stored = read_profile(file)
     assert len(stored.good) == good + 1
     assert stored.good[-1].selected
+    places = [each["in_profile"] for each in own.post("/v1/detect", files=files(1, 2, 3)).json()["results"]]
+    assert places == ["good", "known_defect", None]
     # The token has done its work.
     again = own.post(f"/v1/profiles/part/feedback/{preview['token']}")
     assert (again.status_code, again.json()["error"]["code"]) == (404, "unknown_token")
@@ -96,6 +106,9 @@ def test_the_good_pictures_of_a_whole_batch_move_the_threshold(own: TestClient, 
     stored = read_profile(file)
     assert not any(entry.selected for entry in stored.good)
     assert stored.limits.threshold == preview["after"]["threshold"]
+    # A picture that the profile has already joins no more.
+    again = own.post("/v1/profiles/part/feedback?whole_batch=true", files=[*form, *reviewed(confirmed_good=5)]).json()
+    assert again["sentence"].startswith("The 1 good picture joins those that the promise rests on;")
     batch = own.post("/v1/profiles/part/feedback?whole_batch=maybe", files=form)
     assert (batch.status_code, batch.json()["error"]["code"]) == (422, "bad_option")
 

@@ -44,7 +44,6 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from blemish.errors import UsageError
 
@@ -228,9 +227,10 @@ class Guarantee:
         if self.scheme == "cross":
             bound += f" (usually about {percent(self.promise)}; twice that and a remainder are certain)"
         else:
-            # Where both are one number, two roundings of it would contradict each other.
-            is_same = math.isclose(self.bound, self.promise, rel_tol=1e-9)
-            bound += f" (promised: {percent(self.promise, up=is_same)})"
+            # One number is said once: also where two roundings of it differ.
+            promise = percent(self.promise)
+            if not math.isclose(self.bound, self.promise, rel_tol=1e-9) and promise != percent(self.bound, up=True):
+                bound += f" (promised: {promise})"
         bound += f", on average over choices of the {n} calibration picture{'s' * (n != 1)}"
         if self.conditional is not None:
             bound += (
@@ -380,6 +380,8 @@ def conditional_bound(pictures: int, rank: int, confidence: float = 0.9) -> floa
         rank: k, from 1 to n.
         confidence: Probability in (0, 1) that the rate is at most the bound.
     """
+    from scipy import special  # 0.2 s to import, and needed here only
+
     return float(special.betaincinv(rank, pictures + 1 - rank, confidence))
 
 

@@ -33,6 +33,7 @@ def add_pictures(
     selected: bool = False,
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[], object] = lambda: None,
+    check: Callable[[], object] = lambda: None,
 ) -> Profile:
     """Return a profile with more good pictures; those that it has are not needed.
 
@@ -54,12 +55,13 @@ def add_pictures(
         selected: They were chosen because of their scores.
         max_pixels: As in `blemish.load`.
         on_progress: Called for each picture that was scored.
+        check: Called between pictures; an exception that it raises ends the work.
 
     Raises:
         UsageError: The rule of the profile needs all pictures, or a picture is a known defect of the profile.
         ImageError: A picture cannot be read.
     """
-    scorer = PictureScorer.of(engine, profile, max_pixels)
+    scorer = PictureScorer.of(engine, profile, max_pixels, check)
     sources = list_references(more)
     known = {entry.fingerprint for entry in profile.good}
     split = profile.limits.scheme == "split"
@@ -165,6 +167,7 @@ def add_known_defects(
     *,
     max_pixels: int = MAX_PIXELS,
     on_progress: Callable[[], object] = lambda: None,
+    check: Callable[[], object] = lambda: None,
 ) -> Profile:
     """Return a profile that knows more pictures with defects, which it should catch. They change no threshold.
 
@@ -175,7 +178,7 @@ def add_known_defects(
         UsageError: A picture is one of the good ones.
         ImageError: A picture cannot be read.
     """
-    scorer = PictureScorer.of(engine, profile, max_pixels)
+    scorer = PictureScorer.of(engine, profile, max_pixels, check)
     good = {entry.fingerprint for entry in profile.good}
     defects = {defect.fingerprint: defect for defect in profile.known_defects}
     memory = to_device(profile.memory, engine.device)

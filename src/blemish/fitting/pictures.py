@@ -87,6 +87,7 @@ class PictureScorer:
         max_pixels: As in `blemish.load`.
         value_range: As in `blemish.load`.
         tiling: How pictures are cut.
+        check: Called between pictures; an exception that it raises ends the work.
 
     Attributes:
         roi: What counts, once the first picture was read, whose size it needs.
@@ -102,17 +103,25 @@ class PictureScorer:
         max_pixels: int = MAX_PIXELS,
         value_range: ValueRange | None = None,
         tiling: Tiling | None = None,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         assert isinstance(engine.method, ReferenceMethod)
         self.engine, self.method = engine, engine.method
         self.min_area, self.max_pixels = min_area, max_pixels
         self.value_range, self.tiling = value_range, tiling
         self.text = engine.text([object_name])
+        self._check = check
         self._roi_source = roi
         self.roi: Roi | None = roi if isinstance(roi, Roi) else None
 
     @classmethod
-    def of(cls, engine: TorchEngine, profile: Profile, max_pixels: int = MAX_PIXELS) -> PictureScorer:
+    def of(
+        cls,
+        engine: TorchEngine,
+        profile: Profile,
+        max_pixels: int = MAX_PIXELS,
+        check: Callable[[], object] = lambda: None,
+    ) -> PictureScorer:
         """Return what scores as the profile does."""
         return cls(
             engine,
@@ -122,6 +131,7 @@ class PictureScorer:
             max_pixels=max_pixels,
             value_range=profile.value_range,
             tiling=profile.tiling,
+            check=check,
         )
 
     # reading
@@ -156,6 +166,7 @@ class PictureScorer:
         features: list[list[ImageFeatures]] = [[] for _ in pictures]
         tiles = [(number, pixels) for number, picture in enumerate(pictures) for pixels in picture.pixels]
         for batch in alike_batches(tiles, lambda tile: tile[1]):
+            self._check()
             for (number, _), each in zip(batch, _divided(encode(torch.cat([p for _, p in batch]))), strict=True):
                 features[number].append(each)
         return [
@@ -273,6 +284,7 @@ class PictureScorer:
         memory: MemoryBank,
     ) -> Measured:
         """Return what a picture scores, from the prediction of each tile."""
+        self._check()
         merger = TileMerger(size, self.tiling)
         for index, prediction in predictions:
             score, tile_map = float(prediction.score[0]), prediction.map[0]

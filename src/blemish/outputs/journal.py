@@ -142,7 +142,8 @@ class Journal(Generic[K, V]):
         self.failures: dict[K, Line] = {}
         self._key, self._value = key, value
         self._offsets: dict[K, int] = {}
-        self._open()
+        self._file = self._open_file()
+        self._read()
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line and hand it to the operating system.
@@ -183,18 +184,21 @@ class Journal(Generic[K, V]):
         Raises:
             OutputError: It cannot be written.
         """
+        offsets: dict[K, int] = {}
 
         def fill(stream: IO[bytes]) -> None:
             with self.path.open("rb") as file:
-                for offset in (self._offsets[key] for key in self.values):
-                    file.seek(offset)
+                for key in self.values:
+                    offsets[key] = stream.tell()
+                    file.seek(self._offsets[key])
                     stream.write(file.readline())
             for line in self.failures.values():
                 stream.write(_encode(line))
 
         write_atomically(self.path, fill)
+        self._offsets = offsets
         self._file.close()
-        self._open()
+        self._file = self._open_file()
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -215,20 +219,20 @@ class Journal(Generic[K, V]):
         with contextlib.suppress(OSError):
             os.truncate(self.path, end)
 
-    def _open(self) -> None:
-        for index in (self.values, self.failures, self._offsets):
-            index.clear()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _open_to_append(self.path)
-        except OSError as error:
-            raise output_error(self.path, error) from error
+    def _read(self) -> None:
         offset = 0
         self._file.seek(0)
         for raw in self._file:
             with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, AttributeError):
                 self._index(_decode(raw), offset)
             offset += len(raw)
+
+    def _open_file(self) -> IO[bytes]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return _open_to_append(self.path)
+        except OSError as error:
+            raise output_error(self.path, error) from error
 
     def _index(self, line: Line, offset: int) -> None:
         key = self._key(line)

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -67,8 +67,11 @@ class Result:
 
 
 def result_of(line: Line) -> Result:
-    """Return the result in a journal line."""
+    """Return the result in a journal line. Raises ValueError if a name of its files leads out of the folder."""
     file, size, modified, settings = line["key"]
+    for name in map(PureWindowsPath, line["files"].values()):  # it knows both kinds of slashes
+        if name.anchor or ".." in name.parts:
+            raise ValueError(f"{str(name)!r} leads out of the folder")
     return Result(
         path=line["path"],
         score=float(line["score"]),

@@ -53,6 +53,7 @@ SCRIPTS = (
     "export.js",
     "service.js",
     "feedback.js",
+    "drift.js",
     "main.js",
 )
 #: Fields of an entry that the list, the filters and the exports need. The rest, such as outlines, is made from the map.

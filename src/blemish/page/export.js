@@ -60,7 +60,7 @@ const EXPORTS = {
   },
 
   json(rows) {
-    const facts = { title: state.config.title, profile: state.profile, made_by: "blemish" };
+    const facts = { title: state.config.title, profile: state.profile ?? state.config.profile?.name ?? null, made_by: "blemish" };
     return jsonFile("verdicts.json", { ...facts, pictures: rows });
   },
 

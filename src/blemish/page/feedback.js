@@ -1,4 +1,4 @@
-// Verdicts back into the profile, and the drift panel.
+// Verdicts back into the profile, in three steps: choice, preview, done.
 
 // How a reviewed picture goes back, by the profile's own verdict: not by where the slider is.
 function feedbackKind(picture) {
@@ -15,7 +15,7 @@ const KINDS = {
   confirmed_defect: "Rejected, and rightly so",
 };
 
-const feedback = { token: null, preview: null, sent: [] };
+const feedback = { token: null, preview: null, sent: [], turn: 0 };
 
 // Return the reviewed pictures that fit into one request (`ready`), those that do not (`left`), and those whose files are
 // not at hand any more (`gone`). What changes the profile comes first; of a whole batch, what came in first: so the
@@ -35,8 +35,25 @@ function feedbackPictures(isBatch = byId("feedback-batch").checked) {
 }
 
 function openFeedback() {
-  Object.assign(feedback, { token: null, preview: null });
+  byId("feedback-batch").checked = false;
+  showChoice();
+  byId("feedback").showModal();
+}
+
+// Show the buttons of a step: "choice", "preview" or "done". What had the focus may be hidden then.
+function showStep(step) {
+  byId("feedback-ask").hidden = step !== "choice";
+  byId("feedback-back").hidden = byId("feedback-accept").hidden = step !== "preview";
+  byId("feedback-again").hidden = step !== "done";
+  if (step !== "choice") byId("feedback-whole").hidden = true;
+  byId("feedback-title").focus();
+}
+
+// The first step: what would go back. An answer that is still on its way belongs to an earlier one.
+function showChoice() {
+  Object.assign(feedback, { token: null, preview: null, turn: feedback.turn + 1 });
   const { ready, left, gone } = feedbackPictures(false);
+  const given = inForce().filter((picture) => picture.given && feedbackKind(picture)).length;
   const lines = Object.entries(KINDS).map(([kind, words]) =>
     make("li", { text: `${words}: ${ready.filter((picture) => feedbackKind(picture) === kind).length}` })
   );
@@ -44,6 +61,7 @@ function openFeedback() {
     make("p", { text: `Your verdicts on pictures of the profile ${state.profile}, compared with its own threshold:` }),
     make("ul", {}, ...lines),
   ];
+  if (given) parts.push(make("p", { text: `${count(given, "picture")} already given back.` }));
   if (left) {
     parts.push(make("p", { text: `${count(left, "more reviewed picture")} will not fit into one request; you can go on with them after accepting.` }));
   }
@@ -59,20 +77,25 @@ function openFeedback() {
     parts.push(make("p", { class: "note", text: `The threshold moves only with a batch that was reviewed as a whole, and ${count(missing, "picture")} of the list cannot be counted yet: ${missing === 1 ? "it has" : "they have"} no verdict, or no file at hand.` }));
   }
   byId("feedback-body").replaceChildren(...parts);
+  showStep("choice");
   byId("feedback-whole").hidden = !whole;
-  byId("feedback-batch").checked = false;
-  byId("feedback-ask").hidden = false;
-  byId("feedback-accept").hidden = byId("feedback-again").hidden = true;
   allowFeedback();
-  byId("feedback").showModal();
 }
 
 // Enable the question if its answer could be a change.
 function allowFeedback() {
   const kinds = ["false_alarm", "missed", ...(byId("feedback-batch").checked ? ["confirmed_good"] : [])];
-  const changes = feedbackPictures().ready.some((picture) => kinds.includes(feedbackKind(picture)));
+  const { ready } = feedbackPictures();
+  const changes = ready.some((picture) => kinds.includes(feedbackKind(picture)));
+  let words = "There is no false alarm and nothing missed among the reviewed pictures, so nothing would change.";
+  if (changes) words = "";
+  else if (!ready.length && inForce().some((picture) => picture.given)) {
+    words = "All that you reviewed is already given back. Review more pictures, or change a verdict, to go on.";
+  } else if (!ready.length) {
+    words = "No picture here has your verdict: pass or reject some first.";
+  }
   byId("feedback-ask").disabled = !changes;
-  byId("feedback-state").textContent = changes ? "" : "There is no false alarm and nothing missed among the reviewed pictures, so nothing would change.";
+  byId("feedback-state").textContent = words;
 }
 
 const feedbackAddress = () => `v1/profiles/${encodeURIComponent(state.profile)}/feedback`;
@@ -80,6 +103,7 @@ const feedbackAddress = () => `v1/profiles/${encodeURIComponent(state.profile)}/
 async function askFeedback() {
   const says = byId("feedback-state");
   const form = new FormData();
+  const { turn } = feedback;
   feedback.sent = feedbackPictures().ready;
   for (const picture of feedback.sent) form.append(feedbackKind(picture), picture.file, picture.entry.path);
   byId("feedback-ask").disabled = true;
@@ -87,19 +111,45 @@ async function askFeedback() {
   try {
     const query = byId("feedback-batch").checked ? "?whole_batch=true" : "";
     const preview = await askPatiently(feedbackAddress() + query, { method: "POST", body: form });
+    if (turn !== feedback.turn) return;
     Object.assign(feedback, { token: preview.token, preview });
     showPreview(preview);
     says.textContent = "";
   } catch (error) {
+    if (turn !== feedback.turn) return;
     says.textContent = error.message;
     byId("feedback-ask").disabled = false;
   }
 }
 
-function showPreview({ before, after, guarantee, pictures, sentence }) {
+// Return a share as a bound in percent, rounded up; as `percent` of blemish.calibration.
+function boundOf(share) {
+  if (typeof share !== "number") return "no promise";
+  const value = 100 * share;
+  const unit = value < 10 ? 10 ** (Math.floor(Math.log10(value)) - 1) : 0.1;
+  return `${Number((Math.ceil(value / unit - 1e-6) * unit).toPrecision(10))} %`;
+}
+
+// Return sentences on what accepting means, and on known defects that would still pass.
+function hintsOf(before, after) {
+  const hints = [];
+  const uncaught = (after.known_defects ?? 0) - (after.known_defects_caught ?? 0);
+  if (uncaught > 0) {
+    hints.push(`${uncaught} of ${count(after.known_defects, "known defect")} would still pass. What helps: more good pictures, or a promise of more false alarms (blemish fit with --false-alarms 5%), which lowers the threshold.`);
+  }
+  hints.push("Accepting puts the new profile in force for everybody who uses this service; the former file is kept beside it.");
+  if (before.good !== after.good) {
+    hints.push("Results of before stay as they are, and blemish judge cannot judge them by the new profile, since it compares with other good pictures: they have to be scored again.");
+  }
+  return hints;
+}
+
+function showPreview({ before, after, pictures, sentence }) {
   const cells = (values, tag = "td") => values.map((text) => make(tag, { text: text ?? "–" }));
   const limits = [
     ["Rejected from score", number(before.threshold), number(after.threshold)],
+    ["Pixel is anomalous from", number(before.mask_threshold), number(after.mask_threshold)],
+    ["Promise: good pictures rejected, at most", boundOf(before.false_alarms), boundOf(after.false_alarms)],
     ["Good pictures", before.good, after.good],
   ];
   if (typeof (before.review_threshold ?? after.review_threshold) === "number") {
@@ -126,7 +176,7 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
   byId("feedback-body").replaceChildren(
     make("p", { text: sentence ?? "" }),
     make("table", {}, head("", "now", "then"), make("tbody", {}, ...limits.map(row))),
-    make("p", { text: guarantee?.sentence ?? "" }),
+    ...hintsOf(before, after).map((text) => make("p", { text })),
     make("p", { text: `Of ${count(pictures.length, "reviewed picture")}, ${changed} would get another verdict:` }),
     make(
       "div",
@@ -139,35 +189,41 @@ function showPreview({ before, after, guarantee, pictures, sentence }) {
       )
     )
   );
-  byId("feedback-ask").hidden = byId("feedback-whole").hidden = true;
-  byId("feedback-accept").hidden = false;
-  byId("feedback-accept").disabled = false;
+  byId("feedback-accept").disabled = byId("feedback-back").disabled = false;
+  showStep("preview");
 }
 
 async function acceptFeedback() {
   const says = byId("feedback-state");
-  byId("feedback-accept").disabled = true;
+  byId("feedback-accept").disabled = byId("feedback-back").disabled = true;
+  let accepted;
   try {
-    await askPatiently(`${feedbackAddress()}/${encodeURIComponent(feedback.token)}`, { method: "POST" });
+    accepted = await askPatiently(`${feedbackAddress()}/${encodeURIComponent(feedback.token)}`, { method: "POST" });
     await loadProfiles();
   } catch (error) {
     says.textContent = error.message;
-    byId("feedback-accept").disabled = false;
+    byId("feedback-accept").disabled = byId("feedback-back").disabled = false;
     return;
   }
   for (const picture of feedback.sent) picture.given = true;
   const profile = state.profiles.get(state.profile);
-  const scores = new Map(feedback.preview.pictures.map((picture) => [picture.name, picture.score_after]));
+  const rows = new Map(feedback.preview.pictures.map((picture) => [picture.name, picture]));
   for (const picture of inForce().filter(isScored)) {
     const { entry } = picture;
     entry.threshold = profile.threshold;
     entry.review_threshold = profile.review_threshold ?? null;
-    if (scores.has(entry.path)) Object.assign(entry, { score: scores.get(entry.path), p_value: null });
+    const row = rows.get(entry.path);
+    if (row) Object.assign(entry, { score: row.score_after, notes: row.notes_after, p_value: null });
     cache.store.saveReview(picture);
   }
-  byId("feedback-accept").hidden = true;
-  byId("feedback-again").hidden = false;
-  says.textContent = `The profile rejects from score ${number(profile.threshold)} now. Pictures that were not reviewed keep the scores of before until they are scored again.`;
+  const sentences = [
+    accepted.sentence,
+    `It rejects from score ${number(profile.threshold)} now.`,
+    "Pictures that were not reviewed keep their scores, and all of them their heatmaps, until they are scored again.",
+  ];
+  byId("feedback-body").replaceChildren(...sentences.map((text) => make("p", { text })));
+  says.textContent = "";
+  showStep("done");
   resetThresholds();
 }
 
@@ -179,74 +235,11 @@ function scoreAgain() {
   pump();
 }
 
-async function openDrift() {
-  const sentence = byId("drift-sentence");
-  byId("drift-chart").replaceChildren();
-  byId("drift-facts").textContent = "";
-  byId("drift-level").hidden = true;
-  sentence.textContent = "Asking the server.";
-  if (!byId("drift").open) byId("drift").showModal();
-  try {
-    const drift = await askPatiently(`v1/profiles/${encodeURIComponent(state.profile)}/drift`);
-    byId("drift-level").hidden = false;
-    byId("drift-level").textContent = drift.level;
-    byId("drift-level").className = `level ${["ok", "watch", "alarm"].includes(drift.level) ? drift.level : "unknown"}`;
-    sentence.textContent = drift.sentence;
-    const features = drift.features?.name ?? "features";
-    const charts = [
-      ["Scores", drift.scores],
-      [features[0].toUpperCase() + features.slice(1), drift.features],
-    ].filter(([, part]) => part?.edges?.length > 1);
-    byId("drift-chart").replaceChildren(...charts.flatMap(([title, part]) => chartOf(title, part)));
-    const facts = [`${drift.pictures ?? 0} recent pictures`];
-    if (typeof drift.p_value === "number") facts.push(`p ${drift.p_value.toPrecision(2)}`);
-    if (typeof drift.log_capital === "number") facts.push(`capital 10^${drift.log_capital.toFixed(1)}, an alarm from 10^2`);
-    byId("drift-facts").textContent = `${facts.join(", ")}. ${drift.features?.meaning ?? ""}`;
-  } catch (error) {
-    sentence.textContent = error.message;
-  }
-}
-
-// Two histograms of shares on one axis: calibration in grey, recent pictures in colour.
-function chartOf(title, { edges, calibration, recent }) {
-  const [width, height, base] = [600, 150, 130];
-  const shares = [calibration, recent].map((counts) => {
-    const sum = (counts ?? []).reduce((a, b) => a + b, 0);
-    return (counts ?? []).map((value) => (sum ? value / sum : 0));
-  });
-  const highest = Math.max(...shares.flat(), 1e-9);
-  const bin = width / (edges.length - 1);
-  const bars = shares.flatMap((values, series) =>
-    values.map((share, index) =>
-      make("svg:rect", {
-        class: series ? "recent" : "calibration",
-        x: index * bin + (series ? bin / 2 : 1),
-        width: Math.max(bin / 2 - 1, 1),
-        y: base - (share / highest) * (base - 8),
-        height: (share / highest) * (base - 8),
-      })
-    )
-  );
-  const end = (value, x, anchor) => make("svg:text", { x, y: height - 5, "text-anchor": anchor, text: number(value, 3) });
-  const label = `${title}: shares of calibration and recent pictures from ${number(edges[0], 3)} to ${number(edges.at(-1), 3)}`;
-  return [
-    make("h3", { text: title }),
-    make(
-      "svg:svg",
-      { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
-      make("svg:line", { x1: 0, x2: width, y1: base, y2: base }),
-      ...bars,
-      end(edges[0], 0, "start"),
-      end(edges.at(-1), width, "end")
-    ),
-    make("p", { class: "legend" }, make("span", { text: "calibration" }), make("span", { class: "recent", text: "recent" })),
-  ];
-}
-
 function watchFeedback() {
   byId("open-feedback").addEventListener("click", openFeedback);
   byId("feedback-ask").addEventListener("click", askFeedback);
   byId("feedback-batch").addEventListener("change", allowFeedback);
+  byId("feedback-back").addEventListener("click", showChoice);
   byId("feedback-accept").addEventListener("click", acceptFeedback);
   byId("feedback-again").addEventListener("click", scoreAgain);
   byId("feedback-close").addEventListener("click", () => byId("feedback").close());

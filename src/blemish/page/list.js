@@ -1,15 +1,16 @@
 // The list of pictures: only the rows in view are in the document, so its length does not matter.
 
-const ROW = 68; // as --row in the style
+const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row"));
 const SPARE = 4; // rows above and below what is in view
 const rows = new Map(); // id of a picture -> its element
 
 const drawList = onceAFrame(() => {
   const list = byId("list");
   const { shown } = state;
-  byId("rows").style.height = `${shown.length * ROW}px`;
-  const first = Math.max(Math.floor(list.scrollTop / ROW) - SPARE, 0);
-  const last = Math.min(Math.ceil((list.scrollTop + list.clientHeight) / ROW) + SPARE, shown.length);
+  const height = rowHeight();
+  byId("rows").style.height = `${shown.length * height}px`;
+  const first = Math.max(Math.floor(list.scrollTop / height) - SPARE, 0);
+  const last = Math.min(Math.ceil((list.scrollTop + list.clientHeight) / height) + SPARE, shown.length);
   const wanted = new Map(shown.slice(first, last).map((picture, index) => [picture.id, first + index]));
   const current = shown.findIndex((picture) => picture.id === state.current);
   if (current >= 0) wanted.set(state.current, current); // a screen reader is there
@@ -19,14 +20,17 @@ const drawList = onceAFrame(() => {
       rows.delete(id);
     }
   }
-  for (const [id, index] of wanted) {
+  // In the order of the screen, which is that of a screen reader, too.
+  let place = byId("rows").firstElementChild;
+  for (const [id, index] of [...wanted].sort((a, b) => a[1] - b[1])) {
     let element = rows.get(id);
     if (!element) {
       element = makeRow(shown[index]);
       rows.set(id, element);
-      byId("rows").append(element);
     }
-    fillRow(element, shown[index], index);
+    if (element === place) place = place.nextElementSibling;
+    else byId("rows").insertBefore(element, place);
+    fillRow(element, shown[index], index, height);
   }
   if (current >= 0) list.setAttribute("aria-activedescendant", `item-${state.current}`);
   else list.removeAttribute("aria-activedescendant");
@@ -39,11 +43,10 @@ const drawList = onceAFrame(() => {
 });
 
 function makeRow(picture) {
-  const { file, folder } = nameOf(picture);
-  const thumb = make("img", { class: "thumb", alt: "", width: 56, height: 56, decoding: "async" });
+  const { file } = nameOf(picture);
+  const thumb = make("img", { class: "thumb", alt: "", width: 48, height: 48, decoding: "async" });
   const name = make("div", { class: "item-name", text: file, title: picture.entry.path ?? file });
-  const place = make("div", { class: "item-folder", text: folder });
-  const words = make("div", { class: "item-text" }, name, place, make("div", { class: "item-review" }));
+  const words = make("div", { class: "item-text" }, name, make("div", { class: "item-about" }));
   const element = make(
     "div",
     { class: "item", role: "option", id: `item-${picture.id}`, click: () => choose(picture.id, true, true) },
@@ -57,14 +60,16 @@ function makeRow(picture) {
   return element;
 }
 
-function fillRow(element, picture, index) {
-  element.style.transform = `translateY(${index * ROW}px)`;
+function fillRow(element, picture, index, height) {
+  element.style.transform = `translateY(${index * height}px)`;
   element.setAttribute("aria-setsize", state.shown.length);
   element.setAttribute("aria-posinset", index + 1);
   element.setAttribute("aria-selected", String(picture.id === state.current));
-  const review = picture.review ? `reviewed: ${picture.review}` : "";
   const mistake = mistakeOf(picture);
-  element.querySelector(".item-review").textContent = mistake ? `${review}, ${mistake}` : review;
+  const review = picture.review ? `you: ${picture.review}${mistake ? ` (${mistake})` : ""}` : "";
+  const about = [review, isGood(picture) ? "in the profile" : "", nameOf(picture).folder].filter(Boolean).join(" · ");
+  element.querySelector(".item-about").textContent = about;
+  element.querySelector(".item-about").title = about;
   const score = isScored(picture) ? number(picture.entry.score, 3) : "";
   element.querySelector(".item-score").replaceChildren(make("div", { text: score }), tagOf(picture));
 }
@@ -84,10 +89,11 @@ function choose(id, isClick = false, byPerson = false) {
   const list = byId("list");
   if (index >= 0 && !isClick) {
     // The row is in view, and so is its neighbour.
-    const margin = list.clientHeight > 3 * ROW ? ROW : 0;
-    const top = index * ROW;
+    const height = rowHeight();
+    const margin = list.clientHeight > 3 * height ? height : 0;
+    const top = index * height;
     if (top - margin < list.scrollTop) list.scrollTop = top - margin;
-    else if (top + ROW + margin > list.scrollTop + list.clientHeight) list.scrollTop = top + ROW + margin - list.clientHeight;
+    else if (top + height + margin > list.scrollTop + list.clientHeight) list.scrollTop = top + height + margin - list.clientHeight;
   }
   drawList();
   return showPicture(state.shown[index] ?? null);

@@ -1,12 +1,12 @@
 // Everything together: start, sliders, filters, keys.
 
 const KEYS = [
-  ["n, j", "next picture"],
-  ["p, k", "previous picture"],
-  ["a", "accept: the picture passes"],
-  ["r", "reject"],
+  ["p", "pass: the picture is good"],
+  ["r", "reject: it has a defect"],
   ["u", "unsure"],
   ["x", "take the verdict back"],
+  ["n, j", "next picture"],
+  ["b, k", "back to the previous picture"],
   ["+, −, 0", "zoom in, zoom out, fit"],
   ["Shift and arrows", "move the picture"],
   ["h", "heatmap on and off"],
@@ -14,7 +14,7 @@ const KEYS = [
   ["/", "search"],
   ["?", "this help"],
 ];
-const VERDICTS = { a: "pass", r: "reject", u: "unsure", x: null };
+const VERDICTS = { p: "pass", r: "reject", u: "unsure", x: null };
 
 function refreshCounts() {
   byId("counts").textContent = countText();
@@ -31,7 +31,7 @@ const refreshAll = onceAFrame(() => {
     choose(state.shown[0]?.id ?? null);
   } else if (view.picture?.id === state.current) {
     refreshRegions();
-    describe(byId("no-picture").textContent);
+    describe();
     drawList();
   } else {
     choose(state.current, true);
@@ -146,7 +146,7 @@ function watchControls() {
   byId("list").addEventListener("scroll", drawList, { passive: true });
   new ResizeObserver(drawList).observe(byId("list"));
   byId("list").addEventListener("keydown", (event) => {
-    const page = Math.max(Math.floor(byId("list").clientHeight / ROW) - 1, 1);
+    const page = Math.max(Math.floor(byId("list").clientHeight / rowHeight()) - 1, 1);
     const moves = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     if (!(event.key in moves) || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -205,7 +205,7 @@ function watchKeys() {
     const acts = {
       n: () => step(1),
       j: () => step(1),
-      p: () => step(-1),
+      b: () => step(-1),
       k: () => step(-1),
       "+": () => zoomBy(1.5),
       "=": () => zoomBy(1.5),

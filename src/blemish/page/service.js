@@ -195,7 +195,8 @@ async function send(picture) {
       showProblem(`${error.message} ${count(service.queue.length, "picture")} still to be sent; "Send again" goes on.`);
       redrawRow(picture.id);
     } else {
-      fail(picture, error.message);
+      // A picture that cannot be read never can; a server that is busy or broken may answer another time.
+      fail(picture, error.message, error.status >= 500 || error.status === 429 || error.status === 408);
     }
   }
   service.sent += picture.stage === "waiting" ? 0 : 1;
@@ -222,8 +223,8 @@ async function receive(picture, result) {
   if (state.current === picture.id) view.picture = null; // its picture and map are new
 }
 
-function fail(picture, sentence) {
-  picture.stage = "failed";
+function fail(picture, sentence, canRetry = false) {
+  Object.assign(picture, { stage: "failed", canRetry });
   picture.entry = { path: picture.entry.path, error: sentence };
   redrawRow(picture.id);
   announce(`${nameOf(picture).file}: ${sentence}`);
@@ -242,12 +243,12 @@ async function shrink(file) {
   }
 }
 
-// Send again what failed or waits, and go on.
+// Send again what waits, and what failed for a reason that passes.
 function retry() {
   service.paused = false;
   showProblem("");
   for (const picture of inForce()) {
-    if (picture.stage === "failed" && picture.file) {
+    if (canGoAgain(picture)) {
       enqueue(picture);
       redrawRow(picture.id);
     }
@@ -256,12 +257,14 @@ function retry() {
   pump();
 }
 
+const canGoAgain = (picture) => picture.stage === "failed" && picture.canRetry;
+
 function showProgress() {
   const bar = byId("progress");
   bar.hidden = !service.planned || (!service.running && !service.queue.length);
   bar.max = Math.max(service.planned, 1);
   bar.value = service.sent;
-  const failed = inForce().some((picture) => picture.stage === "failed" && picture.file);
+  const failed = inForce().some(canGoAgain);
   byId("retry").hidden = !(failed || service.paused);
 }
 

@@ -1,7 +1,8 @@
 // What the page knows: pictures, thresholds, reviews; and what follows from them. Nothing here touches the document.
 
 // A picture is {id, entry, review, profile, stage, file, stamp, given}: stage is "done", "waiting", "sending" or "failed";
-// `stamp` says which file it is, `given` that its review went back into the profile.
+// `stamp` says which file it is, `given` that its review went back into the profile, `canRetry` that it failed for a
+// reason that passes.
 const state = {
   config: {},
   pictures: [],
@@ -19,6 +20,9 @@ const state = {
 };
 
 const isScored = (picture) => picture.stage === "done" && typeof picture.entry.score === "number";
+
+// Whether the profile knows the very picture; as AMONG_GOOD of blemish.detector.
+const isGood = (picture) => (picture.entry.notes ?? []).some((note) => note.startsWith("one of the profile's good pictures"));
 
 function nameOf(picture) {
   const parts = String(picture.entry.path ?? picture.entry.name ?? "picture").split(/[\\/]/);

@@ -6,6 +6,7 @@ const view = {
   image: null, // HTMLImageElement of the preview
   map: null,
   heat: null, // the map in colours
+  problem: "", // why there is no picture
   regions: [],
   marked: -1, // region that was chosen in the table
   zoom: 1, // 1 = the whole picture fits
@@ -112,28 +113,26 @@ function zoomTo(region) {
 // Show a picture; the view stays fitted until somebody zooms.
 async function showPicture(picture) {
   const isSame = picture !== null && view.picture === picture;
-  Object.assign(view, { picture, regions: [], marked: -1 });
+  Object.assign(view, { picture, problem: "", regions: [], marked: -1 });
   if (!isSame) {
     Object.assign(view, { image: null, map: null, heat: null });
     fitView();
   }
   describe();
   if (!picture || picture.stage !== "done") return;
-  let problem = "";
   try {
     const item = await cache.get(picture);
-    problem = item.problem;
     const image = item.url ? await loadImage(item.url) : null;
     if (view.picture !== picture) return; // another one was chosen meanwhile
-    view.image = image;
+    Object.assign(view, { image, problem: item.problem });
     view.map = await mapOf(picture);
   } catch (error) {
-    problem = error.message;
+    if (view.picture === picture) view.problem = error.message;
   }
   if (view.picture !== picture) return;
   view.heat = view.map ? drawMap(view.map, scaleOf(picture)) : null;
   refreshRegions();
-  describe(problem);
+  describe();
 }
 
 async function loadImage(url) {
@@ -193,8 +192,15 @@ function listRegions() {
   byId("heatmap").setAttribute("aria-label", picture ? `${nameOf(picture).file} with its heatmap, ${words}` : "No picture");
 }
 
+// Return what to do where there is no picture.
+function hintWithoutPicture() {
+  if (inForce().length) return "No picture fits the filters. Clear the name, and choose any verdict and any review.";
+  if (state.config.mode !== "service") return "This report has no pictures.";
+  return "Drop pictures or a folder anywhere on this page, or choose them with the buttons above. They are scored and appear here, each beside its heatmap.";
+}
+
 // Write name, numbers and verdict of the picture.
-function describe(problem = "") {
+function describe() {
   const { picture } = view;
   const file = picture ? nameOf(picture).file : "No picture";
   byId("picture-name").textContent = file;
@@ -205,7 +211,7 @@ function describe(problem = "") {
     button.setAttribute("aria-pressed", String(picture?.review === button.dataset.review));
     button.disabled = !picture || picture.stage !== "done";
   }
-  const text = !picture ? "" : picture.stage === "failed" ? picture.entry.error : problem;
+  const text = !picture ? hintWithoutPicture() : picture.stage === "failed" ? picture.entry.error : view.problem;
   byId("no-picture").textContent = text ?? "";
   byId("no-picture").hidden = !text;
   const [low, high] = picture ? scaleOf(picture).map((end) => asShare(end, picture.entry.map_range ?? [0, 1])) : [0, 1];

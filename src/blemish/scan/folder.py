@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from blemish.errors import OutputError, UsageError
-from blemish.files import file_sum, output_error, remove_parts, try_lock, write_atomically
+from blemish.files import file_sum, output_error, parse_json, remove_parts, try_lock, write_atomically
 from blemish.outputs.journal import RunFolder, read_journal, settings_fingerprint
 from blemish.scan.plan import Plan, PlanOptions, make_plan
 from blemish.scan.rows import PartFacts, part_path, read_facts
@@ -143,8 +143,8 @@ class ScanFolder:
                 text = json.dumps(plain, indent=1, sort_keys=True).encode() + b"\n"
                 write_atomically(file, lambda stream: stream.write(text))
             try:
-                before = json.loads(file.read_bytes())
-            except ValueError as error:
+                before = dict(parse_json(file.read_bytes()))
+            except (ValueError, TypeError) as error:
                 raise OutputError(f"{str(file)!r} is damaged; scan into another folder.", file) from error
         self._compare(before, plain, "with other settings")
         return settings_fingerprint(plain)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
@@ -17,17 +18,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import blemish
-from blemish.detection import Detection
 from blemish.errors import BlemishError, ImageError
-from blemish.image_io import LoadedImage
 from blemish.methods import info, list_methods
 from blemish.page import content_security_policy, service_page
 from blemish.serve import metrics, oip, profiles, responses, review
 from blemish.serve.auth import LOOPBACK, Guard
-from blemish.serve.bodies import BodyLimits, Upload, read_pictures
+from blemish.serve.bodies import BodyLimits, read_pictures
 from blemish.serve.errors import ServiceError, from_blemish, sentence
 from blemish.serve.requests import answered, client_of, known_options
-from blemish.serve.responses import PARTS, Wish, error_response
+from blemish.serve.responses import PARTS, Finished, Wish, error_response
 from blemish.serve.schema import (
     DetectAnswer,
     Health,
@@ -40,6 +39,11 @@ from blemish.serve.service import Service
 
 log = logging.getLogger("blemish.serve")
 access = logging.getLogger("blemish.serve.access")
+
+#: Status of a request whose client went away, in metrics and the log; nobody receives it.
+CLIENT_GONE = 499
+#: Requests at the same time, those included whose bodies are still coming.
+MAX_REQUESTS = 1000
 
 _PICTURE = {"type": "string", "format": "binary"}
 _DETECT_BODY = {
@@ -70,6 +74,7 @@ _DETECT_EXAMPLE = {
             "review_threshold": 0.55,
             "mask_threshold": 0.7,
             "regions": [{"box": [10, 20, 40, 60], "area": 812, "peak": 0.93, "mean": 0.8, "centroid": [24.1, 40.2]}],
+            "in_profile": None,
             "error": None,
         }
     ],
@@ -193,9 +198,9 @@ def _add_detect(app: FastAPI, service: Service) -> None:
         service.require_room(client)  # before the body is read
         uploads = await read_pictures(request, min(service.options.max_pictures, service.options.queue))
 
-        def build(upload: Upload, loaded: LoadedImage, detection: Detection) -> bytes:
-            detection = wish.apply(detection, served.detector.limits)
-            return responses.dumps(responses.entry(upload.name, loaded, detection, wish))
+        def build(finished: Finished) -> bytes:
+            detection = wish.apply(finished.detection, served.detector.limits)
+            return responses.dumps(responses.entry(replace(finished, detection=detection), wish))
 
         with service.admitted(client, len(uploads)):
             results = await answered(request, service.detect(uploads, served, build, object), service.options.timeout)
@@ -329,7 +334,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
-        return error_response(ServiceError(400, "The client went away."), request.url.path)
+        return error_response(ServiceError(CLIENT_GONE, "The client went away.", "client_gone"), request.url.path)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
@@ -341,10 +346,11 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 class Observed:
-    """Middleware that counts requests and logs them."""
+    """Middleware that counts requests, refuses what is too many at once, and logs them."""
 
     def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self._app, self._service = app, service
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -358,13 +364,20 @@ class Observed:
                 status = message["status"]
             await send(message)
 
+        self._open += 1
         try:
-            await self._app(scope, receive, observed)
+            if self._open <= MAX_REQUESTS:
+                await self._app(scope, receive, observed)
+            else:
+                error = ServiceError(503, "Too many requests are open; try again in a moment.", retry_after=1)
+                await error_response(error, scope["path"])(scope, receive, observed)
         finally:
+            self._open -= 1
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "other")
             own = self._service.metrics
             own.requests.labels(route, str(status)).inc()
             own.seconds.labels(route).observe(seconds)
             if self._service.options.access_log:
-                access.info("%s %s %d %.3f s", scope["method"], route, status, seconds)
+                words = " (the client went away)" if status == CLIENT_GONE else ""
+                access.info("%s %s %d%s %.3f s", scope["method"], route, status, words, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -9,15 +10,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
+from blemish.concurrency import prefetch
 from blemish.detector import Detector, ScoredImage
 from blemish.errors import BlemishError
 from blemish.image_io import LoadedImage
 from blemish.scoring import Prepared
+from blemish.tiling import batched
 
 log = logging.getLogger("blemish.serve")
+
+
+class Abandoned(Exception):
+    """Nobody waits for the result any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +38,8 @@ class QueuedPicture:
     """What the model takes; None for a picture in tiles, which are made one by one."""
     object_name: str | None = None
     future: Future[ScoredImage] = field(default_factory=Future)
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    """Set when nobody waits for the result any more; the model then leaves out the rest of its tiles."""
 
     @property
     def group(self) -> tuple[int, int]:
@@ -155,16 +165,28 @@ class ModelThread:
         for picture in batch:
             if picture.prepared is None:
                 try:
-                    (scored,) = picture.detector.score(
-                        [picture.image], batch_size=self._batch_size, object_name=picture.object_name
-                    )
-                    picture.future.set_result(scored)
+                    picture.future.set_result(self._score_tiles(picture))
                 except Exception as error:
                     _fail([picture], error)
 
+    def _score_tiles(self, picture: QueuedPicture) -> ScoredImage:
+        """Run a picture through the model in batches of its tiles, which a thread prepares meanwhile."""
+        detector, scored = picture.detector, list[ScoredImage]()
+        cut = partial(detector.prepare_tiles, object_name=picture.object_name)
+        with contextlib.closing(prefetch([picture.image], cut, self._batch_size, threads=1)) as tiles:
+            for batch in batched(tiles, self._batch_size):
+                if picture.abandoned.is_set():
+                    raise Abandoned
+                for tile in batch:
+                    if isinstance(tile, BaseException):
+                        raise tile
+                scored += detector.score_prepared([tile for tile in batch if not isinstance(tile, BaseException)])
+        (whole,) = scored
+        return whole
+
 
 def _fail(pictures: Sequence[QueuedPicture], error: Exception) -> None:
-    if not isinstance(error, BlemishError):
+    if not isinstance(error, BlemishError | Abandoned):
         log.exception("The model failed on a batch of %d.", len(pictures))
     for picture in pictures:
         if not picture.future.done():

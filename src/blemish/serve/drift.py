@@ -73,6 +73,30 @@ class _Statistic:
         lower = self.scheme == "leave-one-out" and comparison.shift < 0.5 and not is_distant
         return "watch" if comparison.p_value < _WATCH and not lower else "ok"
 
+    def report(self, comparison: Comparison | None, level: Level) -> dict[str, Any]:
+        """Return histogram, numbers and words."""
+        return {
+            "level": level,
+            "sentence": self._sentence(comparison),
+            **self.histogram(),
+            "statistic": None if comparison is None else comparison.statistic,
+            "p_value": None if comparison is None else comparison.p_value,
+            "shift": None if comparison is None else comparison.shift,
+            "log_capital": self.test.log_capital,
+        }
+
+    def _sentence(self, comparison: Comparison | None) -> str:
+        if comparison is None:
+            return ""
+        above = round(100 * comparison.shift)
+        sentences = [
+            f"A recent picture lies above a good one in {above} of 100 comparisons; 50 would be no change.",
+            f"Chance alone gives a difference like this {_chance(comparison.p_value)}.",
+        ]
+        if self.test.log_capital >= _CAPITAL:
+            sentences.append("It changed while the service ran.")
+        return " ".join(sentences)
+
     def histogram(self) -> dict[str, list[float]]:
         values = [*self.good, *self.recent]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
@@ -116,14 +140,15 @@ class Drift:
         self._usual = _Statistic([entry.usual for entry in entries if entry.usual is not None], scheme)
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.Lock()
-        self._pictures = 0
+        self._pictures = self._own = 0
 
-    def add(self, numbers: Numbers, content: bytes) -> None:
+    def add(self, numbers: Numbers, content: bytes, *, is_good: bool = False) -> None:
         """Add a picture, unless it is one of the latest again.
 
         Args:
             numbers: Its numbers.
             content: Hash of its file.
+            is_good: It is one of the profile's good pictures: it would be compared with itself, so it is only counted.
         """
         with self._lock:
             if content in self._known:
@@ -131,6 +156,9 @@ class Drift:
             self._known[content] = None
             if len(self._known) > WINDOW:
                 self._known.popitem(last=False)
+            if is_good:
+                self._own += 1
+                return
             self._pictures += 1
             self._scores.add(numbers.score)
             self._usual.add(numbers.usual)
@@ -144,20 +172,21 @@ class Drift:
             return {
                 "level": level,
                 "sentence": self._sentence(level, levels, scores, usual),
+                "advice": self._advice(levels),
                 "pictures": self._pictures,
+                "own": self._own,
                 "window": WINDOW,
-                "scores": {**self._scores.histogram(), **_numbers(scores), "level": levels[0]},
-                "features": {
-                    "name": "median of the anomaly map",
-                    "meaning": "How far an ordinary patch is from those of the good pictures; a defect hardly changes "
-                    "it, light, lens and product do.",
-                    **self._usual.histogram(),
-                    **_numbers(usual),
-                    "log_capital": self._usual.test.log_capital,
-                    "level": levels[1],
+                "scores": {
+                    "name": "scores",
+                    "meaning": "A score rises with a defect, and with any other change of the pictures.",
+                    **self._scores.report(scores, levels[0]),
                 },
-                "p_value": None if scores is None else scores.p_value,
-                "log_capital": self._scores.test.log_capital,
+                "features": {
+                    "name": "ordinary places of the pictures",
+                    "meaning": "How unlike the good ones an ordinary place of a picture is (the median of its map). "
+                    "A defect hardly changes it; light, lens, position and product do.",
+                    **self._usual.report(usual, levels[1]),
+                },
             }
 
     @property
@@ -170,35 +199,58 @@ class Drift:
         self, level: Level, levels: tuple[Level, Level], scores: Comparison | None, usual: Comparison | None
     ) -> str:
         count = len(self._scores.recent)
+        own = _own_sentence(self._own)
         if scores is None or usual is None:
             if len(self._scores.good) < FEWEST:
-                return (
-                    f"The profile has the scores of {len(self._scores.good)} good pictures; it takes {FEWEST} to "
-                    "notice drift."
-                )
-            return f"{count} pictures were scored; it takes {FEWEST} to say something about drift."
+                text = f"The profile has the scores of {len(self._scores.good)} good pictures; it takes {FEWEST} to "
+                return f"{text}notice drift.{own}"
+            few = "1 picture was" if count == 1 else f"{count} pictures were"
+            return f"{few} scored; it takes {FEWEST} to say something about drift.{own}"
         if level == "ok":
-            return f"The last {count} pictures look like the good pictures of the profile."
-        if LEVELS.index(levels[1]) >= LEVELS.index("watch"):
-            where = _where(usual.shift, self._usual.test.log_capital)
-            text = (
-                f"The last {count} pictures look unlike the good pictures as a whole ({where}): check light, lens, "
-                "position and product"
-            )
+            return f"The last {count} pictures look like the good pictures of the profile.{own}"
+        if levels[1] in ("watch", "alarm"):
+            text = f"The last {count} pictures look unlike the good pictures as a whole"
         else:
-            where = _where(scores.shift, self._scores.test.log_capital)
-            text = f"The last {count} scores have moved ({where}): there are more defects, or the pictures have changed"
-        return f"{text}; the promise may not hold." if level == "alarm" else f"{text}."
+            text = f"The last {count} scores have moved: there are more defects, or the pictures have changed"
+        return f"{text}{'; the promise may not hold' if level == 'alarm' else ''}.{own}"
+
+    def _advice(self, levels: tuple[Level, Level]) -> str:
+        """Return what a person should do."""
+        level = max(levels, key=LEVELS.index)
+        if level == "unknown":
+            if len(self._scores.good) < FEWEST:
+                return f"Fit the profile again with {FEWEST} good pictures or more."
+            return "Score more pictures, then look again."
+        if level == "ok":
+            return "There is nothing to do."
+        if level == "watch":
+            return (
+                "Look at the latest pictures, and here again after some more: a watch comes up by chance now and then."
+            )
+        if levels[1] == "alarm":
+            return (
+                "Check light, lens, position and product. If the change is meant to stay, fit the profile again with "
+                "good pictures of today."
+            )
+        return (
+            "Look at the latest pictures that were rejected. If they are defective, the production needs a look; if "
+            "they are good, review a whole batch and give it back, or fit the profile again."
+        )
 
 
-def _where(shift: float, log_capital: float) -> str:
-    if abs(shift - 0.5) < 0.1 and log_capital >= _CAPITAL:
-        return "they changed while the service ran"
-    word = "above" if shift >= 0.5 else "below"
-    return f"{100 * max(shift, 1 - shift):.0f} of 100 lie {word} a good one"
+def _own_sentence(own: int) -> str:
+    if not own:
+        return ""
+    if own == 1:
+        return " 1 more is one of the profile's good pictures and does not count."
+    return f" {own} more are among the profile's good pictures and do not count."
 
 
-def _numbers(comparison: Comparison | None) -> dict[str, float | None]:
-    if comparison is None:
-        return {"statistic": None, "p_value": None, "shift": None}
-    return {"statistic": comparison.statistic, "p_value": comparison.p_value, "shift": comparison.shift}
+def _chance(p_value: float) -> str:
+    """Return how often chance alone gives a difference like this, as text."""
+    if p_value >= 0.1:
+        return f"in {round(10 * p_value)} of 10 cases"
+    for cases in (100, 1000, 10_000, 100_000, 1_000_000):
+        if p_value >= 1 / cases:
+            return f"in {round(cases * p_value)} of {cases:,} cases"
+    return "in less than 1 of 1,000,000 cases"

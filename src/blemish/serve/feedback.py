@@ -8,19 +8,18 @@ those that the promise rests on, and the threshold moves.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from blemish.detector import Detector
 from blemish.errors import ImageError
-from blemish.few_shot import hash_pixels
+from blemish.few_shot import picture_fingerprint
 from blemish.files import write_atomically
 from blemish.image_io import LoadedImage, read_image
 from blemish.profile import read_profile
@@ -28,7 +27,6 @@ from blemish.serve.bodies import Upload
 from blemish.serve.errors import ServiceError, sentence
 from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry, Served, describe, digest
-from blemish.tiling import cut
 
 FIELDS = ("false_alarm", "missed", "confirmed_good", "confirmed_defect")
 """Fields of the form: what a person said about the pictures in it."""
@@ -61,7 +59,14 @@ class Feedback:
         self._lock = threading.Lock()
         self._pending: dict[str, _Pending] = {}
 
-    def preview(self, served: Served, uploads: Sequence[Upload], *, whole_batch: bool = False) -> dict[str, Any]:
+    def preview(
+        self,
+        served: Served,
+        uploads: Sequence[Upload],
+        *,
+        whole_batch: bool = False,
+        check: Callable[[], object] = lambda: None,
+    ) -> dict[str, Any]:
         """Return what would change, with a token that accepts it.
 
         Args:
@@ -69,6 +74,7 @@ class Feedback:
             uploads: The reviewed pictures.
             whole_batch: They are all pictures of a batch that was not selected, so its good ones, false alarms and
                 confirmed ones, may move the threshold.
+            check: Called between pictures; an exception that it raises ends the preview.
 
         Raises:
             ServiceError: A picture cannot be read, or nothing would change.
@@ -82,17 +88,17 @@ class Feedback:
                 "Nothing would change: send pictures as false_alarm or missed; confirmed ones only show the effect.",
                 "no_change",
             )
-        pictures = self._read(served, uploads)
+        pictures = self._read(served, uploads, check)
         by_field = {
             name: [picture for upload, picture in zip(uploads, pictures, strict=True) if upload.field == name]
             for name in FIELDS
         }
         detector = served.detector
         if good := [picture for field in joining for picture in by_field[field]]:
-            detector = detector.with_more_good(good, selected=not whole_batch)
+            detector = detector.with_more_good(good, selected=not whole_batch, check=check)
         if by_field["missed"]:
-            detector = detector.with_known_defects(by_field["missed"])
-        rows = self._effect(served.detector, detector, uploads, pictures, joining)
+            detector = detector.with_known_defects(by_field["missed"], check=check)
+        rows = self._effect(served.detector, detector, uploads, pictures, joining, check)
         token = secrets.token_urlsafe(24)
         with self._lock:
             self._forget_old()
@@ -151,9 +157,10 @@ class Feedback:
         while len(self._pending) >= _MAX_PENDING:
             del self._pending[next(iter(self._pending))]
 
-    def _read(self, served: Served, uploads: Sequence[Upload]) -> list[LoadedImage]:
+    def _read(self, served: Served, uploads: Sequence[Upload], check: Callable[[], object]) -> list[LoadedImage]:
         pictures, pixels = [], 0
         for upload in uploads:
+            check()
             try:
                 loaded = read_image(
                     upload.data, max_pixels=self._options.max_pixels, value_range=served.detector.value_range
@@ -173,6 +180,7 @@ class Feedback:
         uploads: Sequence[Upload],
         pictures: Sequence[LoadedImage],
         joining: Sequence[str],
+        check: Callable[[], object],
     ) -> list[dict[str, Any]]:
         """Return what each profile says about each picture."""
         assert after.profile is not None
@@ -182,6 +190,7 @@ class Feedback:
         for upload, old, new, picture in zip(
             uploads, before.stream(pictures), after.stream(pictures), pictures, strict=True
         ):
+            check()
             row = {
                 "name": upload.name,
                 "review": upload.field,
@@ -189,19 +198,12 @@ class Feedback:
                 "verdict_before": old.verdict,
                 "score_after": new.score,
                 "verdict_after": new.verdict,
+                "notes_after": list(new.notes),
             }
             if upload.field in joining:
-                row["score_without_itself"] = others.get(fingerprint(picture, after))
+                row["score_without_itself"] = others.get(picture_fingerprint(picture, after.tiling))
             rows.append(row)
         return rows
-
-
-def fingerprint(picture: LoadedImage, detector: Detector) -> str:
-    """Return the fingerprint that a profile has of a picture."""
-    hashed = hashlib.sha256()
-    for tile in cut(picture, detector.tiling, max_pixels=detector.max_pixels):
-        hash_pixels(hashed, tile.image)
-    return hashed.hexdigest()[:16]
 
 
 def _state(detector: Detector) -> dict[str, Any]:
@@ -211,6 +213,8 @@ def _state(detector: Detector) -> dict[str, Any]:
     return {
         "threshold": threshold,
         "review_threshold": detector.limits.review_threshold,
+        "mask_threshold": detector.mask_threshold,
+        "false_alarms": profile.guarantee.get("bound"),
         "good": len(profile.good),
         "known_defects": len(profile.known_defects),
         "known_defects_caught": len(profile.known_defects) - len(profile.missed_defects(threshold)),
@@ -220,13 +224,18 @@ def _state(detector: Detector) -> dict[str, Any]:
 def _sentence(
     before: Detector, after: Detector, counts: Counter[str], rows: Sequence[dict[str, Any]], whole_batch: bool
 ) -> str:
+    assert before.profile is not None
+    assert after.profile is not None
     parts = []
-    if whole_batch and (n := counts["false_alarm"] + counts["confirmed_good"]):
+    joined = len(after.profile.good) - len(before.profile.good)  # it may have had some already
+    if whole_batch and (n := joined):
         parts.append(f"the {n} good picture{'s join' if n > 1 else ' joins'} those that the promise rests on")
-    elif n := counts["false_alarm"]:
+    elif n := joined:
         parts.append(f"{n} false alarm{'s become good pictures' if n > 1 else ' becomes a good picture'}")
     if n := counts["missed"]:
         parts.append(f"{n} missed picture{'s are' if n > 1 else ' is'} kept as known defect{'s' if n > 1 else ''}")
+    if not parts:
+        parts.append("the profile has these pictures already")
     old, new = before.threshold, after.threshold
     if old == new or f"{old:.4f}" == f"{new:.4f}":
         moved = f"the threshold stays at {old:.4f}" if old is not None else "there is no threshold"

@@ -19,12 +19,11 @@ from fastapi.responses import Response
 import blemish
 from blemish.detection import Detection
 from blemish.errors import ImageError, suggest
-from blemish.image_io import LoadedImage
 from blemish.serve.bodies import Upload, read_json
 from blemish.serve.errors import ServiceError, from_blemish
 from blemish.serve.profiles import Served
 from blemish.serve.requests import answered, client_of
-from blemish.serve.responses import dumps
+from blemish.serve.responses import Finished, dumps
 from blemish.serve.schema import OipError, errors
 from blemish.serve.service import Service
 
@@ -147,8 +146,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         output_names = _outputs(body)
         pictures = _pictures(body, service.options.max_pictures)
 
-        def build(_: Upload, __: LoadedImage, detection: Detection) -> Detection:
-            return detection
+        def build(finished: Finished) -> Detection:
+            return finished.detection
 
         with service.admitted(client, len(pictures)):
             results = await answered(request, service.detect(pictures, served, build), service.options.timeout)

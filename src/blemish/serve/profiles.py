@@ -8,15 +8,20 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from blemish.detector import Detector
+from blemish.detector import AMONG_DEFECTS, AMONG_GOOD, Detector
 from blemish.errors import ProfileError, UsageError, suggest
 from blemish.loading import DEFAULT_BACKBONE, load
 from blemish.methods import info, list_methods
 from blemish.profile import Profile, read_profile
 from blemish.serve.errors import ServiceError, sentence
 from blemish.types import PathLike
+
+Place: TypeAlias = Literal["good", "known_defect"]
+"""What a profile keeps a picture as."""
+IN_PROFILE: dict[str, Place] = {AMONG_GOOD: "good", AMONG_DEFECTS: "known_defect"}
+"""By the note of a detection."""
 
 
 @dataclass(frozen=True, eq=False)

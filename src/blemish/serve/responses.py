@@ -21,7 +21,7 @@ from blemish.page import make_preview
 from blemish.profile import Limits
 from blemish.regions import encode_mask
 from blemish.serve.errors import ServiceError
-from blemish.serve.profiles import Served
+from blemish.serve.profiles import IN_PROFILE, Served
 
 Part: TypeAlias = Literal["regions", "polygons", "rle", "map", "map-tiff", "overlay", "preview"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -77,16 +77,24 @@ def parse_parts(words: str | None) -> frozenset[Part]:
     return frozenset(parts)  # type: ignore[arg-type]
 
 
-def entry(name: str, loaded: LoadedImage, detection: Detection, wish: Wish) -> dict[str, Any]:
-    """Return what is answered for a picture: `Detection.to_dict` with its name and the parts that were asked for.
+@dataclass(frozen=True)
+class Finished:
+    """A picture with its result."""
 
-    Args:
-        name: What the client calls the picture.
-        loaded: The picture.
-        detection: Its result.
-        wish: What was asked for.
-    """
-    line: dict[str, Any] = {"name": name, **detection.to_dict(), "error": None}
+    name: str
+    """What the client calls it."""
+    image: LoadedImage
+    detection: Detection
+
+    def line(self) -> dict[str, Any]:
+        """Return the numbers, JSON-able; "in_profile" is what the profile keeps a picture with the same pixels as."""
+        place = next((IN_PROFILE[note] for note in self.detection.notes if note in IN_PROFILE), None)
+        return {"name": self.name, **self.detection.to_dict(), "in_profile": place, "error": None}
+
+
+def entry(finished: Finished, wish: Wish) -> dict[str, Any]:
+    """Return what is answered for a picture: its numbers and the parts that were asked for."""
+    line, detection = finished.line(), finished.detection
     if "polygons" not in wish.parts:
         for region in line["regions"]:
             del region["polygon"]
@@ -99,9 +107,9 @@ def entry(name: str, loaded: LoadedImage, detection: Detection, wish: Wish) -> d
     if "map-tiff" in wish.parts:
         line["map_tiff"] = {"tiff": _base64(_tiff(detection))}
     if "overlay" in wish.parts:
-        line["overlay"] = {"jpeg": _base64(_jpeg(detection.overlay(loaded)))}
+        line["overlay"] = {"jpeg": _base64(_jpeg(detection.overlay(finished.image)))}
     if "preview" in wish.parts:
-        line["preview"] = {"jpeg": _base64(make_preview(loaded.image))}
+        line["preview"] = {"jpeg": _base64(make_preview(finished.image.image))}
     return line
 
 

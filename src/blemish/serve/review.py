@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
@@ -60,7 +61,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.require_room(client)
         uploads = await read_form(request, FIELDS, MAX_REVIEWED)
         with service.admitted(client, 1):  # the model is not asked picture by picture
-            work = service.in_background(lambda: service.feedback.preview(served, uploads, whole_batch=whole_batch))
+            preview = partial(service.feedback.preview, served, uploads, whole_batch=whole_batch)
+            work = service.in_background(lambda check: preview(check=check))
             return JSONResponse(await answered(request, work, _PATIENCE * service.options.timeout))
 
     @app.post(
@@ -79,7 +81,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         service.require_ready()
         # Not cancelled when the client goes away: the file is written, or it is not.
         answer = await asyncio.shield(
-            asyncio.ensure_future(service.in_background(lambda: service.feedback.accept(name, token)))
+            asyncio.ensure_future(service.in_background(lambda _: service.feedback.accept(name, token)))
         )
         service.forget_drift(name)
         return JSONResponse(answer)

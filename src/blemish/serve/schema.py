@@ -75,6 +75,7 @@ class Entry(_Form):
     peak: float | None = None
     regions: list[RegionForm] | None = None
     notes: list[str] | None = None
+    in_profile: Literal["good", "known_defect"] | None = None
     map: PngForm | None = None
     overlay: JpegForm | None = None
     preview: JpegForm | None = None
@@ -149,6 +150,8 @@ class ProfileState(_Form):
 
     threshold: float | None
     review_threshold: float | None
+    mask_threshold: float | None
+    false_alarms: float | None
     good: int
     known_defects: int
     known_defects_caught: int
@@ -163,6 +166,7 @@ class ReviewedPicture(_Form):
     verdict_before: str | None
     score_after: float
     verdict_after: str | None
+    notes_after: list[str]
     score_without_itself: float | None = None
 
 
@@ -191,11 +195,11 @@ class DriftAnswer(_Form):
 
     level: Literal["ok", "watch", "alarm", "unknown"]
     sentence: str
+    advice: str
     pictures: int
+    own: int
     scores: dict[str, Any]
-    features: dict[str, Any] | None
-    p_value: float | None
-    log_capital: float
+    features: dict[str, Any]
 
 
 class Health(BaseModel):

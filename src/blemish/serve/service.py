@@ -8,6 +8,7 @@ import hashlib
 import io
 import logging
 import math
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,11 @@ from PIL import Image
 
 from blemish.concurrency import READER_THREADS, WRITER_THREADS
 from blemish.detection import Detection
-from blemish.detector import Detector
+from blemish.detector import AMONG_GOOD, Detector
 from blemish.errors import ImageError
 from blemish.image_io import LoadedImage, identify, quiet_pillow, read_image
 from blemish.serve import batching
-from blemish.serve.batching import ModelThread, QueuedPicture
+from blemish.serve.batching import Abandoned, ModelThread, QueuedPicture
 from blemish.serve.bodies import Upload, Waiting
 from blemish.serve.drift import Drift, numbers_of
 from blemish.serve.errors import ServiceError
@@ -34,6 +35,7 @@ from blemish.serve.feedback import Feedback
 from blemish.serve.metrics import Metrics
 from blemish.serve.options import ServeOptions
 from blemish.serve.profiles import Registry, Served
+from blemish.serve.responses import Finished
 from blemish.serve.watch import Watcher
 from blemish.serve.webhook import Webhook
 from blemish.types import ImageSource
@@ -49,7 +51,7 @@ _MAX_BACKGROUND = 4
 #: Most seconds of advice to a client that is turned away.
 _MAX_RETRY = 30
 
-Build = Callable[[Upload, LoadedImage, Detection], T]
+Build = Callable[[Finished], T]
 """Makes what is answered for a picture; runs in threads."""
 
 
@@ -138,18 +140,30 @@ class Service:
         if self._webhook is not None:
             self._webhook.close()
 
-    async def in_background(self, function: Callable[[], T]) -> T:
+    async def in_background(self, function: Callable[[Callable[[], None]], T]) -> T:
         """Run a function that changes or tries a profile; one at a time, beside the model.
 
+        Args:
+            function: It gets a check that ends it by an exception once nobody waits for it, or the service closes.
+
         Raises:
-            ServiceError: Others wait already (429).
+            ServiceError: Others wait already (429), or the service closes (503).
         """
+        abandoned = threading.Event()
+
+        def check() -> None:
+            if abandoned.is_set():
+                raise Abandoned
+            if self.closing:
+                self.require_ready()
+
         if self._in_background >= _MAX_BACKGROUND:
             raise ServiceError(429, "Other changes of profiles are waiting already; try again.", retry_after=5)
         self._in_background += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._background, function)
+            return await asyncio.get_running_loop().run_in_executor(self._background, function, check)
         finally:
+            abandoned.set()
             self._in_background -= 1
 
     async def in_finisher(self, function: Callable[[], T]) -> T:
@@ -249,17 +263,19 @@ class Service:
                 return error
             finally:
                 self.model.expect(-1)
-            scored = await asyncio.wrap_future(future)
+            try:
+                scored = await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                picture.abandoned.set()
+                raise
             del picture, future
 
             def finish() -> T:
-                loaded, detection = scored.finish()
-                self._observe(served, detection, _hash(upload.data))
+                finished = Finished(upload.name, *scored.finish())
+                self._observe(served, finished.detection, _hash(upload.data))
                 if self._webhook is not None:
-                    self._webhook.post(
-                        {"name": upload.name, "model": served.name, **detection.to_dict(), "error": None}
-                    )
-                return build(upload, loaded, detection)
+                    self._webhook.post({"model": served.name, **finished.line()})
+                return build(finished)
 
             return await loop.run_in_executor(self._finishers, finish)
 
@@ -281,7 +297,8 @@ class Service:
         drift = self._drifts.get(served.name)
         # A result of a profile that was replaced meanwhile says nothing about the new one.
         if drift is not None and drift.profile is served.profile:
-            drift.add(numbers_of(detection, served.detector.limits.roi), content)
+            numbers = numbers_of(detection, served.detector.limits.roi)
+            drift.add(numbers, content, is_good=AMONG_GOOD in detection.notes)
 
     def _take_line(self, line: Mapping[str, Any]) -> None:
         """Take a result of the watched folder."""
