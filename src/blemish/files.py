@@ -103,7 +103,7 @@ def write_atomically(path: Path, fill: Callable[[IO[bytes]], object], *, durable
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can tell."""
+    """Wait until the names in a folder are on the disk, where the system allows it."""
     with contextlib.suppress(OSError):  # Windows opens no folders, and some network disks sync none
         descriptor = os.open(folder, os.O_RDONLY)
         try:
