@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
 from blemish.errors import UsageError
 
 Ring = tuple[tuple[int, int], ...]
