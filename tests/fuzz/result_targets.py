@@ -9,24 +9,24 @@ from contextlib import suppress
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
 from target import SIZE, map_seeds, written
 
+from blemish import exporting
+from blemish.detection import Provenance
 from blemish.errors import BlemishError
+from blemish.exporting.backends import Opened
+from blemish.exporting.header import Header, from_json
 from blemish.outputs.judging import judge
+from blemish.roi import Roi
 
 # exported models: what their metadata say
 
 
 def exports(data: bytes) -> None:
-    from unittest.mock import patch
-
-    from blemish import exporting
-    from blemish.exporting.backends import Opened
-    from blemish.exporting.header import from_json
-
     class Reader:
         """Stands for a backend, whose own reader of graphs is not fuzzed here."""
 
@@ -48,10 +48,6 @@ def exports(data: bytes) -> None:
 
 
 def export_seeds() -> list[bytes]:
-    from blemish.detection import Provenance
-    from blemish.exporting.header import Header
-    from blemish.roi import Roi
-
     needed: dict[str, Any] = {field.name: "x" for field in fields(Provenance) if field.default is MISSING}
     provenance = Provenance(**{**needed, "config": {}, "value_range": (0.0, 255.0)})
     roi = base64.b64encode(Roi(np.eye(12, dtype=bool), "x").to_png()).decode()

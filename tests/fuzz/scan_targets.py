@@ -10,6 +10,9 @@ from itertools import islice
 from PIL import Image
 from target import SIZE, encoded, suffix_first, written
 
+from blemish.image_io.find import PassedOver
+from blemish.scan.sources import SourceOptions, list_files, list_items, read_items
+
 # sources of scans
 
 SOURCE_FILES = ("a.txt", "a.csv", "a.parquet", "a.tar", "a.tar.gz")
@@ -18,9 +21,6 @@ _MOST_ITEMS = 300
 
 
 def sources(data: bytes) -> None:
-    from blemish.image_io.find import PassedOver
-    from blemish.scan.sources import SourceOptions, list_files, list_items, read_items
-
     name, content = suffix_first(data, SOURCE_FILES)
     if b"://" in content:  # nothing is fetched
         return

@@ -38,6 +38,16 @@ from blemish.maps import decode_map
 from blemish.methods import checkpoints
 from blemish.profile import read_profile
 
+# At the top, since only what is imported here is instrumented.
+_SERVICE_ERRORS: tuple[type[Exception], ...] = (BlemishError,)
+with suppress(ImportError):  # the extra may not be installed
+    from starlette.requests import Request
+
+    from blemish.serve import bodies, oip
+    from blemish.serve.errors import ServiceError
+
+    _SERVICE_ERRORS = (BlemishError, ServiceError)
+
 MAX_PIXELS = 1_000_000
 SUFFIXES = (
     ".png",
@@ -330,10 +340,6 @@ def maps(data: bytes) -> None:
 
 
 def requests(data: bytes) -> None:
-    from starlette.requests import Request
-
-    from blemish.serve import bodies, oip
-
     head, _, body = data.partition(b"\n")
 
     async def receive() -> dict[str, Any]:
@@ -374,14 +380,6 @@ def request_seeds() -> list[bytes]:
     ]
 
 
-def _service_errors() -> tuple[type[Exception], ...]:
-    try:
-        from blemish.serve.errors import ServiceError
-    except ImportError:  # the extra is not installed
-        return (BlemishError,)
-    return (BlemishError, ServiceError)
-
-
 TARGETS = {
     "pictures": Target(pictures, picture_seeds, repair=with_checksums),
     "masks": Target(masks, mask_seeds, repair=with_checksums),
@@ -389,7 +387,7 @@ TARGETS = {
     "weights": Target(weights, weight_seeds, repair=with_length),
     "profiles": Target(profiles, profile_seeds, repair=with_length),
     "maps": Target(maps, map_seeds, repair=with_checksums),
-    "requests": Target(requests, request_seeds, _service_errors()),
+    "requests": Target(requests, request_seeds, _SERVICE_ERRORS),
     "exports": Target(exports, export_seeds),
     "results": Target(results, result_seeds),
     "sources": Target(sources, source_seeds, repair=with_sums),
