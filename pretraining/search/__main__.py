@@ -132,7 +132,9 @@ def main() -> None:
         assert isinstance(backbone, Backbone)
         words = encode_names(backbone, ["object", *(str(picture["name"]) for picture in cache.pictures)])
         unseen = {name: Words.encode(backbone, name, UNSEEN).mean() for name in words}
-        search, designs = Search(cache, words, unseen, Budget(args.steps)), make_designs(backbone)
+        taught = load_backbone("builtin")
+        assert isinstance(taught, Backbone)
+        search, designs = Search(cache, words, unseen, Budget(args.steps)), make_designs(backbone, taught)
         done = {(result["design"], result["seed"], result["set"]) for result in results}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         for name, seed, group in product(args.designs or designs, range(args.seeds), GROUPS):

@@ -6,11 +6,13 @@ from dataclasses import replace
 from functools import partial
 
 from blemish.clip import Backbone
-from pretraining.search.heads import BlockHead, CentredHead, ConvHead, LinearHead, LowRankHead, MlpHead
+from pretraining.search.heads import BlockHead, CentredHead, ConvHead, LinearHead, LowRankHead, MlpHead, TaughtHead
 from pretraining.search.trial import Design, Mix
 
 #: Learning rate of blocks that start from the tower's own, and of updates of low rank.
 BLOCK_LR = 2e-4
+#: Learning rate of a projection that has been learnt before.
+TAUGHT_LR = 1e-4
 #: Shares of the sources, beside those of `Design`.
 MIXES: dict[str, Mix] = {
     "drawn only": {"drawn": 1.0},
@@ -21,8 +23,13 @@ MIXES: dict[str, Mix] = {
 }
 
 
-def make_designs(backbone: Backbone) -> dict[str, Design]:
-    """Return the designs on a tower; those with blocks start from copies of its own."""
+def make_designs(backbone: Backbone, taught: Backbone) -> dict[str, Design]:
+    """Return the designs.
+
+    Args:
+        backbone: Untouched tower; blocks start from copies of its own.
+        taught: The shipped tower, whose first six blocks are the same and whose next two were taught.
+    """
     size = (backbone.width, backbone.embed_dim)
     linear = Design(partial(LinearHead, (8,), *size))
     centred = Design(partial(CentredHead, (8,), *size))
@@ -56,4 +63,10 @@ def make_designs(backbone: Backbone) -> dict[str, Design]:
     for title, design in {"centred, layer 8": centred, "block 9 learnt, on layer 8": block}.items():
         for name in ("drawn and painted", "real only"):
             designs[f"{title}: {name}"] = replace(design, mix=MIXES[name])
+    shipped = Design(partial(TaughtHead, 6, taught, (7, 8)), lr=TAUGHT_LR)
+    designs["shipped blocks 7 and 8, projection learnt"] = shipped
+    for name in ("real only", "real and painted", "drawn and painted"):
+        designs[f"shipped blocks 7 and 8, projection learnt: {name}"] = replace(shipped, mix=MIXES[name])
+    updated = partial(TaughtHead, 6, taught, (7, 8), 8)
+    designs["shipped blocks 7 and 8 with rank 8"] = replace(shipped, make=updated, lr=BLOCK_LR)
     return designs

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from blemish.clip import Backbone
 from blemish.clip.blocks import ModuleBlock, nonlinearity, run
 from blemish.methods.ops import cosine_logits
+from pretraining.training.model import Shape
 
 #: Temperature of the cosines.
 TEMPERATURE = 0.07
@@ -164,11 +165,42 @@ class LowRankHead(BlockHead):
     def __init__(self, layer: int, backbone: Backbone, blocks: Sequence[int], rank: int = 8) -> None:
         super().__init__(layer, backbone, blocks)
         self.blocks.requires_grad_(False)
-        for block in self.blocks:
-            for name, module in list(block.named_modules()):
-                if isinstance(module, nn.Linear):
-                    parent = block.get_submodule(name.rpartition(".")[0])
-                    setattr(parent, name.rpartition(".")[2], LowRank(module, rank))
+        add_updates(self.blocks, rank)
+
+
+class TaughtHead(BlockHead):
+    """Blocks of a tower that has been taught, on a layer of the untouched one; they and its projection are the start.
+
+    Args:
+        layer: Layer that both towers share up to rounding.
+        taught: The other tower, whose stream may be on another scale.
+        blocks: Numbers of its blocks that come next.
+        rank: Rank of updates of the blocks; 0 leaves them as they are, and only the projection is learnt.
+    """
+
+    def __init__(self, layer: int, taught: Backbone, blocks: Sequence[int], rank: int = 0) -> None:
+        super().__init__(layer, taught, blocks)
+        self.blocks.requires_grad_(False)
+        if rank:
+            add_updates(self.blocks, rank)
+        # A layer norm's epsilon follows the scale of its stream (`pretraining.training.rounding`).
+        self.scale = (float(self.blocks[0].layer_norm1.eps) / Shape.epsilon) ** 0.5
+        final, projection = taught.vision.post_layernorm, taught.towers.visual_projection.weight
+        with torch.no_grad():
+            for linear in (*self.to_patches, self.to_class, self.to_pooled):
+                linear.weight.copy_(projection * final.weight)
+                linear.bias.copy_(projection @ final.bias)
+
+    def features(self, tokens: Tokens) -> list[Tensor]:
+        return super().features({layer: self.scale * x for layer, x in tokens.items()})
+
+
+def add_updates(blocks: nn.Module, rank: int) -> None:
+    """Put an update of low rank beside each linear layer."""
+    for name, module in list(blocks.named_modules()):
+        if isinstance(module, nn.Linear):
+            parent = blocks.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], LowRank(module, rank))
 
 
 def copied_block(backbone: Backbone, number: int) -> nn.Module:

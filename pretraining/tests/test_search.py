@@ -18,7 +18,7 @@ from pretraining.search import baseline
 from pretraining.search import cache as caches
 from pretraining.search.cache import MASK_SIZE, MISSING, Cache, fill, make_cache, open_cache
 from pretraining.search.designs import make_designs
-from pretraining.search.heads import BlockHead, CentredHead, ConvHead, LinearHead, LowRankHead, MlpHead
+from pretraining.search.heads import BlockHead, CentredHead, ConvHead, LinearHead, LowRankHead, MlpHead, TaughtHead
 from pretraining.search.painting import SIZE, middle, paint
 from pretraining.search.pictures import Numbers, list_pictures, open_picture
 from pretraining.search.trial import Budget, Design, Step, embed, measure, predict, train, weights
@@ -137,7 +137,23 @@ def test_blocks_start_as_the_tower_and_only_updates_are_learnt(small_model: Path
     near = torch.nn.functional.layer_norm(taps[Tap(6)], (64,))
     torch.testing.assert_close(other, near, atol=0.2, rtol=0.2)  # what it adds begins small
     assert MlpHead(6, 64, 32)({6: taps[Tap(6)]}).patches[0].shape == (1, 16, 32)
-    assert len(make_designs(backbone)) > 12
+    assert len(make_designs(backbone, backbone)) > 12
+
+
+def test_taught_blocks_start_with_the_answers_of_their_tower() -> None:
+    """The shipped tower's stream is on another scale than the untouched one's, from which the tokens come."""
+    taught = load_backbone("builtin")
+    request = Request(frozenset([Tap(6), Tap(8)]))
+    taps = taught.encode_image(torch.randn(1, 3, 56, 56), request, Computation(56)).taps
+    head = TaughtHead(6, taught, (7, 8), rank=4)
+    out = head({6: taps[Tap(6)] / head.scale})
+    assert head.scale == pytest.approx(64)
+    torch.testing.assert_close(
+        normalise(out.patches[0]), normalise(taught.project(taps[Tap(8)][:, 1:])), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(
+        normalise(out.class_token), normalise(taught.project(taps[Tap(8)][:, 0])), atol=1e-3, rtol=0
+    )
 
 
 def artificial_cache(directions: torch.Tensor) -> Cache:
@@ -239,7 +255,7 @@ def test_both_commands_add_lines_to_one_file(
         monkeypatch.setattr(module, "GROUPS", (("weld_seam",), ("lemon",)))
     head = Design(lambda: LinearHead((8,), backbone.width, backbone.embed_dim), mix={"real": 0.5, "painted": 0.5})
     monkeypatch.setattr(search, "encode_names", partial(encode_names, prompts=UNSEEN))  # fewer sentences
-    monkeypatch.setattr(search, "make_designs", lambda backbone: {"linear": head})
+    monkeypatch.setattr(search, "make_designs", lambda backbone, taught: {"linear": head})
     places = ["--cache", str(folder), "--out", str(out)]
     command = ["search", "--tower", str(small_model), *places, "--seeds", "1", "--steps", "2"]
     for _ in range(2):  # the second run finds everything done
