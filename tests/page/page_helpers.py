@@ -239,7 +239,7 @@ class FakeService:
         }
 
 
-def until(page: Page, expression: str, seconds: float = 30) -> None:
+def until(page: Page, expression: str, seconds: float = 60) -> None:
     """Wait until an expression is true on the page. Playwright's own wait needs `eval`, which the page forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
