@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -26,3 +28,20 @@ def pack(path: Path, files: list[tuple[str, bytes]]) -> Path:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return path
+
+
+def ray_scorers() -> list[int]:
+    """Return the processes of actors that score, among the descendants of this one (Linux)."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            names[int(folder.name)] = (folder / "cmdline").read_bytes()
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found = []
+    for process, name in names.items():
+        above = process
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        if name.startswith(b"ray::MapWorker(") and above == os.getpid():
+            found.append(process)
+    return found

@@ -30,7 +30,7 @@ from blemish.datasets.masks import read_mask
 from blemish.draw import save_deep_png
 from blemish.errors import BlemishError, ImageError, ProfileError, UsageError, WeightsError
 from blemish.files import parse_json
-from blemish.image_io import find_images, read_image
+from blemish.image_io import find_images, open_tiff_rows, read_image
 from blemish.maps import decode_map
 from blemish.methods import checkpoints
 from blemish.profile import read_profile
@@ -85,6 +85,15 @@ def test_a_pickle_that_runs_code(tmp_path: Path, reader: Callable[[Path], object
     path, made = tmp_path / "evil.pt", tmp_path / "made"
     torch.save({"weight": Evil(made)}, path)
     refused(lambda: reader(path), WeightsError, "more than tensors")
+    assert not made.exists()
+
+
+def test_a_profile_that_runs_code(tmp_path: Path) -> None:
+    path, made = tmp_path / "evil.profile", tmp_path / "made"
+    torch.save({"memory": Evil(made)}, path)
+    refused(lambda: read_profile(path), ProfileError, "is no profile")
+    path.write_bytes(pickle.dumps(Evil(made)))
+    refused(lambda: read_profile(path), ProfileError, "is no profile|is cut short")
     assert not made.exists()
 
 
@@ -250,6 +259,21 @@ def test_pictures_that_state_more_pixels_than_memory_holds(tmp_path: Path) -> No
     path = tmp_path / "mask.png"
     path.write_bytes(png(12, 2**28))
     refused(lambda: read_mask(path, (12, 10)), ImageError, "12 x 268435456 pixels, which is too large")
+
+
+def test_rows_of_a_tiff_that_states_billions_of_them(tmp_path: Path) -> None:
+    """One row a strip, of which there is one: nothing is made for each row before that is noticed."""
+    entries = [(256, 4, 12), (257, 4, 2**32 - 6), (258, 3, 8), (259, 3, 1), (262, 3, 1)]
+    entries += [(273, 4, 8), (278, 4, 1), (279, 4, 9)]
+    path = tmp_path / "rows.tif"
+    body = b"".join(struct.pack("<HHLL", tag, kind, 1, value) for tag, kind, value in entries)
+    path.write_bytes(struct.pack("<2sHLH", b"II", 42, 8, len(entries)) + body + bytes(16))
+
+    def read() -> None:
+        with open_tiff_rows(path):
+            pass
+
+    refused(read, ImageError, "is cut short")
 
 
 def test_text_in_a_picture_that_unpacks_to_much_more() -> None:

@@ -7,11 +7,13 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from types import NoneType, UnionType
+from typing import IO, Any, Literal, Union, get_args, get_origin
 
 from blemish.errors import OutputError
 from blemish.types import PathLike
@@ -22,6 +24,8 @@ _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\\ud800-\udfff]|[. ]$')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
 #: Longest name in bytes. File systems allow 255; suffixes and the temporary name take some.
 _MAX_NAME = 180
+#: Larger numbers are none that anybody wrote on purpose.
+_MAX_NUMBER = 2**63
 
 
 #: A picture inside a file: `scan.tif#2` is the second page.
@@ -34,6 +38,40 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def has_type(value: Any, kind: Any) -> bool:
+    """Return whether a value of JSON that others wrote has the type of an annotation; numbers have to be finite.
+
+    Args:
+        value: The value.
+        kind: A class, None, `object` (which all have), `Any` (any JSON), or a union, `Literal`, list, tuple, sequence
+            or mapping of such.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is object:
+        return True
+    if kind is Any:
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        return (math.isfinite(value) if isinstance(value, float) else True) and all(
+            has_type(one, Any) for one in inside
+        )
+    if origin in (Union, UnionType):
+        return any(has_type(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(has_type(each, inner[1]) for each in value.values())
+    if origin is tuple:
+        is_list = isinstance(value, (list, tuple)) and len(value) == len(inner)
+        return is_list and all(map(has_type, value, inner))
+    if origin in (list, Sequence):
+        return isinstance(value, (list, tuple)) and all(has_type(each, inner[0]) for each in value)
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_NUMBER
+    return value is None if kind in (None, NoneType) else isinstance(value, kind)
 
 
 def is_file(path: PathLike) -> bool:
@@ -72,12 +110,13 @@ def output_error(path: PathLike, error: OSError) -> OutputError:
     return OutputError(f"cannot write {name!r}: {remedy}.", name)
 
 
-def write_atomically(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
     """Write a file through a temporary neighbour, so that it appears whole or not at all.
 
     Args:
         path: The file; its folders are created.
         fill: Writes the content into the open binary file.
+        durable: Return only when the file is on the disk, so that it survives a loss of power. That takes milliseconds.
 
     Raises:
         OutputError: The disk is full, permission is denied, ...
@@ -88,12 +127,33 @@ def write_atomically(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("xb") as stream:
             fill(stream)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         part.replace(path)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system allows it."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some network disks sync none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def file_sum(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hex digits. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_parts(folder: Path) -> None:

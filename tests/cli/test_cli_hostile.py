@@ -10,6 +10,7 @@ import pytest
 
 from blemish.cli.terminal import escape
 from helpers import save_picture
+from scan_helpers import pack
 
 #: Clears the screen, renames the window, turns the direction of writing, and begins a line of its own.
 EVIL = "a\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\nblemish: all is well"
@@ -41,6 +42,18 @@ def test_detect(detect, run, folder: Path, tmp_path: Path) -> None:
         assert outcome.code == 1
         assert_harmless(outcome.out + outcome.err)
         if "--out" not in words:  # the user's own word
+            assert "\nblemish: all is well" not in outcome.out + outcome.err
+
+
+def test_scan(run, folder: Path, tiny_backbone: Path, tmp_path: Path) -> None:
+    pack(tmp_path / "evil.tar", [(f"../{EVIL}3.png", b"no picture"), (f"{EVIL}.txt", b"")])
+    for words in (("--out", tmp_path / "out"), ("--out", tmp_path / "out", "--json"), ("--out", tmp_path / EVIL)):
+        options = ("--method", "clip", "--backbone", tiny_backbone, "--device", "cpu")
+        outcome = run("scan", folder, tmp_path / "evil.tar", *words, *options)
+        assert outcome.code == 1
+        assert_harmless(outcome.out + outcome.err)
+        if EVIL not in str(words[1]):  # the user's own word
+            assert "3.png" in outcome.out + outcome.err
             assert "\nblemish: all is well" not in outcome.out + outcome.err
 
 

@@ -8,6 +8,7 @@ import inspect
 import json
 import math
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_trees import evaluate, numbers, options
+from evaluation_trees import add_category, evaluate, numbers, options
 from PIL import Image
 
 import blemish
@@ -207,6 +208,21 @@ def test_files(data: Path, backbone: Backbone, tmp_path: Path) -> None:
     assert text == result.to_markdown()
     assert "| clip-ac |" in text
     assert "used by clip, clip-ac" in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names are not possible there")
+def test_categories_that_are_formulas_or_html(backbone: Backbone, tmp_path: Path) -> None:
+    for category in ("=cmd()|'x'", "<img src=x onerror=alert(1)>"):
+        add_category(tmp_path / "data", category)
+    out = tmp_path / "out"
+    evaluate(tmp_path / "data", backbone, out=out, methods=("clip",), report=True)
+    with (out / "results.csv").open(newline="") as file:
+        assert [line["category"] for line in csv.DictReader(file)] == [
+            "<img src=x onerror=alert(1)>",
+            "'=cmd()|'x'",
+            "mean",
+        ]
+    assert "<img src=x" not in (out / "report.html").read_text()
 
 
 def test_arguments_that_do_not_go_together(data: Path, backbone: Backbone, tmp_path: Path) -> None:

@@ -12,19 +12,19 @@ import io
 import json
 import pickle
 import struct
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from result_targets import export_seeds, exports, result_seeds, results
+from scan_targets import source_seeds, sources, with_sums
+from target import SIZE, Target, encoded, map_seeds, suffix_first, written
 
 from blemish import datasets
 from blemish.clip.state_dict import read_state_dict
@@ -38,8 +38,16 @@ from blemish.maps import decode_map
 from blemish.methods import checkpoints
 from blemish.profile import read_profile
 
-#: A mask and a picture of the fuzzed data sets have this size.
-SIZE = (12, 10)
+# At the top, since only what is imported here is instrumented.
+_SERVICE_ERRORS: tuple[type[Exception], ...] = (BlemishError,)
+with suppress(ImportError):  # the extra may not be installed
+    from starlette.requests import Request
+
+    from blemish.serve import bodies, oip
+    from blemish.serve.errors import ServiceError
+
+    _SERVICE_ERRORS = (BlemishError, ServiceError)
+
 MAX_PIXELS = 1_000_000
 SUFFIXES = (
     ".png",
@@ -56,38 +64,6 @@ SUFFIXES = (
     ".nii",
     ".nii.gz",
 )
-
-
-@dataclass(frozen=True)
-class Target:
-    """One reader.
-
-    Attributes:
-        run: Reads the bytes; returns, or raises.
-        seeds: Returns inputs that it reads.
-        expected: Exceptions that are correct answers.
-        repair: Mends what a mutation breaks and no reader looks beyond, such as checksums.
-    """
-
-    run: Callable[[bytes], object]
-    seeds: Callable[[], list[bytes]]
-    expected: tuple[type[Exception], ...] = (BlemishError,)
-    repair: Callable[[bytes], bytes] = bytes
-
-
-@contextmanager
-def written(data: bytes, name: str) -> Iterator[Path]:
-    """Yield the path of a file with these bytes, in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        yield path
-
-
-def suffix_first(data: bytes, suffixes: tuple[str, ...]) -> tuple[str, bytes]:
-    """Take the first byte as the number of a suffix."""
-    return (suffixes[data[0] % len(suffixes)], data[1:]) if data else (suffixes[0], b"")
 
 
 # pictures
@@ -122,17 +98,17 @@ def picture_seeds() -> list[bytes]:
         ".ppm": "PPM",
     }
     formats |= {".jp2": "JPEG2000", ".avif": "AVIF"}
-    seeds = [_numbered(suffix, _encoded(colour, kind)) for suffix, kind in formats.items()]
+    seeds = [_numbered(suffix, encoded(colour, kind)) for suffix, kind in formats.items()]
     deep = rng.integers(0, 65536, SIZE[::-1]).astype(np.uint16)
     stream = io.BytesIO()
     save_deep_png(deep, stream, {})
     seeds.append(_numbered(".png", stream.getvalue()))
     palette = colour.quantize(16)
-    seeds += [_numbered(".png", _encoded(palette, "PNG")), _numbered(".png", _encoded(colour.convert("RGBA"), "PNG"))]
+    seeds += [_numbered(".png", encoded(palette, "PNG")), _numbered(".png", encoded(colour.convert("RGBA"), "PNG"))]
     for array in (deep, deep.astype(np.float32), deep.astype(np.int32)):
         for options in ({}, {"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}):
-            seeds.append(_numbered(".tif", _encoded(Image.fromarray(array), "TIFF", **options)))
-    seeds.append(_numbered(".tif", _encoded(colour, "TIFF", save_all=True, append_images=[colour.convert("L")])))
+            seeds.append(_numbered(".tif", encoded(Image.fromarray(array), "TIFF", **options)))
+    seeds.append(_numbered(".tif", encoded(colour, "TIFF", save_all=True, append_images=[colour.convert("L")])))
     nifti = bytearray(348)
     struct.pack_into("<i", nifti, 0, 348)
     struct.pack_into("<8h", nifti, 40, 3, 4, 4, 2, 1, 1, 1, 1)
@@ -162,12 +138,6 @@ def _dicom() -> bytes:
     body += [short(0x101, 12), short(0x102, 11), short(0x103, 0)]
     pixels = element(0x7FE0, 0x10, b"OW", bytes(range(32)))
     return b"\0" * 128 + b"DICM" + head + b"".join(body) + pixels
-
-
-def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def _numbered(suffix: str, data: bytes) -> bytes:
@@ -254,7 +224,7 @@ def mask_seeds() -> list[bytes]:
     colours = grey.convert("RGBA")
     for number, kind in ((3, "PNG"), (4, "TIFF"), (5, "GIF")):
         images = [grey, grey.convert("1"), grey.quantize(2)] + [colours] * (kind == "PNG")
-        seeds += [bytes([number]) + _encoded(one, kind) for one in images]
+        seeds += [bytes([number]) + encoded(one, kind) for one in images]
     return seeds
 
 
@@ -366,26 +336,10 @@ def maps(data: bytes) -> None:
     decode_map(data)
 
 
-def map_seeds() -> list[bytes]:
-    seeds = []
-    for size in (None, "24 20"):
-        stream = io.BytesIO()
-        text = {"blemish:low": "0.0", "blemish:high": "1.0", "blemish:step": "1"} | (
-            {"blemish:size": size} if size else {}
-        )
-        save_deep_png(np.arange(120, dtype=np.uint16).reshape(10, 12), stream, text)
-        seeds.append(stream.getvalue())
-    return seeds
-
-
 # requests of the service
 
 
 def requests(data: bytes) -> None:
-    from starlette.requests import Request
-
-    from blemish.serve import bodies, oip
-
     head, _, body = data.partition(b"\n")
 
     async def receive() -> dict[str, Any]:
@@ -410,28 +364,20 @@ def requests(data: bytes) -> None:
 
 
 def request_seeds() -> list[bytes]:
-    png = _encoded(Image.new("L", SIZE), "PNG")
+    png = encoded(Image.new("L", SIZE), "PNG")
     form = (
         b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
         + png
         + b"\r\n--x--\r\n"
     )
-    encoded = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(png).decode()]}
+    picture = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(png).decode()]}
     pixels = {"name": "image", "datatype": "UINT8", "shape": [2, 2], "data": [[0, 1], [2, 255]]}
-    bodies = [{"inputs": [encoded], "outputs": [{"name": "score"}]}, {"inputs": [pixels], "id": "1"}]
+    bodies = [{"inputs": [picture], "outputs": [{"name": "score"}]}, {"inputs": [pixels], "id": "1"}]
     return [
         b"multipart/form-data; boundary=x\n" + form,
         b"image/png\n" + png,
         *(b"application/json\n" + json.dumps(body).encode() for body in bodies),
     ]
-
-
-def _service_errors() -> tuple[type[Exception], ...]:
-    try:
-        from blemish.serve.errors import ServiceError
-    except ImportError:  # the extra is not installed
-        return (BlemishError,)
-    return (BlemishError, ServiceError)
 
 
 TARGETS = {
@@ -441,5 +387,8 @@ TARGETS = {
     "weights": Target(weights, weight_seeds, repair=with_length),
     "profiles": Target(profiles, profile_seeds, repair=with_length),
     "maps": Target(maps, map_seeds, repair=with_checksums),
-    "requests": Target(requests, request_seeds, _service_errors()),
+    "requests": Target(requests, request_seeds, _SERVICE_ERRORS),
+    "exports": Target(exports, export_seeds),
+    "results": Target(results, result_seeds),
+    "sources": Target(sources, source_seeds, repair=with_sums),
 }

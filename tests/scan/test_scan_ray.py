@@ -5,7 +5,6 @@ Skipped where Ray is missing. `python benchmarks/scan_ray.py` runs these tests, 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from helpers import save_picture
-from scan_helpers import pack, rows_of
+from scan_helpers import pack, ray_scorers, rows_of
 
 ray: Any = pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -58,22 +57,6 @@ def shards(tmp_path: Path) -> str:
     return f"{tmp_path}/{{0..1}}.tar"
 
 
-def scorer() -> int:
-    """Return the process of an actor that scores, among the descendants of this one."""
-    parents, names = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            names[int(folder.name)] = (folder / "cmdline").read_bytes()
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    for process, name in names.items():
-        above = process
-        while above in parents and above != os.getpid():
-            above = parents[above]
-        if name.startswith(b"ray::MapWorker(") and above == os.getpid():
-            return process
-    raise AssertionError("no actor is there")
-
-
 def test_a_worker_and_then_a_node_die(begin, shards: str, cluster: Any, node: Any, tmp_path: Path) -> None:
     from blemish.scan import rays
 
@@ -84,7 +67,7 @@ def test_a_worker_and_then_a_node_die(begin, shards: str, cluster: Any, node: An
 
     def strike(scan: Any) -> None:
         written.wait()
-        os.kill(scorer(), signal.SIGKILL)
+        os.kill(ray_scorers()[0], signal.SIGKILL)
         log.append(("worker", bool(scan.todo)))
         time.sleep(1)
         cluster.remove_node(node, allow_graceful=False)

@@ -14,6 +14,7 @@ from blemish.evaluation.folder import write_json
 from blemish.evaluation.literature import best_comparisons
 from blemish.evaluation.result import MEAN, METRICS, MORE_TITLES, TITLES, Comparison, Evaluation
 from blemish.files import write_atomically
+from blemish.outputs.tables import spreadsheet_cell
 from blemish.types import PathLike
 
 AUPRO_200 = "Published AUPRO is an approximation in 200 steps; to compare it, compute ours in the same way (aupro 200)."
@@ -70,7 +71,7 @@ def write_protocol(
     text, records = io.StringIO(), [row.to_dict() for row in rows]
     writer = csv.DictWriter(text, list(row_type.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: spreadsheet_cell(value) for name, value in record.items()} for record in records)
     write_atomically(Path(folder) / f"{name}.csv", lambda stream: stream.write(text.getvalue().encode()))
     write_json(Path(folder) / f"{name}.json", {"facts": dict(facts), "rows": records, "notes": list(notes)})
     page = "\n\n".join([*parts, *(f"- {note}" for note in notes)])
@@ -275,7 +276,7 @@ def _published_cells(comparison: Comparison) -> list[str]:
 
 
 def _csv_cell(value: object) -> object:
-    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else value
+    return "" if value is None else f"{value:.10g}" if isinstance(value, float) else spreadsheet_cell(value)
 
 
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from blemish.detector import Detector
 from blemish.engine import TorchEngine
-from blemish.errors import OutputError, UsageError
+from blemish.errors import OutputError, UsageError, WeightsError
 from blemish.exporting.backends import BACKENDS, choose
 from blemish.exporting.engine import ExportedEngine, as_input
 from blemish.exporting.graph import RESIZINGS
@@ -189,10 +189,14 @@ def load_exported(
         )
     tile, overlap = (header.tile, header.overlap) if tile is None else (tile, overlap)
     tiling = None if tile is None else Tiling(tile, DEFAULT_OVERLAP if overlap is None else overlap)
-    roi = None if header.roi is None else roi_from_text(header.roi)
+    try:
+        roi = None if header.roi is None else roi_from_text(header.roi)
+        limits = None if header.limits is None else Limits.from_dict(header.limits, roi)
+    except Exception as error:  # whatever a decoder raises on damaged values
+        raise WeightsError(f"{path} has damaged metadata ({error}): export it again", path) from error
     return Detector(
         engine,
-        limits=None if header.limits is None else Limits.from_dict(header.limits, roi),
+        limits=limits,
         object_name=header.object_name or "object",
         threshold=threshold,
         mask_threshold=mask_threshold,

@@ -9,16 +9,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from blemish.clip import Geometry
 from blemish.detection import Provenance
 from blemish.errors import WeightsError
-from blemish.files import parse_json
+from blemish.files import has_type, parse_json
 
 FORMAT = 3
 #: Formats that can be read; 2 knows no tiles, no raw maps and no other geometry.
 READABLE = (2, 3)
+#: Largest side of a model's input in pixels.
+_MAX_SIDE = 2**14
 #: Key of the JSON in the file's metadata.
 KEY = "blemish"
 #: Input: (B, 3, H, W) float32 RGB in [0, 1], any height and width.
@@ -127,10 +129,22 @@ def from_json(text: str | None, path: Path) -> Header:
             values["map_range"] = tuple(map(float, values["map_range"]))
             if values.get("display_range") is not None:
                 values["display_range"] = tuple(map(float, values["display_range"]))
+            _check_types(Provenance, provenance)
+            _check_types(Header, {**_fields(Header, values), "provenance": values["provenance"]})
+            if not 1 <= values["size"] <= _MAX_SIDE:
+                raise ValueError(f"a side of {values['size']} pixels")
             return Header(**_fields(Header, values))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} has damaged metadata ({error}): export it again", path) from error
     raise WeightsError(f"{path} has format {version}, and this blemish reads {FORMAT}: export it again", path)
+
+
+def _check_types(cls: type[Any], values: Mapping[str, Any]) -> None:
+    """Raise a TypeError unless the values have the types of a class's fields."""
+    kinds = get_type_hints(cls)
+    for name, value in values.items():
+        if not has_type(value, kinds[name]):
+            raise TypeError(f"{name!r} is of a wrong type")
 
 
 def _fields(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -344,13 +344,16 @@ class TiffRowReader:
         self._chunks = math.ceil(height / rows) * self._tiles_per_row  # in each plane
         count = self._chunks * self._planes
         end = self._stream.seek(0, os.SEEK_END)
+        cut_short = ImageError(f"{self._name} is cut short; save it again or leave it out.", self.path)
+        if len(self._offsets) < count:  # before a length for each of the rows, of which there may be billions
+            raise cut_short
         if self._row_bytes:
             lengths = tuple(self._row_bytes * min(rows, height - top) for top in range(0, height, rows)) * self._planes
         else:
             lengths = self._lengths
-        cut_short = len(self._offsets) < count or len(lengths) < count
-        if cut_short or any(a + b > end for a, b in zip(self._offsets[:count], lengths[:count], strict=True)):
-            raise ImageError(f"{self._name} is cut short; save it again or leave it out.", self.path)
+        ends = (a + b for a, b in zip(self._offsets[:count], lengths[:count], strict=False))
+        if len(lengths) < count or any(place > end for place in ends):
+            raise cut_short
 
     def _read_chunks(self, first: int, last: int, plane: int = 0) -> list[bytes]:
         """Return the bytes of rows of chunks; of uncompressed strips only the rows themselves, as one chunk."""

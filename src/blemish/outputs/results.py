@@ -17,13 +17,13 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from blemish.detection import FileKind
 from blemish.errors import UsageError, suggest
-from blemish.files import absolute, output_name
+from blemish.files import absolute, has_type, output_name
 from blemish.outputs.journal import FileKey, Line, RunFolder
 from blemish.outputs.region_files import REGION_FORMATS
 from blemish.outputs.tables import table_row, write_coco, write_csv, write_parquet
@@ -39,6 +39,41 @@ TABLE_FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 JOURNAL, RUNS, PAGE = "results.jsonl", "runs.jsonl", "report.html"
 #: Settings that a score does not depend on.
 _VERDICT_SETTINGS = ("threshold", "mask", "min_area", "limits")
+
+
+#: Types of what a line of a picture holds, as far as somebody depends on it.
+_LINE_TYPES: Mapping[str, Any] = {
+    "score": float,
+    "label": int | None,
+    "verdict": str | None,
+    "p_value": float | None,
+    "threshold": float | None,
+    "mask_threshold": float | None,
+    "review_threshold": float | None,
+    "regions": list[dict[str, Any]],
+    "peak": float,
+    "size": tuple[int, int],
+    "map_range": tuple[float, float],
+    "heatmap_range": tuple[float, float] | None,
+    "min_area": int,
+    "notes": list[str],
+    "timing": dict[str, float],
+    "provenance": dict[str, Any] | None,
+    "name": str,
+    "files": dict[str, str],
+    "key": tuple[str, int, int, str],
+}
+#: What lines of earlier versions lack.
+_OF_EARLIER = ("verdict", "p_value", "review_threshold", "heatmap_range", "min_area")
+#: The same of the line of a run, and of its provenance.
+_RUN_TYPES: Mapping[str, Any] = {
+    "run": str,
+    "date": str,
+    "settings": dict[str, Any],
+    "provenance": dict[str, Any],
+    "preprocessing": object,
+}
+_SOURCE_TYPES: Mapping[str, Any] = {"method": str, "backbone": str, "value_range": tuple[float, float] | None}
 
 
 @dataclass(frozen=True)
@@ -67,7 +102,9 @@ class Result:
 
 
 def result_of(line: Line) -> Result:
-    """Return the result in a journal line."""
+    """Return the result in a journal line. Raises ValueError or KeyError for a line that `detect` did not write."""
+    _check(line, _LINE_TYPES, _OF_EARLIER)
+    _check(line["timing"], {"total": float})
     file, size, modified, settings = line["key"]
     return Result(
         path=line["path"],
@@ -81,6 +118,35 @@ def result_of(line: Line) -> Result:
         settings=settings,
         run=line.get("run"),
     )
+
+
+def _run_of(line: Line) -> Line:
+    """Return the line of a run; errors as in `result_of`."""
+    _check(line, _RUN_TYPES, ("preprocessing",))
+    _check(line["provenance"], _SOURCE_TYPES)
+    return line
+
+
+def _file_of(line: Line) -> str:
+    """Return the absolute path of a line's picture; errors as in `result_of`.
+
+    Its files are drawn again and removed, so a line that names some outside the folder is none.
+    """
+    _check(line, {"path": str | None, "run": str | None, "files": dict[str, str]}, ("run", "files"))
+    for name in map(PureWindowsPath, line.get("files", {}).values()):  # it knows both kinds of slashes
+        longest = max(map(len, map(os.fsencode, name.parts)), default=0)
+        if name.anchor or ".." in name.parts or "\0" in str(name) or not 0 < longest < 256:
+            raise ValueError(f"{str(name)!r} names no file of the folder")
+    return str(line["key"][0])
+
+
+def _check(line: Line, types: Mapping[str, Any], may_lack: Iterable[str] = ()) -> None:
+    """Raise an error unless a line has values of these types, and is JSON."""
+    if not has_type(line, Any):
+        raise ValueError("it holds numbers that JSON has not")
+    for name, kind in types.items():
+        if (name in line or name not in may_lack) and not has_type(line[name], kind):
+            raise ValueError(f"{name} is of a wrong type")
 
 
 def scoring_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,8 +190,8 @@ class ResultsFolder:
         self.path = Path(path)
         self._folder = RunFolder(self.path)
         try:
-            self.journal = self._folder.journal(JOURNAL, lambda line: str(line["key"][0]), result_of)
-            self.runs = self._folder.journal(RUNS, lambda line: str(line["run"]), dict)
+            self.journal = self._folder.journal(JOURNAL, _file_of, result_of)
+            self.runs = self._folder.journal(RUNS, lambda line: str(line["run"]), _run_of)
         except BaseException:
             self._folder.close()
             raise

@@ -127,7 +127,7 @@ def csv_text(lines: Iterable[Row], dates: Mapping[str, str] | None = None) -> It
 
 def _csv_cells(line: Row, dates: Mapping[str, str] | None) -> list[object]:
     row = table_row(line, dates)
-    return [_cell(of(row)) for of in CSV_COLUMNS.values()]
+    return [spreadsheet_cell(of(row)) for of in CSV_COLUMNS.values()]
 
 
 def write_csv(path: Path, lines: Iterable[Row], dates: Mapping[str, str] | None = None) -> None:
@@ -158,7 +158,7 @@ class _Number(str):
     """A number as text; it may begin with a minus."""
 
 
-def _cell(value: object) -> object:
+def spreadsheet_cell(value: object) -> object:
     """Return text so that no spreadsheet takes it for a formula."""
     is_text = isinstance(value, str) and not isinstance(value, _Number)
     return f"'{value}" if is_text and str(value).startswith(_FORMULA) else value

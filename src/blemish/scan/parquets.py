@@ -55,6 +55,8 @@ def list_rows(source: SourceFile, column: str | None, profile_column: str | None
         if profile_column is not None and profile_column not in names:
             raise UsageError(f"{source.path!r} has no column {profile_column!r}{suggest(profile_column, names)}.")
         of_paths = _holds_paths(source.path, table.schema_arrow.field(column))
+        if not of_paths and 0 < source.size < table.metadata.num_rows:  # a footer may state any
+            raise UsageError(f"{source.path!r} states more rows than it has bytes; check the file.")
         wished = [name for name in (column if of_paths else None, profile_column) if name is not None]
         rows = _values(table, wished) if wished else ({} for _ in range(table.metadata.num_rows))
         for number, row in enumerate(rows, 1):
@@ -99,17 +101,26 @@ def read_rows(file: str, items: Sequence[Item]) -> Iterator[tuple[Item, bytes | 
 
 @contextmanager
 def _open(source: SourceFile) -> Iterator[Any]:
+    """Open a Parquet file; whatever Arrow finds wrong with it, then or within the block, is a UsageError."""
     require_arrow()
     import pyarrow
     from pyarrow import parquet
 
-    with ExitStack() as stack:
-        try:
+    try:
+        with ExitStack() as stack:
             stream = stack.enter_context(open_source(source.file))
-            table = stack.enter_context(parquet.ParquetFile(stream))
-        except (pyarrow.ArrowException, FileNotFoundError) as error:
-            raise UsageError(f"{source.path!r} is missing, or no Parquet file; check the file.") from error
-        yield table
+            yield stack.enter_context(parquet.ParquetFile(stream))
+    except OSError as error:
+        # Arrow raises plain ones without a number for a damaged footer; all others are of the disk or the store.
+        if not isinstance(error, FileNotFoundError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        raise _no_parquet(source) from error
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise _no_parquet(source) from error
+
+
+def _no_parquet(source: SourceFile) -> UsageError:
+    return UsageError(f"{source.path!r} is missing, damaged, or no Parquet file; check the file.")
 
 
 def _holds_paths(file: str, field: Any) -> bool:

@@ -103,7 +103,10 @@ class Plan:
         try:
             self.facts = PlanFacts(**json.loads(self._file.metadata.metadata[_KEY]))
         except Exception as error:
-            raise OutputError(f"{str(path)!r} is damaged; scan into another folder.", path) from error
+            raise self._damaged() from error
+
+    def _damaged(self) -> OutputError:
+        return OutputError(f"{str(self.path)!r} is damaged; scan into another folder.", self.path)
 
     def __len__(self) -> int:
         """Number of parts."""
@@ -114,9 +117,12 @@ class Plan:
         return int(self._file.metadata.row_group(number).num_rows)
 
     def items(self, number: int) -> list[Item]:
-        """Return the pictures of a part."""
-        rows = self._file.read_row_group(number).to_pylist()
-        return [Item(**{name: _from_text(value) for name, value in row.items()}) for row in rows]
+        """Return the pictures of a part. Raises OutputError if the file is damaged."""
+        try:
+            rows = self._file.read_row_group(number).to_pylist()
+            return [Item(**{name: _from_text(value) for name, value in row.items()}) for row in rows]
+        except Exception as error:
+            raise self._damaged() from error
 
     @property
     def fingerprint(self) -> str:

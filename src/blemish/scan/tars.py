@@ -1,12 +1,15 @@
 """Tar shards, as WebDataset writes them: their pictures, and reading these in order.
 
 Nothing is extracted: members are read by their place in the shard into memory, so names with `..`, absolute names and
-links lead nowhere. Links, devices and sparse files are passed over.
+links lead nowhere. Links, devices and sparse files are passed over. Sizes that a shard states are believed up to the
+limits below, since a few bytes may state any size, and a compressed shard may unpack to a thousand times its own.
 """
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,9 +23,11 @@ from blemish.scan.stores import open_source
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 """Suffixes of tar shards."""
 
-#: Largest member that is read, in bytes.
-MAX_MEMBER = 2**30
-_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError, ValueError)
+#: Largest member that is read, in bytes; in a compressed shard, where a large one may take next to no bytes.
+MAX_MEMBER, MAX_COMPRESSED_MEMBER = 2**30, 2**28
+#: Largest header, in bytes: long names, and the entries of pax.
+_MAX_HEADER = 2**20
+_DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError, ValueError, OverflowError)
 
 
 def is_compressed(file: str) -> bool:
@@ -41,12 +46,16 @@ def list_members(source: SourceFile, passed_over: PassedOver) -> Iterator[Item]:
         OSError: It cannot be opened.
     """
     count = 0
+    largest = MAX_COMPRESSED_MEMBER if is_compressed(source.file) else MAX_MEMBER
     try:
         with ExitStack() as stack:
             # No mode "r|": the offsets of members are needed, and headers are all that is read of a local shard.
-            shard = stack.enter_context(tarfile.open(fileobj=_open(source.file, stack), mode="r:"))
+            headers = cast("IO[bytes]", _Headers(_open(source.file, stack)))
+            shard = stack.enter_context(tarfile.open(fileobj=headers, mode="r:"))
             for member in shard:
                 shard.members = []  # type: ignore[attr-defined] # a list of all members would grow with the shard
+                if member.size < 0:  # the next header would be an earlier one
+                    raise tarfile.ReadError
                 name = member.name
                 path = f"{source.path}/{name}"
                 if member.isdir():
@@ -55,14 +64,15 @@ def list_members(source: SourceFile, passed_over: PassedOver) -> Iterator[Item]:
                     passed_over.hidden += 1
                 elif not is_picture(name) or not member.isreg() or member.issparse():
                     passed_over.files[suffix_of(name) or "without a suffix"] += 1
-                elif member.size > MAX_MEMBER:
-                    yield Item(path, source.file, "tar", error=f"{path!r} is larger than 1 GiB; make it smaller.")
+                elif member.size > largest:
+                    error = f"{path!r} is larger than {largest // 2**20:,} MiB; make it smaller."
+                    yield Item(path, source.file, "tar", error=error)
                 else:
                     yield Item(path, source.file, "tar", member.offset_data, member.size)
                 count += 1
             # tarfile takes a damaged header for the end of the shard.
-            shard.fileobj.seek(shard.offset)
-            if any(shard.fileobj.read(tarfile.BLOCKSIZE)):
+            headers.seek(shard.offset)
+            if any(headers.read(tarfile.BLOCKSIZE)):
                 raise tarfile.ReadError
     except _DAMAGED:
         yield Item(
@@ -89,6 +99,32 @@ def read_members(file: str, items: Sequence[Item]) -> Iterator[tuple[Item, bytes
             except _DAMAGED:
                 data = b""
             yield item, data if len(data) == item.size else None
+
+
+class _Headers:
+    """A shard of which only headers are read."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes. Raises ReadError if they are more than a header has."""
+        if size > _MAX_HEADER:
+            raise tarfile.ReadError
+        return self._stream.read(size)
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position. Raises ReadError if no file is that long."""
+        try:
+            return self._stream.seek(position, whence)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise tarfile.ReadError from error
+            raise
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._stream.tell()
 
 
 def _open(file: str, stack: ExitStack) -> IO[bytes]:
