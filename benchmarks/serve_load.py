@@ -5,8 +5,8 @@
 The service runs in a process of its own; clients are threads here, with a connection each, and share the cores with it.
 
 - Throughput: the same pictures through `detector.stream` (with regions and JSON, which an answer has, too) and through
-  the service, with 1 to 8 clients, in turns. The share is the median over the rounds, each against the detector just
-  before.
+  the service, in turns. A share is the median over the rounds, each against the detector just before, in seconds and in
+  processor time.
 - Overhead: a request of one client against a call of the detector, in turns, medians.
 - Memory: the service's resident memory while small pictures are sent, `--requests` of them.
 - Overload: 64 clients for `--seconds` against a queue of 16: every request is answered, with 200, 429 or 503.
@@ -20,6 +20,7 @@ import http.client
 import io
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -35,7 +37,6 @@ from PIL import Image
 
 import blemish
 
-CLIENTS = (1, 2, 4, 8)
 BATCH = 8
 
 
@@ -117,42 +118,68 @@ def resident(process: int) -> float:
     raise SystemExit("this system does not say how much memory a process has")
 
 
-def bare_rate(detector: blemish.Detector, pictures: Sequence[bytes]) -> float:
-    """Return the pictures a second of the detector alone, with what an answer holds: regions, as JSON."""
-    start = time.perf_counter()
+class Speed(NamedTuple):
+    """How fast pictures went through."""
+
+    seconds: float
+    """Seconds a picture."""
+    processor: float
+    """Seconds of processor time a picture: other work on the machine hardly changes them."""
+
+
+def bare_speed(detector: blemish.Detector, pictures: Sequence[bytes]) -> Speed:
+    """Run the detector alone, with what an answer holds: regions, as JSON."""
+    start, processor = time.perf_counter(), time.process_time()
     for detection in detector.stream(pictures, batch_size=BATCH):
         json.dumps(detection.to_dict())
-    return len(pictures) / (time.perf_counter() - start)
+    count = len(pictures)
+    return Speed((time.perf_counter() - start) / count, (time.process_time() - processor) / count)
 
 
-def throughput(words: Sequence[str], detector: blemish.Detector, pictures: Sequence[bytes], rounds: int) -> None:
+def served_speed(process: int, port: int, pictures: Sequence[bytes], clients: int) -> Speed:
+    """Send the pictures to the service."""
+    before, count = processor_time(process), len(pictures)
+    statuses, seconds = load(port, pictures, clients, lambda number: number < count)
+    assert set(statuses) == {200}, statuses
+    return Speed(seconds / count, (processor_time(process) - before) / count)
+
+
+def processor_time(process: int) -> float:
+    """Return the processor time of a process in seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def throughput(
+    words: Sequence[str], detector: blemish.Detector, pictures: Sequence[bytes], clients: Sequence[int], rounds: int
+) -> None:
     """Compare the service with the bare detector, in turns: whatever else the machine does concerns both."""
-    few = pictures[:20]
-    rates: dict[int, list[float]] = {clients: [] for clients in (0, *CLIENTS)}  # 0 is the bare detector
+    speeds: dict[int, list[tuple[Speed, Speed]]] = {number: [] for number in clients}
     calls, requests = list[float](), list[float]()
-    with service(*words, "--batch-size", str(BATCH)) as (_, port):
-        bare_rate(detector, pictures[:16])
-        load(port, pictures, 8, lambda number: number < 16)
+    with service(*words, "--batch-size", str(BATCH)) as (process, port):
+        bare_speed(detector, pictures[:BATCH])
+        load(port, pictures, 8, lambda number: number < BATCH)
         connection = http.client.HTTPConnection("127.0.0.1", port)
         for _ in range(rounds):
-            for data in few:
+            for number in clients:
+                bare = bare_speed(detector, pictures)
+                speeds[number].append((bare, served_speed(process, port, pictures, number)))
+            for data in pictures[:5]:
                 calls.append(seconds_of(lambda data=data: json.dumps(detector(data).to_dict())))  # type: ignore[misc]
                 requests.append(seconds_of(lambda data=data: send(connection, data)))  # type: ignore[misc]
-            for clients in CLIENTS:
-                rates[0].append(bare_rate(detector, pictures))
-                statuses, seconds = load(port, pictures, clients, lambda number: number < len(pictures))
-                assert set(statuses) == {200}, statuses
-                rates[clients].append(len(pictures) / seconds)
         connection.close()
-    print("| clients | pictures a second | of the bare detector |\n| --- | --- | --- |")
-    print(f"| bare detector | {statistics.median(rates[0]):.2f} | 1 |")
-    for place, clients in enumerate(CLIENTS):
-        beside = rates[0][place :: len(CLIENTS)]
-        shares = [own / bare for own, bare in zip(rates[clients], beside, strict=True)]
-        share = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
-        print(f"| {clients} | {statistics.median(rates[clients]):.2f} | {share} |")
+    print("| clients | ms a picture | bare | share | processor ms a picture | bare | share |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for number, pairs in speeds.items():
+        cells = []
+        for each in ("seconds", "processor"):
+            own, bare = ([getattr(pair[which], each) for pair in pairs] for which in (1, 0))
+            shares = [b / o for o, b in zip(own, bare, strict=True)]
+            cells += [f"{1000 * statistics.median(own):.0f}", f"{1000 * statistics.median(bare):.0f}"]
+            cells += [f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"]
+        print(f"| {number} | {' | '.join(cells)} |")
     call, request = statistics.median(calls), statistics.median(requests)
-    share = statistics.median(own / bare for own, bare in zip(requests, calls, strict=True))
+    share = statistics.median(request / call for request, call in zip(requests, calls, strict=True))
     print(f"\nA call takes {1000 * call:.0f} ms, a request {1000 * request:.0f} ms: {share:.2f} of it (medians).\n")
 
 
@@ -201,6 +228,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--side", type=int, default=1000, help="side of the pictures in pixels")
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--clients", default="1,2,4,8", help="of throughput, one after the other")
     parser.add_argument("--rounds", type=int, default=3, help="of throughput")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0)
@@ -217,7 +245,7 @@ def main() -> None:
             if options.profile
             else blemish.load(options.method, **backbone)
         )
-        throughput(words, detector, pictures, options.rounds)
+        throughput(words, detector, pictures, [int(each) for each in options.clients.split(",")], options.rounds)
         del detector
     if "memory" in parts:
         memory(words, options.requests)
