@@ -102,8 +102,8 @@ class Strikes:
         with self._one_at_a_time:
             end = time.monotonic() + _PATIENCE
             while time.monotonic() < end:
-                if found := ray_scorers():
-                    os.kill(self._rng.choice(found), signal.SIGKILL)
+                if scorers := ray_scorers():
+                    os.kill(self._rng.choice(scorers), signal.SIGKILL)
                     self.log.append(f"worker after {self.parts}")
                     return
                 time.sleep(0.2)

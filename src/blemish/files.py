@@ -54,10 +54,10 @@ def has_type(value: Any, kind: Any) -> bool:
     if kind is Any:
         inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
         return (math.isfinite(value) if isinstance(value, float) else True) and all(
-            has_type(one, Any) for one in inside
+            has_type(member, Any) for member in inside
         )
     if origin in (Union, UnionType):
-        return any(has_type(value, one) for one in inner)
+        return any(has_type(value, choice) for choice in inner)
     if origin is Literal:
         return value in inner
     if origin in (dict, Mapping):
