@@ -4,8 +4,10 @@
 
 The service runs in a process of its own; clients are threads here, with a connection each, and share the cores with it.
 
-- Throughput: the same pictures through `detector.stream` and through the service, with 1 to 8 clients.
-- Overhead: a request of one client against a call of the detector, medians.
+- Throughput: the same pictures through `detector.stream` (with regions and JSON, which an answer has, too) and through
+  the service, with 1 to 8 clients, in turns. The share is the median over the rounds, each against the detector just
+  before.
+- Overhead: a request of one client against a call of the detector, in turns, medians.
 - Memory: the service's resident memory while small pictures are sent, `--requests` of them.
 - Overload: 64 clients for `--seconds` against a queue of 16: every request is answered, with 200, 429 or 503.
 """
@@ -17,6 +19,7 @@ import contextlib
 import http.client
 import io
 import itertools
+import json
 import statistics
 import subprocess
 import sys
@@ -33,6 +36,7 @@ from PIL import Image
 import blemish
 
 CLIENTS = (1, 2, 4, 8)
+BATCH = 8
 
 
 def picture(seed: int, side: int) -> bytes:
@@ -113,34 +117,50 @@ def resident(process: int) -> float:
     raise SystemExit("this system does not say how much memory a process has")
 
 
-def throughput(words: Sequence[str], detector: blemish.Detector, pictures: Sequence[bytes]) -> None:
-    """Compare the service with the bare detector."""
-    list(detector.stream(pictures[:16]))
+def bare_rate(detector: blemish.Detector, pictures: Sequence[bytes]) -> float:
+    """Return the pictures a second of the detector alone, with what an answer holds: regions, as JSON."""
     start = time.perf_counter()
-    list(detector.stream(pictures, batch_size=8))
-    bare = len(pictures) / (time.perf_counter() - start)
-    calls = []
-    for data in pictures[:20]:
-        start = time.perf_counter()
-        detector(data)
-        calls.append(time.perf_counter() - start)
-    print("| clients | pictures a second | of the bare detector |\n| --- | --- | --- |")
-    print(f"| bare detector | {bare:.2f} | 1 |")
-    with service(*words) as (_, port):
+    for detection in detector.stream(pictures, batch_size=BATCH):
+        json.dumps(detection.to_dict())
+    return len(pictures) / (time.perf_counter() - start)
+
+
+def throughput(words: Sequence[str], detector: blemish.Detector, pictures: Sequence[bytes], rounds: int) -> None:
+    """Compare the service with the bare detector, in turns: whatever else the machine does concerns both."""
+    few = pictures[:20]
+    rates: dict[int, list[float]] = {clients: [] for clients in (0, *CLIENTS)}  # 0 is the bare detector
+    calls, requests = list[float](), list[float]()
+    with service(*words, "--batch-size", str(BATCH)) as (_, port):
+        bare_rate(detector, pictures[:16])
         load(port, pictures, 8, lambda number: number < 16)
-        for clients in CLIENTS:
-            statuses, seconds = load(port, pictures, clients, lambda number: number < len(pictures))
-            assert set(statuses) == {200}, statuses
-            print(f"| {clients} | {len(pictures) / seconds:.2f} | {len(pictures) / seconds / bare:.2f} |", flush=True)
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        requests = []
-        for data in pictures[:20]:
-            start = time.perf_counter()
-            send(connection, data)
-            requests.append(time.perf_counter() - start)
+        for _ in range(rounds):
+            for data in few:
+                calls.append(seconds_of(lambda data=data: json.dumps(detector(data).to_dict())))  # type: ignore[misc]
+                requests.append(seconds_of(lambda data=data: send(connection, data)))  # type: ignore[misc]
+            for clients in CLIENTS:
+                rates[0].append(bare_rate(detector, pictures))
+                statuses, seconds = load(port, pictures, clients, lambda number: number < len(pictures))
+                assert set(statuses) == {200}, statuses
+                rates[clients].append(len(pictures) / seconds)
         connection.close()
+    print("| clients | pictures a second | of the bare detector |\n| --- | --- | --- |")
+    print(f"| bare detector | {statistics.median(rates[0]):.2f} | 1 |")
+    for place, clients in enumerate(CLIENTS):
+        beside = rates[0][place :: len(CLIENTS)]
+        shares = [own / bare for own, bare in zip(rates[clients], beside, strict=True)]
+        share = f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
+        print(f"| {clients} | {statistics.median(rates[clients]):.2f} | {share} |")
     call, request = statistics.median(calls), statistics.median(requests)
-    print(f"\nA call takes {1000 * call:.0f} ms, a request {1000 * request:.0f} ms (medians of 20).\n")
+    share = statistics.median(own / bare for own, bare in zip(requests, calls, strict=True))
+    print(f"\nA call takes {1000 * call:.0f} ms, a request {1000 * request:.0f} ms: {share:.2f} of it (medians).\n")
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long something takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def memory(words: Sequence[str], requests: int) -> None:
@@ -181,6 +201,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--side", type=int, default=1000, help="side of the pictures in pixels")
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3, help="of throughput")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--parts", default="throughput,memory,overload")
@@ -196,7 +217,7 @@ def main() -> None:
             if options.profile
             else blemish.load(options.method, **backbone)
         )
-        throughput(words, detector, pictures)
+        throughput(words, detector, pictures, options.rounds)
         del detector
     if "memory" in parts:
         memory(words, options.requests)

@@ -7,11 +7,13 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import blemish
 from blemish.detection import Detection
+from blemish.draw import save_deep_png
 from blemish.errors import ImageError, UsageError
-from blemish.maps import decode_map, encode_map
+from blemish.maps import _chunks, _read_own, decode_map, encode_map
 from helpers import save_picture
 
 SIZE = (37, 23)
@@ -104,3 +106,50 @@ def test_what_is_no_map_is_one_sentence(damage: str) -> None:
     }
     with pytest.raises(ImageError, match="no anomaly map"):
         decode_map(broken[damage])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (37, 23), (700, 400)])
+def test_own_files_are_read_as_pillow_reads_them(size) -> None:
+    data = encode_map(detection(noise(-3, 5, size), size=size))
+    own = _read_own(_chunks(data))
+    assert own is not None
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(own[0], np.asarray(image))
+        assert own[1] == image.text
+        again = io.BytesIO()
+        image.save(again, "PNG", pnginfo=_texts(image.text), compress_level=9)  # with filters of its own
+    assert _read_own(_chunks(again.getvalue())) is None or size == (1, 1)
+    assert np.array_equal(decode_map(again.getvalue()).values, decode_map(data).values)
+
+
+def test_a_changed_byte_never_changes_a_map_unnoticed() -> None:
+    data = encode_map(detection(noise()))
+    for place in range(len(data)):
+        with pytest.raises(ImageError, match="no anomaly map"):
+            decode_map(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+
+
+def test_values_are_those_of_a_table_to_the_bit() -> None:
+    grey = np.arange(65536).reshape(256, 256)
+    low, high = -0.3, 1.7
+    stream = io.BytesIO()
+    text = {"blemish:low": repr(low), "blemish:high": repr(high), "blemish:step": "1"}
+    save_deep_png(grey.astype(np.uint16), stream, text)
+    expected = (low + np.arange(65536) * ((high - low) / 65535)).astype(np.float32)
+    assert np.array_equal(decode_map(stream.getvalue()).values.ravel(), expected)
+
+
+def _texts(entries) -> PngInfo:
+    info = PngInfo()
+    for name, words in entries.items():
+        info.add_text(name, words)
+    return info
+
+
+def test_no_changed_byte_is_read_as_a_map() -> None:
+    whole = encode_map(detection(noise()))
+    for at in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        with pytest.raises(ImageError):
+            decode_map(bytes(changed))

@@ -174,3 +174,15 @@ def test_jpeg(tmp_path):
     long = made(anomaly_map=np.zeros((1, 70_000), np.float32), size=(70_000, 1))
     with pytest.raises(OutputError, match="choose png"):
         long.save(tmp_path, "heatmap", image_format="jpg")
+
+
+def test_on_the_disk_before_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    sync, replace = files.os.fsync, Path.replace
+    monkeypatch.setattr(files.os, "fsync", lambda number: calls.append("sync") or sync(number))
+    monkeypatch.setattr(Path, "replace", lambda self, to: calls.append("replace") or replace(self, to))
+    write_atomically(tmp_path / "a", lambda stream: stream.write(b"content"))
+    assert calls == ["sync", "replace", "sync"]  # the file, then its name
+    calls.clear()
+    write_atomically(tmp_path / "b", lambda stream: stream.write(b"content"), durable=False)
+    assert calls == ["replace"]

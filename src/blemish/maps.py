@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 from PIL import Image
 
-from blemish.draw import save_deep_png
+from blemish.draw import PNG_SUB_FILTER, save_deep_png
 from blemish.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 FloatMap: TypeAlias = npt.NDArray[np.float32]
 
 _WHITE = 65535
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Bits, colour, compression, filters and interlacing in the header of a PNG.
+_GREY_16_BITS = [16, 0, 0, 0, 0]
 #: What Pillow and zlib raise for damaged files.
 _DAMAGED = (
     OSError,
@@ -103,17 +107,20 @@ def decode_map(data: bytes) -> DecodedMap:
         ImageError: The file is no such map, is cut short or damaged.
     """
     grey, low, high, step, size = _read(data)
-    table = (low + np.arange(_WHITE + 1) * ((high - low) / _WHITE)).astype(np.float32)
-    values = table[grey]
+    values = (low + grey.astype(np.float64) * ((high - low) / _WHITE)).astype(np.float32)
     return DecodedMap(values if size is None else enlarge(values, size), low, high, step)
 
 
 def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple[int, int] | None]:
     """Return the grey values of a map, the values of black and white, the step, and the size to enlarge to."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            grey = np.asarray(image).astype(np.uint16, copy=False)
-            text = image.text  # type: ignore[attr-defined]
+        chunks = _chunks(data)
+        if (own := _read_own(chunks)) is not None:
+            grey, text = own
+        else:
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+                grey = np.asarray(image).astype(np.uint16, copy=False)
+                text = image.text  # type: ignore[attr-defined]
         low, high, step = float(text["blemish:low"]), float(text["blemish:high"]), int(text["blemish:step"])
         size = None
         if "blemish:size" in text:
@@ -126,6 +133,53 @@ def _read(data: bytes) -> tuple[npt.NDArray[np.uint16], float, float, int, tuple
     if size is not None and (min(size) < 1 or size[0] * size[1] > _MAX_VALUES):
         raise ImageError(f"this is no anomaly map: it would have {size[0]} x {size[1]} values.")
     return grey, low, high, step, size
+
+
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Return kind and content of each chunk of a PNG.
+
+    Raises:
+        ValueError: A checksum is wrong. Pillow leaves out those of the pixels.
+    """
+    if data[:8] != _SIGNATURE:
+        raise ValueError("it is no PNG")
+    chunks = []
+    start = 8
+    while start < len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 8 + length
+        if data[end : end + 4] != zlib.crc32(data[start + 4 : end]).to_bytes(4, "big"):
+            raise ValueError("a checksum is another one")
+        chunks.append((kind, data[start + 8 : end]))
+        start = end + 4
+    return chunks
+
+
+def _read_own(chunks: list[tuple[bytes, bytes]]) -> tuple[npt.NDArray[np.uint16], dict[str, str]] | None:
+    """Return the grey values and text entries of a PNG as `save_deep_png` writes it, twice as fast as Pillow.
+
+    None stands for any other file, and for one that does not unpack: Pillow reads or refuses it.
+    """
+    kinds = [kind for kind, _ in chunks]
+    if kinds[:1] != [b"IHDR"] or kinds[-1] != b"IEND" or {*kinds[1:-1]} - {b"tEXt", b"IDAT"}:
+        return None
+    width, height, *form = struct.unpack(">IIBBBBB", chunks[0][1])
+    if form != _GREY_16_BITS or not 0 < width * height <= _MAX_VALUES:
+        return None
+    size = height * (1 + 2 * width)
+    unpacker = isal_zlib.decompressobj()
+    try:
+        raw = unpacker.decompress(b"".join(content for kind, content in chunks if kind == b"IDAT"), size + 1)
+    except isal_zlib.IsalError:  # type: ignore[misc]  # its stub calls it an instance
+        return None
+    if len(raw) != size or not unpacker.eof:
+        return None
+    rows = np.frombuffer(raw, np.uint8).reshape(height, 1 + 2 * width)
+    if (rows[:, 0] != PNG_SUB_FILTER).any():
+        return None
+    grey = np.cumsum(rows[:, 1:].reshape(height, width, 2), axis=1, dtype=np.uint8)
+    texts = (content.decode("latin-1").partition("\0") for kind, content in chunks if kind == b"tEXt")
+    return grey.view(">u2")[:, :, 0].astype(np.uint16), {name: words for name, _, words in texts}
 
 
 def enlarge(values: FloatMap, size: tuple[int, int]) -> FloatMap:

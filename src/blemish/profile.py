@@ -35,7 +35,7 @@ from blemish.errors import ProfileError, UsageError
 from blemish.files import absolute, parse_json, write_atomically
 from blemish.methods import load_class
 from blemish.methods.base import MemoryBank, ReferenceMethod
-from blemish.methods.checkpoints import to_bytes
+from blemish.methods.checkpoints import check_sum, to_bytes
 from blemish.roi import Roi
 from blemish.types import PathLike, Tiling, ValueRange, check_threshold
 
@@ -380,6 +380,7 @@ def read_profile(path: PathLike) -> Profile:
     header = _checked_header(data, path)
     try:
         tensors = from_safetensors(data)
+        check_sum(data)
         png = tensors.pop(_ROI, None)
         roi = None if png is None else Roi.from_png(png.numpy().tobytes(), header["roi_source"] or "mask")
         tile, overlap = header.pop("tile"), header.pop("overlap")

@@ -227,13 +227,13 @@ def _cycles(follow: _Integers) -> tuple[_Integers, _Integers]:
     return np.array(order, dtype=np.int64), np.diff([*starts, len(order)])
 
 
-def _joined(count: int, one: _Integers, other: _Integers) -> tuple[_Integers, list[list[int]]]:
+def _joined(count: int, left: _Integers, right: _Integers) -> tuple[_Integers, list[list[int]]]:
     """Join numbers below `count` that stand for the same; return the group of each, and the numbers of each group.
 
     Args:
         count: How many numbers there are.
-        one: Numbers.
-        other: For each, a number that stands for the same.
+        left: Numbers.
+        right: For each, a number that stands for the same.
     """
     smallest = list(range(count))
 
@@ -242,8 +242,8 @@ def _joined(count: int, one: _Integers, other: _Integers) -> tuple[_Integers, li
             smallest[number] = number = smallest[smallest[number]]
         return number
 
-    differ = one != other
-    for first, second in set(zip(one[differ].tolist(), other[differ].tolist(), strict=True)):
+    differ = left != right
+    for first, second in set(zip(left[differ].tolist(), right[differ].tolist(), strict=True)):
         low, high = sorted((find(first), find(second)))
         smallest[high] = low
     groups: dict[int, list[int]] = {}

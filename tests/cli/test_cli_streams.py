@@ -86,6 +86,16 @@ def test_results_of_lines_are_kept(detect, pictures: Path, tmp_path: Path, monke
     assert "3 pictures, 3 rejected" in outcome.err
 
 
+def test_failures_of_lines_are_counted_once(detect, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("a.png", "gone.png", "b.jpg", "lost.png")
+    monkeypatch.setattr(sys, "stdin", Chunks(*(f"{pictures / name}\n".encode() for name in names)))
+    outcome = detect("-", "--json")
+    assert outcome.code == 1
+    assert outcome.err.count("failed") == 1
+    assert outcome.err.splitlines()[-1] == "2 pictures failed, 2 of 4 scored."
+    assert len([line for line in outcome.err.splitlines() if ".png: " in line]) == 2
+
+
 def test_an_empty_list(detect, monkeypatch: pytest.MonkeyPatch) -> None:
     for words in (("-",), ("-", "--json")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))

@@ -21,7 +21,7 @@ BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 #: Words in docstrings, comments, messages and names, whatever their case; with what to write instead.
 WORDS = {
     r"told": "given, received",
-    r"(?<!\.)tells?(?! apart)": "says, gives, passes",
+    r"(?<!\.)(?<!def )tells?(?! apart)": "says, gives, passes",
     r"meets?|meeting|met": "set_references, compares with",
     r"remember(s|ed|ing)?": "memory bank, stores",
     r"rides?|riders?|rode": "shares a pass",

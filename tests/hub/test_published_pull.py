@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.hub import TABLE, base_address, blob_id, entry, find, home, local_path, pull
+from blemish.hub import TABLE, base_address, blob_id, download, entry, find, home, local_path, pull
 from blemish.hub.download import RetryPolicy, fetch
 from blemish.hub.published import locate
 
@@ -272,3 +272,22 @@ def test_blob_id_of_an_empty_and_a_large_file(tmp_path: Path) -> None:
     for content in (b"", b"x" * 200_000):
         (tmp_path / "f").write_bytes(content)
         assert blob_id(tmp_path / "f") == blob_of(content)
+
+
+def test_a_file_that_another_run_finished_meanwhile_is_left_alone(
+    get, server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run renames the file between our opening and our locking it."""
+    folder, lock = tmp_path / "x", download.file_lock
+    folder.mkdir()
+    (folder / "file.pth.part").write_bytes(CONTENT[:9])
+
+    def finish(file, path):
+        (folder / "file.pth.part").replace(folder / "file.pth")
+        return lock(file, path)
+
+    monkeypatch.setattr(download, "file_lock", finish)
+    with pytest.raises(WeightsError, match="another run has just fetched"):
+        get()
+    assert (folder / "file.pth").read_bytes() == CONTENT[:9]
+    assert server.requests == []

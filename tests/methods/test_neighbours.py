@@ -159,6 +159,31 @@ def test_bfloat16_first_in_blocks_and_with_odd_numbers(screened: list[int], monk
     assert torch.equal(nearest(queries, rows).squared[6:, 0], whole.squared[6:, 0])
 
 
+def test_the_coarse_rows_of_a_memory_bank_are_kept(screened: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = neighbours._coarse_rows, []
+
+    def counted(rows: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        made.append(len(rows))
+        return make(rows, length)
+
+    monkeypatch.setattr(neighbours, "_coarse_rows", counted)
+    queries, rows = far_apart()
+    alone = nearest(queries, rows)
+    assert len(made) == 1
+    with torch.inference_mode():
+        for _ in range(3):
+            assert torch.equal(nearest(queries, rows).squared, alone.squared)
+        assert len(made) == 2
+        assert torch.equal(nearest(queries, rows.clone()).squared, alone.squared)
+        assert len(made) == 3
+    rows[alone.row[0, 0]] = queries[0]
+    with torch.inference_mode():
+        assert float(nearest(queries, rows).squared[0, 0]) == 0
+    assert neighbours._latest is not None
+    del rows
+    assert neighbours._latest is None
+
+
 @pytest.mark.parametrize("make", [far_apart, closer_than_bfloat16_tells, with_zeros, of_many_lengths])
 def test_bound_of_the_rounding(make: Callable[[], tuple[torch.Tensor, torch.Tensor]]) -> None:
     queries, rows = make()

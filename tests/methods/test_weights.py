@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -242,3 +243,19 @@ def test_not_the_authors_layout(backbone: Backbone, tmp_path: Path) -> None:
         methods.create("anomalyclip", backbone, weights=tmp_path / "x.pth")
     torch.save([1], tmp_path / "x.pth")
     refused(backbone, tmp_path / "x.pth", "does not hold a dictionary")
+
+
+def test_no_changed_byte_is_read_as_weights(learnt: AnomalyCLIP, written: Path) -> None:
+    whole = written.read_bytes()
+    for at in np.random.default_rng(0).integers(0, len(whole), 100):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        written.write_bytes(changed)
+        with pytest.raises(WeightsError, match="is damaged or not a safetensors file"):
+            checkpoints.read_tensors(written)
+
+
+def test_files_of_earlier_versions_have_no_hash(written: Path) -> None:
+    tensors, entries = checkpoints.read_tensors(written)
+    save_file(tensors, written, entries)
+    assert checkpoints.read_tensors(written)[1] == entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from operator import itemgetter
 from pathlib import Path
@@ -117,3 +118,45 @@ def test_file_keys_change_with_the_file(tmp_path: Path) -> None:
 def test_settings_fingerprints_ignore_the_order() -> None:
     assert settings_fingerprint({"a": 1, "b": 2}) == settings_fingerprint({"b": 2, "a": 1})
     assert settings_fingerprint({"a": 1}) != settings_fingerprint({"a": 2})
+
+
+def test_no_changed_byte_is_read_as_a_value(written: Path) -> None:
+    whole = (written / NAME).read_bytes()
+    right = {"a": 0.3, "b": 0.2}
+    for at in range(len(whole)):
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        (written / NAME).write_bytes(changed)
+        with RunFolder(written) as folder:
+            values = open_journal(folder).values
+        # Where the newest line of a is damaged, the one before counts.
+        assert all(value in (right[key], 0.1 if key == "a" else None) for key, value in values.items()), at
+
+
+def test_lines_of_earlier_versions_have_no_checksum(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"path": "a", "score": 0.25}\n')
+    with RunFolder(tmp_path) as folder:
+        assert open_journal(folder).values == {"a": 0.25}
+
+
+def test_nothing_is_left_of_a_line_that_could_not_be_written(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (written / NAME).read_bytes()
+    with RunFolder(written) as folder:
+        journal = open_journal(folder)
+        inner = journal._file
+
+        class Full:
+            """A file on a disk that is full after ten bytes."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(inner, name)
+
+            def write(self, data: bytes) -> int:
+                inner.write(data[:10])
+                inner.flush()
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(journal, "_file", Full())
+        with pytest.raises(OutputError, match="the disk is full"):
+            journal.append({"path": "d", "score": 0.5})
+    assert (written / NAME).read_bytes() == whole

@@ -21,7 +21,7 @@ from helpers import save_picture
 
 SIZES = [(40, 30), (700, 560), (64, 80)]
 #: What may differ between a run and a judgement by the same limits.
-_OWN = ("timing", "run", "judged", "regions")
+_OWN = ("crc32", "timing", "run", "judged", "regions")
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +148,25 @@ def test_another_folder_leaves_the_first_one_as_it_is(plain, paths, middle, tmp_
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == files
     assert {line["threshold"] for line in lines(tmp_path / "new").values()} == {0.6}
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
-        ".lock", "map", "mask", "results.csv", "results.jsonl", "runs.jsonl",
+        ".lock", "map", "mask", "overlay", "results.csv", "results.jsonl", "runs.jsonl",
     }  # fmt: skip
     detect(plain, paths[:1], tmp_path / "others")
     with pytest.raises(OutputError, match="holds results of other runs"):
         judge(out, threshold=0.5, out=tmp_path / "others")
     assert len(lines(tmp_path / "others")) == 1
+
+
+def test_another_folder_has_what_is_drawn(plain, paths, middle, tmp_path) -> None:
+    """Also where an earlier copy shows something else."""
+    out = detect(limited(plain, 0.5), paths, tmp_path / "out", kinds=("map-png", "overlay", "mask"))
+    new = tmp_path / "new"
+    judge(out, threshold=0.5, mask_threshold=middle, out=new)
+    assert (new / "mask" / "0.png.png").read_bytes() != (out / "mask" / "0.png.png").read_bytes()
+    judged = judge(out, out=new)
+    for result in judged.results.values():
+        for kind in ("overlay", "mask"):
+            name = result.files[kind]
+            assert (new / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_no_map_is_read_where_none_is_needed(plain, paths, middle, tmp_path, monkeypatch) -> None:
@@ -280,6 +293,21 @@ def test_profiles(tiny_backbone, profiles, paths, tmp_path) -> None:
     for name, line in lines(out).items():
         assert (line["threshold"], line["review_threshold"]) == (0.9, None)
         assert (line["mask_threshold"], line["p_value"]) == (before[name]["mask_threshold"], before[name]["p_value"])
+
+
+def test_the_page_names_the_profile_and_says_when_its_promise_ends(tiny_backbone, profiles, paths, tmp_path) -> None:
+    first = profiles / "first.profile"
+    out = detect(blemish.load(first, backbone=tiny_backbone, device="cpu"), paths, tmp_path / "out")
+    ended = "holds at its own thresholds only"
+    judge(out, profile=read_profile(first), page=True)
+    assert "first.profile" in (page := (out / "report.html").read_text())
+    assert ended not in page
+    judge(out, profile=read_profile(first), threshold=0.9, page=True)
+    assert ended in (out / "report.html").read_text()
+    judge(out, threshold=0.9, page=True)
+    page = (out / "report.html").read_text()
+    assert '"name": "first.profile"' in page.replace('"name":"', '"name": "')
+    assert ended in page
 
 
 def test_profiles_that_do_not_fit(tiny_backbone, profiles, plain, paths, tmp_path) -> None:

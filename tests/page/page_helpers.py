@@ -172,7 +172,7 @@ class FakeService:
             return 200, self.feedback(names)
         if path == "/v1/profiles/nut/feedback/t1":
             self.threshold = 0.62
-            return 200, {"profile": self.profile()}
+            return 200, {"profile": self.profile(), "sentence": "The former profile is kept as nut.profile.1."}
         if path == "/v1/profiles/nut/drift":
             return 200, self.drift()
         return 404, {"error": {"code": "not_found", "message": "There is nothing here."}}

@@ -257,7 +257,10 @@ def test_feedback_moves_the_threshold(page: Page, service: FakeService, parts: l
     assert page.evaluate("window.blemish.state.profiles.get('nut').threshold") == 0.5, "nothing changes yet"
     page.click("#feedback-accept")
     page.wait_for_selector("#feedback-again:not([hidden])")
-    assert "rejects from score 0.6200 now" in page.inner_text("#feedback-state")
+    text = page.inner_text("#feedback-body")
+    assert "rejects from score 0.6200 now" in text
+    assert "kept as nut.profile.1" in text
+    assert "Accepting" not in text
     assert "Rejected from score 0.6200." in page.inner_text("#promise")
     assert page.input_value("#threshold-number") == "0.62"
     page.click("#feedback-close")
@@ -392,3 +395,8 @@ def test_rows_and_regions_have_room(
         assert table["width"] > 400
     names = page.locator(".item-name")
     assert not any(names.evaluate_all("(names) => names.map((name) => name.scrollHeight > name.clientHeight + 1)"))
+    page.keyboard.press("p")  # a row with a line below the name
+    until(page, "document.querySelectorAll('.item-about:not(:empty)').length === 1")
+    texts = page.locator(".item-text")
+    heights = texts.evaluate_all("(texts) => texts.map((text) => text.offsetHeight - text.parentElement.clientHeight)")
+    assert max(heights) <= 0

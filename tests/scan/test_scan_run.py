@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -319,3 +320,41 @@ def test_parts_are_plain_parquet(begin, folder: Path, tmp_path: Path) -> None:
     with begin(folder) as scan:
         scan.execute()
     assert parquet.read_table(tmp_path / "out" / "parts").num_rows == 10
+
+
+def test_no_changed_byte_of_a_part_is_kept(begin, folder: Path, tmp_path: Path) -> None:
+    with begin(folder) as scan:
+        scan.execute()
+    before, file = rows_of(tmp_path / "out"), part_path(tmp_path / "out", 1)
+    whole = bytearray(file.read_bytes())
+    for at in range(0, len(whole), len(whole) // 20):
+        changed = whole.copy()
+        changed[at] ^= 1
+        file.write_bytes(changed)
+        with begin(folder) as scan:
+            assert scan.todo == [1], at
+    with begin(folder) as scan:
+        scan.execute()
+    assert rows_of(tmp_path / "out") == before
+
+
+def test_a_part_of_a_process_that_was_killed_before_its_journal_is_kept(begin, folder: Path, tmp_path: Path) -> None:
+    with begin(folder) as scan:
+        scan.execute()
+    shutil.rmtree(tmp_path / "out" / "runs")
+    with begin(folder) as scan:
+        assert scan.todo == []
+    part_path(tmp_path / "out", 1).write_bytes(part_path(tmp_path / "out", 1).read_bytes() + b"x")
+    with begin(folder) as scan:
+        assert scan.todo == [1]
+
+
+def test_a_changed_plan_is_refused(begin, folder: Path, tmp_path: Path) -> None:
+    with begin(folder):
+        pass
+    file = tmp_path / "out" / "plan.parquet"
+    changed = bytearray(file.read_bytes())
+    changed[40] ^= 1
+    file.write_bytes(changed)
+    with pytest.raises(OutputError, match="is damaged; scan into another folder"):
+        begin(folder)

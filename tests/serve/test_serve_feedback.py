@@ -106,6 +106,9 @@ def test_the_good_pictures_of_a_whole_batch_move_the_threshold(own: TestClient, 
     stored = read_profile(file)
     assert not any(entry.selected for entry in stored.good)
     assert stored.limits.threshold == preview["after"]["threshold"]
+    # A picture that the profile has already joins no more.
+    again = own.post("/v1/profiles/part/feedback?whole_batch=true", files=[*form, *reviewed(confirmed_good=5)]).json()
+    assert again["sentence"].startswith("The 1 good picture joins those that the promise rests on;")
     batch = own.post("/v1/profiles/part/feedback?whole_batch=maybe", files=form)
     assert (batch.status_code, batch.json()["error"]["code"]) == (422, "bad_option")
 

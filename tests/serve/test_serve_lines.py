@@ -68,13 +68,14 @@ def test_pictures_are_scored_once_even_after_a_restart(registry: Registry, tmp_p
 def test_a_file_that_still_grows_is_not_taken(registry: Registry, tmp_path: Path) -> None:
     folder, data = tmp_path / "in", png(1)
     folder.mkdir()
-    with watching(registry, folder):
+    with serving(registry, watch=folder, watch_interval=1000) as client:
+        look = client.service._watcher.look  # type: ignore[attr-defined]
         with (folder / "slow.png").open("wb") as stream:
             for start in range(0, len(data), 1 + len(data) // 8):
                 stream.write(data[start : start + 1 + len(data) // 8])
                 stream.flush()
-                time.sleep(0.04)
-        eventually(lambda: len(lines(tmp_path / "in-results")) == 1)
+                assert look() == 0
+        assert look() == 1
     (line,) = lines(tmp_path / "in-results")
     assert line["error"] is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 from service_helpers import eventually, files, listening, png, slow
 
 from blemish.errors import OutputError
-from blemish.serve import server
+from blemish.serve import app, server
 from blemish.serve.profiles import Registry
 from blemish.serve.server import bind
 from blemish.serve.service import Service
@@ -66,6 +67,82 @@ def test_garbage(running: tuple[Service, int]) -> None:
     assert status(answer(port, b"\x16\x03\x01garbage\r\n\r\n")) == 400
     assert status(answer(port, HEAD + b"Content-Length: -5\r\n\r\n")) == 400
     assert status(answer(port, HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")) == 400
+    received = answer(port, HEAD + b"X-Long: " + b"a" * 1_000_000 + b"\r\n\r\n")
+    assert status(received) == 400
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"
+    still_serves(port)
+
+
+def test_garbage_after_the_answer(running: tuple[Service, int], caplog: pytest.LogCaptureFixture) -> None:
+    _, port = running
+    refused = HEAD.replace(b"clip", b"unknown") + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(refused)
+        received = client.recv(65536)
+        assert status(received) == 422
+        with contextlib.suppress(OSError):
+            client.sendall(b"zz\r\n")
+            while client.recv(65536):
+                pass
+    still_serves(port)
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+def test_requests_in_one_go_are_answered_in_order(running: tuple[Service, int]) -> None:
+    _, port = running
+    picture = png(1)
+    score = HEAD + f"Content-Length: {len(picture)}\r\n\r\n".encode() + picture
+    end = b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    received = answer(port, score + score + end)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"200", b"404"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"--b\r\n"),
+        ("multipart/form-data; boundary=", b"--b\r\n"),
+        ("multipart/form-data; boundary=\xe9\xe9", b"--b\r\n"),
+        ("multipart/form-data; boundary=" + "b" * 5000, b"--b\r\n"),
+        ("multipart/form-data; boundary=b", b""),
+        ("multipart/form-data; boundary=b", b"--c\r\nContent-Disposition: form-data; name=files\r\n\r\nx\r\n--c--\r\n"),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data; name=files; filename=a\r\n\r\nx"),
+        ("multipart/form-data; boundary=b", b"--b\r\n" + b"A: b\r\n" * 5000 + b"\r\nx\r\n--b--\r\n"),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"),
+    ],
+)
+def test_a_malformed_form(
+    running: tuple[Service, int], kind: str, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, port = running
+    head = HEAD.replace(b"image/png", kind.encode("latin-1"))
+    received = answer(port, head + f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert status(received) == 400, received
+    error = json.loads(received.partition(b"\r\n\r\n")[2])["error"]
+    assert error["code"] == "bad_request"
+    assert error["message"].startswith("The form is malformed: ")
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+def test_idle_connections_keep_nobody_out(running: tuple[Service, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, port = running
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 600)
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(10)]
+        still_serves(port)
+        assert idle[0].recv(1) == b""  # the first ones made room
+        idle[-1].settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            idle[-1].recv(1)
+
+
+def test_too_many_open_requests(running: tuple[Service, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, port = running
+    monkeypatch.setattr(app, "MAX_REQUESTS", 0)
+    reply = httpx.post(f"http://127.0.0.1:{port}/v1/detect?method=clip", files=files(1), timeout=60)
+    assert (reply.status_code, reply.json()["error"]["code"], reply.headers["Retry-After"]) == (503, "unavailable", "1")
+    monkeypatch.undo()
     still_serves(port)
 
 

@@ -239,3 +239,29 @@ def test_masks() -> None:
     expected = np.tile(np.array([False, False, True, True]), (4, 1))
     for given in (mask, mask.astype(bool), Image.fromarray(mask.astype(np.uint8)), Image.fromarray(mask > 0)):
         assert np.array_equal(resize_mask(given, 4), expected)
+
+
+def test_damaged_features_are_computed_again(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:
+    whole = Features(fresh(), make_samples(4), cache=tmp_path).batch([0, 1, 2, 3])[0].taps
+    for file in sorted(tmp_path.rglob("*.npy")):
+        data = bytearray(file.read_bytes())
+        for damaged in (b"", bytes(data[:100]), bytes(data[:-1]) + bytes([data[-1] ^ 1])):
+            file.write_bytes(damaged)
+            taps = Features(fresh(), make_samples(4), cache=tmp_path).batch([0, 1, 2, 3])[0].taps
+            assert all(torch.equal(values, taps[tap]) for tap, values in whole.items()), file.name
+
+
+def test_two_runs_do_not_write_to_the_same_files(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:
+    def second(progress: Progress) -> None:
+        if progress.stage == "steps" and progress.done == 1:
+            with pytest.raises(OutputError, match="another run is writing to"):
+                train(fresh(), make_samples(), steps=3, batch_size=2, out=tmp_path / "x")
+
+    train(fresh(), make_samples(), steps=3, batch_size=2, out=tmp_path / "x", on_progress=second)
+    assert len((tmp_path / "x" / "losses.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_damaged_log_of_losses_stops_nobody(fresh: Callable[[], AnomalyCLIP], tmp_path: Path) -> None:
+    train(fresh(), make_samples(), steps=2, batch_size=2, out=tmp_path)
+    (tmp_path / "losses.jsonl").write_bytes(b"\xff\n{\n")
+    assert len(train(fresh(), make_samples(), steps=3, batch_size=2, out=tmp_path, resume=True)) == 1

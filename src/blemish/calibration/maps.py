@@ -13,7 +13,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from blemish.calibration.conformal import Scores
 from blemish.errors import UsageError
@@ -92,6 +91,8 @@ def region_levels(
 
 def _largest_area(mask: npt.NDArray[np.bool_], area: npt.NDArray[np.int64]) -> int:
     """Return the area of the largest 8-connected region of a mask with at least one pixel set."""
+    from scipy import ndimage  # takes a while to import, and is needed here only
+
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     labels, _ = ndimage.label(mask[box], structure=_EIGHT)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from blemish.calibration.conformal import as_scores
 from blemish.errors import UsageError
@@ -112,6 +111,8 @@ def mebin(
     Returns:
         The threshold: values *above* it are anomalous. inf if no interval is stable: nothing is anomalous.
     """
+    from scipy import ndimage  # takes a while to import, and is needed here only
+
     low, high = search
     values = np.asarray(anomaly_map, dtype=np.float64)
     levels = [level / _LEVELS * (high - low) + low for level in range(_LEVELS, 0, -sample_rate)]

@@ -32,7 +32,7 @@ from blemish.cli.console import (
     waiting,
 )
 from blemish.cli.loading_options import BACKBONE, METHOD, OBJECT, load_settings
-from blemish.cli.ranking import counted, note_failures, print_csv, ranking, verdicts
+from blemish.cli.ranking import counted, name_failures, note_failures, print_csv, ranking, total_failures, verdicts
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
 
@@ -300,7 +300,7 @@ class _Report:
         from blemish.cli.sources import listed_on_stdin
         from blemish.image_io import expand
 
-        run, failed = self._run, False
+        run, failed = self._run, 0
         try:
             for paths in listed_on_stdin():
                 expanded = expand(paths, pages=pages, every=every)
@@ -310,8 +310,8 @@ class _Report:
                 run.score(self._on_result())
                 self._scored += len(run.results)
                 self._verdicts += counted(run.results.values())
-                failed = failed or bool(run.failures)
-                note_failures(run.failures, len(run.results))
+                failed += len(run.failures)
+                name_failures(run.failures)
                 run.results.clear()  # the list may be endless
                 run.failures.clear()
         except KeyboardInterrupt:
@@ -321,6 +321,8 @@ class _Report:
         run.write_page()
         self._note_others()
         self._print_summary(time.perf_counter() - start)
+        if failed:
+            note(f"{total_failures(failed, self._scored)}.")
         return EXIT_FAILED if failed else EXIT_OK
 
     def _on_result(self) -> Callable[[dict[str, Any]], object]:

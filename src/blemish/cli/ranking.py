@@ -44,11 +44,21 @@ def print_csv(lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def note_failures(failures: Mapping[str, str], scored: int) -> None:
-    """Name each picture that could not be scored."""
+    """Say how many pictures could not be scored, and name them."""
     if failures:
-        note(f"{count(len(failures), 'picture')} failed, {scored:,} of {scored + len(failures):,} scored:")
-        for path, reason in failures.items():
-            note(f"  {one_line(path)}: {one_line(reason)}")
+        note(f"{total_failures(len(failures), scored)}:")
+        name_failures(failures, indent="  ")
+
+
+def name_failures(failures: Mapping[str, str], *, indent: str = "") -> None:
+    """Name each picture that could not be scored, and why."""
+    for path, reason in failures.items():
+        note(f"{indent}{one_line(path)}: {one_line(reason)}")
+
+
+def total_failures(failed: int, scored: int) -> str:
+    """Return how many pictures failed, and how many of all were scored."""
+    return f"{count(failed, 'picture')} failed, {scored:,} of {scored + failed:,} scored"
 
 
 def counted(results: Iterable[Result]) -> Counter[str | None]:

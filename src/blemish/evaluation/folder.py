@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +168,7 @@ class EvaluationFolder:
     def write_map(self, method: str, sample: Sample, anomaly_map: NDArray[np.float32]) -> None:
         """Write a map (S, S); the caller must not change it afterwards. Raises OutputError."""
         path = self.map_path(method, sample)
-        write_atomically(path, lambda stream: np.save(stream, anomaly_map, allow_pickle=False))
+        _write_array(path, anomaly_map)
         if (replaced := self._maps.pop(path, None)) is not None:
             self._free_bytes += replaced.nbytes
         if anomaly_map.nbytes <= self._free_bytes:
@@ -179,7 +181,7 @@ class EvaluationFolder:
         if (cached := self._maps.get(path)) is not None:
             return cached
         try:
-            anomaly_map: NDArray[np.float32] = np.load(path, allow_pickle=False)
+            anomaly_map: NDArray[np.float32] = _read_array(path)
         except (OSError, ValueError, EOFError) as error:
             raise OutputError(f"the map {path} cannot be read; remove it and run again", path) from error
         return anomaly_map
@@ -199,15 +201,14 @@ class EvaluationFolder:
     def write_examples(self, method: str, category: str, maps: Sequence[NDArray[np.float32]]) -> None:
         """Write the small maps of a category's examples as float16. Raises OutputError."""
         stacked = np.stack(maps).astype(np.float16)
-        path = self._examples_path(method, category)
-        write_atomically(path, lambda stream: np.save(stream, stacked, allow_pickle=False))
+        _write_array(self._examples_path(method, category), stacked)
 
     def read_examples(self, method: str, category: str) -> dict[str, NDArray[np.float32]]:
         """Return the small maps of a category's examples by image; empty if they are missing."""
         result = self.results.get((method, category))
         if result is not None:
             with contextlib.suppress(OSError, ValueError, EOFError):
-                maps = np.load(self._examples_path(method, category), allow_pickle=False).astype(np.float32)
+                maps = _read_array(self._examples_path(method, category)).astype(np.float32)
                 return dict(zip(result.examples, maps, strict=True))
         return {}
 
@@ -217,6 +218,27 @@ class EvaluationFolder:
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Write options, methods and passes of the run. Raises OutputError."""
         write_json(self.path / RUN, {"format": FORMAT, **facts})
+
+
+def _write_array(path: Path, values: NDArray[Any]) -> None:
+    """Write an array as a .npy file with its CRC-32 behind it, where NumPy does not look. Raises OutputError."""
+    text = io.BytesIO()
+    np.save(text, values, allow_pickle=False)
+    data = text.getvalue()
+    # Not durable: what is lost or cut short is noticed when it is read, and made again.
+    write_atomically(path, lambda stream: stream.write(data + zlib.crc32(data).to_bytes(4, "little")), durable=False)
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    """Return an array. Raises OSError, EOFError or ValueError for a file that is missing or damaged."""
+    data = path.read_bytes()
+    stream = io.BytesIO(data)
+    values: NDArray[Any] = np.load(stream, allow_pickle=False)
+    end = stream.tell()
+    # Files of earlier versions have nothing behind the array.
+    if data[end:] not in (b"", zlib.crc32(data[:end]).to_bytes(4, "little")):
+        raise ValueError("its checksum is another one")
+    return values
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -171,12 +171,12 @@ def write_half_tiff(path: Path, values: NDArray[np.float32]) -> None:
     directory = struct.pack("<H", len(entries))
     directory += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     header = struct.pack("<2sHI", b"II", 42, 8 + len(pixels) + len(pixels) % 2)
-    write_atomically(path, lambda stream: stream.write(header + pixels + directory + struct.pack("<I", 0)))
+    write_atomically(path, lambda stream: stream.write(header + pixels + directory + bytes(4)), durable=False)
 
 
 def _write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     image = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-    write_atomically(path, lambda stream: image.save(stream, "PNG"))
+    write_atomically(path, lambda stream: image.save(stream, "PNG"), durable=False)
 
 
 def _paths(out: Path, name: str, split: str, stem: str) -> tuple[Path, Path]:

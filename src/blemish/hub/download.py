@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from blemish.errors import OutputError, UsageError, WeightsError
+from blemish.files import sync_folder
 
 _CHUNK = 1 << 16
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
@@ -79,19 +80,25 @@ def fetch(
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as file, file_lock(file, path):
-            resumed = _size(file) > 0
-            actual = _download(url, file, part, retry, on_progress)
-            if actual != blob and resumed:  # the earlier part may be wrong
-                file.truncate(0)
+        with contextlib.ExitStack() as lock:
+            with part.open("ab") as file:
+                lock.enter_context(file_lock(file, path))
+                if not part.is_file() or not os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                    raise WeightsError(f"another run has just fetched {path.name}: run the same command again", path)
+                resumed = _size(file) > 0
                 actual = _download(url, file, part, retry, on_progress)
-        if actual != blob:
-            part.unlink()
-            raise WeightsError(
-                f"{url} gave something else than the published file (git blob id {actual}, not {blob}); it was "
-                "deleted unread: try another mirror"
-            )
-        part.replace(path)
+                if actual != blob and resumed:  # the earlier part may be wrong
+                    file.truncate(0)
+                    actual = _download(url, file, part, retry, on_progress)
+                os.fsync(file.fileno())
+            if actual != blob:
+                part.unlink()
+                raise WeightsError(
+                    f"{url} gave something else than the published file (git blob id {actual}, not {blob}); it was "
+                    "deleted unread: try another mirror"
+                )
+            part.replace(path)  # closed, as Windows wants it, but locked, so that no other run goes on with it
+            sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror or error}): make room or set BLEMISH_HOME") from error
 
@@ -194,14 +201,18 @@ def _too_large(url: str, retry: RetryPolicy) -> WeightsError:
 
 @contextlib.contextmanager
 def file_lock(file: IO[bytes], path: Path) -> Iterator[None]:
-    """Lock a file for this process. Raises WeightsError if another process has the lock."""
+    """Lock a file inside the block, even after it is closed. Raises WeightsError if another process has the lock."""
     try:
         import fcntl
     except ImportError:  # Windows has no advisory locks; the check of the content catches a mix of two downloads
         yield
         return
+    held = os.dup(file.fileno())
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise WeightsError(f"another run is fetching {path.name}: wait for it", path) from None
-    yield
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WeightsError(f"another run is fetching {path.name}: wait for it", path) from None
+        yield
+    finally:
+        os.close(held)

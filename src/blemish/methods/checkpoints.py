@@ -1,7 +1,7 @@
 """Files of learnt weights: blemish's own, and those that the authors of the methods published.
 
 blemish's own file is a safetensors file. Its header has these entries, all text: `format` ("blemish"), `method`,
-`config` (JSON), `backbone`, `backbone_fingerprint`, `trained_on`, `source`.
+`config` (JSON), `backbone`, `backbone_fingerprint`, `trained_on`, `source`, and `sha256`, the hash of all the rest.
 
 The authors' files are PyTorch's (`.pth`). They are read without running code: a file that holds more than tensors is
 refused. `LAYOUTS` says how each of them looks and how it becomes the parameters of a method.
@@ -9,8 +9,11 @@ refused. `LAYOUTS` says how each of them looks and how it becomes the parameters
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from blemish.clip.state_dict import WRAPPERS, check_stored, refuse_bomb, strip_prefixes
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.files import parse_json
+from blemish.files import parse_json, sync_folder
 from blemish.methods import configs
 from blemish.methods.ops import require_words
 from blemish.methods.registry import METHODS, info
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from blemish.methods.base import Method
 
 FORMAT = "blemish"
+#: Entry of the header with the hash of the file, and what it looks like.
+_SUM, _IS_SUM = "sha256", re.compile("[0-9a-f]{64}")
 
 #: Safetensors allows no longer header.
 _MAX_HEADER_BYTES = 100_000_000
@@ -90,10 +96,17 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(to_bytes(tensors, metadata))
+        with partial.open("wb") as stream:
+            stream.write(to_bytes(tensors, metadata))
+            stream.flush()
+            os.fsync(stream.fileno())
         partial.replace(path)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"weights cannot be written to {path}: {error}", path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
@@ -103,19 +116,40 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(metadata.items()))
+    header["__metadata__"][_SUM] = _sum(header, data[end:])
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start at multiples of 8
     return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def check_sum(data: bytes) -> None:
+    """Raise ValueError for a file of `to_bytes` that changed since. Files of earlier versions have no hash."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = parse_json(data[8:end])
+    metadata = header.get("__metadata__") or {}
+    names = [name for name, value in metadata.items() if name == _SUM or _IS_SUM.fullmatch(value)]
+    sums = [metadata.pop(name) for name in names]
+    if names and (names != [_SUM] or sums != [_sum(header, data[end:])]):
+        raise ValueError("its hash is another one")
+
+
+def _sum(header: Mapping[str, Any], tensors: bytes) -> str:
+    hashed = hashlib.sha256(json.dumps(header, separators=(",", ":")).encode())
+    hashed.update(tensors)
+    return hashed.hexdigest()
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return all tensors of a safetensors file and the entries of its header. Raises WeightsError."""
     path = _existing(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        data = path.read_bytes()
+        tensors = from_safetensors(data)
+        check_sum(data)
+    except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from error
+    metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    return tensors, {name: value for name, value in metadata.items() if name != _SUM}
 
 
 def read_header(path: str | os.PathLike[str], *, method: str | None = None) -> Header:

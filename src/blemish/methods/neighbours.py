@@ -7,6 +7,8 @@ cannot be among the nearest, by a bound on their rounding error.
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -66,8 +68,7 @@ def nearest(queries: Tensor, rows: Tensor, k: int = 1) -> Neighbours:
             return Neighbours(squared.reshape(*shape, k), index.reshape(*shape, k))
         parts = torch.split(own, _QUERIES)
         if _screens(own, rows, k):
-            length = torch.linalg.vector_norm(rows, dim=1)
-            coarse, longest = _coarse_rows(rows, length), length.amax()
+            coarse, longest = _screen(rows)
             results = [_screened_search(part, rows, coarse, longest, k) for part in parts]
         else:
             bias = _bias(rows)
@@ -118,6 +119,41 @@ def _screens(queries: Tensor, rows: Tensor, k: int) -> bool:
     """Return whether products in bfloat16 first are faster than float32 alone."""
     enough = len(queries) >= _SCREENED_QUERIES and len(rows) >= _SCREENED_ROWS and k <= _SCREENED_K
     return enough and queries.device.type == "cpu" and has_bfloat16_units(queries.device)
+
+
+@dataclass(frozen=True)
+class _Latest:
+    """What `_screen` returned for the rows of the latest search."""
+
+    rows: weakref.ref[Tensor]
+    version: int
+    screen: tuple[Tensor, Tensor]
+
+
+_latest: _Latest | None = None
+
+
+def _screen(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `_coarse_rows` and the largest length of a row.
+
+    Those of the latest rows are kept while the rows are, since a memory bank is searched for each batch.
+    """
+    global _latest
+    keep = torch.is_inference_mode_enabled()  # what is made there cannot be used where gradients are computed
+    version = 0 if rows.is_inference() else rows._version
+    latest = _latest
+    if keep and latest is not None and latest.rows() is rows and latest.version == version:
+        return latest.screen
+    length = torch.linalg.vector_norm(rows, dim=1)
+    screen = _coarse_rows(rows, length), length.amax()
+    if keep:
+        _latest = _Latest(weakref.ref(rows, _forget), version, screen)
+    return screen
+
+
+def _forget(_: object) -> None:
+    global _latest
+    _latest = None
 
 
 def _coarse_rows(rows: Tensor, length: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ Everything here runs in float32 even under autocast: half-precision cosines divi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,9 @@ from blemish.prompts import PromptSet
 
 if TYPE_CHECKING:
     from blemish.methods.base import Method
+
+#: Where Linux says whose processor it is.
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def require_words(backbone: ImageBackbone, method: str) -> Backbone:
@@ -231,8 +236,27 @@ def gaussian_matrix(size: int, sigma: float) -> NDArray[np.float64]:
 
 
 def has_bfloat16_units(device: torch.device) -> bool:
-    """Return whether it has tensor cores (Ampere and later), AMX or AVX512_BF16; without them bfloat16 is slower."""
+    """Return whether it computes bfloat16 faster than float32.
+
+    Tensor cores (Ampere and later) and AMX do, and so does AVX512_BF16 on processors of AMD. On those of Intel
+    AVX512_BF16 alone is slower than float32: `clip` takes 1.55 times as long.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("amx_tile", "avx512_bf16"))
-    return device.type == "cpu" and any(check() for check in checks if check is not None)
+    return device.type == "cpu" and (_has_unit("amx_tile") or (_has_unit("avx512_bf16") and _is_by_amd()))
+
+
+def _has_unit(name: str) -> bool:
+    """Return whether PyTorch finds a unit in the processor."""
+    check = getattr(torch.cpu, f"_is_{name}_supported", None)
+    return check is not None and bool(check())
+
+
+@lru_cache(maxsize=1)
+def _is_by_amd() -> bool:
+    """Return whether the processor is AMD's; not known of systems without /proc."""
+    try:
+        text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return re.search(r"^vendor_id\s*:\s*AuthenticAMD\s*$", text, re.MULTILINE) is not None

@@ -6,7 +6,8 @@
             journal.append({"path": "a.png", "score": 0.4})
 
 A line is appended as soon as its result is complete, so a run that dies loses at most what was in progress. The newest
-line of a key counts. A line that was cut off by a kill, or damaged by hand, is ignored, and its work is done again.
+line of a key counts. Each line ends with a checksum. A line that was cut off by a kill, or damaged since, is
+ignored, and its work is done again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +33,10 @@ V = TypeVar("V")
 
 Line: TypeAlias = dict[str, Any]
 """One JSON object. A text under "error" makes it a failure: there is no result of its key."""
+
+
+#: Name of the checksum in a line, and what it looks like.
+_SUM, _IS_SUM = "crc32", re.compile("[0-9a-f]{8}")
 
 
 class FileKey(NamedTuple):
@@ -135,7 +142,8 @@ class Journal(Generic[K, V]):
         self.failures: dict[K, Line] = {}
         self._key, self._value = key, value
         self._offsets: dict[K, int] = {}
-        self._open()
+        self._file = self._open_file()
+        self._read()
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append one line and hand it to the operating system.
@@ -145,9 +153,10 @@ class Journal(Generic[K, V]):
         """
         try:
             offset = self._file.seek(0, os.SEEK_END)
-            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            self._file.write(_encode(line))
             self._file.flush()
         except OSError as error:
+            self._give_up(offset)
             raise output_error(self.path, error) from error
         self._index(dict(line), offset)
 
@@ -175,18 +184,21 @@ class Journal(Generic[K, V]):
         Raises:
             OutputError: It cannot be written.
         """
+        offsets: dict[K, int] = {}
 
         def fill(stream: IO[bytes]) -> None:
             with self.path.open("rb") as file:
-                for offset in (self._offsets[key] for key in self.values):
-                    file.seek(offset)
+                for key in self.values:
+                    offsets[key] = stream.tell()
+                    file.seek(self._offsets[key])
                     stream.write(file.readline())
             for line in self.failures.values():
-                stream.write(json.dumps(line).encode() + b"\n")
+                stream.write(_encode(line))
 
         write_atomically(self.path, fill)
+        self._offsets = offsets
         self._file.close()
-        self._open()
+        self._file = self._open_file()
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -200,20 +212,27 @@ class Journal(Generic[K, V]):
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
-        for index in (self.values, self.failures, self._offsets):
-            index.clear()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _open_to_append(self.path)
-        except OSError as error:
-            raise output_error(self.path, error) from error
+    def _give_up(self, end: int) -> None:
+        """Close the file after a line that could not be written; of that line nothing is left."""
+        with contextlib.suppress(OSError):
+            self._file.close()  # tries once more to write what it holds
+        with contextlib.suppress(OSError):
+            os.truncate(self.path, end)
+
+    def _read(self) -> None:
         offset = 0
         self._file.seek(0)
         for raw in self._file:
             with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, AttributeError):
-                self._index(parse_json(raw), offset)
+                self._index(_decode(raw), offset)
             offset += len(raw)
+
+    def _open_file(self) -> IO[bytes]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return _open_to_append(self.path)
+        except OSError as error:
+            raise output_error(self.path, error) from error
 
     def _index(self, line: Line, offset: int) -> None:
         key = self._key(line)
@@ -228,8 +247,35 @@ class Journal(Generic[K, V]):
 
     def _read_line(self, file: IO[bytes], key: K) -> Line:
         file.seek(self._offsets[key])
-        line: Line = json.loads(file.readline())
-        return line
+        return _decode(file.readline())
+
+
+def read_journal(path: Path) -> Iterator[Line]:
+    """Yield the whole lines of a journal that another process may be writing to."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for raw in file:
+            with contextlib.suppress(ValueError):
+                yield _decode(raw)
+
+
+def _encode(line: Mapping[str, Any]) -> bytes:
+    """Return a line with its checksum."""
+    text = json.dumps(line, allow_nan=False)
+    return json.dumps({**line, _SUM: f"{zlib.crc32(text.encode()):08x}"}).encode() + b"\n"
+
+
+def _decode(raw: bytes) -> Line:
+    """Return a line without its checksum. Raises ValueError if it is damaged."""
+    line = parse_json(raw)
+    if not isinstance(line, dict) or not line:
+        raise ValueError("it is no line of a journal")
+    name, value = next(reversed(line.items()))
+    if name != _SUM and not (isinstance(value, str) and _IS_SUM.fullmatch(value)):
+        return line  # of an earlier version
+    del line[name]
+    if name != _SUM or value != f"{zlib.crc32(json.dumps(line).encode()):08x}":
+        raise ValueError("its checksum is another one")
+    return line
 
 
 def _open_to_append(path: Path) -> IO[bytes]:

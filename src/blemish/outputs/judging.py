@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blemish.concurrency import BackgroundWriter, Commit
-from blemish.detection import FileKind
 from blemish.errors import OutputError, ProfileError, UsageError
 from blemish.files import absolute, output_error
 from blemish.outputs.journal import Line, settings_fingerprint
@@ -100,7 +99,7 @@ def judge(
         min_area: Smallest region in pixels of the picture.
         profile: Its thresholds, p-values and scale of heatmaps apply, unless others are given. It has to be one that
             the pictures were compared with: made with the same model, settings and good pictures.
-        out: Another folder for the results, with maps of its own (links, where the disk has them); None judges in
+        out: Another folder for the results, with files of its own (links, where the disk has them); None judges in
             place. It may hold earlier verdicts on the same runs.
         kinds: Files that each picture is to have, of heatmap, overlay, mask, regions. What there is and would look
             different is drawn again in any case.
@@ -138,7 +137,7 @@ def judge(
         finally:  # what is judged is written, whatever ends the rest
             results.write_tables(chosen, regions="regions" in kinds)
         if page:
-            write_results_page(results, profile)
+            write_results_page(results, profile, is_own=threshold is None)
         elif wish.changes:
             judged.has_old_page = (folder / PAGE).exists()
     return judged
@@ -329,7 +328,7 @@ def _check_profile(profile: Profile, run: Line) -> None:
 
 
 def _copy(folder: Path, out: Path) -> Path:
-    """Copy journals and maps into another folder, which may hold earlier copies; return it."""
+    """Copy journals, maps and what is drawn into another folder, which may hold earlier copies; return it."""
     with ResultsFolder(out) as there:
         own = set(there.runs.values)
         if (there.journal.values or there.journal.failures) and not (own and own <= _run_ids(folder)):
@@ -342,15 +341,12 @@ def _copy(folder: Path, out: Path) -> Path:
             for line in list(there.journal.lines()):
                 if line.get("error") is not None:
                     continue
-                name = line["files"].get("map-png")
-                files: dict[FileKind, Path] = {}
-                if name is not None and (folder / name).is_file():
-                    _link(folder / name, out / name)
-                    files["map-png"] = out / name
-                for kind, file in line["files"].items():
-                    if kind in DRAWN and (out / file).is_file():
-                        files[kind] = out / file
-                there.journal.append({**line, "files": {k: f.relative_to(out).as_posix() for k, f in files.items()}})
+                files = {}
+                for kind, name in line["files"].items():
+                    if kind in ("map-png", *DRAWN) and (folder / name).is_file():
+                        _link(folder / name, out / name)
+                        files[kind] = name
+                there.journal.append({**line, "files": files})
             there.journal.compact()
     except OSError as error:
         raise output_error(out, error) from error

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from blemish.profile import Profile
 
 
+#: In place of the promise of a profile.
+_NO_PROMISE = "What the profile promises on false alarms holds at its own thresholds only"
+
+
 def write_results_page(
-    results: ResultsFolder, profile: Profile | None = None, *, max_pixels: int = MAX_PIXELS
+    results: ResultsFolder, profile: Profile | None = None, *, is_own: bool = True, max_pixels: int = MAX_PIXELS
 ) -> PageSize:
     """Write `report.html` with all results in a folder, whichever run they are of.
 
@@ -27,7 +31,8 @@ def write_results_page(
 
     Args:
         results: The folder.
-        profile: The profile that gave the verdicts; the page names it.
+        profile: The profile that gave the verdicts; the page names it. None names the one that made the scores.
+        is_own: Whether the threshold of pictures is the profile's own, at which its promise holds.
         max_pixels: Larger pictures get no preview.
 
     Raises:
@@ -55,15 +60,23 @@ def write_results_page(
         results.path / PAGE,
         pictures(),
         title=f"blemish: {results.path.resolve().name}",
-        profile=None if profile is None else _facts(profile),
+        profile=_facts(results, profile, is_own),
         value_range=None if same is None else pair(same),
         max_pixels=max_pixels,
     )
 
 
-def _facts(profile: Profile) -> Mapping[str, Any]:
-    return {
-        "name": profile.path or profile.object_name,
-        "object_name": profile.object_name,
-        "promise": profile.limits.promise,
-    }
+def _facts(results: ResultsFolder, profile: Profile | None, is_own: bool) -> Mapping[str, Any] | None:
+    """Return what the page says about the profile; None if the results are of none."""
+    if profile is not None:
+        promise = profile.limits.promise
+        return {
+            "name": profile.path or profile.object_name,
+            "object_name": profile.object_name,
+            "promise": promise if is_own or promise is None else _NO_PROMISE,
+        }
+    if all(result.p_value is None for result in results.journal.values.values()):
+        return None
+    scored = (line for line in results.journal.lines() if line.get("error") is None)
+    names = {(line["provenance"] or {}).get("profile") for line in scored}
+    return {"name": names.pop() if len(names) == 1 else None, "object_name": None, "promise": _NO_PROMISE}

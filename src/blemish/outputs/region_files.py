@@ -219,7 +219,7 @@ def _name(line: Line) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
+    write_atomically(path, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")), durable=False)
 
 
 def _write_list(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:

@@ -284,7 +284,12 @@ class DetectRun:
     def write_page(self) -> None:
         """Write `report.html` if it is asked for. Raises OutputError."""
         if self.folder is not None and self.options.page:
-            write_results_page(self._results_folder, self.detector.profile, max_pixels=self.detector.max_pixels)
+            write_results_page(
+                self._results_folder,
+                self.detector.profile,
+                is_own=self.detector.limits.promise is not None,
+                max_pixels=self.detector.max_pixels,
+            )
 
     def line(self, path: PathLike) -> Line:
         """Return the full JSON-able line of a result in the folder."""

@@ -196,8 +196,9 @@ function showPreview({ before, after, pictures, sentence }) {
 async function acceptFeedback() {
   const says = byId("feedback-state");
   byId("feedback-accept").disabled = byId("feedback-back").disabled = true;
+  let accepted;
   try {
-    await askPatiently(`${feedbackAddress()}/${encodeURIComponent(feedback.token)}`, { method: "POST" });
+    accepted = await askPatiently(`${feedbackAddress()}/${encodeURIComponent(feedback.token)}`, { method: "POST" });
     await loadProfiles();
   } catch (error) {
     says.textContent = error.message;
@@ -215,8 +216,14 @@ async function acceptFeedback() {
     if (row) Object.assign(entry, { score: row.score_after, notes: row.notes_after, p_value: null });
     cache.store.saveReview(picture);
   }
+  const sentences = [
+    accepted.sentence,
+    `It rejects from score ${number(profile.threshold)} now.`,
+    "Pictures that were not reviewed keep their scores, and all of them their heatmaps, until they are scored again.",
+  ];
+  byId("feedback-body").replaceChildren(...sentences.map((text) => make("p", { text })));
+  says.textContent = "";
   showStep("done");
-  says.textContent = `The profile rejects from score ${number(profile.threshold)} now. Pictures that were not reviewed keep their scores, and all of them their heatmaps, until they are scored again.`;
   resetThresholds();
 }
 

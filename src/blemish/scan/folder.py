@@ -6,6 +6,9 @@
     map/, overlay/, ...   files of pictures, if asked for
     runs/1-of-1/          a journal of the parts that this process wrote; one folder for each shard of an array
 
+The journals hold the hash of each part, and plan.sha256 that of the plan, so that a file that changed is not read as
+whole.
+
 Several processes may work on one folder, each on its own shard. A part appears whole or not at all, and whoever scores
 it gets the same rows, so a part that is scored twice is no harm.
 """
@@ -21,10 +24,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from blemish.errors import OutputError, UsageError
-from blemish.files import output_error, parse_json, remove_parts, try_lock, write_atomically
-from blemish.outputs.journal import RunFolder, settings_fingerprint
+from blemish.files import file_sum, output_error, parse_json, remove_parts, try_lock, write_atomically
+from blemish.outputs.journal import RunFolder, read_journal, settings_fingerprint
 from blemish.scan.plan import Plan, PlanOptions, make_plan
-from blemish.scan.rows import PartFacts, read_facts
+from blemish.scan.rows import PartFacts, part_path, read_facts
 
 #: Seconds between two looks at a lock that another process holds for a moment.
 _POLL_SECONDS = 0.2
@@ -88,6 +91,7 @@ class ScanFolder:
             self._share()
             run_folder = self._open.enter_context(RunFolder(path / "runs" / str(shard)))
             self.journal = run_folder.journal("parts.jsonl", lambda line: int(line["part"]), _facts)
+            self._sums = _recorded(path)
         except OSError as error:
             self._open.close()
             raise output_error(path, error) from error
@@ -109,11 +113,19 @@ class ScanFolder:
             StoreError: A store does not answer.
             OutputError: The plan is damaged, or cannot be written.
         """
-        file = self.path / "plan.parquet"
+        file, sums = self.path / "plan.parquet", self.path / "plan.sha256"
         with self._turn("plan"):
-            if not file.is_file():
-                return make_plan(file, options, on_item), True
+            if new := not file.is_file():
+                sums.unlink(missing_ok=True)
+                make_plan(file, options, on_item)
+            if not sums.is_file():  # as `sha256sum` writes and checks it
+                text = f"{file_sum(file)}  {file.name}\n".encode()
+                write_atomically(sums, lambda stream: stream.write(text))
+            if sums.read_bytes().split()[:1] != [file_sum(file).encode()]:
+                raise OutputError(f"{str(file)!r} is damaged; scan into another folder.", file)
         plan = Plan(file)
+        if new:
+            return plan, True
         self._compare(plan.facts.options, options.to_dict(), "of other sources")
         return plan, False
 
@@ -138,13 +150,24 @@ class ScanFolder:
         return settings_fingerprint(plain)
 
     def facts(self, number: int, plan: str, settings: str) -> PartFacts | None:
-        """Return what a finished part says about itself; None if it has to be scored."""
+        """Return what a finished part says about itself; None if it has to be scored.
+
+        A part that changed since it was written has to be. One that is in no journal, since its process was killed in
+        between, is recorded now.
+        """
         facts = read_facts(self.path, number)
-        return facts if facts is not None and (facts.plan, facts.settings) == (plan, settings) else None
+        if facts is None or (facts.plan, facts.settings) != (plan, settings):
+            return None
+        if number not in self._sums:
+            self.record(facts)
+        elif file_sum(part_path(self.path, number)) not in self._sums[number]:
+            return None
+        return facts
 
     def record(self, facts: PartFacts) -> None:
         """Append a part that was written to the journal. Raises OutputError."""
-        self.journal.append({**asdict(facts), "error": None})
+        total = file_sum(part_path(self.path, facts.part))
+        self.journal.append({**asdict(facts), "sha256": total, "error": None})
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
         names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
@@ -188,6 +211,16 @@ class ScanFolder:
             while not try_lock(lock):
                 time.sleep(_POLL_SECONDS)
             yield
+
+
+def _recorded(path: Path) -> dict[int, set[str]]:
+    """Return the hashes of each part in the journals of all shards; several if it was written more than once."""
+    sums: dict[int, set[str]] = {}
+    for file in path.glob("runs/*/parts.jsonl"):
+        for line in read_journal(file):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                sums.setdefault(int(line["part"]), set()).add(str(line["sha256"]))
+    return sums
 
 
 def _facts(line: Mapping[str, Any]) -> PartFacts:

@@ -42,6 +42,8 @@ access = logging.getLogger("blemish.serve.access")
 
 #: Status of a request whose client went away, in metrics and the log; nobody receives it.
 CLIENT_GONE = 499
+#: Requests at the same time, those included whose bodies are still coming.
+MAX_REQUESTS = 1000
 
 _PICTURE = {"type": "string", "format": "binary"}
 _DETECT_BODY = {
@@ -344,10 +346,11 @@ def _handle_errors(app: FastAPI) -> None:
 
 
 class Observed:
-    """Middleware that counts requests and logs them."""
+    """Middleware that counts requests, refuses what is too many at once, and logs them."""
 
     def __init__(self, app: ASGIApp, *, service: Service) -> None:
         self._app, self._service = app, service
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -361,9 +364,15 @@ class Observed:
                 status = message["status"]
             await send(message)
 
+        self._open += 1
         try:
-            await self._app(scope, receive, observed)
+            if self._open <= MAX_REQUESTS:
+                await self._app(scope, receive, observed)
+            else:
+                error = ServiceError(503, "Too many requests are open; try again in a moment.", retry_after=1)
+                await error_response(error, scope["path"])(scope, receive, observed)
         finally:
+            self._open -= 1
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "other")
             own = self._service.metrics

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,7 +139,7 @@ async def read_form(request: Request, fields: Sequence[str], max_pictures: int) 
     """
     if content_type(request) != _MULTIPART:
         raise ServiceError(415, f"The body has to be a form ({_MULTIPART}).")
-    parser = _Parser(request.headers, request.stream(), max_files=max_pictures, max_fields=20)
+    parser = _Parser(request, max_pictures)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -172,6 +172,20 @@ async def _uploads(form: FormData, fields: Sequence[str]) -> list[Upload]:
 class _Parser(MultiPartParser):
     # Everything stays in memory, where it is counted.
     spool_max_size = 2**62
+
+    def __init__(self, request: Request, max_files: int) -> None:
+        self._is_complete = False
+        super().__init__(request.headers, self._checked(request.stream()), max_files=max_files, max_fields=20)
+
+    async def _checked(self, stream: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Yield the body, and raise a MultiPartException at its end if the form goes on."""
+        async for chunk in stream:
+            yield chunk
+        if not self._is_complete:
+            raise MultiPartException("it ends before its last boundary")
+
+    def on_end(self) -> None:
+        self._is_complete = True
 
 
 async def read_json(request: Request) -> Any:

@@ -247,7 +247,7 @@ def _own_sentence(own: int) -> str:
 
 
 def _chance(p_value: float) -> str:
-    """Return how often chance alone gives a difference like this, in words."""
+    """Return how often chance alone gives a difference like this, as text."""
     if p_value >= 0.1:
         return f"in {round(10 * p_value)} of 10 cases"
     for cases in (100, 1000, 10_000, 100_000, 1_000_000):

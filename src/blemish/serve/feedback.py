@@ -224,13 +224,18 @@ def _state(detector: Detector) -> dict[str, Any]:
 def _sentence(
     before: Detector, after: Detector, counts: Counter[str], rows: Sequence[dict[str, Any]], whole_batch: bool
 ) -> str:
+    assert before.profile is not None
+    assert after.profile is not None
     parts = []
-    if whole_batch and (n := counts["false_alarm"] + counts["confirmed_good"]):
+    joined = len(after.profile.good) - len(before.profile.good)  # it may have had some already
+    if whole_batch and (n := joined):
         parts.append(f"the {n} good picture{'s join' if n > 1 else ' joins'} those that the promise rests on")
-    elif n := counts["false_alarm"]:
+    elif n := joined:
         parts.append(f"{n} false alarm{'s become good pictures' if n > 1 else ' becomes a good picture'}")
     if n := counts["missed"]:
         parts.append(f"{n} missed picture{'s are' if n > 1 else ' is'} kept as known defect{'s' if n > 1 else ''}")
+    if not parts:
+        parts.append("the profile has these pictures already")
     old, new = before.threshold, after.threshold
     if old == new or f"{old:.4f}" == f"{new:.4f}":
         moved = f"the threshold stays at {old:.4f}" if old is not None else "there is no threshold"

@@ -20,7 +20,7 @@ from blemish.types import PathLike
 
 Place: TypeAlias = Literal["good", "known_defect"]
 """What a profile keeps a picture as."""
-PLACES: dict[str, Place] = {AMONG_GOOD: "good", AMONG_DEFECTS: "known_defect"}
+IN_PROFILE: dict[str, Place] = {AMONG_GOOD: "good", AMONG_DEFECTS: "known_defect"}
 """By the note of a detection."""
 
 

@@ -21,7 +21,7 @@ from blemish.page import make_preview
 from blemish.profile import Limits
 from blemish.regions import encode_mask
 from blemish.serve.errors import ServiceError
-from blemish.serve.profiles import PLACES, Served
+from blemish.serve.profiles import IN_PROFILE, Served
 
 Part: TypeAlias = Literal["regions", "polygons", "rle", "map", "map-tiff", "overlay", "preview"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -88,7 +88,7 @@ class Finished:
 
     def line(self) -> dict[str, Any]:
         """Return the numbers, JSON-able; "in_profile" is what the profile keeps a picture with the same pixels as."""
-        place = next((PLACES[note] for note in self.detection.notes if note in PLACES), None)
+        place = next((IN_PROFILE[note] for note in self.detection.notes if note in IN_PROFILE), None)
         return {"name": self.name, **self.detection.to_dict(), "in_profile": place, "error": None}
 
 

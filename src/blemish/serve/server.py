@@ -11,28 +11,44 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from blemish.errors import OutputError
 from blemish.serve.app import create_app
+from blemish.serve.errors import ServiceError
+from blemish.serve.responses import dumps
 from blemish.serve.service import Service
 
 log = logging.getLogger("blemish.serve")
 
 #: Seconds in which the headers of a request have to be there, and that an idle connection is kept.
 HEADER_SECONDS = 15
-#: Connections at the same time; more are answered with 503.
+#: Connections at the same time; one more closes that which has been idle for longest.
 MAX_CONNECTIONS = 1000
 
 
 class Protocol(H11Protocol):
     """HTTP/1.1 that closes a connection whose headers do not come, or whose answer is not taken."""
 
+    connections: set[Protocol]  # type: ignore[assignment]
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._answers = 0
+        self._answers, self._idle_since = 0, self.loop.time()
         self._look_later()
+        if len(self.connections) > MAX_CONNECTIONS:
+            # Idle connections, however many, must not keep others out.
+            idle = [each for each in self.connections if each.is_idle and each is not self]
+            if idle:
+                min(idle, key=lambda each: each._idle_since).transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the connection is open, and no request is being answered."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and not self.transport.get_write_buffer_size() and not self.transport.is_closing()
 
     def _look_later(self) -> None:
         state = self._answers, self.transport.get_write_buffer_size()
@@ -41,19 +57,31 @@ class Protocol(H11Protocol):
     def _close_if_silent(self, answers: int, unsent: int) -> None:
         """Close the connection if nothing has come or gone since the last look, and no answer is being made."""
         waiting = self.transport.get_write_buffer_size()
-        is_idle = self.cycle is None or self.cycle.response_complete
         if unsent and waiting == unsent:
             self.transport.abort()  # a mere close would wait until the rest is taken
         elif self.transport.is_closing() and not waiting:
             return
-        elif is_idle and not waiting and self._answers == answers:
+        elif self.is_idle and self._answers == answers:
             self.transport.close()
         else:
             self._look_later()
 
     def on_response_complete(self) -> None:
-        self._answers += 1
+        self._answers, self._idle_since = self._answers + 1, self.loop.time()
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless an answer has begun; either way the connection ends."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = dumps(ServiceError(400, "This is no HTTP request, or its headers are too long.").body())
+            headers = [
+                ("content-type", "application/json"),
+                ("content-length", str(len(body))),
+                ("connection", "close"),
+            ]
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
@@ -128,7 +156,6 @@ def make_server(service: Service, on_ready: Callable[[], object] = lambda: None)
         server_header=False,
         timeout_keep_alive=HEADER_SECONDS,
         timeout_graceful_shutdown=max(1, round(options.timeout)) + 5,
-        limit_concurrency=MAX_CONNECTIONS,
         proxy_headers=False,
     )
     return Server(config, service, on_ready)

@@ -145,7 +145,7 @@ class Features:
     def _compute(
         self, cache: str | os.PathLike[str] | None, batch_size: int, on_progress: Callable[[int, int, int], object]
     ) -> None:
-        """Fill the cache; a row is kept if it was computed from the same pixels and mask."""
+        """Fill the cache; a row is kept if it was computed from the same pixels and mask, and is as it was written."""
         first, count, mine = self._first(), len(self), self._processes.part(len(self))
         size = count * sum(values.nbytes for values in first.values())
         on_progress(0, len(mine), size)
@@ -199,15 +199,20 @@ class Features:
         self._labels.update(zip(batch.rows, batch.labels, strict=True))
         self._object_names.update(zip(batch.rows, batch.object_names, strict=True))
         rows = slice(batch.rows.start, batch.rows.stop)
-        digests = np.stack([_digest(p.numpy(), m.numpy()) for p, m in zip(batch.pixels, batch.masks, strict=True)])
-        if np.array_equal(self._arrays["digest"][rows], digests):
+        if np.array_equal(self._arrays["digest"][rows], self._digests(batch)):
             return
         for name, values in self._to_arrays(self._encode(batch.pixels), batch.masks).items():
             self._arrays[name][rows] = values
         for values in self._arrays.values():
             if isinstance(values, np.memmap):
                 values.flush()  # before the digests, which vouch for the rest
-        self._arrays["digest"][rows] = digests
+        self._arrays["digest"][rows] = self._digests(batch)
+
+    def _digests(self, batch: _Batch) -> NDArray[np.uint8]:
+        """Return a hash for each sample of a batch, over its pixels, its mask and what is kept of it."""
+        kept = [values for name, values in self._arrays.items() if name != "digest"]
+        samples = zip(batch.rows, batch.pixels.numpy(), batch.masks.numpy(), strict=True)
+        return np.stack([_digest(pixels, mask, *(values[row] for values in kept)) for row, pixels, mask in samples])
 
     def _folder(self, parent: Path, size: int) -> Path:
         """Make the folder of this backbone, computation, request and number of samples."""
@@ -245,15 +250,19 @@ def _digest(*arrays: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _allocate(folder: Path | None, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array in memory, or the one in the folder, which is made unless it has this shape and dtype."""
+    """Return an array in memory, or the one in the folder, which is made unless it is whole and of this kind."""
     if folder is None:
         return np.zeros(shape, dtype)  # takes memory only where it is written: the rows of this process
     path = folder / f"{name}.npy"
     try:
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError, ValueError, EOFError):  # the run that made it was killed
             stored = np.load(path, mmap_mode="r+", allow_pickle=False)
             if stored.shape == shape and stored.dtype == dtype:
                 return stored  # type: ignore[no-any-return]
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        values = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # else a full disk ends the process when the memory is written back
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        return values
     except (OSError, ValueError) as error:
         raise OutputError(f"features cannot be kept in {folder}: {error}", folder) from error

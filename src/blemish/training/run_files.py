@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from blemish.errors import OutputError, UsageError, WeightsError
-from blemish.files import parse_json
+from blemish.files import parse_json, try_lock
 from blemish.methods import checkpoints
 from blemish.methods.base import Method
 from blemish.outputs import svg
@@ -118,32 +119,54 @@ def load_checkpoint(
 def loss_log(paths: RunPaths | None, finished: int, method: str) -> Iterator[Callable[[Losses], object]]:
     """Yield a function that appends the losses of a step to the file; on exit, also after an error, draw the curves.
 
+    The file is locked meanwhile, so that two runs never write to the same files.
+
     Args:
         paths: The files of the run; None writes nothing.
         finished: Steps of the checkpoint that is resumed; later lines are dropped.
         method: Name of the method, for the heading of the chart.
 
     Raises:
-        OutputError: The files cannot be written.
+        OutputError: The files cannot be written, or another run is writing to them.
     """
     if paths is None:
         yield lambda losses: None
         return
     try:
         paths.folder.mkdir(parents=True, exist_ok=True)
-        lines = paths.losses.read_text(encoding="utf-8").splitlines()[:finished] if paths.losses.exists() else []
-        _write(paths.losses, "".join(f"{line}\n" for line in lines))
         file = paths.losses.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"the run cannot be written to {paths.folder}: {reason}", paths.folder) from error
     with file:
+        if not try_lock(file) or (not finished and paths.checkpoint.exists()):
+            raise OutputError(
+                f"another run is writing to {paths.folder}: wait for it or choose another name", paths.folder
+            )
+        _keep_lines(paths.losses, finished)
         try:
             yield lambda losses: file.write(json.dumps(losses) + "\n")
         finally:
-            steps = [json.loads(line) for line in paths.losses.read_text(encoding="utf-8").splitlines()]
-            if steps:
+            if steps := _read_losses(paths.losses):
                 _write(paths.curves, draw_losses(steps, f"{method}: losses of {len(steps):,} steps"))
+
+
+def _keep_lines(path: Path, count: int) -> None:
+    """Cut a file after its first lines, and before one that was cut off by a kill."""
+    with path.open("r+b") as file:
+        end = 0
+        for line in itertools.islice(file, count):
+            if line.endswith(b"\n"):
+                end += len(line)
+        file.truncate(end)
+
+
+def _read_losses(path: Path) -> list[Losses]:
+    steps = []
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):  # damaged; the curves go without
+            steps.append(parse_json(line))
+    return steps
 
 
 def loss_scalars(losses: Mapping[str, Any]) -> dict[str, float]:
