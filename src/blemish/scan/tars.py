@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from blemish.image_io.find import PassedOver, is_picture, suffix_of
 from blemish.scan.items import Item, SourceFile
@@ -122,9 +122,9 @@ class _Headers:
                 raise tarfile.ReadError from error
             raise
 
-    def tell(self) -> int:
-        """Return the position."""
-        return self._stream.tell()
+    def __getattr__(self, name: str) -> Any:
+        """Return anything else of the stream."""
+        return getattr(self._stream, name)
 
 
 def _open(file: str, stack: ExitStack) -> IO[bytes]:
