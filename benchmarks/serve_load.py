@@ -28,6 +28,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -159,15 +160,16 @@ def throughput(
     with service(*words, "--batch-size", str(BATCH)) as (process, port):
         bare_speed(detector, pictures[:BATCH])
         load(port, pictures, 8, lambda number: number < BATCH)
-        connection = http.client.HTTPConnection("127.0.0.1", port)
         for _ in range(rounds):
             for number in clients:
                 bare = bare_speed(detector, pictures)
                 speeds[number].append((bare, served_speed(process, port, pictures, number)))
+                print(f"{number} clients: {speeds[number][-1]}", file=sys.stderr)
             for data in pictures[:5]:
                 calls.append(seconds_of(lambda data=data: json.dumps(detector(data).to_dict())))  # type: ignore[misc]
-                requests.append(seconds_of(lambda data=data: send(connection, data)))  # type: ignore[misc]
-        connection.close()
+                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+                    connection.connect()
+                    requests.append(seconds_of(partial(send, connection, data)))
     print("| clients | ms a picture | bare | share | processor ms a picture | bare | share |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for number, pairs in speeds.items():
