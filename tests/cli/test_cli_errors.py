@@ -213,10 +213,10 @@ def test_full_disk(detect, pictures: Path, tmp_path: Path, monkeypatch: pytest.M
 
     write = files.write_atomically
 
-    def fill_up(path: Path, fill) -> None:
+    def fill_up(path: Path, fill, **options: bool) -> None:
         if Path(path).name.startswith(fourth):
             raise files.output_error(path, OSError(errno.ENOSPC, "No space left on device"))
-        write(path, fill)
+        write(path, fill, **options)
 
     fourth = sorted(file.name for file in pictures.iterdir())[3]
     monkeypatch.setattr(detection, "write_atomically", fill_up)

@@ -51,6 +51,8 @@ def test_python_blocks_run_one_after_another(
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: f"{name_of(block.page)}:{block.line}")
 def test_shell_lines_parse(block: Block) -> None:
     for words in _commands(block.code):
+        while re.fullmatch("[A-Z_]+=.*", words[0]):  # a variable of the environment
+            words = words[1:]
         match words:
             case ["blemish", *arguments] | ["torchrun", "--nproc-per-node", _, "-m", "blemish", *arguments]:
                 _parses(arguments)
