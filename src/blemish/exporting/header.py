@@ -119,7 +119,7 @@ def from_json(text: str | None, path: Path) -> Header:
     if text is None:
         raise WeightsError(f"{path} was not exported by blemish, or lost its metadata: export it again", path)
     try:
-        values: dict[str, Any] = parse_json(text)
+        values: dict[str, Any] = parse_json(text, finite=True)
         version = values.pop("format")
         if version in READABLE:
             provenance = _fields(Provenance, values["provenance"])

@@ -37,6 +37,7 @@ Line: TypeAlias = dict[str, Any]
 
 #: Name of the checksum in a line, and what it looks like.
 _SUM, _IS_SUM = "crc32", re.compile("[0-9a-f]{8}")
+_MARK = f', "{_SUM}": "'.encode()
 
 
 class FileKey(NamedTuple):
@@ -259,22 +260,23 @@ def read_journal(path: Path) -> Iterator[Line]:
 
 
 def _encode(line: Mapping[str, Any]) -> bytes:
-    """Return a line with its checksum."""
-    text = json.dumps(line, allow_nan=False)
-    return json.dumps({**line, _SUM: f"{zlib.crc32(text.encode()):08x}"}).encode() + b"\n"
+    """Return a line with its checksum, which is that of the line without it."""
+    text = json.dumps(line, allow_nan=False).encode()
+    return text[:-1] + _MARK + b'%08x"}\n' % zlib.crc32(text)
 
 
 def _decode(raw: bytes) -> Line:
     """Return a line without its checksum. Raises ValueError if it is damaged."""
-    line = parse_json(raw)
+    line = parse_json(raw, finite=True)
     if not isinstance(line, dict) or not line:
         raise ValueError("it is no line of a journal")
     name, value = next(reversed(line.items()))
     if name != _SUM and not (isinstance(value, str) and _IS_SUM.fullmatch(value)):
         return line  # of an earlier version
-    del line[name]
-    if name != _SUM or value != f"{zlib.crc32(json.dumps(line).encode()):08x}":
+    text, _, rest = raw.rpartition(_MARK)
+    if rest.strip() != b'%08x"}' % zlib.crc32(text + b"}"):
         raise ValueError("its checksum is another one")
+    del line[name]
     return line
 
 
