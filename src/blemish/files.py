@@ -63,9 +63,9 @@ def has_type(value: Any, kind: Any) -> bool:
         kind: A class, None, `object` or `Any` (which all have), or a union, `Literal`, list, tuple, sequence or
             mapping of such.
     """
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind in (object, Any):
+    if kind is object or kind is Any:
         return True
+    origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return any(has_type(value, each) for each in inner)
     if origin is Literal:
