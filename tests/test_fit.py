@@ -95,7 +95,7 @@ def test_a_detection_has_p_value_and_verdict(fitted: Detector, zero_shot: Detect
     scores = profile_of(fitted).limits.scores
     assert detection.p_value == (1 + sum(score >= detection.score for score in scores)) / (len(scores) + 1)
     assert detection.verdict == ("reject" if detection.label else "pass")
-    assert detection.oddity == f"of 100 good parts, at most about {100 * detection.p_value:.2g} look as odd as this"
+    assert detection.oddity == f"of 100 good parts, at most about {100 * detection.p_value:.0f} look as odd as this"
     line = detection.to_dict()
     assert (line["p_value"], line["verdict"]) == (detection.p_value, detection.verdict)
     assert line["provenance"]["references"] == 7

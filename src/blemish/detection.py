@@ -223,7 +223,8 @@ class Detection:
         if self.p_value is None:
             return None
         share = 100 * self.p_value
-        return f"of 100 good parts, at most about {share:.2g} look as odd as this"
+        number = f"{share:.0f}" if share >= 10 else f"{share:.2g}"  # not 1e+02
+        return f"of 100 good parts, at most about {number} look as odd as this"
 
     @property
     def mask_value(self) -> float | None:

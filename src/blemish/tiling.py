@@ -266,7 +266,8 @@ def cut(
         if decoded > max_pixels:
             raise ImageError(
                 f"{reader.path!r} has {width} x {height} pixels, of which {decoded:,} have to be decoded at once, more "
-                f"than max_pixels = {max_pixels:,}; save it as TIFF in tiles or narrow strips, or raise max_pixels.",
+                f"than max_pixels = {max_pixels:,}; save it as TIFF in tiles or narrow strips, or raise "
+                "max_pixels (--max-pixels).",
                 reader.path,
             )
         yield from _cut_rows(merger, reader.rows, lambda: reader.notes)

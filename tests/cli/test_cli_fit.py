@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,8 +116,10 @@ def test_known_defects_of_a_new_profile(fit, good: Path, tmp_path: Path) -> None
     assert "known defect is caught" in outcome.out
 
 
-def test_a_picture_of_the_profile_is_noted(run, profile: Path, good: Path) -> None:
+def test_a_picture_of_the_profile_is_noted(run, profile: Path, good: Path, tmp_path: Path) -> None:
     assert "4 pictures of these made the profile" in run("detect", good, "--profile", profile).err
+    copy = shutil.copyfile(next(good.iterdir()), tmp_path / "another name.png")
+    assert "1 picture of these made the profile" in run("detect", copy, "--profile", profile).err
 
 
 def test_a_region_of_interest_and_bad_pictures(fit, good: Path, pictures: Path, tmp_path: Path) -> None:

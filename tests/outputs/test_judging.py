@@ -196,6 +196,13 @@ def test_what_cannot_be_is_refused(plain, paths, tmp_path, words, sentence) -> N
     with pytest.raises(UsageError, match=sentence):
         judge(out, **words)
     assert lines(out) == before
+    judge(out, threshold=0.7, out=tmp_path / "earlier")
+    earlier = lines(tmp_path / "earlier")
+    for folder in ("earlier", "new"):
+        with pytest.raises(UsageError, match=sentence):
+            judge(out, **words, out=tmp_path / folder)
+    assert lines(tmp_path / "earlier") == earlier
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_without_results(tmp_path) -> None:

@@ -202,9 +202,9 @@ def test_other_settings_are_refused(begin, folder: Path, detector_options: Detec
         begin(folder, detectors=DetectorOptions({**detector_options.load, "threshold": 0.6}))
     with pytest.raises(UsageError, match="batch_size was 3 and is 2 here"):
         begin(folder, batch_size=2)
-    with pytest.raises(UsageError, match=r"of other sources \(part_size was 4 and is 5"):
+    with pytest.raises(UsageError, match=r"of other sources or parts \(part_size was 4 and is 5"):
         begin(folder, part_size=5)
-    with pytest.raises(UsageError, match=r"of other sources \(sources was"):
+    with pytest.raises(UsageError, match=r"of other sources or parts \(sources was"):
         begin(folder / "line0")
 
 

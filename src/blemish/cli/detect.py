@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from blemish.cli.sources import Sources
     from blemish.image_io import Every, PassedOver
     from blemish.outputs.run import DetectRun, State
-    from blemish.profile import Profile
 
 KINDS = ("map", "map-png", "map-tiff", "heatmap", "overlay", "mask", "regions")
 REGION_FORMATS = ("coco", "yolo", "labelme", "cvat", "label-studio")
@@ -215,7 +214,6 @@ def detect(
             for name in ("tile", "overlap", "value_range"):
                 del settings[name]
             detector = load(profile=read, backbone=backbone, weights=weights, **settings)
-            _note_known(read, pictures)
         if detector is None:
             detector = load(
                 method,
@@ -262,6 +260,7 @@ class _Report:
         self._untold: PassedOver | None = sources.passed_over
         self._depths: Counter[str] = Counter()
         self._medical = False
+        self._known = 0
         self._bar = Bar()
 
     def execute(self, total: int, start: float) -> int:
@@ -282,6 +281,7 @@ class _Report:
         self._print_summary(time.perf_counter() - start)
         if foreign := run.detector.foreign(run.usual):
             note(one_line(foreign))
+        self._note_known()
         self._advise()
         return EXIT_FAILED if run.failures else EXIT_OK
 
@@ -321,6 +321,7 @@ class _Report:
         run.write_page()
         self._note_others()
         self._print_summary(time.perf_counter() - start)
+        self._note_known()
         if failed:
             note(f"{total_failures(failed, self._scored)}.")
         return EXIT_FAILED if failed else EXIT_OK
@@ -356,10 +357,13 @@ class _Report:
 
     def _watch(self, notes: Sequence[str]) -> None:
         """Keep what the notes of a picture mean for the whole run."""
+        from blemish.detector import AMONG_GOOD
+
         for text in notes:
             if match := _DEPTH.search(text):
                 self._depths[match[1]] += 1
             self._medical = self._medical or "not a medical device" in text
+            self._known += text == AMONG_GOOD
 
     def _note_states(self) -> None:
         """Report what becomes of earlier results, before anything is overwritten."""
@@ -377,6 +381,14 @@ class _Report:
             if self._run.states[state]:
                 note(f"{folder}: {count(self._run.states[state], 'picture')} {sentence}.")
         self._note_others()
+
+    def _note_known(self) -> None:
+        """Say so if good pictures of the profile were scored: a picture seems flawless beside itself."""
+        if self._known:
+            note(
+                f"{count(self._known, 'picture')} of these made the profile: a picture that is compared with itself "
+                "seems flawless."
+            )
 
     def _note_others(self) -> None:
         """Say which results of other pictures stay in the folder."""
@@ -467,16 +479,6 @@ def checked_weights(method: str, backbone: str, weights: Path | None, object_nam
     if object_name != OBJECT and not info(method).needs_object:
         note(f"{method} does not use the object name; --object changes nothing.")
     return None if weights is None else locate(weights, method, backbone)
-
-
-def _note_known(profile: Profile, pictures: Sequence[Path]) -> None:
-    """Say so if good pictures of the profile are scored: a picture seems flawless beside itself."""
-    known = {absolute(entry.name) for entry in profile.good if entry.images}
-    if both := known & set(map(absolute, pictures)):
-        note(
-            f"{count(len(both), 'picture')} of these made the profile: a picture that is compared with itself seems "
-            "flawless."
-        )
 
 
 def _kinds(save: str | None, out: Path | None, limited: bool) -> list[str]:

@@ -150,7 +150,7 @@ def check_size(size: tuple[int, int], name: str, path: str | None, max_pixels: i
     if max_pixels is not None and width * height > max_pixels:
         raise ImageError(
             f"{name} has {width} x {height} = {width * height:,} pixels, more than max_pixels = {max_pixels:,}; "
-            "make it smaller or raise max_pixels.",
+            "make it smaller or raise max_pixels (--max-pixels).",
             path,
         )
 

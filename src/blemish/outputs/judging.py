@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -123,15 +124,16 @@ def judge(
     if min_area is not None and min_area < 1:
         raise UsageError(f"min_area must be at least 1 pixel, not {min_area}.")
     _check_folder(folder)
-    if out is not None and absolute(out) != absolute(folder):
-        folder = _copy(folder, Path(out))
     wish = _Wish(threshold, mask_threshold, review_threshold, min_area, profile)
+    chosen = _existing_tables(folder if out is None else Path(out)) if tables is None else list(tables)
+    if out is not None and absolute(out) != absolute(folder):
+        _check_copy(folder, wish, kinds, chosen)
+        folder = _copy(folder, Path(out))
     with ResultsFolder(folder) as results:
-        chosen = _existing_tables(folder) if tables is None else list(tables)
         judged = Judged(folder, written=written_names(kinds, chosen, page=page))
         sources = [line["provenance"] for line in results.runs.values.values()]
         judged.models = list(dict.fromkeys(f"{source['method']} on {source['backbone']}" for source in sources))
-        _check(results, wish, kinds, chosen)
+        _check(results, folder, wish, kinds, chosen)
         try:
             _judge_all(results, wish, kinds, judged, on_result, on_progress)
         finally:  # what is judged is written, whatever ends the rest
@@ -266,8 +268,20 @@ def _judge_all(
         on_progress()
 
 
-def _check(results: ResultsFolder, wish: _Wish, kinds: Iterable[str], tables: Iterable[str]) -> None:
-    """Raise unless all results can be judged as asked; nothing is changed before."""
+def _check_copy(folder: Path, wish: _Wish, kinds: Iterable[str], tables: Iterable[str]) -> None:
+    """Raise as `_check` does before anything is written, also for a folder that nobody may write to."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        try:
+            _copy_journals(folder, copy)
+        except OSError as error:
+            raise output_error(copy, error) from error
+        with ResultsFolder(copy) as results:
+            _check(results, folder, wish, kinds, tables)
+
+
+def _check(results: ResultsFolder, folder: Path, wish: _Wish, kinds: Iterable[str], tables: Iterable[str]) -> None:
+    """Raise unless all results, whose maps lie in `folder`, can be judged as asked; nothing is changed before."""
     if wish.profile is not None:
         for line in results.runs.values.values():
             _check_profile(wish.profile, line)
@@ -286,11 +300,11 @@ def _check(results: ResultsFolder, wish: _Wish, kinds: Iterable[str], tables: It
         if needs_mask and criteria.threshold is None and criteria.mask_threshold is None:
             raise UsageError(f"{needs_mask[0]} needs a threshold: give one for pictures or for pixels.")
         name = line["files"].get("map-png")
-        if needs_map(line, criteria) and not (name and (results.path / name).is_file()):
+        if needs_map(line, criteria) and not (name and (folder / name).is_file()):
             lacking.append(line["path"])
     if lacking:
         raise UsageError(
-            f"{len(lacking):,} of {len(results.journal.values):,} pictures in {results.path} have no map, in which "
+            f"{len(lacking):,} of {len(results.journal.values):,} pictures in {folder} have no map, in which "
             "regions at another threshold are found (earlier versions and --no-maps keep none): run detect again with "
             "that threshold."
         )
@@ -334,9 +348,7 @@ def _copy(folder: Path, out: Path) -> Path:
         if (there.journal.values or there.journal.failures) and not (own and own <= _run_ids(folder)):
             raise OutputError(f"{out} holds results of other runs; choose another folder.", out)
     try:
-        for name in (JOURNAL, RUNS):
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, out / name)
+        _copy_journals(folder, out)
         with ResultsFolder(out) as there:
             for line in list(there.journal.lines()):
                 if line.get("error") is not None:
@@ -351,6 +363,12 @@ def _copy(folder: Path, out: Path) -> Path:
     except OSError as error:
         raise output_error(out, error) from error
     return out
+
+
+def _copy_journals(folder: Path, out: Path) -> None:
+    for name in (JOURNAL, RUNS):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, out / name)
 
 
 def _run_ids(folder: Path) -> set[str]:

@@ -135,7 +135,7 @@ function hintsOf(before, after) {
   const hints = [];
   const uncaught = (after.known_defects ?? 0) - (after.known_defects_caught ?? 0);
   if (uncaught > 0) {
-    hints.push(`${uncaught} of ${count(after.known_defects, "known defect")} would still pass. What helps: more good pictures, or a promise of more false alarms (blemish fit with --false-alarms 5%), which lowers the threshold.`);
+    hints.push(`${uncaught} of ${count(after.known_defects, "known defect")} would still pass. What helps: more good pictures, or a new profile of all good pictures that promises more false alarms, so that its threshold is lower: blemish fit GOOD... --false-alarms 5%.`);
   }
   hints.push("Accepting puts the new profile in force for everybody who uses this service; the former file is kept beside it.");
   if (before.good !== after.good) {

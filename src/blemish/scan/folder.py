@@ -109,7 +109,7 @@ class ScanFolder:
         """Return the plan, and whether it was made now; of several processes the first one makes it.
 
         Raises:
-            UsageError: The folder holds a scan of other sources, or the sources cannot be listed.
+            UsageError: The folder holds a scan of other sources or parts, or the sources cannot be listed.
             StoreError: A store does not answer.
             OutputError: The plan is damaged, or cannot be written.
         """
@@ -126,7 +126,7 @@ class ScanFolder:
         plan = Plan(file)
         if new:
             return plan, True
-        self._compare(plan.facts.options, options.to_dict(), "of other sources")
+        self._compare(plan.facts.options, options.to_dict(), "of other sources or parts")
         return plan, False
 
     def fix_settings(self, settings: Mapping[str, Any]) -> str:

@@ -251,7 +251,7 @@ def _sentence(
         for row in rows
     )
     hint = (
-        f"; {still} of the false alarms would still be rejected if it were compared with the other good pictures only"
+        f"; {still} of the false alarms would still be rejected if compared with the other good pictures only"
         if still
         else ""
     )
