@@ -139,6 +139,7 @@ def serve(
     if watch is not None and not watch.is_dir():
         raise UsageError(f"--watch {watch} is no folder; make it first")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("torch").setLevel(logging.WARNING)  # it reports its caches when the process ends
     from blemish.serve.server import bind, make_server
 
     settings: dict[str, Any] = {"device": device, "precision": precision, "max_pixels": max_pixels}
