@@ -212,6 +212,28 @@ def test_review_by_keyboard_counts_and_is_kept(page: Page, report: Path) -> None
     assert "3 reviewed" in page.inner_text("#counts")
 
 
+def test_a_good_picture_of_the_profile_is_no_success(page: Page, report: Path) -> None:
+    open_page(page, report)
+    page.keyboard.press("p")  # the worst one: a false alarm
+    assert "1 false alarm of 1 rejected" in page.inner_text("#counts")
+    note = "one of the profile's good pictures"
+    page.evaluate("(note) => { window.blemish.state.shown[0].entry.notes = [note]; }", note)
+    page.keyboard.press("r")
+    until(page, "document.getElementById('counts').textContent.includes('1 picture in the profile')")
+    assert "2 reviewed: 0 false alarms of 1 rejected" in page.inner_text("#counts")
+
+
+def test_a_pass_with_regions_says_so(page: Page, report: Path) -> None:
+    open_page(page, report)
+    words = "The score of the whole picture passes, and yet these places look odd"
+    regions = page.evaluate("window.blemish.view.regions.length")
+    assert regions and words not in page.inner_text("#region-note"), "the worst picture is rejected"
+    page.evaluate("() => { window.blemish.view.picture.entry.threshold = 2; }")
+    page.keyboard.press("u")
+    page.keyboard.press("b")
+    until(page, f"document.getElementById('region-note').textContent.includes('{words}')")
+
+
 def test_exports_are_what_other_tools_read(page: Page, report: Path) -> None:
     open_page(page, report)
     page.keyboard.press("r")

@@ -120,7 +120,7 @@ def test_an_unreadable_picture_among_others(client: TestClient) -> None:
 REFUSED = [
     ("?treshold=1", 422, "bad_option", "did you mean threshold"),
     ("?return=regoins", 422, "bad_option", "did you mean regions"),
-    ("?threshold=7", 422, "bad_option", "threshold is wrong"),
+    ("?threshold=7", 422, "bad_option", "threshold is wrong: input should be less than or equal to 1, not '7'."),
     ("?min_area=0", 422, "bad_option", "min_area is wrong"),
     ("?object=", 422, "bad_option", "object is wrong"),
     ("?object=%20", 422, "bad_option", "object name"),

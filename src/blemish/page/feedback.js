@@ -92,7 +92,8 @@ function allowFeedback() {
   else if (!ready.length && inForce().some((picture) => picture.given)) {
     words = "All that you reviewed is already given back. Review more pictures, or change a verdict, to go on.";
   } else if (!ready.length) {
-    words = "No picture here has your verdict: pass or reject some first.";
+    const isGone = inForce().some((picture) => isScored(picture) && feedbackKind(picture) && !picture.file);
+    words = isGone ? "Your verdicts here are on pictures of an earlier visit: drop their files again." : "No picture here has your verdict: pass or reject some first.";
   }
   byId("feedback-ask").disabled = !changes;
   byId("feedback-state").textContent = words;

@@ -82,10 +82,11 @@ function refreshShown() {
   state.shown = kept.sort((a, b) => rank(b) - rank(a));
 }
 
-// Return how many pictures have which verdict, and how many of the reviewed ones are wrong.
+// Return how many pictures have which verdict, and how many of the reviewed ones are wrong. A good picture of the profile
+// finds itself there, so it says nothing about mistakes.
 function countAll() {
   const counts = { all: 0, failed: 0, waiting: 0, reject: 0, review: 0, pass: 0, none: 0, reviewed: 0 };
-  Object.assign(counts, { reviewedRejects: 0, falseAlarms: 0, reviewedOthers: 0, missed: 0, unsure: 0 });
+  Object.assign(counts, { reviewedRejects: 0, falseAlarms: 0, reviewedOthers: 0, missed: 0, unsure: 0, good: 0 });
   for (const picture of inForce()) {
     counts.all += 1;
     if (picture.stage === "failed") counts.failed += 1;
@@ -93,7 +94,8 @@ function countAll() {
     else counts[verdictOf(picture) ?? "none"] += 1;
     if (picture.review !== null) counts.reviewed += 1;
     if (picture.review === "unsure") counts.unsure += 1;
-    if (picture.review === null || picture.review === "unsure" || !verdictOf(picture)) continue;
+    if (isGood(picture)) counts.good += 1;
+    if (isGood(picture) || picture.review === null || picture.review === "unsure" || !verdictOf(picture)) continue;
     if (verdictOf(picture) === "reject") counts.reviewedRejects += 1;
     else counts.reviewedOthers += 1;
     const mistake = mistakeOf(picture);
@@ -117,6 +119,7 @@ function countText() {
   }
   if (counts.waiting) lines.push(`${count(counts.waiting, "picture")} on the way.`);
   if (counts.failed) lines.push(`${count(counts.failed, "picture")} not scored.`);
+  if (counts.good) lines.push(`${count(counts.good, "picture")} in the profile: such a score proves nothing.`);
   if (counts.reviewed) {
     const unsure = counts.unsure ? ` (${counts.unsure} unsure)` : "";
     const wrong = [];

@@ -183,6 +183,9 @@ function listRegions() {
     else if (maskShareOf(picture) === null) note = "Regions need a threshold of pixels: move its slider.";
     else if (!regions.length) note = "No region at this threshold.";
     else if (regions.length > MAX_ROWS) note = `${regions.length} regions; the table shows the ${MAX_ROWS} with the highest peaks.`;
+    if (regions.length && verdictOf(picture, true) === "pass" && state.maskThreshold === null) {
+      note += " The score of the whole picture passes, and yet these places look odd: look at them before you pass it.";
+    }
     if (map && map.step > 1 && regions.length) {
       note += ` One value of this map is the highest of ${map.step} × ${map.step} pixels, so areas come out a little large.`;
     }

@@ -316,7 +316,9 @@ def _handle_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         name = next((str(part) for part in reversed(first["loc"]) if isinstance(part, str)), "the request")
-        return error_response(ServiceError(422, f"{name} is wrong: {first['msg']}.", "bad_option"), request.url.path)
+        given = f", not {str(first['input'])[:100]!r}" if isinstance(first.get("input"), str | int | float) else ""
+        words = f"{name} is wrong: {first['msg'][:1].lower()}{first['msg'][1:]}{given}."
+        return error_response(ServiceError(422, words, "bad_option"), request.url.path)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
