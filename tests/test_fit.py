@@ -332,11 +332,16 @@ def test_two_products_look_like_two_groups(zero_shot: Detector, tmp_path: Path) 
     assert any("two groups, of 5 and 5" in sentence for sentence in notes)
 
 
-def test_a_broken_good_picture_is_named(zero_shot: Detector, good: list[Path], tmp_path: Path) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(good[0].read_bytes()[:200])
-    with pytest.raises(ImageError, match=r"good picture cannot be used.*broken\.png"):
-        zero_shot.fit([*good, broken])
+def test_broken_good_pictures_are_named(zero_shot: Detector, good: list[Path], tmp_path: Path) -> None:
+    broken = [tmp_path / f"broken {number}.png" for number in range(7)]
+    for path in broken:
+        path.write_bytes(good[0].read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"^a good picture cannot be used: .*broken 0\.png"):
+        zero_shot.fit([*good, broken[0]])
+    with pytest.raises(ImageError, match=r"^2 good pictures cannot be used: .*broken 0\.png.*broken 1\.png"):
+        zero_shot.fit([broken[0], *good, broken[1]])
+    with pytest.raises(ImageError, match=r"^7 good pictures cannot be used: .*broken 4\.png[^0-9]*; and 2 more$"):
+        zero_shot.fit([*good, *broken])
 
 
 def test_other_settings_are_refused(fitted: Detector, backbone: Backbone, good: list[Path], tmp_path: Path) -> None:

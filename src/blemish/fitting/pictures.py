@@ -41,6 +41,10 @@ from blemish.tiling import TileMerger, batched
 from blemish.types import ImageSource, Tiling, ValueRange
 
 
+#: Unreadable pictures that a message names.
+MAX_NAMED = 5
+
+
 @dataclass(frozen=True)
 class EncodedPicture:
     """A picture of which only the features are left."""
@@ -139,11 +143,12 @@ class PictureScorer:
     def read(
         self, sources: Sequence[ImageSource], *, names: Sequence[str] | None = None, copies: bool = False
     ) -> Generator[ReadPicture, None, None]:
-        """Yield pictures as they are read, in order. Raises ImageError for one that cannot be."""
+        """Yield pictures as they are read, in order; after one that cannot be read, read on only to name all of these.
 
-        def fail(error: ImageError) -> None:
-            raise ImageError(f"a good picture cannot be used: {error}", error.path) from error
-
+        Raises:
+            ImageError: Pictures cannot be read; it names them.
+        """
+        failures: list[ImageError] = []
         for picture in read_pictures(
             self.engine,
             sources,
@@ -152,11 +157,15 @@ class PictureScorer:
             tiling=self.tiling,
             names=names,
             copies=copies,
-            on_error=fail,
+            on_error=failures.append,
         ):
+            if failures:
+                continue
             if self._roi_source is not None and self.roi is None:
                 self.roi = read_roi(self._roi_source, picture.size)
             yield picture
+        if failures:
+            raise unusable(failures)
 
     def encode(
         self, pictures: Sequence[ReadPicture], encode: Callable[[Tensor], ImageFeatures] | None = None
@@ -308,6 +317,14 @@ class PictureScorer:
         pixels = [self.engine.backbone.normalise([_from_png(png)]) for png in defect.tiles]
         picture = ReadPicture(defect.name, defect.fingerprint, defect.size, self._tile_indices(defect.size), pixels, [])
         return replace(defect, score=self.score(self.encode([picture])[0], memory).score)
+
+
+def unusable(errors: Sequence[ImageError]) -> ImageError:
+    """Return one error that names the good pictures that cannot be read, the first few with their reasons."""
+    count = "a good picture" if len(errors) == 1 else f"{len(errors):,} good pictures"
+    more = "" if len(errors) <= MAX_NAMED else f"; and {len(errors) - MAX_NAMED:,} more"
+    reasons = "; ".join(str(error) for error in errors[:MAX_NAMED])
+    return ImageError(f"{count} cannot be used: {reasons}{more}", errors[0].path)
 
 
 def other_images(entries: Sequence[GoodPicture], entry: GoodPicture) -> list[int]:
