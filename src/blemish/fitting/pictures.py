@@ -40,7 +40,6 @@ from blemish.scoring import add_tile, finished_map
 from blemish.tiling import TileMerger, batched
 from blemish.types import ImageSource, Tiling, ValueRange
 
-
 #: Unreadable pictures that a message names.
 MAX_NAMED = 5
 
