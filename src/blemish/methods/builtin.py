@@ -6,9 +6,14 @@ here and not in the methods. A method without an entry runs with the paper's con
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
 
 from blemish.methods.configs import Training
+
+if TYPE_CHECKING:
+    from blemish.detection import Provenance
 
 _DINO: dict[str, Any] = {"size": 336, "geometry": "squash", "position": "bicubic-antialias"}
 
@@ -75,6 +80,24 @@ DISPLAY: dict[str, tuple[tuple[float, float] | None, tuple[float, float] | None]
     "musc": (None, (0.51, 1.03)),
     "winclip": ((0.3, 0.46), (0.38, 0.47)),
 }
+
+#: Scores that undamaged things mostly stay below, without references, and what they were measured with (`made_with`).
+#: TODO
+TYPICAL_SCORES: dict[str, tuple[float, str]] = {
+}
+
+
+def made_with(source: Provenance) -> str:
+    """Return a hash of the backbone, the weights and the config that scores come from, 16 hex digits."""
+    facts = [source.method, source.backbone_fingerprint, source.weights_fingerprint, dict(source.config)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def typical_score(source: Provenance) -> float | None:
+    """Return the entry of `TYPICAL_SCORES` for scores from this source; None if it was measured with something else."""
+    score, measured_with = TYPICAL_SCORES.get(source.method, (0.0, ""))
+    return score if made_with(source) == measured_with else None
+
 
 #: Schedules that differ from the paper's, by method.
 SCHEDULES: dict[str, Training] = {
