@@ -10,7 +10,7 @@ maximum. What is fitted, a pooling or a typical value, is measured on whole sets
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ ASKED = ("coop", "anomalyclip")
 CLASS_TOKEN = ", class token"
 #: Rules that shipped before these were compared; other methods keep their own.
 BEFORE = dict.fromkeys(("anomalyclip", "clip-ad-sdp-plus", "coop"), "maximum")
+OWN = "its own"
 #: Side in patches of the built-in model.
 GRID = 24
 #: Pictures that are scored before the file is written.
@@ -114,7 +115,7 @@ def rules(table: Table, name: str) -> dict[str, Array]:
     patches = (table[f"{name} grid"].reshape(len(table["row"]), -1).astype(np.float64) - low) / (high - low)
     maximum, mean = (table[f"{name} max"] - low) / (high - low), patches.mean(1)
     found = {
-        "its own": table[f"{name} score"],
+        OWN: table[f"{name} score"],
         "maximum": maximum,
         "largest 0.6 %": largest(patches, 0.006),
         "largest 3 %": largest(patches, 0.03),
@@ -180,79 +181,93 @@ def set_aurocs(table: Table, scores: Array, source: str, *, fine: bool = False) 
     return found
 
 
-def rules_table(table: Table, methods: Sequence[str]) -> str:
-    """Return each rule's means over methods and sets, and its largest gain and loss against what shipped before."""
-    scored = {name: rules(table, name) for name in methods}
-    columns = {"real": ("real", False), "worst set": ("real", False), "painted": ("painted", False)}
-    columns |= {"drawn": ("drawn", False), "drawn, fine": ("drawn", True)}
-    lines = [f"| rule | methods | {' | '.join(columns)} | most gained | most lost |"]
-    lines.append(f"| --- | ---: |{' ---: |' * (len(columns) + 2)}")
-    for rule in dict.fromkeys(rule for found in scored.values() for rule in found):
+def rules_table(table: Table, methods: Sequence[str], share: float) -> str:
+    """Return each rule's means over methods and sets, with the difference to what shipped before.
+
+    The columns are image AUROC, and the share of the real damaged pictures at or above one value for all sets, the one
+    that a share of the undamaged ones stays below.
+    """
+    scored, damaged = {name: rules(table, name) for name in methods}, real_sets(table, 1)
+
+    def measure(scores: Array) -> dict[str, float]:
+        real = set_aurocs(table, scores, "real")
+        typical = quantile(scores, [*real_sets(table, 0).values()], share)
+        parts = {"real": real, "painted": set_aurocs(table, scores, "painted")}
+        parts |= {"drawn": set_aurocs(table, scores, "drawn"), "fine": set_aurocs(table, scores, "drawn", fine=True)}
+        found = {column: float(np.mean([*values.values()])) for column, values in parts.items()}
+        found["worst set"] = min(real.values())
+        found["one value"] = float(np.mean([(scores[rows] >= typical).mean() for rows in damaged.values()]))
+        return found | real
+
+    measured = {(name, rule): measure(scores) for name in methods for rule, scores in scored[name].items()}
+    columns = ("real", "worst set", "painted", "drawn", "fine", "one value")
+    lines = [
+        f"| rule | methods | {' | '.join(columns)} | most lost |",
+        f"| --- | ---: |{' ---: |' * len(columns)} --- |",
+    ]
+    for rule in dict.fromkeys(rule for _, rule in measured):
         having = [name for name in methods if rule in scored[name]]
-        cells, change = [], []
-        for column, (source, fine) in columns.items():
-            found = [set_aurocs(table, scored[name][rule], source, fine=fine) for name in having]
-            own = [
-                set_aurocs(table, scored[name][BEFORE.get(name, "its own")], source, fine=fine) for name in having
-            ]
-            middle: Callable[[Mapping[str, float]], float] = (
-                (lambda x: min(x.values())) if column == "worst set" else lambda x: float(np.mean([*x.values()]))
-            )
-            value, before = (float(np.mean([middle(x) for x in each])) for each in (found, own))
-            cells.append(f"{value:.3f} ({value - before:+.3f})")
-            if column == "real":
-                change = [(n[s] - o[s], f"{name}, {s}") for name, n, o in zip(having, found, own, strict=True) for s in n]
-        extremes = [f"{value:+.2f} {where}" for value, where in (max(change), min(change))]
-        lines.append(f"| {rule} | {len(having)} | {' | '.join([*cells, *extremes])} |")
+        cells, lost = [], []
+        for column in measured[having[0], rule]:
+            values = [measured[name, rule][column] for name in having]
+            changes = [v - measured[n, BEFORE.get(n, OWN)][column] for n, v in zip(having, values, strict=True)]
+            if column in columns:
+                cells.append((column, f"{np.mean(values):.3f} ({np.mean(changes):+.3f})"))
+            else:
+                lost += [(change, f"{name}, {column}") for name, change in zip(having, changes, strict=True)]
+        ordered = [dict(cells)[column] for column in columns]
+        lines.append(f"| {rule} | {len(having)} | {' | '.join(ordered)} | {min(lost)[0]:+.2f} {min(lost)[1]} |")
     return "\n".join(lines)
 
 
 # calibration
 
 
-def quantile(values: Array, groups: Sequence[Array], share: float) -> float:
-    """Return the smallest value that a share of the values (n,) does not exceed, if each group (n,) bool counts alike."""
-    weights = sum(rows / rows.sum() for rows in groups) / len(groups)
+def real_sets(table: Table, label: int) -> dict[str, Array]:
+    """Return the rows (n,) bool of the real pictures with a label, by set."""
+    rows = (table["source"] == "real") & (table["label"] == label)
+    return {str(origin): rows & (table["origin"] == origin) for origin in np.unique(table["origin"][rows])}
+
+
+def quantile(values: Array, sets: Sequence[Array], share: float) -> float:
+    """Return the smallest value that a share of the values (n,) does not exceed, if all sets (n,) bool count alike."""
+    weights = sum(rows / rows.sum() for rows in sets) / len(sets)
     order = np.argsort(values)
     return float(values[order][np.searchsorted(np.cumsum(weights[order]), share)])
 
 
-def shares_below(values: Array, sets: Mapping[str, Array], share: float) -> dict[str, float]:
-    """Return, for each set, which share of it lies below the quantile of the other sets."""
-    return {
-        name: float((values[rows] < quantile(values, [other for key, other in sets.items() if key != name], share)).mean())
-        for name, rows in sets.items()
-    }
+def left_out_shares(values: Array, sets: Mapping[str, Array], share: float) -> dict[str, float]:
+    """Return which share of each set lies below the quantile of the other sets."""
+    limits = {name: quantile(values, [sets[other] for other in sets if other != name], share) for name in sets}
+    return {name: float((values[rows] < limits[name]).mean()) for name, rows in sets.items()}
 
 
 def calibration_table(table: Table, methods: Sequence[str], share: float) -> str:
-    """Return typical values, scales of heatmaps, and what holds on sets that were left out.
+    """Return typical scores and the scales of heatmaps, and what they do to sets that were left out and to damage.
 
     Args:
         table: The scored pictures.
         methods: Names of the methods.
         share: Share of the undamaged pictures of the other sets that lie below a typical value.
     """
-    is_real, label = table["source"] == "real", table["label"]
-    good = {str(o): is_real & (label == 0) & (table["origin"] == o) for o in np.unique(table["origin"][is_real])}
-    bad = [rows for o in good if (rows := is_real & (label == 1) & (table["origin"] == o)).any()]
-    lines = ["| method | typical score | left-out sets below | worst | misses 95 % | damaged above | heatmaps | left-out sets "
-             "below the middle | damaged above the middle | damaged not blank | made with |", f"|{' --- |' * 11}"]  # fmt: skip
+    columns = ("method", "typical score", "left out", "worst", "damaged", "scale of heatmaps", "left out", "worst")
+    columns += ("damaged above the middle", "damaged above low", "made with")
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    good, damaged = real_sets(table, 0), real_sets(table, 1)
     for name in methods:
-        cells: list[str] = [name]
+        cells = [name]
         for key in ("score", "max"):
             values = table[f"{name} {key}"]
-            typical, left_out = quantile(values, [*good.values()], share), shares_below(values, good, share)
-            worst = min(left_out, key=left_out.__getitem__)
-            above = np.mean([(values[rows] >= typical).mean() for rows in bad])
-            mean = np.mean([*left_out.values()])
-            if key == "score":
-                missed = ", ".join(f"{o} {value:.2f}" for o, value in left_out.items() if value < 0.95)
-                cells += [f"{typical:.4f}", f"{mean:.3f}", f"{left_out[worst]:.2f} {worst}", missed, f"{above:.2f}"]
-            else:
-                low = quantile(values, [*good.values()], TRANSPARENT)
-                visible = np.mean([(values[rows] > low).mean() for rows in bad])
-                cells += [f"{low:.4f}, {2 * typical - low:.4f}", f"{mean:.3f}", f"{above:.2f}", f"{visible:.2f}"]
+            limits = quantile(values, [*good.values()], share), quantile(values, [*good.values()], TRANSPARENT)
+            shares = left_out_shares(values, good, share)
+            typical, low = limits
+            above = [
+                f"{np.mean([(values[rows] >= limit).mean() for rows in damaged.values()]):.2f}" for limit in limits
+            ]
+            worst = min(shares, key=shares.__getitem__)
+            cells.append(f"{typical:.4f}" if key == "score" else f"{low:.4f}, {2 * typical - low:.4f}")
+            cells += [f"{np.mean([*shares.values()]):.3f}", f"{shares[worst]:.2f} {worst}"]
+            cells += above[:1] if key == "score" else above
         lines.append(f"| {' | '.join(cells)} | {table[f'{name} made with']} |")
     return "\n".join(lines)
 
@@ -268,7 +283,8 @@ def main() -> None:
     if not args.table:
         score(args.methods, args.sets, args.scored)
     table = dict(np.load(args.scored))
-    print(rules_table(table, args.methods), calibration_table(table, args.methods, args.share), sep="\n\n")
+    for make in (rules_table, calibration_table):
+        print(make(table, args.methods, args.share), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python -m pretraining.training.methods --out FOLDER [METHOD ...] [--backbone MODEL] [--photos FOLDER ...]
 
 Writes FOLDER/METHOD.safetensors as soon as a method is trained. Losses and optimizers are the papers'; sizes, initial
-weights, epochs and learning rate are those of `blemish.methods.builtin`. Products of a second stream choose
-the epoch and, but for IMAGE_SCORES, the rule for the image score. Products of a third stream, which choose nothing, compare the methods: these
-figures are the ones to quote. A METHOD that learns nothing (`musc`) is only compared.
+weights, epochs and learning rate are those of `blemish.methods.builtin`. Products of a second stream choose the epoch
+and, but for IMAGE_SCORES, the rule for the image score. Products of a third stream, which choose nothing, compare the
+methods: these figures are the ones to quote. A METHOD that learns nothing (`musc`) is only compared.
 """
 
 from __future__ import annotations

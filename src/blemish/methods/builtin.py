@@ -70,12 +70,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "winclip": {"size": 280},
 }
 
-#: Scales that maps are drawn on, by method: without and with references (None: the whole range of the map). Only drawings
-#: depend on them. Without references: of the highest values of undamaged pictures 80 % lie below the low end, where
-#: nothing is drawn, and 97 % below the middle, as with a profile; measured like TYPICAL_SCORES. With references, and for
-#: winclip: low is the median of the highest values of normal pictures, high the 90 % quantile of those of pictures with
-#: defects, rounded: of 4 to 10 drawn products (`synthesis`, stream 77), for joint of seven sets of real pictures that
-#: measure no model (docs/joint.md), with 4, 8 and 16 references.
+#: Scales that maps are drawn on, by method: without and with references (None: the whole range of the map). Only
+#: drawings depend on them. Without references: of the highest values of undamaged pictures 80 % lie below the low end,
+#: where nothing is drawn, and 97 % below the middle, as with a profile; measured like TYPICAL_SCORES. With references,
+#: and for winclip: low is the median of the highest values of normal pictures, high the 90 % quantile of those of
+#: pictures with defects, rounded: of 4 to 10 drawn products (`synthesis`, stream 77), for joint of seven sets of real
+#: pictures that measure no model (docs/joint.md), with 4, 8 and 16 references.
 DISPLAY: dict[str, tuple[tuple[float, float] | None, tuple[float, float] | None]] = {
     "anomalyclip": ((0.795, 1.056), None),
     "april-gan": ((1.738, 2.05), (1.34, 3.6)),
@@ -90,9 +90,10 @@ DISPLAY: dict[str, tuple[tuple[float, float] | None, tuple[float, float] | None]
     "winclip": ((0.3, 0.46), (0.38, 0.47)),
 }
 
-#: Image scores that undamaged things mostly stay below, without references, and what they were measured with (`made_with`).
-#: 97 % of 373 undamaged pictures of ten real sets lie below, sets counting alike; of a set that is left out 95 to 97 % on
-#: average (docs/verdicts.md). clip-ad has none: at its temperature of 0.01 scores of undamaged things reach 1.0.
+#: Image scores that undamaged things mostly stay below, without references, and what they were measured with
+#: (`made_with`): 97 % of 373 undamaged pictures of ten real sets lie below, sets counting alike, and of a set that is
+#: left out 95 to 97 % on average (docs/verdicts.md; `pretraining.search.rules` measures them again). clip-ad has none:
+#: at its temperature of 0.01 scores of undamaged things reach 1.0.
 TYPICAL_SCORES: dict[str, tuple[float, str]] = {
     "anomalyclip": (0.935, "a7ef5fcf6b1589a2"),
     "april-gan": (0.912, "b6a3ff9074e99bca"),
