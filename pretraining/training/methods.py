@@ -3,9 +3,9 @@
     python -m pretraining.training.methods --out FOLDER [METHOD ...] [--backbone MODEL] [--photos FOLDER ...]
 
 Writes FOLDER/METHOD.safetensors as soon as a method is trained. Losses and optimizers are the papers'; sizes, initial
-weights, epochs and learning rate are those of `blemish.methods.builtin`. Products of a second stream choose
-the epoch and the rule for the image score. Products of a third stream, which choose nothing, compare the methods: these
-figures are the ones to quote. A METHOD that learns nothing (`musc`) is only compared.
+weights, epochs and learning rate are those of `blemish.methods.builtin`. Products of a second stream choose the epoch
+and, but for IMAGE_SCORES, the rule for the image score. Products of a third stream, which choose nothing, compare the
+methods: these figures are the ones to quote. A METHOD that learns nothing (`musc`) is only compared.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from synthesis.samples import LOST
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "methods.toml"
 #: The method that all are compared with; it learns nothing.
 BASELINE = "clip"
+#: Rules for the image score that real pictures chose (`pretraining.search.rules`); validation chooses the others.
+IMAGE_SCORES = dict.fromkeys(("anomalyclip", "april-gan", "clip-ad-sdp-plus", "coop"), "text+map")
 #: The most frequent object names stay; all other objects are called "object", since every name has to be encoded.
 MAX_NAMES = 16
 
@@ -142,10 +144,11 @@ def train_group(
         name = method.info.name
         epoch = train_best_epoch(method, features, ranking, epochs)
         scores = ranking(method)
-        method.config = replace(method.config, image_score=best_rule(scores))
+        rule = IMAGE_SCORES.get(name) or best_rule(scores)
+        method.config = replace(method.config, image_score=rule)
         header = {"trained_on": f"{trained_on}, {epoch} epochs", "source": "pretraining/"}
         checkpoints.save(method, out / f"{name}.safetensors", **header)
-        print(f"{name}: epoch {epoch}, image score by {best_rule(scores)}, validation {line(scores)}", flush=True)
+        print(f"{name}: epoch {epoch}, image score by {rule}, validation {line(scores)}", flush=True)
 
 
 def compare(methods: Sequence[Method], products: Products) -> bool:

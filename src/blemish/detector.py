@@ -32,6 +32,7 @@ from blemish.fitting import (
 )
 from blemish.image_io import MAX_PIXELS, LoadedImage
 from blemish.limits import FitOptions, Rule, sample_inside
+from blemish.methods import builtin
 from blemish.methods.base import MemoryBank, TextFeatureCache
 from blemish.profile import Limits, Profile, read_profile, to_device
 from blemish.roi import RoiSource
@@ -129,6 +130,18 @@ class Detector:
         if self.value_range is not None:
             provenance = replace(provenance, value_range=self.value_range)
         return provenance
+
+    @property
+    def typical_score(self) -> float | None:
+        """The score in [0, 1] that undamaged things mostly stay below: see `blemish.methods.builtin.TYPICAL_SCORES`.
+
+        It is known for methods as they ship, on the built-in model, for whole pictures without references; None for
+        all others. A profile has a threshold that keeps a promise instead.
+        """
+        source = self.provenance
+        if self.memory is not None or self.profile is not None or source.references or source.tile is not None:
+            return None
+        return builtin.typical_score(source)
 
     @property
     def torch_engine(self) -> TorchEngine:

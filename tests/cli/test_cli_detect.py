@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from blemish.methods.builtin import TYPICAL_SCORES
 from helpers import save_picture
 
 
@@ -31,6 +32,15 @@ def test_ranks_a_folder(detect, pictures: Path) -> None:
     for word in ("clip", "float32", "cpu"):
         assert word in outcome.out
     assert outcome.err == ""
+
+
+def test_says_what_undamaged_things_mostly_score(run, detect, pictures: Path) -> None:
+    options = ("detect", pictures / "a.png", "--method", "clip", "--device", "cpu")
+    sentence = f"undamaged things mostly score below {TYPICAL_SCORES['clip'][0]:g} with clip."
+    assert sentence in run(*options).out
+    assert sentence in run(*options, "--threshold", 0.4).out
+    assert "mostly score below" not in run(*options, "--config", '{"sigma": 1.0}').out
+    assert "mostly score below" not in detect(pictures).out
 
 
 def test_searches_subfolders_on_request(detect, pictures: Path) -> None:

@@ -416,6 +416,9 @@ class _Report:
 
         output = print if "table" in self._formats and not self._streams_json else note
         output(self._scored_by(seconds))
+        if (typical := run.detector.typical_score) is not None:
+            method = run.detector.provenance.method
+            output(f"For comparison: undamaged things mostly score below {typical:g} with {method}.")
         if skipped := not_read(self._sources.passed_over):
             output(skipped)
         if len(self._depths) > 1:

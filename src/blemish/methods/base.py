@@ -175,9 +175,11 @@ class Method(nn.Module):
         Args:
             references: Whether the maps are made with a memory bank.
         """
-        if self.backbone.name == "builtin" and self.config == type(self).default_config(self.backbone):
-            scale = builtin.DISPLAY.get(self.info.name, (None, None))[references]
-            if scale is not None:
+        scale = builtin.DISPLAY.get(self.info.name, (None, None))[references]
+        if scale is not None and self.backbone.name == "builtin":
+            # The shipped weights have a rule for the image score of their own, which no map depends on.
+            default, rule = type(self).default_config(self.backbone), self.config.image_score
+            if self.config == dataclasses.replace(default, image_score=rule):
                 return scale
         if references and isinstance(self, ReferenceMethod):
             return self.memory_map_range
