@@ -202,7 +202,7 @@ def _load_with_profile(
         own = (cast("ComputePrecision", tower), cast("ComputePrecision", windows or tower))
     else:
         own = (precision, precision)
-    # Fields that an older version did not have get the defaults that change nothing, not those of the built-in backbone.
+    # Fields that an older version did not have get the defaults that change nothing, not those of the backbone.
     config = configs.to_json(load_class(profile.method).Config()) | dict(profile.config)
     engine = _engine(profile.method, backbone, weights, resolve_device(device), own, config=config)
     threshold, mask_threshold = thresholds

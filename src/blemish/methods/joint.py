@@ -1,13 +1,13 @@
 """Comparison and words jointly: blemish's own few-shot method, and the default of `blemish fit`.
 
-It has no paper. Three witnesses are joined. Patches are compared with those of a few normal images, as in PatchCore (Roth
-et al., CVPR 2022, https://arxiv.org/abs/2106.08265) and AnomalyDINO (Damm et al., WACV 2025,
+It has no paper. Three witnesses are joined. Patches are compared with those of a few normal images, as in PatchCore
+(Roth et al., CVPR 2022, https://arxiv.org/abs/2106.08265) and AnomalyDINO (Damm et al., WACV 2025,
 https://arxiv.org/abs/2405.14529); and patches and the whole image are compared with the sentences of `clip`. Words are
 often wrong about a product: they call flawless cookies damaged. But what they say of normal images is known, so only
 what lies above it counts. A change of the whole image, such as another weave, moves each patch by less than flawless
-patches differ, but it moves their mean by more, so the means are compared, too. With the unit vector z_p of patch p and its score w_p by words, the same z_r and w_r of the
-reference patches r, the score w of the whole image by words, and the mean patches m of the image and m_i of the
-references, the evidence of a patch and of the image is
+patches differ, but it moves their mean by more, so the means are compared, too. With the unit vector z_p of patch p and
+its score w_p by words, the same z_r and w_r of the reference patches r, the score w of the whole image by words, and
+the mean patches m of the image and m_i of the references, the evidence of a patch and of the image is
 
     e_p = min_r (1 - z_p . z_r) + `patch_words` * max(0, w_p - max_r w_r)
     c = min_i |m - m_i| / (max_ij |m_i - m_j| + `whole_floor`), at most `whole_most`
@@ -18,7 +18,8 @@ the patches of `whole_layer`, each scaled to length 1, scaled again. The score i
 same of e_p: a change of the whole image has no place in it.
 
 All constants are in the config, and nothing is fitted to the references. One more reference can only bring the nearest
-one nearer and the two farthest apart farther, so it can only lower a score and a map. That makes leave-one-out calibration exact (`monotone`). `docs/joint.md` says how the constants were chosen.
+one nearer and the two farthest apart farther, so it can only lower a score and a map. That makes leave-one-out
+calibration exact (`monotone`). `docs/joint.md` says how the constants were chosen.
 
 Without references the method is `clip`.
 """
