@@ -228,7 +228,9 @@ def test_a_change_of_the_whole_texture_is_found_and_was_not_without(tmp_path: Pa
         results = [detector(picture).score for picture in (*others, *changed)]
         scores[whole], fitted[whole] = results, detector
     assert min(scores[0.15][3:]) > max(scores[0.15][:3]) + 0.02
-    assert min(scores[0.15][3:]) >= fitted[0.15].limits.threshold
+    threshold = fitted[0.15].limits.threshold
+    assert threshold is not None
+    assert min(scores[0.15][3:]) >= threshold
     assert min(scores[0.0][3:]) < max(scores[0.0][:3])
 
     # A profile of before there was a score of the whole knows none of its fields, and scores as it did.

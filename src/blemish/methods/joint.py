@@ -189,10 +189,10 @@ class Joint(Clip, FewShotMethod):
         if means is None or rows is None:
             return 0.0
         means, rows = normalise(means), normalise(rows)  # a profile rounds them
-        # Cosines tell which are nearest and farthest; differences give the distances, which cancellation would blur.
+        # Cosines find the nearest and the farthest; differences give the distances, which cancellation would blur.
         nearest_rows, farthest_rows = rows[(means @ rows.mT).argmax(1)], rows[(rows @ rows.mT).argmin(1)]
-        distance = torch.linalg.vector_norm(means - nearest_rows, dim=1)
-        spread = torch.linalg.vector_norm(rows - farthest_rows, dim=1).amax()
+        distance: Tensor = torch.linalg.vector_norm(means - nearest_rows, dim=1)
+        spread = torch.linalg.vector_norm(rows - farthest_rows, dim=1).amax(dim=0)
         return self.config.whole * (distance / (spread + self.config.whole_floor)).clamp_max(self.config.whole_most)
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
