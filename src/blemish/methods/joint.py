@@ -191,9 +191,10 @@ class Joint(Clip, FewShotMethod):
         means, rows = normalise(means), normalise(rows)  # a profile rounds them
         # Cosines find the nearest and the farthest; differences give the distances, which cancellation would blur.
         nearest_rows, farthest_rows = rows[(means @ rows.mT).argmax(1)], rows[(rows @ rows.mT).argmin(1)]
-        distance: Tensor = torch.linalg.vector_norm(means - nearest_rows, dim=1)
+        distance = torch.linalg.vector_norm(means - nearest_rows, dim=1)
         spread = torch.linalg.vector_norm(rows - farthest_rows, dim=1).amax(dim=0)
-        return self.config.whole * (distance / (spread + self.config.whole_floor)).clamp_max(self.config.whole_most)
+        change: Tensor = (distance / (spread + self.config.whole_floor)).clamp_max(self.config.whole_most)
+        return change * self.config.whole
 
     def score(self, features: ImageFeatures, text: Tensor, memory: MemoryBank | None = None) -> Prediction:
         """Score a batch; without a memory bank as `clip` does."""
