@@ -18,7 +18,7 @@ from blemish.profile import Profile, read_profile
 from helpers import save_picture
 
 #: For the stand-in backbone.
-JOINT = {"layers": (12,), "compared": (6, 7)}
+JOINT = {"layers": (12,), "compared": (6, 7), "whole": 0.15, "whole_layer": 6}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from blemish.errors import UsageError
 from blemish.few_shot import References, build_memory_bank, require_reference_method
 from blemish.hub import locate
 from blemish.image_io import MAX_PIXELS
-from blemish.methods import checkpoints, create, load_class
+from blemish.methods import checkpoints, configs, create, load_class
 from blemish.methods.ops import has_bfloat16_units, require_words
 from blemish.methods.registry import WEIGHTS
 from blemish.profile import Profile, is_profile, read_profile
@@ -202,7 +202,9 @@ def _load_with_profile(
         own = (cast("ComputePrecision", tower), cast("ComputePrecision", windows or tower))
     else:
         own = (precision, precision)
-    engine = _engine(profile.method, backbone, weights, resolve_device(device), own, config=profile.config)
+    # Fields that an older version did not have get the defaults that change nothing, not those of the backbone.
+    config = configs.to_json(load_class(profile.method).Config()) | dict(profile.config)
+    engine = _engine(profile.method, backbone, weights, resolve_device(device), own, config=config)
     threshold, mask_threshold = thresholds
     return Detector(engine, max_pixels=max_pixels).with_profile(
         profile, threshold=threshold, mask_threshold=mask_threshold

@@ -23,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "clip-ad-sdp-plus": {"layers": (1, 2)},
     "musc": {"mutual_layers": (1, 2), "degrees": (1, 3)},
     "anomalydino": {"geometry": "squash", "rotation": False, "neighbours": 2},
-    "joint": {"compared": (1, 2)},
+    "joint": {"compared": (1, 2), "whole": 0.15, "whole_layer": 2},
     "subspacead": {"layers": ((1, 2),), "geometry": "squash-torch", "rotations": 0},
     "vcp-clip": {"layers": (1, 2), "total_d_layer_len": 1},
 }

@@ -42,7 +42,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "clip-ad-sdp-plus": {"size": 336, "layers": (8,), "temperature": 0.07, "sigma": 4.0, "start": "projection"},
     "coop": {"size": 336, "ctx_init": "a photo of a", "per_state": True, "sigma": 4.0},
     # Chosen on real pictures that measure no model: docs/joint.md.
-    "joint": {"size": 336, "compared": (7,)},
+    "joint": {"size": 336, "compared": (7,), "whole": 0.15, "whole_layer": 5},
     # Chosen on synthetic products and on products outside the training domains.
     "musc": {
         "size": 336,
