@@ -15,7 +15,7 @@ from torch.nn import functional
 from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, input_sides, visible_part
 from blemish.errors import UsageError
 from blemish.methods import builtin
-from blemish.methods.configs import Config, Training
+from blemish.methods.configs import Config, Training, to_json
 from blemish.methods.ops import require_words, resize
 from blemish.methods.registry import MethodInfo
 
@@ -175,8 +175,11 @@ class Method(nn.Module):
         Args:
             references: Whether the maps are made with a memory bank.
         """
-        if self.backbone.name == "builtin" and self.config == type(self).default_config(self.backbone):
-            scale = builtin.DISPLAY.get(self.info.name, (None, None))[references]
+        name = self.info.name
+        preset = builtin.preset_of(name, self.backbone.name, to_json(self.config))
+        own = type(self).default_config(self.backbone)
+        if preset is not None and self.config == dataclasses.replace(own, **builtin.PRESETS[preset][name]):
+            scale = builtin.DISPLAY.get(name, (None, None))[references]
             if scale is not None:
                 return scale
         if references and isinstance(self, ReferenceMethod):
