@@ -96,7 +96,7 @@ def test_a_profile_remembers_it(backbone: Backbone, pictures: Path, tmp_path: Pa
     again = blemish.load(path)
     assert (again.provenance.preset, again.engine.size) == ("fast", FAST["joint"]["size"])
     assert again(pictures / "3.png").score == fitted(pictures / "3.png").score
-    with pytest.raises(UsageError, match="^preset cannot be set beside a profile; leave out or fit again$"):
+    with pytest.raises(UsageError, match=r"^preset cannot be set beside a profile; leave out or fit again$"):
         blemish.load(path, preset="default")
     with pytest.raises(ProfileError, match=r"made with other settings: the config was \{'size': 238\}"):
         blemish.load("joint", backbone=backbone).with_profile(read)
@@ -162,7 +162,7 @@ def test_names_that_there_are_not(backbone: Backbone) -> None:
         UsageError, match=r"^there is no preset 'fats' \(did you mean fast or default\?\); the presets are default"
     ):
         blemish.load("clip", backbone=backbone, preset="fats")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="^my-method has no presets, only methods of blemish have"):
+    with pytest.raises(UsageError, match=r"^my-method has no presets, only methods of blemish have"):
         builtin.preset_changes("fast", "my-method", "builtin")
 
 

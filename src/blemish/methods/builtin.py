@@ -68,9 +68,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "winclip": {"size": 280},
 }
 
-#: Presets: what each changes in the config above, by method. The size of `fast` was chosen on real pictures that measure
-#: no model (docs/performance.md): the largest at which the tower takes at most half the time.
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+#: Presets: what each changes in the config above, by method. The size of `fast` was chosen on real pictures that
+#: measure no model (docs/performance.md): the largest at which a picture takes at most half the time.
+PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
     "default": {name: {} for name in CONFIGS},
     "fast": {name: {"size": 238} for name in CONFIGS} | {"winclip": {"size": 196}},
 }
@@ -96,7 +96,7 @@ SCHEDULES: dict[str, Training] = {
 }
 
 
-def check_preset(preset: str, backbone: str) -> None:
+def check_preset(preset: Preset, backbone: str) -> None:
     """Raise a UsageError for a preset that there is not, or not for the backbone of that name."""
     if preset not in PRESETS:
         raise UsageError(
@@ -106,7 +106,7 @@ def check_preset(preset: str, backbone: str) -> None:
         raise UsageError(f"{backbone} has no presets, only the built-in model has: leave out the preset")
 
 
-def preset_changes(preset: str, method: str, backbone: str) -> Mapping[str, Any]:
+def preset_changes(preset: Preset, method: str, backbone: str) -> Mapping[str, Any]:
     """Return the fields of a method's config that a preset changes.
 
     Args:
@@ -134,8 +134,8 @@ def preset_of(method: str, backbone: str, config: Mapping[str, Any]) -> Preset |
     if backbone != "builtin" or method not in CONFIGS:
         return None
     fields = {field for changes in PRESETS.values() for field in changes[method]}
-    for name in get_args(Preset):
-        values = CONFIGS[method] | PRESETS[name][method]
+    for name, changes in PRESETS.items():
+        values = CONFIGS[method] | changes[method]
         if all(config[field] == values[field] for field in fields):
             return name
     return None
