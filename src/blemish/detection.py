@@ -65,6 +65,8 @@ class Provenance:
         profile: Name of the profile's file; None without a profile, or for one from memory.
         value_range: The values that were given as black and white for pictures of more than 8 bits; None = by the rule
             of `read_image`.
+        preset: "default" or "fast", where the built-in model has the input size of that preset; else None. The config
+            says the same in numbers.
     """
 
     method: str
@@ -85,6 +87,7 @@ class Provenance:
     overlap: float | None = None
     profile: str | None = None
     value_range: tuple[float, float] | None = None
+    preset: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dictionary for JSON."""

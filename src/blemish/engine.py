@@ -18,7 +18,7 @@ import blemish
 from blemish.clip import Computation, ImageFeatures, Request, fingerprint_of, visible_part
 from blemish.detection import Provenance
 from blemish.errors import UsageError
-from blemish.methods import configs
+from blemish.methods import builtin, configs
 from blemish.methods.base import MemoryBank, Method, Prediction, ReferenceMethod, TextFeatureCache
 from blemish.types import ComputePrecision
 
@@ -126,16 +126,18 @@ class TorchEngine:
         self.precision: torch.dtype = getattr(torch, precision)
         self.windows: torch.dtype = getattr(torch, windows or precision)
         mixed = method.request.windows and self.windows != self.precision
+        config = configs.to_json(method.config)
         self.provenance = Provenance(
             method=method.info.name,
             backbone=self.backbone.name,
             backbone_fingerprint=self.backbone.fingerprint,
             weights=weights,
             weights_fingerprint=fingerprint_of(method) if weights is not None else None,
-            config=configs.to_json(method.config),
+            config=config,
             version=blemish.__version__,
             precision=f"{precision}, windows {windows}" if mixed else precision,
             device=str(self.device),
+            preset=builtin.preset_of(method.info.name, self.backbone.name, config),
         )
         self._texts = TextFeatureCache()
 

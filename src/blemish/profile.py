@@ -35,9 +35,10 @@ from blemish.errors import ProfileError, UsageError
 from blemish.files import absolute, parse_json, write_atomically
 from blemish.methods import load_class
 from blemish.methods.base import MemoryBank, ReferenceMethod
+from blemish.methods.builtin import preset_of
 from blemish.methods.checkpoints import check_sum, to_bytes
 from blemish.roi import Roi
-from blemish.types import PathLike, Tiling, ValueRange, check_threshold
+from blemish.types import PathLike, Preset, Tiling, ValueRange, check_threshold
 
 SUFFIX = ".profile"
 FORMAT = "blemish-profile"
@@ -254,6 +255,11 @@ class Profile:
         return f"Profile({self.object_name!r}, {self.method}, {len(self.good)} good pictures)"
 
     @property
+    def preset(self) -> Preset | None:
+        """The preset of the built-in model that it was made with; None for another backbone or input size."""
+        return preset_of(self.method, self.backbone, self.config)
+
+    @property
     def fingerprint(self) -> str:
         """Hash of the pixels of the pictures in the memory, 16 hex digits."""
         return self.memory.fingerprint
@@ -310,6 +316,7 @@ class Profile:
         return {
             **self._header(),
             "fingerprint": self.fingerprint,
+            "preset": self.preset,
             "scores": {
                 "pictures": len(scores),
                 "lowest": min(scores, default=None),

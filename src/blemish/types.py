@@ -38,6 +38,9 @@ ComputePrecision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 """Precision that a caller may ask for."""
 
+Preset: TypeAlias = Literal["default", "fast"]
+"""A choice between accuracy and time that the built-in model offers."""
+
 OnError: TypeAlias = Callable[[str | None, ImageError], object]
 """Receives the path (None for an image from memory) and the error of an image that cannot be read."""
 

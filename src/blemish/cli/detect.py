@@ -35,6 +35,7 @@ from blemish.cli.loading_options import BACKBONE, METHOD, OBJECT, load_settings
 from blemish.cli.ranking import counted, name_failures, note_failures, print_csv, ranking, total_failures, verdicts
 from blemish.errors import BlemishError, UsageError
 from blemish.files import absolute
+from blemish.types import Preset
 
 if TYPE_CHECKING:
     from blemish.cli.sources import Sources
@@ -54,6 +55,7 @@ def detect(
     method: Annotated[str, Parameter(group=METHOD_OPTIONS)] = METHOD,
     backbone: Annotated[str, Parameter(group=METHOD_OPTIONS)] = BACKBONE,
     weights: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    preset: Annotated[Preset | None, Parameter(group=METHOD_OPTIONS)] = None,
     config: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
     object_name: Annotated[str, Parameter(name="--object", group=METHOD_OPTIONS)] = OBJECT,
     profile: Annotated[Path | None, Parameter(group=VERDICTS)] = None,
@@ -89,6 +91,8 @@ def detect(
             file.
         weights: Weights of the method, in place of those that ship with blemish: a file, or a name from
             `blemish weights list`.
+        preset: fast scores with the built-in model in at most half the time per picture, a little less accurately.
+            [default: default]
         config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
         profile: A profile from `blemish fit` in place of method, object and references. Its thresholds apply unless
@@ -131,6 +135,7 @@ def detect(
         method=method,
         backbone=backbone,
         weights=weights,
+        preset=preset,
         config=config,
         object_name=object_name,
         reference=reference,
@@ -219,6 +224,7 @@ def detect(
                 method,
                 backbone=backbone,
                 weights=weights,
+                preset=preset,
                 config=changes or None,
                 object_name=object_name,
                 references=references,
@@ -445,6 +451,7 @@ class _Report:
             else ""
         )
         exported = f" as {source.model} ({source.model_fingerprint}) by {source.backend}" if source.model else ""
+        preset = "" if source.preset in (None, "default") else f", preset {source.preset}"
         limits = detector.limits
         verdict = "ranked only, since no threshold was given"
         if detector.threshold is not None:
@@ -454,7 +461,7 @@ class _Report:
         total = count(self._scored + len(results), "picture")
         return (
             f"{total}, {verdict}. Scored by {source.method}{weights}{references} "
-            f"on the backbone {source.backbone} ({source.backbone_fingerprint}){exported}, "
+            f"on the backbone {source.backbone} ({source.backbone_fingerprint}){preset}{exported}, "
             f"{source.precision} on {source.device}, in {seconds:.1f} s."
         )
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from blemish.cli import EXIT_FAILED, EXIT_OK
 from blemish.cli.console import Range, Threshold, columns, config_changes, count, note, one_line, print_json, progress
 from blemish.errors import BlemishError, UsageError
+from blemish.types import Preset
 
 if TYPE_CHECKING:
     from blemish.detector import Detector
@@ -36,6 +37,7 @@ def evaluate(
     profile: Path | None = None,
     backbone: str = "builtin",
     weights: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    preset: Preset | None = None,
     config: str | None = None,
     out: Path | None = None,
     limit: int | None = None,
@@ -71,6 +73,7 @@ def evaluate(
         backbone: `builtin`, or any CLIP model or, for methods without words, DINOv2: a hub id, a folder, a checkpoint
             file.
         weights: Weights of a method in place of those that blemish ships: METHOD=FILE, several separated by spaces.
+        preset: fast measures the built-in model at the smaller input of that preset. [default: default]
         config: Fields of methods' configs to change, as JSON by method: '{"musc": {"whole_set": true}}'.
         out: Folder for scores, tables and the report.
         limit: Maximum number of pictures per category, drawn at random.
@@ -153,6 +156,7 @@ def evaluate(
         profile=profile,
         backbone=backbone,
         weights=weights_of,
+        preset=preset,
         configs=configs,
         out=out,
         limit=limit,
@@ -230,6 +234,7 @@ def _protocol_detectors(options: EvaluationOptions, kind: Literal["few_shot", "t
         options.methods,
         load_backbone(str(options.backbone)),
         weights=options.weights,
+        preset=options.preset,
         configs=options.configs,
         max_pixels=options.max_pixels,
         device=options.device,

@@ -12,6 +12,7 @@ from blemish.cli.console import Threshold, count, note, one_line, print_json, pr
 from blemish.cli.detect import checked_weights
 from blemish.cli.loading_options import METHOD, OBJECT, refuse_fixed
 from blemish.errors import UsageError
+from blemish.types import Preset
 
 if TYPE_CHECKING:
     from blemish.detector import Detector
@@ -31,6 +32,7 @@ def export(
     to: Literal["onnx", "openvino"] | None = None,
     backbone: str = "builtin",
     weights: Path | None = None,
+    preset: Preset | None = None,
     object_name: Annotated[str, Parameter(name="--object")] = OBJECT,
     reference: Words = None,
     profile: Path | None = None,
@@ -51,6 +53,7 @@ def export(
         to: onnx or openvino. [default: by the suffix of the file]
         backbone: `builtin`, or any CLIPModel: a hub id, a folder, a checkpoint file.
         weights: Weights of the method: a file, or a name from `blemish weights list`. [default: the shipped ones]
+        preset: fast writes the built-in model at the smaller input of that preset. [default: default]
         object_name: Name of the object, such as "metal nut"; it is constant in the file.
         reference: Reference pictures, normal ones for few-shot methods and unlabelled ones for methods that need a set:
             files, folders, patterns. Their memory bank goes into the file.
@@ -76,7 +79,12 @@ def export(
     from blemish.methods import info
 
     if profile is not None:
-        given = {"--method": method != METHOD, "--object": object_name != OBJECT, "--reference": bool(reference)}
+        given = {
+            "--method": method != METHOD,
+            "--preset": preset is not None,
+            "--object": object_name != OBJECT,
+            "--reference": bool(reference),
+        }
         refuse_fixed(given, "the profile", "fit")
     elif good:
         raise UsageError("--good gives the good pictures of a profile: give --profile FILE, too, or --reference")
@@ -119,7 +127,7 @@ def export(
         if int8:
             note("int8 changes scores a little, so the promise of the profile holds only about.")
     else:
-        detector = load(method, object_name=object_name, references=references or None, **common)
+        detector = load(method, preset=preset, object_name=object_name, references=references or None, **common)
     exported = export_detector(detector, out, backend=to, calibrate=calibration, check=checked)
     if json:
         print_json(_facts(exported))

@@ -29,6 +29,7 @@ from blemish.cli.console import (
 from blemish.cli.detect import checked_weights
 from blemish.cli.loading_options import BACKBONE, OBJECT, refuse_fixed
 from blemish.errors import UsageError
+from blemish.types import Preset
 
 if TYPE_CHECKING:
     from blemish.detector import Detector
@@ -65,6 +66,7 @@ def fit(
     recursive: Annotated[bool, Parameter(group=PICTURES)] = False,
     max_pixels: Annotated[int | None, Parameter(group=PICTURES)] = None,
     value_range: Annotated[Range, Parameter(group=PICTURES)] = None,
+    preset: Annotated[Preset | None, Parameter(group=METHOD_OPTIONS)] = None,
     config: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
     device: Annotated[str, Parameter(group=COMPUTING)] = "auto",
     precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Parameter(group=COMPUTING)] = "auto",
@@ -102,6 +104,8 @@ def fit(
         recursive: Search subfolders, too.
         max_pixels: Refuse larger pictures.
         value_range: LOW,HIGH: the values that become black and white in pictures of more than 8 bits, as in detect.
+        preset: fast scores with the built-in model in at most half the time per picture, a little less accurately.
+            [default: default]
         config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         device: auto, cpu, cuda, cuda:1, ...
         precision: Precision of the vision tower, as in detect; the profile holds for that precision only.
@@ -129,6 +133,7 @@ def fit(
             "--tile": tile is not None,
             "--overlap": overlap is not None,
             "--value-range": value_range is not None,
+            "--preset": preset is not None,
             "--config": config is not None,
         }
         refuse_fixed(fixed, "the profile", "fit")
@@ -184,6 +189,7 @@ def fit(
         precision=precision,
         max_pixels=max_pixels or MAX_PIXELS,
         value_range=value_range,
+        preset=preset,
         config=config_changes(config) or None,
         tile=tile,
         overlap=DEFAULT_OVERLAP if overlap is None else overlap,
@@ -263,7 +269,9 @@ def _print(profile: Profile, path: Path, seconds: float) -> None:
 
     pictures = count(len(profile.good), "good picture")
     size = path.stat().st_size / 1e6
-    print(f"{one_line(str(path))} ({size:.1f} MB): {profile.object_name!r} from {pictures}, by {profile.method}.")
+    preset = "" if profile.preset in (None, "default") else f", preset {profile.preset}"
+    name = one_line(str(path))
+    print(f"{name} ({size:.1f} MB): {profile.object_name!r} from {pictures}, by {profile.method}{preset}.")
     for sentence in limits_sentences(profile):
         print(sentence)
     for sentence in profile.notes:

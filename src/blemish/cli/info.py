@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from blemish.cli.console import columns, count, one_line, print_json
 from blemish.errors import UsageError
+from blemish.types import Preset
 
 if TYPE_CHECKING:
     from blemish.profile import Profile
@@ -139,6 +140,7 @@ def _exported(path: Path) -> dict[str, Any]:
         "backbone_fingerprint": provenance.backbone_fingerprint,
         "weights": provenance.weights,
         "object": detector.object_name if detector.engine.needs_object else None,
+        "preset": provenance.preset,
         "references": provenance.references,
         "precision": provenance.precision,
         "input_size": detector.engine.size,
@@ -233,6 +235,7 @@ def _print_profile(facts: Mapping[str, Any]) -> None:
         "profile": f"{facts['path']} ({facts['bytes'] / 1e6:.1f} MB)",
         "object": facts["object_name"],
         "method": facts["method"] + (f", weights {weights} ({facts['weights_fingerprint']})" if weights else ""),
+        "preset": _words(facts["preset"]),
         "config": _words(facts["config"]),
         "backbone": f"{facts['backbone']} ({facts['backbone_fingerprint']}), {facts['precision']}",
         "preprocessing": _words(facts["preprocessing"]),
@@ -286,6 +289,8 @@ def _backbone(name: str, revision: str | None) -> dict[str, Any]:
         }
     else:
         facts |= {"register_tokens": backbone.registers, "words": "none"}
+    if backbone.name == "builtin":
+        facts["presets"] = list(get_args(Preset))
     return facts | {"activation": backbone.activation, "heads": backbone.vision.config.num_attention_heads}
 
 

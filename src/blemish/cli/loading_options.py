@@ -23,6 +23,7 @@ def load_settings(
     method: str,
     backbone: str,
     weights: Path | None,
+    preset: str | None,
     config: str | None,
     object_name: str,
     reference: Sequence[str] | None,
@@ -65,6 +66,7 @@ def load_settings(
         raise UsageError(f"--backend {backend} runs an exported file: give --model FILE, from blemish export")
     fixed = {
         "--method": method != METHOD,
+        "--preset": preset is not None,
         "--config": config is not None,
         "--object": object_name != OBJECT,
         "--reference": bool(reference),

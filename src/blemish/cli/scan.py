@@ -30,6 +30,7 @@ from blemish.cli.console import (
 from blemish.cli.detect import checked_weights
 from blemish.cli.loading_options import BACKBONE, METHOD, OBJECT, load_settings
 from blemish.errors import BlemishError, UsageError
+from blemish.types import Preset
 
 if TYPE_CHECKING:
     from blemish.scan import DetectorOptions, Scan
@@ -53,6 +54,7 @@ def scan(
     method: Annotated[str, Parameter(group=METHOD_OPTIONS)] = METHOD,
     backbone: Annotated[str, Parameter(group=METHOD_OPTIONS)] = BACKBONE,
     weights: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    preset: Annotated[Preset | None, Parameter(group=METHOD_OPTIONS)] = None,
     config: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
     object_name: Annotated[str, Parameter(name="--object", group=METHOD_OPTIONS)] = OBJECT,
     threshold: Annotated[Threshold, Parameter(group=VERDICTS)] = None,
@@ -91,6 +93,8 @@ def scan(
         method: Detection method; `blemish methods` lists them.
         backbone: As in detect.
         weights: Weights of the method: a file, or a name from `blemish weights list`. [default: the shipped ones]
+        preset: fast scores with the built-in model in at most half the time per picture, a little less accurately.
+            [default: default]
         config: Fields of the method's config to change, as JSON: '{"size": 448}'.
         object_name: What the pictures show, such as "metal nut", for methods that use the name.
         threshold: Pictures with this score or a higher one get the label 1; from 0 to 1, or in percent (80%).
@@ -122,6 +126,7 @@ def scan(
         method=method,
         backbone=backbone,
         weights=weights,
+        preset=preset,
         config=config,
         object_name=object_name,
         reference=reference,
@@ -145,7 +150,7 @@ def scan(
         detectors = _with_profiles(profile, profile_from, {**settings, "backbone": backbone, "weights": weights})
     else:
         detectors = _without_profile(
-            settings, method, backbone, weights, config_changes(config), object_name, reference, model, backend
+            settings, method, backbone, weights, preset, config_changes(config), object_name, reference, model, backend
         )
 
     from blemish.scan import PartOptions, PlanOptions, Scan, Shard, SourceOptions
@@ -264,6 +269,7 @@ def _without_profile(
     method: str,
     backbone: str,
     weights: Path | None,
+    preset: Preset | None,
     changes: dict[str, Any],
     object_name: str,
     reference: list[str] | None,
@@ -291,6 +297,7 @@ def _without_profile(
             "method": method,
             "backbone": backbone,
             "weights": checked_weights(method, backbone, weights, object_name),
+            "preset": preset,
             "config": changes or None,
             "object_name": object_name,
             "references": references,

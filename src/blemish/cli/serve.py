@@ -24,6 +24,7 @@ from blemish.cli.console import (
 from blemish.cli.detect import checked_weights
 from blemish.cli.loading_options import OBJECT
 from blemish.errors import UsageError
+from blemish.types import Preset
 
 SERVICE, LIMITS, LINES = (Group.create_ordered(name) for name in ("Service", "Limits", "Lines"))
 
@@ -41,6 +42,7 @@ def serve(
     method: Annotated[Words, Parameter(group=METHOD_OPTIONS)] = None,
     backbone: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
     weights: Annotated[Path | None, Parameter(group=METHOD_OPTIONS)] = None,
+    preset: Annotated[Preset | None, Parameter(group=METHOD_OPTIONS)] = None,
     config: Annotated[str | None, Parameter(group=METHOD_OPTIONS)] = None,
     object_name: Annotated[str, Parameter(name="--object", group=METHOD_OPTIONS)] = OBJECT,
     host: Annotated[str, Parameter(group=SERVICE)] = "127.0.0.1",
@@ -74,6 +76,8 @@ def serve(
         method: Methods that score without a profile. [default: anomalyclip if there is no profile]
         backbone: Backbone of all of them. [default: that of the profiles, else the built-in one]
         weights: Weights of the method, as in detect.
+        preset: fast scores with the built-in model in at most half the time per picture, a little less accurately.
+            [default: default]
         config: Fields of the method's config to change, as JSON.
         object_name: What the pictures show, unless a request says so.
         host: Address to listen on; the default is reachable from this machine only.
@@ -107,6 +111,7 @@ def serve(
             "--threshold": threshold is not None,
             "--mask-threshold": mask_threshold is not None,
             "--weights": weights is not None,
+            "--preset": preset is not None,
             "--config": config is not None,
             "--object": object_name != OBJECT,
             "--value-range": value_range is not None,
@@ -150,6 +155,7 @@ def serve(
             weights = checked_weights(name, backbone or "builtin", weights, object_name)
         settings |= {
             "weights": weights,
+            "preset": preset,
             "config": config_changes(config) or None,
             "object_name": object_name,
             "threshold": threshold,

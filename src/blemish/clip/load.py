@@ -35,6 +35,11 @@ _logger = logging.getLogger(__name__)
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 
+def resolve_name(name: str) -> str:
+    """Return the name that a backbone has now."""
+    return _ALIASES.get(name, name)
+
+
 @overload
 def load_backbone(name_or_path: Literal["builtin"] = ...) -> Backbone: ...
 @overload
@@ -84,7 +89,7 @@ def load_backbone(
     check_not_forked()
     if not name_or_path:
         raise UsageError("a backbone needs a name: builtin, a folder, a file, or a model on the hub (owner/model)")
-    name_or_path = _ALIASES.get(name_or_path, name_or_path)
+    name_or_path = resolve_name(name_or_path)
     path = Path(name_or_path).expanduser()
     for ending, named in _ACTIVATIONS.items():
         file = Path(str(path).removesuffix(ending))

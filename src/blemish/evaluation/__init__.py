@@ -43,9 +43,9 @@ from blemish.evaluation.result import MEAN, METRICS, Comparison, Evaluation, Fai
 from blemish.evaluation.run import Run, recompute_result
 from blemish.image_io import MAX_PIXELS
 from blemish.loading import load
-from blemish.methods import info, list_methods
+from blemish.methods import builtin, info, list_methods
 from blemish.profile import Profile, read_profile
-from blemish.types import PathLike, Precision, ValueRange
+from blemish.types import PathLike, Precision, Preset, ValueRange
 
 __all__ = [
     "MASK_METRICS",
@@ -121,6 +121,7 @@ def prepare(options: EvaluationOptions) -> Iterator[Run]:
             options.methods,
             backbone,
             weights=options.weights,
+            preset=options.preset,
             configs=options.configs,
             max_pixels=options.max_pixels,
             value_range=options.value_range,
@@ -164,6 +165,7 @@ def load_detectors(
     backbone: ImageBackbone,
     *,
     weights: Mapping[str, PathLike] | None = None,
+    preset: Preset | None = None,
     configs: Mapping[str, Mapping[str, Any]] | None = None,
     max_pixels: int = MAX_PIXELS,
     value_range: ValueRange | None = None,
@@ -179,6 +181,8 @@ def load_detectors(
         UsageError: A method is unknown, its weights are missing, or no method is left.
     """
     weights, configs = weights or {}, configs or {}
+    if preset is not None:
+        builtin.check_preset(preset, backbone.name)
     detectors: dict[str, Detector] = {}
     left_out: dict[str, str] = {}
     for name in _method_names(methods):
@@ -188,6 +192,7 @@ def load_detectors(
                 name,
                 backbone=backbone,
                 weights=weights.get(name),
+                preset=preset,
                 config=configs.get(name),
                 max_pixels=max_pixels,
                 value_range=value_range,

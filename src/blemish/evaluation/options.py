@@ -13,7 +13,7 @@ from blemish.clip import ImageBackbone
 from blemish.errors import UsageError
 from blemish.image_io import MAX_PIXELS
 from blemish.profile import Profile
-from blemish.types import PathLike, Precision, ValueRange, check_threshold, check_value_range
+from blemish.types import PathLike, Precision, Preset, ValueRange, check_threshold, check_value_range
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +46,7 @@ class EvaluationOptions:
         methods: Names of methods; ["all"] for those that have weights for the backbone.
         backbone: As in `blemish.load`; all methods share it.
         weights: Weights by method, in place of those that blemish ships.
+        preset: As in `blemish.load`, for all methods.
         configs: Fields of the config to change, by method: {"musc": {"whole_set": True}}.
         profile: A profile in place of `methods`: its method, memory and region of interest, with its object name for
             all pictures. The result says how many false alarms its thresholds give beside how many it promises.
@@ -80,6 +81,7 @@ class EvaluationOptions:
     methods: Sequence[str] = ("anomalyclip",)
     backbone: PathLike | ImageBackbone = "builtin"
     weights: Mapping[str, PathLike] | None = None
+    preset: Preset | None = None
     configs: Mapping[str, Mapping[str, Any]] | None = None
     profile: PathLike | Profile | None = None
     out: PathLike | None = None
@@ -104,8 +106,8 @@ class EvaluationOptions:
         check_value_range("value_range", self.value_range)
         if self.profile is not None and self.value_range is not None:
             raise UsageError("the value range is part of the profile: leave it out, or fit again with it")
-        if self.profile is not None and (tuple(self.methods) != ("anomalyclip",) or self.configs):
-            raise UsageError("a profile has its own method and config; leave out methods and configs")
+        if self.profile is not None and (tuple(self.methods) != ("anomalyclip",) or self.preset or self.configs):
+            raise UsageError("a profile has its own method, preset and config; leave out methods, preset and configs")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {self.batch_size}")
         _ = self.metrics  # checks aupro, masks and mask_threshold

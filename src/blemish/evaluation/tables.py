@@ -148,7 +148,8 @@ def provenance(result: Evaluation) -> list[str]:
     for name, method in facts.get("methods", {}).items():
         weights = f", weights {method['weights']} ({method['weights_fingerprint']})" if method["weights"] else ""
         config = ", ".join(f"{key} {value}" for key, value in method["config"].items())
-        lines.append(f"{name}{weights}: {method['precision']} on {method['device']}; {config}")
+        preset = f", preset {method['preset']}" if method.get("preset") else ""
+        lines.append(f"{name}{weights}{preset}: {method['precision']} on {method['device']}; {config}")
     size = "picture" if facts.get("masks") == "full" else "method's input"
     lines.append(f"AUPRO {facts.get('aupro')}; regions are 8-connected; masks have the size of each {size}")
     if bound := max((row.pixel_error for row in result.rows), default=0.0):

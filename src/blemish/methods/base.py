@@ -15,7 +15,7 @@ from torch.nn import functional
 from blemish.clip import Computation, ImageBackbone, ImageFeatures, Request, Tap, input_sides, visible_part
 from blemish.errors import UsageError
 from blemish.methods import builtin
-from blemish.methods.configs import Config, Training
+from blemish.methods.configs import Config, Training, to_json
 from blemish.methods.ops import require_words, resize
 from blemish.methods.registry import MethodInfo
 
@@ -175,11 +175,14 @@ class Method(nn.Module):
         Args:
             references: Whether the maps are made with a memory bank.
         """
-        scale = builtin.DISPLAY.get(self.info.name, (None, None))[references]
-        if scale is not None and self.backbone.name == "builtin":
+        name = self.info.name
+        preset = builtin.preset_of(name, self.backbone.name, to_json(self.config))
+        if preset is not None:
             # The shipped weights have a rule for the image score of their own, which no map depends on.
-            default, rule = type(self).default_config(self.backbone), self.config.image_score
-            if self.config == dataclasses.replace(default, image_score=rule):
+            changes = builtin.PRESETS[preset][name] | {"image_score": self.config.image_score}
+            own = dataclasses.replace(type(self).default_config(self.backbone), **changes)
+            scale = builtin.DISPLAY.get(name, (None, None))[references]
+            if scale is not None and self.config == own:
                 return scale
         if references and isinstance(self, ReferenceMethod):
             return self.memory_map_range

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
+from blemish.errors import UsageError, suggest
 from blemish.methods.configs import Training
+from blemish.types import Preset
 
 if TYPE_CHECKING:
     from blemish.detection import Provenance
@@ -70,6 +73,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "winclip": {"size": 280},
 }
 
+#: Presets: what each changes in the config above, by method. The size of `fast` was chosen on real pictures that
+#: measure no model (docs/performance.md): the largest at which a picture takes at most half the time.
+PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
+    "default": {name: {} for name in CONFIGS},
+    "fast": {name: {"size": 238} for name in CONFIGS} | {"winclip": {"size": 196}},
+}
+assert tuple(PRESETS) == get_args(Preset)
+
 #: Scales that maps are drawn on, by method: without and with references (None: the whole range of the map). Only
 #: drawings depend on them. Without references: of the highest values of undamaged pictures 80 % lie below the low end,
 #: where nothing is drawn, and 97 % below the middle, as with a profile; measured like TYPICAL_SCORES. With references,
@@ -126,3 +137,48 @@ SCHEDULES: dict[str, Training] = {
     "coop": Training(epochs=12, batch_size=32, lr=0.5, masks=False),
     "vcp-clip": Training(epochs=5, batch_size=16, lr=2e-6, betas=(0.5, 0.999)),
 }
+
+
+def check_preset(preset: Preset, backbone: str) -> None:
+    """Raise a UsageError for a preset that there is not, or not for the backbone of that name."""
+    if preset not in PRESETS:
+        raise UsageError(
+            f"there is no preset {preset!r}{suggest(preset, PRESETS)}; the presets are {', '.join(PRESETS)}"
+        )
+    if backbone != "builtin":
+        raise UsageError(f"{backbone} has no presets, only the built-in model has: leave out the preset")
+
+
+def preset_changes(preset: Preset, method: str, backbone: str) -> Mapping[str, Any]:
+    """Return the fields of a method's config that a preset changes.
+
+    Args:
+        preset: Name of the preset.
+        method: Name of the method.
+        backbone: Name of the backbone.
+
+    Raises:
+        UsageError: There is no such preset, or none for this backbone or this method.
+    """
+    check_preset(preset, backbone)
+    if method not in PRESETS[preset]:
+        raise UsageError(f"{method} has no presets, only methods of blemish have: leave out the preset")
+    return PRESETS[preset][method]
+
+
+def preset_of(method: str, backbone: str, config: Mapping[str, Any]) -> Preset | None:
+    """Return the preset whose fields a config has, whatever its other fields; None without one.
+
+    Args:
+        method: Name of the method.
+        backbone: Name of the backbone.
+        config: All fields of the config, JSON-able.
+    """
+    if backbone != "builtin" or method not in CONFIGS:
+        return None
+    fields = {field for changes in PRESETS.values() for field in changes[method]}
+    for name, changes in PRESETS.items():
+        values = CONFIGS[method] | changes[method]
+        if all(config[field] == values[field] for field in fields):
+            return name
+    return None

@@ -68,9 +68,9 @@ def settings_fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 def result_settings(provenance: Provenance) -> dict[str, Any]:
-    """Return the part of a provenance that results depend on: all but the names of files and the device."""
+    """Return the part of a provenance that results depend on: all but names and the device."""
     settings = provenance.to_dict()
-    for name in ("backbone", "weights", "device", "model", "profile"):
+    for name in ("backbone", "weights", "device", "model", "profile", "preset"):
         del settings[name]
     return settings
 
