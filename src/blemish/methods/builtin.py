@@ -113,7 +113,7 @@ TYPICAL_SCORES: dict[str, tuple[float, str]] = {
     "clip-ad-sdp": (0.777, "8329e475aee1e214"),
     "clip-ad-sdp-plus": (0.786, "2b0866858702a164"),
     "coop": (0.92, "4a94b251bf77b42b"),
-    "joint": (0.877, "69da00ae1927e78a"),
+    "joint": (0.877, "92b16bee958ff2ed"),
     "vcp-clip": (0.951, "8cc77c9ceba5adaa"),
 }
 
