@@ -13,6 +13,8 @@ from pretraining.search.trial import Design, Mix
 BLOCK_LR = 2e-4
 #: Learning rate of a projection that has been learnt before.
 TAUGHT_LR = 1e-4
+#: Learning rate of blocks that have been taught before.
+LEARNT_LR = 2e-5
 #: Shares of the sources, beside those of `Design`.
 MIXES: dict[str, Mix] = {
     "drawn only": {"drawn": 1.0},
@@ -69,4 +71,11 @@ def make_designs(backbone: Backbone, taught: Backbone) -> dict[str, Design]:
         designs[f"shipped blocks 7 and 8, projection learnt: {name}"] = replace(shipped, mix=MIXES[name])
     updated = partial(TaughtHead, 6, taught, (7, 8), 8)
     designs["shipped blocks 7 and 8 with rank 8"] = replace(shipped, make=updated, lr=BLOCK_LR)
+    learnt = Design(partial(TaughtHead, 6, taught, (7, 8), learn=True), lr=LEARNT_LR)
+    designs["shipped blocks 7 and 8 learnt"] = learnt
+    for name in ("real only", "drawn and painted"):
+        designs[f"shipped blocks 7 and 8 learnt: {name}"] = replace(learnt, mix=MIXES[name])
+    halved = replace(learnt, mix=MIXES["real only"], keep=0.5)
+    designs["shipped blocks 7 and 8 learnt: real only, averaged with the start"] = halved
+    designs["shipped blocks 7 and 8 and one more"] = Design(partial(TaughtHead, 6, taught, (7, 8), more=1), lr=BLOCK_LR)
     return designs

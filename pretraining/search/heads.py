@@ -132,11 +132,7 @@ class BlockHead(Head):
         self.blocks = nn.ModuleList(copied_block(backbone, number) for number in blocks)
         self.activation = nonlinearity("checkpoint", backbone.vision.config)
         if random:
-            for name, parameter in self.blocks.named_parameters():
-                if parameter.ndim == 2:
-                    nn.init.normal_(parameter, std=0.002 if "out_proj" in name or "fc2" in name else 0.02)
-                else:
-                    nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            draw_weights(self.blocks)
 
     def features(self, tokens: Tokens) -> list[Tensor]:
         x = tokens[self.layers[0]]
@@ -175,14 +171,29 @@ class TaughtHead(BlockHead):
         layer: Layer that both towers share up to rounding.
         taught: The other tower, whose stream may be on another scale.
         blocks: Numbers of its blocks that come next.
-        rank: Rank of updates of the blocks; 0 leaves them as they are, and only the projection is learnt.
+        rank: Rank of updates of the blocks; 0 leaves them as they are.
+        learn: Whether the blocks themselves are learnt.
+        more: Further blocks with drawn weights on top, learnt, whose part in the result begins small.
     """
 
-    def __init__(self, layer: int, taught: Backbone, blocks: Sequence[int], rank: int = 0) -> None:
+    def __init__(
+        self,
+        layer: int,
+        taught: Backbone,
+        blocks: Sequence[int],
+        rank: int = 0,
+        *,
+        learn: bool = False,
+        more: int = 0,
+    ) -> None:
         super().__init__(layer, taught, blocks)
-        self.blocks.requires_grad_(False)
+        self.blocks.requires_grad_(learn)
         if rank:
             add_updates(self.blocks, rank)
+        for _ in range(more):
+            block = copied_block(taught, blocks[-1])
+            draw_weights(block)
+            self.blocks.append(block)
         # A layer norm's epsilon follows the scale of its stream (`pretraining.training.rounding`).
         self.scale = (float(self.blocks[0].layer_norm1.eps) / Shape.epsilon) ** 0.5
         final, projection = taught.vision.post_layernorm, taught.towers.visual_projection.weight
@@ -193,6 +204,15 @@ class TaughtHead(BlockHead):
 
     def features(self, tokens: Tokens) -> list[Tensor]:
         return super().features({layer: self.scale * x for layer, x in tokens.items()})
+
+
+def draw_weights(blocks: nn.Module) -> None:
+    """Draw the weights of blocks anew; what they add to their input begins small."""
+    for name, parameter in blocks.named_parameters():
+        if parameter.ndim == 2:
+            nn.init.normal_(parameter, std=0.002 if "out_proj" in name or "fc2" in name else 0.02)
+        else:
+            nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)
 
 
 def add_updates(blocks: nn.Module, rank: int) -> None:

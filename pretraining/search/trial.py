@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,6 +47,8 @@ class Design:
     mix: Mix = field(default_factory=lambda: dict(ALL))
     balanced: bool = True
     """Whether kinds of thing count alike within a source, whatever the number of their pictures."""
+    keep: float = 0.0
+    """Share of the weights at the start in the weights at the end."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ def train(
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed)
     head = design.make().train()
+    start = deepcopy(head.state_dict())
     learnt = [parameter for parameter in head.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=design.lr, weight_decay=0.01)
     probabilities = weights(cache, design, left_out)
@@ -143,6 +147,7 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
+    head.load_state_dict({name: value.lerp(start[name], design.keep) for name, value in head.state_dict().items()})
     return head.eval()
 
 

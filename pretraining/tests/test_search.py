@@ -14,7 +14,7 @@ from PIL import Image
 from blemish.clip import Computation, Request, Tap, load_backbone
 from blemish.methods.ops import normalise
 from pretraining.search import __main__ as search
-from pretraining.search import baseline
+from pretraining.search import baseline, retrain
 from pretraining.search import cache as caches
 from pretraining.search.cache import MASK_SIZE, MISSING, Cache, fill, make_cache, open_cache
 from pretraining.search.designs import make_designs
@@ -230,6 +230,43 @@ def test_a_head_finds_damage_on_a_left_out_set_and_follows_the_words(
     assert found["pixel AUPRO"] > 0.8
     swapped = measure(predict(embeddings, text.flip(0), MASK_SIZE, images=False), cache, rows)
     assert swapped["pixel AUROC"] < 0.1
+
+
+def test_learnt_weights_can_be_averaged_with_the_start(cache: Cache, words: dict[str, Words]) -> None:
+    budget = Budget(steps=3, batch=4, warmup=1)
+    start, end, half = (
+        train(design(keep=keep), cache, words, [], 0, budget).to_patches[0].weight for keep in (1.0, 0.0, 0.5)
+    )
+    assert not torch.equal(start, end)
+    torch.testing.assert_close(half, (start + end) / 2)
+
+
+def test_methods_learn_from_other_sets_than_they_are_measured_on(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learnt = []
+
+    def train(method, features):
+        learnt.append(len(features))
+        next(method.parameters()).data.mul_(-1)
+
+    monkeypatch.setattr(retrain, "NUMBERS", Numbers(real=3, painted=2, drawn=0))
+    monkeypatch.setattr(retrain, "GROUPS", (("weld_seam",), ("lemon",)))
+    monkeypatch.setattr(retrain, "train", train)
+    out = tmp_path / "results.jsonl"
+    monkeypatch.setattr("sys.argv", ["retrain", "--sets", str(sets), "--out", str(out), "--methods", "coop"])
+    for _ in range(2):  # the second run finds everything done
+        retrain.main()
+    # Without weld seams: 6 lemons and 3 groceries, and 2 painted ones of each. Without lemons the same numbers.
+    assert learnt == [9, 13, 9, 13]
+    results = search.read_results(out)
+    assert [(r["mix"], r["set"]) for r in results] == [
+        (mix, name) for name in ("weld_seam", "lemon") for mix in ("ships", *retrain.MIXES)
+    ]
+    assert ["AUPRO" in result for result in results] == [True] * 3 + [False] * 3
+    assert results[0]["AUPRO"] != results[1]["AUPRO"]
+    assert results[1]["AUPRO"] == results[2]["AUPRO"], "each mix begins at what ships"
+    assert "| `coop` | real | " in capsys.readouterr().out
 
 
 def test_tables_have_means_over_sets_and_the_spread_of_seeds(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Ranking:
 
         A coarse ranking has no AUPRO.
         """
-        scores, maps = self._predict(method, STRIDE if coarse else 1)
+        scores, maps = self.predict(method, STRIDE if coarse else 1)
         result = {f"{_IMAGE_AUROC}{rule}": self.mean_auroc(values) for rule, values in scores.items()}
         if coarse:
             return {**result, "pixel_auroc": auroc(self.masks[:, ::STRIDE, ::STRIDE].ravel(), maps.ravel())}
@@ -88,7 +88,7 @@ class Ranking:
         return float(np.mean([auroc(labels[r], scores[r]) for r in rows if 0 < labels[r].mean() < 1]))
 
     @torch.inference_mode()
-    def _predict(self, method: Method, stride: int, batch_size: int = 16) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def predict(self, method: Method, stride: int, batch_size: int = 16) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return scores (n,) by rule, and every `stride`-th pixel of the maps."""
         config, training = method.config, method.training
         method.eval()
