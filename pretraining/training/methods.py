@@ -45,7 +45,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "methods.toml"
 #: The method that all are compared with; it learns nothing.
 BASELINE = "clip"
 #: Rules for the image score that real pictures chose (`pretraining.search.rules`); validation chooses the others.
-IMAGE_SCORES = dict.fromkeys(("anomalyclip", "april-gan", "clip-ad-sdp-plus", "coop"), "text+map")
+IMAGE_SCORES = dict.fromkeys(("anomalyclip", "clip-ad-sdp-plus", "coop"), "text+mean") | {"april-gan": "text+map"}
 #: The most frequent object names stay; all other objects are called "object", since every name has to be encoded.
 MAX_NAMES = 16
 

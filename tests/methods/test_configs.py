@@ -24,7 +24,7 @@ from blemish.methods.configs import from_json, resolve_layers
         ({"layers": 6}, "list of whole numbers, not 6"),
         ({"layers": []}, "at least one layer"),
         ({"position": "nearest"}, "'bilinear' or 'bicubic' or 'bicubic-antialias', not 'nearest'"),
-        ({"image_score": "max"}, "'text' or 'map' or 'text[+]map' or 'top', not 'max'"),
+        ({"image_score": "max"}, "'text' or 'map' or 'text[+]map' or 'text[+]mean' or 'top', not 'max'"),
         ({"temperature": 0}, "temperature has to be greater than 0"),
         ({"sigma": -1}, "sigma must not be negative"),
     ],

@@ -133,7 +133,7 @@ def test_twice_is_the_same(method: Method) -> None:
     assert torch.equal(first.score, second.score)
 
 
-@pytest.mark.parametrize("kind", ["text", "map", "text+map", "top"])
+@pytest.mark.parametrize("kind", ["text", "map", "text+map", "text+mean", "top"])
 def test_image_score(method: Method, kind: str) -> None:
     def scored(kind: str) -> Prediction:
         other = type(method)(method.backbone, replace(method.config, image_score=kind))
@@ -152,9 +152,9 @@ def test_image_score(method: Method, kind: str) -> None:
     # what stands for the whole picture: the text, or the method's own score
     found, whole = scored(kind), scored("text" if "text" in known else known[0])
     low, high = map_range(method)
-    peak = (found.map.amax((1, 2)) - low) / (high - low)
-    expected = {"map": peak, "text+map": (whole.score + peak) / 2}.get(kind, whole.score)
-    torch.testing.assert_close(found.score, expected)
+    peak, mean = ((values - low) / (high - low) for values in (found.map.amax((1, 2)), found.map.mean((1, 2))))
+    expected = {"map": peak, "text+map": (whole.score + peak) / 2, "text+mean": (2 * whole.score + mean) / 3}
+    torch.testing.assert_close(found.score, expected.get(kind, whole.score))
     assert torch.equal(found.map, whole.map)
 
 

@@ -319,15 +319,20 @@ class Method(nn.Module):
             maps: (B, H, W), the final maps.
             map_range: The range of these maps, if it is not the method's `map_range`.
         """
-        maps = maps.float()
+        maps, rule = maps.float(), self.config.image_score
         low, high = map_range or self.map_range
-        peak = ((maps.amax(dim=(1, 2)) - low) / (high - low)).clamp(0, 1)
-        if self.config.image_score == "map":
-            return Prediction(peak, maps)
+        value = maps.mean(dim=(1, 2)) if rule == "text+mean" else maps.amax(dim=(1, 2))
+        value = ((value - low) / (high - low)).clamp(0, 1)
+        if rule == "map":
+            return Prediction(value, maps)
         if text_score is None:
-            raise UsageError(f"the image score {self.config.image_score!r} needs a text score")
-        text_score = text_score.float()
-        return Prediction(text_score if self.config.image_score == "text" else (text_score + peak) / 2, maps)
+            raise UsageError(f"the image score {rule!r} needs a text score")
+        score = text_score.float()
+        if rule == "text+map":
+            score = (score + value) / 2
+        elif rule == "text+mean":
+            score = (2 * score + value) / 3
+        return Prediction(score, maps)
 
     def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:
         """Return the image score of a region of interest, in [0, 1].

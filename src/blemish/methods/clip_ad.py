@@ -236,7 +236,7 @@ class ClipAdSdpConfig(RepresentativeConfig):
 
     @property
     def image_scores(self) -> tuple[ImageScore, ...]:
-        return "text+map", "text", "map"
+        return "text+map", "text", "map", "text+mean"
 
 
 class ClipAdSDP(RepresentativeTexts):

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 from blemish.clip import Activation, Geometry, PositionMode
 from blemish.errors import UsageError, suggest
 
-ImageScore: TypeAlias = Literal["text", "map", "text+map", "top"]
+ImageScore: TypeAlias = Literal["text", "map", "text+map", "text+mean", "top"]
 
 R = TypeVar("R", bound="Config")
 
@@ -30,12 +30,13 @@ class Config:
     """How the positional embedding is resized to another grid."""
     image_score: ImageScore = "text"
     """`text` compares the whole image with the prompts; `map` is the map's maximum, scaled by its range; `text+map` is
-    the mean of both; `top` is the mean of the most anomalous pixels. A method allows some of them: `image_scores`."""
+    the mean of both; `text+mean` is that of the map's mean, scaled likewise, and of the text score, which counts twice;
+    `top` is the mean of the most anomalous pixels. A method allows some of them: `image_scores`."""
 
     @property
     def image_scores(self) -> tuple[ImageScore, ...]:
         """Values of `image_score` that this method allows."""
-        return "text", "map", "text+map"
+        return "text", "map", "text+map", "text+mean"
 
     @property
     def geometries(self) -> tuple[Geometry, ...]:
