@@ -134,6 +134,7 @@ def rules(table: Table, name: str) -> dict[str, Array]:
         found["class token"] = text
         for other in ("maximum", "largest 10 %", "mean"):
             found[f"class token + {other}"] = text + found[other]
+        found["class token + 0.25 x mean"] = text + 0.25 * mean
         found["class token + 0.5 x mean"] = text + 0.5 * mean
         found["class token + 2 x mean"] = text + 2 * mean
     read = ("maximum", "largest 0.6 %", "largest 3 %", "largest 10 %", "largest 30 %", "mean", "class token")

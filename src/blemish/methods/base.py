@@ -331,7 +331,7 @@ class Method(nn.Module):
         if rule == "text+map":
             score = (score + value) / 2
         elif rule == "text+mean":
-            score = (2 * score + value) / 3
+            score = (4 * score + value) / 5
         return Prediction(score, maps)
 
     def score_inside(self, maps: Tensor, inside: Tensor, map_range: tuple[float, float]) -> Tensor:

@@ -30,8 +30,8 @@ class Config:
     """How the positional embedding is resized to another grid."""
     image_score: ImageScore = "text"
     """`text` compares the whole image with the prompts; `map` is the map's maximum, scaled by its range; `text+map` is
-    the mean of both; `text+mean` is that of the map's mean, scaled likewise, and of the text score, which counts twice;
-    `top` is the mean of the most anomalous pixels. A method allows some of them: `image_scores`."""
+    the mean of both; `text+mean` is that of the map's mean, scaled likewise, and of the text score, which counts four
+    times; `top` is the mean of the most anomalous pixels. A method allows some of them: `image_scores`."""
 
     @property
     def image_scores(self) -> tuple[ImageScore, ...]:
