@@ -11,21 +11,26 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from blemish.clip import Backbone, load_backbone
+from blemish.clip import Backbone, Computation, ImageFeatures, Request, load_backbone
+from blemish.datasets.masks import resize_mask
 from blemish.evaluation import load_detectors
 from blemish.methods.base import Method
 from blemish.metrics import auroc, pixel_metrics
+from blemish.scoring import effective
 from blemish.training import Features, Sample, train
 from pretraining.search.__main__ import GROUPS, Result, mean_of_sets, read_results, worst_set
 from pretraining.search.pictures import Numbers, Picture, list_pictures, open_picture
-from pretraining.validation.ranking import Products, Ranking, shared_features
+from pretraining.validation.ranking import Products, Ranking
 
 METHODS = ("anomalyclip", "april-gan", "clip-ad-sdp-plus", "coop", "vcp-clip")
 SHIPS = "ships"
@@ -69,57 +74,80 @@ def measure(method: Method, ranking: Ranking, name: str) -> Result:
     return result
 
 
+class Part(Features):
+    """Some rows of features that are shared."""
+
+    def __init__(self, whole: Features, rows: Sequence[int]) -> None:
+        self._whole, self._rows = whole, rows
+        self.request = whole.request
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def own(self, rows: Sequence[int]) -> list[int]:
+        return list(rows)
+
+    def check(self, method: Method) -> None:
+        self._whole.check(method)
+
+    def batch(
+        self, rows: Sequence[int], request: Request | None = None
+    ) -> tuple[ImageFeatures, Tensor, Tensor, list[str]]:
+        return self._whole.batch([self._rows[row] for row in rows], request)
+
+
 @dataclass
 class Retraining:
-    """Pictures and results."""
+    """Methods that share the features of the pictures, and results."""
 
     examples: Sequence[Example]
+    methods: Sequence[Method]
     out: Path
     results: list[Result]
 
-    def done(self, name: str, mix: str, group: Sequence[str]) -> bool:
-        found = {(r["method"], r["mix"], r["set"]) for r in self.results}
-        return all((name, mix, each) in found for each in group)
+    def __post_init__(self) -> None:
+        requests = [method.training_request | method.request | Request() for method in self.methods]
+        samples = [example.sample for example in self.examples]
+        self.features = Features(self.methods[0], samples, request=reduce(or_, requests), batch_size=16)
 
-    def keep(self, method: Method, mix: str, rankings: dict[str, Ranking]) -> None:
-        """Measure a method and add the results to the file."""
-        found = [
-            {"method": method.info.name, "mix": mix, "seed": 0} | measure(method, ranking, each)
-            for each, ranking in rankings.items()
-        ]
-        self.results += found
-        with self.out.open("a") as file:
-            file.writelines(json.dumps(result) + "\n" for result in found)
-        print(method.info.name, mix, *(f"{r['set']} {r['image AUROC']:.3f}" for r in found), flush=True)
+    def rows(self, wanted: Callable[[Example], bool]) -> list[int]:
+        """Return the numbers of the examples that are wanted."""
+        return [number for number, example in enumerate(self.examples) if wanted(example)]
 
-    def features(self, method: Method, mix: str, group: Sequence[str]) -> Features:
-        """Return the features that a method learns from."""
-        assert method.schedule is not None
-        chosen = [
-            example.sample
-            for example in self.examples
-            if example.picture.source in MIXES[mix]
-            and example.picture.origin not in group
-            and (example.has_mask or not method.schedule.masks)
-        ]
-        return shared_features([method], chosen, scoring=False)
+    def ranking(self, method: Method, name: str) -> Ranking:
+        """Return the real pictures of a set, ready to be scored."""
+        rows = self.rows(lambda e: e.picture.origin == name and e.picture.source == "real")
+        samples = [self.examples[row].sample for row in rows]
+        masks = np.stack([resize_mask(sample.mask, method.computation.size) for sample in samples])
+        return Ranking(Products(samples, np.zeros(len(rows), int)), Part(self.features, rows), masks)
 
-    def run(self, name: str, mixes: Sequence[str], backbone: Backbone, group: Sequence[str]) -> None:
+    def run(self, method: Method, mixes: Sequence[str], group: Sequence[str]) -> None:
         """Measure what ships on a group of sets, and what is learnt from the other pictures."""
-        missing = [mix for mix in (SHIPS, *mixes) if not self.done(name, mix, group)]
-        if not missing:
-            return
-        method = load_detectors([name], backbone)[0][name].torch_engine.method
+        name, schedule = method.info.name, method.schedule
+        assert schedule is not None
+        done = {(r["mix"], r["set"]) for r in self.results if r["method"] == name}
         start = {key: value.clone() for key, value in method.state_dict().items()}
-        rankings = {}
-        for each in group:
-            own = [e.sample for e in self.examples if e.picture.origin == each and e.picture.source == "real"]
-            rankings[each] = Ranking.make([method], Products(own, np.zeros(len(own), int)))
-        for mix in missing:
-            method.load_state_dict(start)
+        for mix in (SHIPS, *mixes):
+            if all((mix, each) in done for each in group):
+                continue
             if mix != SHIPS:
-                train(method, self.features(method, mix, group))
-            self.keep(method, mix, rankings)
+                wanted = partial(self.teaches, sources=MIXES[mix], group=group, masks=schedule.masks)
+                train(method, Part(self.features, self.rows(wanted)))
+            found = [
+                {"method": name, "mix": mix, "seed": 0} | measure(method, self.ranking(method, each), each)
+                for each in group
+            ]
+            method.load_state_dict(start)
+            self.results += found
+            with self.out.open("a") as file:
+                file.writelines(json.dumps(result) + "\n" for result in found)
+            print(name, mix, *(f"{r['set']} {r['image AUROC']:.3f}" for r in found), flush=True)
+
+    @staticmethod
+    def teaches(example: Example, sources: Sequence[str], group: Sequence[str], masks: bool) -> bool:
+        """Return whether a picture may be learnt from."""
+        picture = example.picture
+        return picture.source in sources and picture.origin not in group and (example.has_mask or not masks)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -150,10 +178,17 @@ def main() -> None:
     if not args.table:
         backbone = load_backbone("builtin")
         assert isinstance(backbone, Backbone)
-        retraining = Retraining(open_examples(args.sets), args.out, results)
-        for group in GROUPS:
-            for name in args.methods:
-                retraining.run(name, args.mixes, backbone, group)
+        examples = open_examples(args.sets)
+        shared: dict[Computation, list[Method]] = {}
+        for name, detector in load_detectors(args.methods, backbone)[0].items():
+            method = detector.torch_engine.method
+            assert method.info.name == name
+            shared.setdefault(effective(method.computation, backbone), []).append(method)
+        for methods in shared.values():
+            retraining = Retraining(examples, methods, args.out, results)
+            for method in methods:
+                for group in GROUPS:
+                    retraining.run(method, args.mixes, group)
     print(table(results))
 
 
